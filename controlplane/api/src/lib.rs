@@ -1,0 +1,15 @@
+//! The contract between a client and the control plane: gRPC, generated from
+//! `proto/genie/control/v1/control.proto`.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod error;
+
+pub use error::{ERROR_KEY, ErrorCode};
+
+/// Messages, client and server of version 1.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("genie.control.v1");
+}

@@ -1,0 +1,117 @@
+//! The one trait through which the control plane sees a node. The daemon implements it in its own
+//! process; over the network gRPC will.
+
+use genie_control_api::{ErrorCode, v1};
+use tonic::async_trait;
+
+use crate::sequence::PlanForNode;
+use crate::sessions::Token;
+
+/// What a node offers.
+#[derive(Clone, Debug, Default)]
+pub struct Capabilities {
+    /// Its release, such as "0.1.0".
+    pub node_version: String,
+    /// Its libtorch's release, such as "2.11.0". Empty: it is a gateway.
+    pub torch_version: String,
+    /// A hash of the schemas of its libtorch's operators. 0: not known.
+    pub schema_hash: u64,
+    /// Each is an index of `remote_accelerator`.
+    pub devices: Vec<v1::Device>,
+    /// What one session's tensors may take at most, in bytes.
+    pub session_memory_bytes: u64,
+    /// Records a session may have under way.
+    pub window_records: u64,
+    /// Bytes of bulk a session may have under way.
+    pub window_bytes: u64,
+    /// A session that is silent for so long is ended.
+    pub lease_ms: u32,
+    /// Transports of the data path, best first.
+    pub transports: Vec<String>,
+}
+
+/// What a node needs to know of a session.
+#[derive(Clone, Debug)]
+pub struct SessionSpec {
+    /// Unique on the node.
+    pub id: u64,
+    /// Who it belongs to.
+    pub principal: String,
+    /// What its data connection must show.
+    pub token: Token,
+    /// What its tensors may take, in bytes.
+    pub memory_budget_bytes: u64,
+}
+
+/// What a node tells without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// A session is over: its client left, its lease ran out, its executor died.
+    SessionEnded {
+        /// Which.
+        id: u64,
+        /// Why, for the log.
+        reason: String,
+    },
+}
+
+/// Why a node refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeError {
+    /// It can't run operators.
+    #[error("this node has no executor: {reason}")]
+    NoExecutor {
+        /// Why, and how to mend it.
+        reason: String,
+    },
+    /// It has no room.
+    #[error("{0}")]
+    Busy(String),
+    /// It is shutting down.
+    #[error("this node is shutting down and takes no new sessions: connect to another, or again")]
+    Draining,
+    /// It knows no such session.
+    #[error("this node has no session {0}: it ended; reconnect")]
+    UnknownSession(u64),
+}
+
+impl From<NodeError> for tonic::Status {
+    fn from(error: NodeError) -> Self {
+        let code = match &error {
+            NodeError::NoExecutor { .. } => ErrorCode::NoExecutor,
+            NodeError::Busy(_) => ErrorCode::Busy,
+            NodeError::Draining => ErrorCode::Draining,
+            NodeError::UnknownSession(_) => ErrorCode::UnknownSession,
+        };
+        code.status(error.to_string())
+    }
+}
+
+/// A machine that runs sequences.
+#[async_trait]
+pub trait Node: Send + Sync + 'static {
+    /// What it offers now.
+    async fn capabilities(&self) -> Capabilities;
+
+    /// Makes room for a session and waits for its data connection.
+    ///
+    /// # Errors
+    /// No executor, no room, shutting down.
+    async fn open_session(&self, spec: SessionSpec) -> Result<(), NodeError>;
+
+    /// Installs a plan in a session. False where the session can't take it now (no data
+    /// connection yet, or its executor refused it): records then go on travelling plainly.
+    ///
+    /// # Errors
+    /// An unknown session.
+    async fn install(&self, session: u64, plan: &PlanForNode) -> Result<bool, NodeError>;
+
+    /// Ends a session and frees what it holds. False where there was none.
+    async fn close_session(&self, session: u64) -> bool;
+
+    /// All it knows of itself. Of a session only what a node can know: the caller adds the rest.
+    async fn status(&self) -> v1::StatusReply;
+
+    /// Waits for the next event.
+    async fn next_event(&self) -> NodeEvent;
+}

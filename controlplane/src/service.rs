@@ -1,0 +1,266 @@
+//! What clients see: the control service, over gRPC.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use genie_control_api::v1::control_server::Control;
+use genie_control_api::{ErrorCode, v1};
+use genie_session::frame::PROTOCOL_VERSION;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::analysis::{self, Analysis};
+use crate::negotiate::{negotiate, shown};
+use crate::node::{Node, NodeEvent, SessionSpec};
+use crate::plan_cache::{self, PlanCache};
+use crate::sequence::PlanForNode;
+use crate::sessions::{Principal, Session, SessionError, Sessions};
+
+/// Segments analysed at a time. Analysis is behind the client's back and must not take the cores
+/// from its work.
+const ANALYSES_MAX: usize = 1;
+
+/// Limits of a control plane.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sessions at a time.
+    pub sessions_max: usize,
+    /// Plans that are remembered.
+    pub plans_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { sessions_max: 64, plans_max: 1024 }
+    }
+}
+
+/// The control plane of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct ControlPlane {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: Arc<dyn Node>,
+    sessions: Sessions,
+    plans: PlanCache<Analysis>,
+    analyses: tokio::sync::Semaphore,
+}
+
+impl ControlPlane {
+    /// In front of `node`.
+    #[must_use]
+    pub fn new(node: Arc<dyn Node>, limits: Limits) -> Self {
+        let inner = Inner {
+            node,
+            sessions: Sessions::new(limits.sessions_max),
+            plans: PlanCache::new(limits.plans_max),
+            analyses: tokio::sync::Semaphore::new(ANALYSES_MAX),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Follows the node: forgets sessions that ended there. Runs until it is dropped.
+    pub async fn follow_node(&self) {
+        loop {
+            let NodeEvent::SessionEnded { id, reason } = self.inner.node.next_event().await;
+            if let Some(session) = self.inner.sessions.close(id) {
+                let principal = session.principal.name;
+                tracing::info!(session = id, %principal, "session {id} ended: {reason}");
+            }
+        }
+    }
+
+    /// How often the plan cache helped.
+    #[must_use]
+    pub fn plan_counts(&self) -> plan_cache::Counts {
+        self.inner.plans.counts()
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.inner.sessions.len()
+    }
+
+    /// The whole status, as `principal` may see it.
+    pub async fn status(&self, principal: &Principal) -> v1::StatusReply {
+        let mut status = self.inner.node.status().await;
+        let counts = self.plan_counts();
+        let counters = status.counters.get_or_insert_default();
+        (counters.plan_cache_hits, counters.plan_cache_misses) = (counts.hits, counts.misses);
+        status.protocol_version = PROTOCOL_VERSION;
+        status.sessions_max = u32::try_from(self.inner.sessions.max()).unwrap_or(u32::MAX);
+        let now = Instant::now();
+        status.sessions = std::mem::take(&mut status.sessions)
+            .into_iter()
+            .filter_map(|seen| describe(&self.inner.sessions.find(seen.id)?, seen, principal, now))
+            .collect();
+        status
+    }
+
+    /// Analyses `segment`, or finds what was made of one like it.
+    async fn analyse(&self, segment: Vec<u8>) -> Result<(Arc<Analysis>, bool), Status> {
+        let gone = |_| Status::unavailable("this node is shutting down");
+        let _one_of_few = self.inner.analyses.acquire().await.map_err(gone)?;
+        let this = self.clone();
+        let work = move || {
+            let graph = analysis::graph(&segment)?;
+            if let Some(known) = this.inner.plans.find(&graph.fingerprint) {
+                return Ok((known, true));
+            }
+            let analysis = Arc::new(analysis::annotate(graph)?);
+            this.inner.plans.insert(analysis.fingerprint, Arc::clone(&analysis));
+            Ok((analysis, false))
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| Status::internal(format!("the analysis of a segment died: {error}")))?
+            .map_err(|error: analysis::AnalysisError| {
+                ErrorCode::BadSegment.status(error.to_string())
+            })
+    }
+}
+
+/// What a status says of one session: nothing of another tenant's.
+fn describe(
+    session: &Session,
+    seen: v1::Session,
+    principal: &Principal,
+    now: Instant,
+) -> Option<v1::Session> {
+    if session.principal.tenant != principal.tenant {
+        return None;
+    }
+    let age = now.saturating_duration_since(session.opened);
+    Some(v1::Session {
+        tenant: session.principal.tenant.clone(),
+        principal: session.principal.name.clone(),
+        client: session.client.clone(),
+        age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+        memory_budget_bytes: session.memory_budget_bytes,
+        ..seen
+    })
+}
+
+impl From<SessionError> for Status {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Full { .. } => ErrorCode::Busy.status(error.to_string()),
+            SessionError::Unknown { .. } => ErrorCode::UnknownSession.status(error.to_string()),
+            SessionError::NoRandomness(_) => Self::internal(error.to_string()),
+        }
+    }
+}
+
+/// Who calls. The server puts it there for each connection.
+fn principal_of<T>(request: &Request<T>) -> Result<Principal, Status> {
+    request.extensions().get::<Principal>().cloned().ok_or_else(|| {
+        ErrorCode::Unauthenticated.status("the connection has no principal: use a certificate")
+    })
+}
+
+#[async_trait]
+impl Control for ControlPlane {
+    async fn open_session(
+        &self,
+        request: Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionReply>, Status> {
+        let principal = principal_of(&request)?;
+        let request = request.into_inner();
+        let node = self.inner.node.capabilities().await;
+        let client = format!(
+            "{}:{}, genie {}, torch {}",
+            shown(&request.hostname),
+            request.pid,
+            shown(&request.client_version),
+            shown(&request.torch_version)
+        );
+        let budget = negotiate(&request, &node, PROTOCOL_VERSION).map_err(|refusal| {
+            tracing::warn!(principal = %principal.name, "refused {client}: {refusal}");
+            refusal.code().status(refusal.to_string())
+        })?;
+        let session = self.inner.sessions.open(principal, client, budget)?;
+        let spec = SessionSpec {
+            id: session.id,
+            principal: session.principal.name.clone(),
+            token: session.token.clone(),
+            memory_budget_bytes: budget,
+        };
+        if let Err(error) = self.inner.node.open_session(spec).await {
+            self.inner.sessions.close(session.id);
+            tracing::warn!(principal = %session.principal.name, "refused {}: {error}", session.client);
+            return Err(error.into());
+        }
+        tracing::info!(
+            session = session.id,
+            principal = %session.principal.name,
+            "session {} opened by {}",
+            session.id,
+            session.client
+        );
+        Ok(Response::new(v1::OpenSessionReply {
+            session_id: session.id,
+            data_token: session.token.bytes().to_vec(),
+            devices: node.devices,
+            window_records: node.window_records,
+            window_bytes: node.window_bytes,
+            memory_budget_bytes: budget,
+            lease_ms: node.lease_ms,
+            node_version: node.node_version,
+            transports: node.transports,
+            torch_version: node.torch_version,
+        }))
+    }
+
+    async fn submit_segment(
+        &self,
+        request: Request<v1::SubmitSegmentRequest>,
+    ) -> Result<Response<v1::SubmitSegmentReply>, Status> {
+        let principal = principal_of(&request)?;
+        let request = request.into_inner();
+        let (id, token) = (request.session_id, &request.data_token);
+        self.inner.sessions.authenticate(id, &principal, token)?;
+        let template: Arc<[u8]> = request.segment.as_slice().into();
+        let (analysis, cached) = self.analyse(request.segment).await?;
+        let plan = PlanForNode {
+            id: request.plan_id,
+            template,
+            sequence: Arc::clone(&analysis.sequence),
+        };
+        let installed = self.inner.node.install(id, &plan).await?;
+        tracing::debug!(session = id, plan = plan.id, cached, installed, "{}", analysis.summary());
+        Ok(Response::new(v1::SubmitSegmentReply {
+            fingerprint: analysis.fingerprint.to_vec(),
+            workload_class: analysis::name_of(analysis.workload),
+            confidence: analysis.confidence,
+            warnings: analysis.warnings.clone(),
+            phases: analysis.phases.clone(),
+            cached,
+            installed,
+        }))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<v1::CloseSessionRequest>,
+    ) -> Result<Response<v1::CloseSessionReply>, Status> {
+        let principal = principal_of(&request)?;
+        let request = request.into_inner();
+        let (id, token) = (request.session_id, &request.data_token);
+        if self.inner.sessions.authenticate(id, &principal, token).is_err() {
+            return Ok(Response::new(v1::CloseSessionReply { closed: false }));
+        }
+        self.inner.node.close_session(id).await;
+        self.inner.sessions.close(id);
+        Ok(Response::new(v1::CloseSessionReply { closed: true }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        let principal = principal_of(&request)?;
+        Ok(Response::new(ControlPlane::status(self, &principal).await))
+    }
+}

@@ -1,0 +1,107 @@
+//! What went wrong with a record, in a form that crosses processes.
+
+use crate::WireError;
+use crate::varint::{Reader, put_u64};
+
+/// Longest message of a fault, in bytes; longer ones are cut.
+pub const MESSAGE_MAX: usize = 4096;
+
+/// The class of a fault; decides which exception the user sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// The operator raised on the node.
+    Operator = 1,
+    /// The session's memory budget, or the device, is exhausted.
+    OutOfMemory = 2,
+    /// The operator is not on the node's allow-list.
+    NotAllowed = 3,
+    /// The record does not fit the session (unknown value, bad bounds): a defect or an attack.
+    Protocol = 4,
+    /// The session's executor died.
+    ExecutorDied = 5,
+    /// The node is shutting down.
+    Draining = 6,
+    /// The session was ended: its lease ran out, or its token is not known.
+    SessionGone = 7,
+    /// An index was out of range (`IndexError`).
+    Index = 8,
+    /// The operator has no kernel on this device (`NotImplementedError`).
+    NotImplemented = 9,
+    /// A value or type error (`ValueError`, `TypeError`).
+    Value = 10,
+    /// The node is full.
+    Busy = 11,
+}
+
+impl Code {
+    fn from_u8(raw: u8) -> Option<Self> {
+        Some(match raw {
+            1 => Self::Operator,
+            2 => Self::OutOfMemory,
+            3 => Self::NotAllowed,
+            4 => Self::Protocol,
+            5 => Self::ExecutorDied,
+            6 => Self::Draining,
+            7 => Self::SessionGone,
+            8 => Self::Index,
+            9 => Self::NotImplemented,
+            10 => Self::Value,
+            11 => Self::Busy,
+            _ => return None,
+        })
+    }
+}
+
+/// A fault: its class, the record that was its first cause, and a message for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Class.
+    pub code: Code,
+    /// Sequence number of the record that failed first.
+    pub cause_seq: u64,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault of `code` at record `cause_seq`.
+    #[must_use]
+    pub fn new(code: Code, cause_seq: u64, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MESSAGE_MAX {
+            let mut cut = MESSAGE_MAX;
+            while !message.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            message.truncate(cut);
+        }
+        Self { code, cause_seq, message }
+    }
+
+    /// Its bytes: code, cause (varint), length (varint), message.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.message.len() + 12);
+        out.push(self.code as u8);
+        put_u64(&mut out, self.cause_seq);
+        put_u64(&mut out, self.message.len() as u64);
+        out.extend_from_slice(self.message.as_bytes());
+        out
+    }
+
+    /// Parses a fault.
+    ///
+    /// # Errors
+    /// Truncation, an unknown code, a message too long or not UTF-8.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let code =
+            Code::from_u8(reader.u8()?).ok_or(WireError::Malformed("an unknown fault code"))?;
+        let cause_seq = reader.var_u64()?;
+        let len = reader.count("message bytes", MESSAGE_MAX)?;
+        let message = std::str::from_utf8(reader.bytes(len)?)
+            .map_err(|_| WireError::Malformed("a fault message that is not UTF-8"))?;
+        Ok(Self { code, cause_seq, message: message.to_owned() })
+    }
+}

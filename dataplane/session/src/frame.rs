@@ -1,0 +1,214 @@
+//! Frames of the data path: a fixed header, a payload, and for bulk raw bytes after it.
+//!
+//! The same frames pass between the daemon and an executor, in shared-memory rings, with raw
+//! bytes replaced by their place in the session's arena.
+
+use crate::WireError;
+
+/// Version of everything on the wire. Peers of another version are refused.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// First bytes of a data connection. Anything else on the port is HTTP (gRPC, metrics).
+pub const DATA_MAGIC: [u8; 8] = *b"GENIEDT1";
+/// Bytes of the token that ties a data connection to its session.
+pub const TOKEN_BYTES: usize = 32;
+/// Bytes of a data connection's opening: magic, version (u32), zero (u32), token.
+pub const HELLO_BYTES: usize = 8 + 4 + 4 + TOKEN_BYTES;
+/// Bytes of a frame header.
+pub const HEADER_BYTES: usize = 24;
+/// Largest payload. Raw bytes are counted apart.
+pub const PAYLOAD_MAX: usize = 1 << 20;
+/// In a ring: the bytes could not be placed (no memory left), or there were none.
+pub const NO_PLACE: u64 = u64::MAX;
+
+/// What a frame is. `seq`, `aux` and the payload are given for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Client: records; `seq` of the first one, payload as in [`crate::record`].
+    Records = 1,
+    /// Client: one upload record (payload) whose `aux` raw bytes follow. `seq` of the record.
+    /// In a ring: payload is place (u64) then the record, nothing follows.
+    Bulk = 2,
+    /// Client: is anybody there? `seq` is echoed.
+    Ping = 3,
+    /// Client: the session ends; nothing follows.
+    Goodbye = 4,
+    /// Client: after a refusal, records go on from `seq`.
+    Rewind = 5,
+    /// Ring only, daemon to executor: plan `seq`, payload as in [`crate::plan`].
+    InstallPlan = 6,
+    /// Ring only, daemon to executor: forget plan `seq`.
+    DropPlan = 7,
+    /// Ring only, daemon to executor: the reply bytes at place `seq` were sent; reuse them.
+    PlaceSent = 8,
+
+    /// Node: every record below `seq` was executed. `aux`: bytes of bulk that were consumed
+    /// since the session began.
+    Ack = 16,
+    /// Node: answer to fetch `seq`; `aux` raw bytes follow.
+    /// In a ring: payload is place (u64), nothing follows.
+    Data = 17,
+    /// Node: record `seq` failed. Payload: [`crate::fault::Fault`].
+    Fault = 18,
+    /// Node: fetch or sync `seq` can't be answered. Payload: [`crate::fault::Fault`].
+    FetchFault = 19,
+    /// Node: results of synchronous operator `seq`. Payload: a result skeleton (u16 length
+    /// before it) and its params as varints, then values that are not tensors.
+    Metas = 20,
+    /// Node: barrier `seq` was reached.
+    Synced = 21,
+    /// Node: record `seq` and all after it were not applied: plan `aux` is not known here.
+    Refused = 22,
+    /// Node: answer to a ping.
+    Pong = 23,
+    /// Node: the session is over. Payload: [`crate::fault::Fault`].
+    Lost = 24,
+    /// Node: the data connection is accepted. `seq`: first record expected.
+    Welcome = 25,
+    /// Ring only, executor to daemon: plan `seq` is installed (`aux` = 0) or refused.
+    PlanInstalled = 26,
+    /// Ring only, executor to daemon: the bytes at inbound place `seq` are free again.
+    PlaceFree = 27,
+    /// Ring only, executor to daemon: bytes now held (`aux`), tensors now held (`seq`).
+    Usage = 28,
+}
+
+impl Kind {
+    /// The kind of this number, if there is one.
+    #[must_use]
+    pub fn from_u8(raw: u8) -> Option<Self> {
+        Some(match raw {
+            1 => Self::Records,
+            2 => Self::Bulk,
+            3 => Self::Ping,
+            4 => Self::Goodbye,
+            5 => Self::Rewind,
+            6 => Self::InstallPlan,
+            7 => Self::DropPlan,
+            8 => Self::PlaceSent,
+            16 => Self::Ack,
+            17 => Self::Data,
+            18 => Self::Fault,
+            19 => Self::FetchFault,
+            20 => Self::Metas,
+            21 => Self::Synced,
+            22 => Self::Refused,
+            23 => Self::Pong,
+            24 => Self::Lost,
+            25 => Self::Welcome,
+            26 => Self::PlanInstalled,
+            27 => Self::PlaceFree,
+            28 => Self::Usage,
+            _ => return None,
+        })
+    }
+
+    /// True for what a client may send over the network.
+    #[must_use]
+    pub fn is_from_client(self) -> bool {
+        (self as u8) <= Self::Rewind as u8
+    }
+
+    /// True for what a node may send over the network.
+    #[must_use]
+    pub fn is_from_node(self) -> bool {
+        (Self::Ack as u8..=Self::Welcome as u8).contains(&(self as u8))
+    }
+
+    /// True where `aux` raw bytes follow the payload on a stream (never in a ring).
+    #[must_use]
+    pub fn has_raw_bytes(self) -> bool {
+        matches!(self, Self::Bulk | Self::Data)
+    }
+}
+
+/// A frame header: `kind u8, flags u8, zero u16, payload length u32, seq u64, aux u64`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of payload after the header.
+    pub payload_len: u32,
+    /// See [`Kind`].
+    pub seq: u64,
+    /// See [`Kind`].
+    pub aux: u64,
+}
+
+impl Header {
+    /// A header without payload.
+    #[must_use]
+    pub fn new(kind: Kind, seq: u64, aux: u64) -> Self {
+        Self { kind, payload_len: 0, seq, aux }
+    }
+
+    /// The same with `payload_len`.
+    #[must_use]
+    pub fn with_payload(self, payload_len: usize) -> Self {
+        debug_assert!(payload_len <= PAYLOAD_MAX);
+        Self { payload_len: payload_len as u32, ..self }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0] = self.kind as u8;
+        bytes[4..8].copy_from_slice(&self.payload_len.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.seq.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.aux.to_le_bytes());
+        bytes
+    }
+
+    /// Parses a header.
+    ///
+    /// # Errors
+    /// An unknown kind, reserved bits that are set, a payload past [`PAYLOAD_MAX`].
+    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, WireError> {
+        let kind = Kind::from_u8(bytes[0]).ok_or(WireError::Malformed("an unknown frame kind"))?;
+        if bytes[1..4] != [0, 0, 0] {
+            return Err(WireError::Malformed("reserved bits of a frame header are set"));
+        }
+        let word = |at: usize| {
+            let mut raw = [0; 8];
+            raw.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(raw)
+        };
+        let payload_len = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+        if payload_len as usize > PAYLOAD_MAX {
+            return Err(WireError::TooMany {
+                what: "payload bytes",
+                got: u64::from(payload_len),
+                max: PAYLOAD_MAX,
+            });
+        }
+        Ok(Self { kind, payload_len, seq: word(8), aux: word(16) })
+    }
+}
+
+/// The opening of a data connection.
+#[must_use]
+pub fn encode_hello(token: &[u8; TOKEN_BYTES]) -> [u8; HELLO_BYTES] {
+    let mut bytes = [0; HELLO_BYTES];
+    bytes[..8].copy_from_slice(&DATA_MAGIC);
+    bytes[8..12].copy_from_slice(&PROTOCOL_VERSION.to_le_bytes());
+    bytes[16..].copy_from_slice(token);
+    bytes
+}
+
+/// Parses the opening of a data connection; gives the token.
+///
+/// # Errors
+/// [`WireError::NotGenie`] for other first bytes, [`WireError::Version`] for another version.
+pub fn decode_hello(bytes: &[u8; HELLO_BYTES]) -> Result<[u8; TOKEN_BYTES], WireError> {
+    if bytes[..8] != DATA_MAGIC {
+        return Err(WireError::NotGenie);
+    }
+    let theirs = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    if theirs != PROTOCOL_VERSION {
+        return Err(WireError::Version { theirs, ours: PROTOCOL_VERSION });
+    }
+    let mut token = [0; TOKEN_BYTES];
+    token.copy_from_slice(&bytes[16..]);
+    Ok(token)
+}

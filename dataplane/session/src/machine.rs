@@ -1,0 +1,136 @@
+//! What runs the records of a session: the executor implements it, [`crate::node`] drives it.
+
+use crate::fault::Code;
+
+/// One operator call with every storage named by its id.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Sequence number of its record.
+    pub seq: u64,
+    /// The operator, as [`Machine::define_op`] numbered it.
+    pub op: u32,
+    /// Argument skeleton ([`crate::skeleton`]), already measured: the streams below fit it.
+    pub skeleton: &'a [u8],
+    /// Storage ids, one for each tensor argument in order.
+    pub storages: &'a [u64],
+    /// Shape-deciding integers in order.
+    pub params: &'a [i64],
+    /// Other numbers in order.
+    pub data: &'a [i64],
+    /// Result skeleton, already measured. Empty for [`Machine::call_sync`].
+    pub out_skeleton: &'a [u8],
+    /// Sizes and strides of fresh results, as the client inferred them.
+    pub out_params: &'a [i64],
+    /// Id of the first fresh storage; the following ones count up.
+    pub first_fresh: u64,
+}
+
+/// A strided view of a storage.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Storage id.
+    pub storage: u64,
+    /// [`crate::skeleton::flag`] bits (negative, conjugate).
+    pub flags: u8,
+    /// c10 `ScalarType`.
+    pub dtype: u8,
+    /// Offset in elements.
+    pub offset: i64,
+    /// Sizes.
+    pub sizes: &'a [i64],
+    /// Strides in elements.
+    pub strides: &'a [i64],
+}
+
+/// Where an upload's bytes are.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// In the record.
+    Inline(&'a [u8]),
+    /// At this byte offset of the session's inbound arena. The machine gives the place back
+    /// (`PlaceFree`) when the storage dies.
+    Place(u64),
+    /// The daemon had no memory left and dropped them.
+    NoMemory,
+}
+
+/// Why the machine could not do it. [`crate::node`] poisons what depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Class.
+    pub code: Code,
+    /// For a person.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of `code`.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// Results of a synchronous call, as the client learns them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metas {
+    /// Result skeleton; fresh results took ids from `first_fresh` up, in order.
+    pub out_skeleton: Vec<u8>,
+    /// Sizes and strides of fresh results.
+    pub out_params: Vec<i64>,
+    /// Results that are not tensors: an argument skeleton of scalar tags.
+    pub value_skeleton: Vec<u8>,
+    /// Their numbers.
+    pub value_data: Vec<i64>,
+}
+
+/// The hands of a session: holds storages by id and runs operators on them.
+///
+/// A call that fails leaves the fresh storages of that call undefined: [`crate::node`] never
+/// names them again but to free them, and freeing an unknown id does nothing.
+pub trait Machine {
+    /// Operator `op` is `name` (`aten::add.Tensor`) from now on.
+    ///
+    /// # Errors
+    /// Not on the allow-list, or not known to this libtorch.
+    fn define_op(&mut self, op: u32, name: &str) -> Result<(), Failure>;
+
+    /// Runs an operator whose results the client predicted; binds fresh results to their ids.
+    ///
+    /// # Errors
+    /// What the operator raised, or results that are not of the predicted shape.
+    fn call(&mut self, call: &Call<'_>) -> Result<(), Failure>;
+
+    /// Runs an operator whose results only it knows. At most `reserved` fresh results.
+    ///
+    /// # Errors
+    /// As [`Machine::call`].
+    fn call_sync(&mut self, call: &Call<'_>, reserved: u64) -> Result<Metas, Failure>;
+
+    /// A new storage of `bytes` uninitialised bytes.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn alloc(&mut self, id: u64, bytes: u64) -> Result<(), Failure>;
+
+    /// Grows or shrinks a storage, keeping what fits.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn resize(&mut self, id: u64, bytes: u64) -> Result<(), Failure>;
+
+    /// Replaces all of storage `id` (new, or known with any size) by `bytes` bytes.
+    ///
+    /// # Errors
+    /// Out of memory, a place outside the arena.
+    fn upload(&mut self, id: u64, bytes: u64, source: Source<'_>) -> Result<(), Failure>;
+
+    /// Sends the elements of `view`, contiguous in row-major order, as the answer to `fetch`.
+    ///
+    /// # Errors
+    /// What copying raised.
+    fn fetch(&mut self, fetch: u64, view: &View<'_>) -> Result<(), Failure>;
+
+    /// Forgets a storage. Unknown ids are no error.
+    fn free(&mut self, id: u64);
+}

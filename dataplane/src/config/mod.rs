@@ -1,0 +1,343 @@
+//! The configuration: defaults, under a TOML file, under GENIE_* variables, under flags.
+//!
+//! A key is written once, in [`Settings`]: its name in the file, its flag and its variable.
+
+mod values;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use values::{Address, Count, DeviceKind, DeviceName, LogFilter, Size};
+
+macro_rules! settings {
+    ($($(#[$meta:meta])* $key:ident: $type:ty = $default:expr,)*) => {
+        /// What may be set. A key is absent where nobody set it.
+        #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, clap::Args)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings {
+            $($(#[$meta])* pub $key: Option<$type>,)*
+        }
+
+        impl Settings {
+            /// Every key.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+
+            /// What holds where nobody set anything.
+            #[must_use]
+            pub fn defaults() -> Self {
+                Self { $($key: $default,)* }
+            }
+
+            /// These, and `lower` where these are silent.
+            #[must_use]
+            pub fn over(self, lower: Self) -> Self {
+                Self { $($key: self.$key.or(lower.$key),)* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Where to listen: HOST:PORT
+    #[arg(long, env = "GENIE_LISTEN", value_name = "HOST:PORT")]
+    listen: Address = "127.0.0.1:7700".parse().ok(),
+    /// A device to serve, host:N or cuda:N; repeat it for more. Each is an index of
+    /// `remote_accelerator`
+    #[arg(long = "device", env = "GENIE_DEVICES", value_name = "KIND:N", value_delimiter = ',')]
+    devices: Vec<DeviceName> = Some(vec![DeviceName { kind: DeviceKind::Host, index: 0 }]),
+    /// Listen off loopback without TLS: anybody who reaches the port may use this machine
+    #[arg(long, env = "GENIE_INSECURE", num_args = 0..=1, default_missing_value = "true",
+          value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new())]
+    insecure: bool = Some(false),
+    /// The server's certificate chain, PEM
+    #[arg(long, env = "GENIE_TLS_CERTIFICATE", value_name = "FILE")]
+    tls_certificate: PathBuf = None,
+    /// The certificate's private key, PEM
+    #[arg(long, env = "GENIE_TLS_KEY", value_name = "FILE")]
+    tls_key: PathBuf = None,
+    /// The authority whose client certificates are let in, PEM
+    #[arg(long, env = "GENIE_TLS_CLIENT_CA", value_name = "FILE")]
+    tls_client_ca: PathBuf = None,
+    /// The folder with libtorch_cpu.so
+    #[arg(long, env = "GENIE_LIBTORCH", value_name = "DIR")]
+    libtorch: PathBuf = None,
+    /// The executor's binary
+    #[arg(long, env = "GENIE_EXECUTOR", value_name = "FILE")]
+    executor: PathBuf = None,
+    /// What the tensors of one session may take at most
+    #[arg(long, env = "GENIE_MEMORY", value_name = "SIZE")]
+    memory: Size = Some(Size(8 << 30)),
+    /// Sessions at a time
+    #[arg(long, env = "GENIE_SESSIONS", value_name = "N")]
+    sessions: Count<1, 4096> = Some(Count(64)),
+    /// Connections at a time, of every kind
+    #[arg(long, env = "GENIE_CONNECTIONS", value_name = "N")]
+    connections: Count<8, 65536> = Some(Count(1024)),
+    /// Records that a session may have under way
+    #[arg(long, env = "GENIE_WINDOW_RECORDS", value_name = "N")]
+    window_records: Count<64, 1048576> = Some(Count(65536)),
+    /// Bytes of bulk that a session may have under way
+    #[arg(long, env = "GENIE_WINDOW_BYTES", value_name = "SIZE")]
+    window_bytes: Size = Some(Size(256 << 20)),
+    /// Plans that the control plane remembers
+    #[arg(long, env = "GENIE_PLANS", value_name = "N")]
+    plans: Count<1, 1048576> = Some(Count(1024)),
+    /// A session that is silent for so long is ended
+    #[arg(long, env = "GENIE_LEASE_SECONDS", value_name = "SECONDS")]
+    lease_seconds: Count<1, 3600> = Some(Count(10)),
+    /// How long sessions may go on after SIGTERM
+    #[arg(long, env = "GENIE_DRAIN_SECONDS", value_name = "SECONDS")]
+    drain_seconds: Count<0, 3600> = Some(Count(10)),
+    /// How long a new connection may take to say what it is
+    #[arg(long, env = "GENIE_HANDSHAKE_SECONDS", value_name = "SECONDS")]
+    handshake_seconds: Count<1, 60> = Some(Count(5)),
+    /// What to log: error, warn, info, debug, trace, or pairs such as info,genie_dataplane=debug
+    #[arg(long, env = "GENIE_LOG", value_name = "FILTER")]
+    log: LogFilter = Some(LogFilter("info".to_owned())),
+}
+
+/// Why a configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("{file}: {reason}")]
+    Unreadable {
+        /// Its path.
+        file: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// Something in the file is wrong.
+    #[error("{file}:{line}: {reason}")]
+    Invalid {
+        /// Its path.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// What, and what is allowed.
+        reason: String,
+    },
+    /// TLS needs all of its files.
+    #[error(
+        "tls_certificate, tls_key and tls_client_ca go together: {missing} is not set \
+         (`genie-dataplane certs init DIR` makes all three)"
+    )]
+    HalfTls {
+        /// The first that is missing.
+        missing: &'static str,
+    },
+    /// No device.
+    #[error("devices is empty: name at least one, such as \"host:0\"")]
+    NoDevices,
+    /// The address is open and nothing guards it.
+    #[error(
+        "refusing to listen on {address} without TLS: anybody who reaches it could run operators \
+         here. Either set tls_certificate, tls_key and tls_client_ca (`genie-dataplane certs init \
+         DIR` makes a development authority), or say `--insecure`"
+    )]
+    OpenWithoutTls {
+        /// The address.
+        address: String,
+    },
+}
+
+/// Files of TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The server's certificate chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Who signs clients.
+    pub client_ca: PathBuf,
+}
+
+/// A configuration that was checked.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each field is the key of the same name in `Settings`")]
+pub struct Config {
+    pub listen: Address,
+    pub devices: Vec<DeviceName>,
+    pub insecure: bool,
+    pub tls: Option<TlsFiles>,
+    pub libtorch: Option<PathBuf>,
+    pub executor: Option<PathBuf>,
+    pub memory_bytes: u64,
+    pub sessions_max: usize,
+    pub connections_max: usize,
+    pub window_records: u64,
+    pub window_bytes: u64,
+    pub plans_max: usize,
+    pub lease: Duration,
+    pub drain: Duration,
+    pub handshake: Duration,
+    pub log: LogFilter,
+}
+
+impl Settings {
+    /// Parses a file's text; `file` is for messages.
+    ///
+    /// # Errors
+    /// An unknown key or a bad value, with its line and what is allowed.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error: toml::de::Error| ConfigError::Invalid {
+            file: file.display().to_string(),
+            line: error.span().map_or(1, |span| {
+                1 + text.as_bytes()[..span.start.min(text.len())]
+                    .iter()
+                    .filter(|&&byte| byte == b'\n')
+                    .count()
+            }),
+            reason: named(&error, text),
+        })
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// As [`Settings::parse`], or a file that can't be read.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError::Unreadable {
+            file: file.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Self::parse(&text, file)
+    }
+
+    /// These over the defaults, checked.
+    ///
+    /// # Errors
+    /// Keys that do not go together.
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        let all = self.over(Self::defaults());
+        let tls = match (all.tls_certificate, all.tls_key, all.tls_client_ca) {
+            (None, None, None) => None,
+            (Some(certificate), Some(key), Some(client_ca)) => {
+                Some(TlsFiles { certificate, key, client_ca })
+            }
+            (None, ..) => return Err(ConfigError::HalfTls { missing: "tls_certificate" }),
+            (_, None, _) => return Err(ConfigError::HalfTls { missing: "tls_key" }),
+            (_, _, None) => return Err(ConfigError::HalfTls { missing: "tls_client_ca" }),
+        };
+        let devices = all.devices.unwrap_or_default();
+        if devices.is_empty() {
+            return Err(ConfigError::NoDevices);
+        }
+        // Every other key has a default.
+        fn set<T>(value: Option<T>) -> T {
+            value.expect("the key has a default")
+        }
+        let seconds = |count: u64| Duration::from_secs(count);
+        let small = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        Ok(Config {
+            listen: set(all.listen),
+            devices,
+            insecure: set(all.insecure),
+            tls,
+            libtorch: all.libtorch,
+            executor: all.executor,
+            memory_bytes: set(all.memory).0,
+            sessions_max: small(set(all.sessions).0),
+            connections_max: small(set(all.connections).0),
+            window_records: set(all.window_records).0,
+            window_bytes: set(all.window_bytes).0,
+            plans_max: small(set(all.plans).0),
+            lease: seconds(set(all.lease_seconds).0),
+            drain: seconds(set(all.drain_seconds).0),
+            handshake: seconds(set(all.handshake_seconds).0),
+            log: set(all.log),
+        })
+    }
+}
+
+/// The message of `error`, with its key where the value was the trouble.
+fn named(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().trim().to_owned();
+    let Some(span) = error.span() else { return message };
+    let start = text[..span.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[start..].lines().next().unwrap_or_default();
+    match line.split_once('=') {
+        Some((key, _)) if Settings::KEYS.contains(&key.trim()) => {
+            format!("{}: {message}", key.trim())
+        }
+        _ => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../genie-dataplane.example.toml");
+
+    fn parse(text: &str) -> Result<Settings, ConfigError> {
+        Settings::parse(text, Path::new("node.toml"))
+    }
+
+    #[test]
+    fn the_example_lists_every_key_with_its_default() {
+        let defaults = Settings::defaults();
+        assert_eq!(parse(EXAMPLE).unwrap(), defaults.clone());
+        let optional = ["tls_certificate", "tls_key", "tls_client_ca", "libtorch", "executor"];
+        for key in Settings::KEYS {
+            let shown = if optional.contains(key) { format!("# {key} = ") } else { format!("{key} = ") };
+            let lines = EXAMPLE.lines().filter(|line| line.starts_with(&shown)).count();
+            assert_eq!(lines, 1, "{key} is in the example {lines} times");
+        }
+    }
+
+    #[test]
+    fn every_commented_key_of_the_example_parses() {
+        let all: String = EXAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(key) if key.contains(" = ") => format!("{key}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        assert!(parse(&all).unwrap().into_config().unwrap().tls.is_some());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_the_known_ones() {
+        let error = parse("listen = \"127.0.0.1:1\"\n\nlissen = 3\n").unwrap_err().to_string();
+        assert!(error.starts_with("node.toml:3: "), "{error}");
+        assert!(error.contains("lissen") && error.contains("window_bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_line_its_key_and_what_is_allowed() {
+        for (text, line, key, allowed) in [
+            ("memory = \"8GB\"", 1, "memory", "GiB"),
+            ("\nsessions = 0", 2, "sessions", "from 1 to 4096"),
+            ("devices = [\"host:0\", \"gpu:0\"]", 1, "devices", "cuda:N"),
+            ("\n\nlisten = \"here\"", 3, "listen", "HOST:PORT"),
+            ("insecure = \"maybe\"", 1, "insecure", "boolean"),
+            ("log = \"loud\"", 1, "log", "trace"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("node.toml:{line}: {key}: ")), "{error}");
+            assert!(error.contains(allowed), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_has_its_line() {
+        let error = parse("sessions = 1\nmemory = \n").unwrap_err().to_string();
+        assert!(error.starts_with("node.toml:2: "), "{error}");
+    }
+
+    #[test]
+    fn the_higher_layer_wins() {
+        let file = parse("sessions = 3\nplans = 9").unwrap();
+        let flags = Settings { sessions: Some(Count(5)), ..Settings::default() };
+        let config = flags.over(file).into_config().unwrap();
+        assert_eq!((config.sessions_max, config.plans_max, config.connections_max), (5, 9, 1024));
+    }
+
+    #[test]
+    fn half_of_tls_is_refused() {
+        let error = parse("tls_key = \"k\"\ntls_certificate = \"c\"").unwrap().into_config();
+        assert_eq!(error.unwrap_err(), ConfigError::HalfTls { missing: "tls_client_ca" });
+    }
+}

@@ -1,0 +1,437 @@
+#include "arguments.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/ScalarOps.h>
+#include <ATen/core/List.h>
+#include <ATen/core/jit_type.h>
+
+#include <cstring>
+
+#include "view.h"
+
+namespace genie {
+namespace {
+
+double as_double(int64_t bits) {
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+[[noreturn]] void mismatch(const Operator& op, size_t index, uint8_t tag) {
+  TORCH_CHECK(
+      false,
+      op.name,
+      ": argument `",
+      op.handle.schema().arguments()[index].name(),
+      "` can't be made from an item of tag ",
+      static_cast<int>(tag));
+}
+
+at::Tensor tensor_argument(Streams& in, std::vector<c10::TensorImpl*>* tensors) {
+  const uint8_t* head = in.bytes(3);
+  const size_t ndim = head[2];
+  GenieView view{};
+  view.storage = in.storage();
+  view.flags = head[0];
+  view.dtype = head[1];
+  view.ndim = ndim;
+  const int64_t* numbers = in.params(1 + 2 * ndim);
+  view.offset = numbers[0];
+  view.sizes = numbers + 1;
+  view.strides = numbers + 1 + ndim;
+  at::Tensor tensor = make_view(view);
+  if (head[0] & flag::WRAPPED) {
+    tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
+  }
+  if (tensors) {
+    tensors->push_back(tensor.unsafeGetTensorImpl());
+  }
+  return tensor;
+}
+
+at::Tensor scalar_tensor_argument(Streams& in) {
+  const uint8_t* head = in.bytes(2);
+  const auto dtype = checked_dtype(head[1]);
+  at::Scalar value;
+  if (c10::isComplexType(dtype)) {
+    const int64_t* raw = in.data(2);
+    value = c10::complex<double>(as_double(raw[0]), as_double(raw[1]));
+  } else if (c10::isFloatingType(dtype)) {
+    value = as_double(*in.data(1));
+  } else if (dtype == c10::ScalarType::Bool) {
+    value = *in.data(1) != 0;
+  } else {
+    value = *in.data(1);
+  }
+  at::Tensor tensor = at::detail::scalar_tensor_static(value, dtype, at::kCPU);
+  if (head[0] & flag::WRAPPED) {
+    tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
+  }
+  if (head[0] & flag::NEGATIVE) {
+    tensor._set_neg(true);
+  }
+  if (head[0] & flag::CONJUGATE) {
+    tensor._set_conj(true);
+  }
+  return tensor;
+}
+
+at::Generator seeded_generator(uint64_t seed) {
+  if (device().is_cpu()) {
+    return at::detail::createCPUGenerator(seed);
+  }
+  auto generator = at::globalContext().defaultGenerator(device()).clone();
+  generator.set_current_seed(seed);
+  return generator;
+}
+
+void seed_default(uint64_t seed) {
+  auto generator = at::globalContext().defaultGenerator(device());
+  std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(seed);
+}
+
+// A number from any of the number tags.
+at::Scalar number(Streams& in, uint8_t tag, const Operator& op, size_t index) {
+  switch (tag) {
+    case tag::INT:
+      return *in.params(1);
+    case tag::ENUM:
+      return static_cast<int64_t>(static_cast<int8_t>(in.u8()));
+    case tag::SCALAR_INT:
+      return *in.data(1);
+    case tag::DOUBLE:
+    case tag::SCALAR_DOUBLE:
+      return as_double(*in.data(1));
+    case tag::TRUE:
+    case tag::SCALAR_TRUE:
+      return true;
+    case tag::FALSE:
+    case tag::SCALAR_FALSE:
+      return false;
+    case tag::SCALAR_COMPLEX: {
+      const int64_t* raw = in.data(2);
+      return c10::complex<double>(as_double(raw[0]), as_double(raw[1]));
+    }
+    default:
+      mismatch(op, index, tag);
+  }
+}
+
+c10::List<int64_t> int_list(Streams& in) {
+  const size_t n = in.u16();
+  const int64_t* numbers = in.params(n);
+  c10::List<int64_t> list;
+  list.reserve(n);
+  for (size_t i = 0; i < n; i++) {
+    list.push_back(numbers[i]);
+  }
+  return list;
+}
+
+at::Tensor tensor_item(
+    Streams& in,
+    uint8_t tag,
+    const Operator& op,
+    size_t index,
+    std::vector<c10::TensorImpl*>* tensors) {
+  switch (tag) {
+    case tag::NONE:
+      return {};
+    case tag::TENSOR:
+      return tensor_argument(in, tensors);
+    case tag::SCALAR_TENSOR:
+      return scalar_tensor_argument(in);
+    default:
+      mismatch(op, index, tag);
+  }
+}
+
+// A list whose items have tags of their own.
+c10::IValue list_argument(
+    Streams& in,
+    Kind kind,
+    const Operator& op,
+    size_t index,
+    std::vector<c10::TensorImpl*>* tensors) {
+  const size_t n = in.u16();
+  switch (kind) {
+    case Kind::TensorList: {
+      c10::List<at::Tensor> list;
+      list.reserve(n);
+      for (size_t i = 0; i < n; i++) {
+        const uint8_t tag = in.u8();
+        list.push_back(tensor_item(in, tag, op, index, tensors));
+      }
+      return list;
+    }
+    case Kind::OptionalTensorList: {
+      c10::List<std::optional<at::Tensor>> list;
+      list.reserve(n);
+      for (size_t i = 0; i < n; i++) {
+        const uint8_t tag = in.u8();
+        if (tag == tag::NONE) {
+          list.push_back(std::nullopt);
+        } else {
+          list.push_back(tensor_item(in, tag, op, index, tensors));
+        }
+      }
+      return list;
+    }
+    case Kind::ScalarList: {
+      c10::List<at::Scalar> list;
+      list.reserve(n);
+      for (size_t i = 0; i < n; i++) {
+        const uint8_t tag = in.u8();
+        list.push_back(number(in, tag, op, index));
+      }
+      return list;
+    }
+    case Kind::IntList: {
+      c10::List<int64_t> list;
+      for (size_t i = 0; i < n; i++) {
+        const uint8_t tag = in.u8();
+        list.push_back(number(in, tag, op, index).toLong());
+      }
+      return list;
+    }
+    case Kind::FloatList: {
+      c10::List<double> list;
+      for (size_t i = 0; i < n; i++) {
+        const uint8_t tag = in.u8();
+        list.push_back(number(in, tag, op, index).toDouble());
+      }
+      return list;
+    }
+    default:
+      mismatch(op, index, tag::LIST);
+  }
+}
+
+c10::IValue argument(
+    Streams& in,
+    const Operator& op,
+    size_t index,
+    std::vector<c10::TensorImpl*>* tensors) {
+  const Argument& wanted = op.arguments[index];
+  const uint8_t tag = in.u8();
+  if (tag == tag::NONE) {
+    if (wanted.optional) {
+      return {};
+    }
+    if (wanted.kind == Kind::Tensor) {
+      return at::Tensor();
+    }
+    mismatch(op, index, tag);
+  }
+  if (tag == tag::LIST) {
+    return list_argument(in, wanted.kind, op, index, tensors);
+  }
+  switch (wanted.kind) {
+    case Kind::Tensor:
+      return tensor_item(in, tag, op, index, tensors);
+    case Kind::Int:
+      return number(in, tag, op, index).toLong();
+    case Kind::Float:
+      return number(in, tag, op, index).toDouble();
+    case Kind::Bool:
+      if (tag == tag::TRUE || tag == tag::FALSE) {
+        return tag == tag::TRUE;
+      }
+      return number(in, tag, op, index).toBool();
+    case Kind::Scalar:
+      return number(in, tag, op, index);
+    case Kind::IntList:
+      if (tag == tag::INT_LIST) {
+        return int_list(in);
+      }
+      return c10::List<int64_t>({number(in, tag, op, index).toLong()});
+    case Kind::FloatList: {
+      c10::List<double> list;
+      if (tag == tag::DOUBLE_LIST) {
+        const size_t n = in.u16();
+        const int64_t* raw = in.data(n);
+        for (size_t i = 0; i < n; i++) {
+          list.push_back(as_double(raw[i]));
+        }
+        return list;
+      }
+      if (tag == tag::INT_LIST) {
+        for (const int64_t value : int_list(in)) {
+          list.push_back(static_cast<double>(value));
+        }
+        return list;
+      }
+      list.push_back(number(in, tag, op, index).toDouble());
+      return list;
+    }
+    case Kind::BoolList:
+      if (tag == tag::BOOL_LIST) {
+        const size_t n = in.u16();
+        const uint8_t* raw = in.bytes(n);
+        c10::List<bool> list;
+        for (size_t i = 0; i < n; i++) {
+          list.push_back(raw[i] != 0);
+        }
+        return list;
+      }
+      break;
+    case Kind::ScalarList:
+      if (tag == tag::INT_LIST) {
+        c10::List<at::Scalar> list;
+        for (const int64_t value : int_list(in)) {
+          list.push_back(value);
+        }
+        return list;
+      }
+      if (tag == tag::DOUBLE_LIST) {
+        const size_t n = in.u16();
+        const int64_t* raw = in.data(n);
+        c10::List<at::Scalar> list;
+        for (size_t i = 0; i < n; i++) {
+          list.push_back(as_double(raw[i]));
+        }
+        return list;
+      }
+      break;
+    case Kind::String:
+      if (tag == tag::STRING) {
+        const size_t n = in.u16();
+        const uint8_t* raw = in.bytes(n);
+        return std::string(reinterpret_cast<const char*>(raw), n);
+      }
+      break;
+    case Kind::Device:
+      if (tag == tag::DEVICE) {
+        in.u8();
+        return device();
+      }
+      break;
+    case Kind::Generator:
+      if (tag == tag::GENERATOR) {
+        return seeded_generator(static_cast<uint64_t>(*in.data(1)));
+      }
+      break;
+    case Kind::TensorList:
+    case Kind::OptionalTensorList:
+      // An empty list has no tensors to tell its type by.
+      if (tag == tag::INT_LIST && in.u16() == 0) {
+        if (wanted.kind == Kind::TensorList) {
+          return c10::List<at::Tensor>();
+        }
+        return c10::List<std::optional<at::Tensor>>();
+      }
+      break;
+    case Kind::Other:
+      break;
+  }
+  mismatch(op, index, tag);
+}
+
+Kind kind_of(const c10::Type& type) {
+  switch (type.kind()) {
+    case c10::TypeKind::TensorType:
+      return Kind::Tensor;
+    case c10::TypeKind::IntType:
+    case c10::TypeKind::SymIntType:
+    case c10::TypeKind::ScalarTypeType:
+    case c10::TypeKind::LayoutType:
+    case c10::TypeKind::MemoryFormatType:
+      return Kind::Int;
+    case c10::TypeKind::FloatType:
+    case c10::TypeKind::SymFloatType:
+      return Kind::Float;
+    case c10::TypeKind::BoolType:
+    case c10::TypeKind::SymBoolType:
+      return Kind::Bool;
+    case c10::TypeKind::NumberType:
+      return Kind::Scalar;
+    case c10::TypeKind::StringType:
+      return Kind::String;
+    case c10::TypeKind::DeviceObjType:
+      return Kind::Device;
+    case c10::TypeKind::GeneratorType:
+      return Kind::Generator;
+    case c10::TypeKind::ListType: {
+      const auto& element = *type.expectRef<c10::ListType>().getElementType();
+      if (element.kind() == c10::TypeKind::OptionalType) {
+        const auto& inner = *element.expectRef<c10::OptionalType>().getElementType();
+        return inner.kind() == c10::TypeKind::TensorType ? Kind::OptionalTensorList : Kind::Other;
+      }
+      switch (kind_of(element)) {
+        case Kind::Tensor:
+          return Kind::TensorList;
+        case Kind::Int:
+          return Kind::IntList;
+        case Kind::Float:
+          return Kind::FloatList;
+        case Kind::Bool:
+          return Kind::BoolList;
+        case Kind::Scalar:
+          return Kind::ScalarList;
+        default:
+          return Kind::Other;
+      }
+    }
+    default:
+      return Kind::Other;
+  }
+}
+
+} // namespace
+
+Operator resolve(c10::OperatorHandle handle) {
+  Operator op{handle, toString(handle.operator_name()), {}, {}, true};
+  for (const auto& argument : handle.schema().arguments()) {
+    const c10::Type* type = argument.type().get();
+    const bool optional = type->kind() == c10::TypeKind::OptionalType;
+    c10::TypePtr inner =
+        optional ? type->expectRef<c10::OptionalType>().getElementType() : argument.type();
+    const auto& value = argument.default_value();
+    op.arguments.push_back(
+        {kind_of(*inner), optional, value ? *value : c10::IValue(), value.has_value()});
+  }
+  for (const auto& result : handle.schema().returns()) {
+    const Kind kind = kind_of(*result.type());
+    op.returns.push_back(kind);
+    op.only_tensor_returns &= kind == Kind::Tensor || kind == Kind::TensorList;
+  }
+  return op;
+}
+
+void build(
+    const Operator& op,
+    const GenieCall& call,
+    torch::jit::Stack& stack,
+    std::vector<c10::TensorImpl*>* tensors) {
+  Streams in(call);
+  const size_t n = op.arguments.size();
+  stack.reserve(n);
+  size_t index = 0;
+  while (!in.empty()) {
+    if (in.peek() == tag::SEED) {
+      in.u8();
+      seed_default(static_cast<uint64_t>(*in.data(1)));
+      if (!in.empty()) {
+        throw ProtocolError("an argument after the seed");
+      }
+      break;
+    }
+    TORCH_CHECK(index < n, op.name, " takes ", n, " arguments, more were given");
+    stack.push_back(argument(in, op, index, tensors));
+    index++;
+  }
+  for (; index < n; index++) {
+    TORCH_CHECK(
+        op.arguments[index].has_default,
+        op.name,
+        ": argument `",
+        op.handle.schema().arguments()[index].name(),
+        "` is missing");
+    stack.push_back(op.arguments[index].default_value);
+  }
+}
+
+} // namespace genie

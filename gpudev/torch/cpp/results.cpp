@@ -1,0 +1,288 @@
+#include "results.h"
+
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/zeros.h>
+
+#include <cstring>
+
+#include "view.h"
+
+namespace genie {
+namespace {
+
+// A result skeleton with its sizes and strides.
+class Predicted {
+ public:
+  explicit Predicted(const GenieCall& call)
+      : at_(call.out),
+        end_(call.out + call.out_len),
+        params_(call.out_params),
+        params_end_(call.out_params + call.out_params_len) {}
+
+  bool empty() const {
+    return at_ == end_;
+  }
+  uint8_t u8() {
+    if (at_ == end_) {
+      throw ProtocolError("a result skeleton is truncated");
+    }
+    return *at_++;
+  }
+  const int64_t* params(size_t n) {
+    if (n > static_cast<size_t>(params_end_ - params_)) {
+      throw ProtocolError("a result skeleton needs more numbers than it carries");
+    }
+    params_ += n;
+    return params_ - n;
+  }
+
+ private:
+  const uint8_t* at_;
+  const uint8_t* end_;
+  const int64_t* params_;
+  const int64_t* params_end_;
+};
+
+bool same_strides(at::IntArrayRef sizes, at::IntArrayRef left, at::IntArrayRef right) {
+  for (size_t i = 0; i < sizes.size(); i++) {
+    if (sizes[i] > 1 && left[i] != right[i]) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// True if the tensor owns its storage alone, from the storage's first byte.
+bool owns_storage(const at::Tensor& tensor) {
+  return tensor.has_storage() && tensor.storage().use_count() == 1 &&
+      tensor.storage_offset() == 0 && tensor.device() == device() && !tensor.is_conj() &&
+      !tensor.is_neg() && !tensor._is_zerotensor();
+}
+
+void check_layout(const Operator& op, const at::Tensor& tensor) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      tensor.layout() == c10::kStrided,
+      op.name,
+      ": a result of layout ",
+      tensor.layout(),
+      " can't be kept on a remote accelerator");
+}
+
+// Copies a tensor to one of its own storage with these strides.
+at::Tensor copied(const at::Tensor& tensor, at::IntArrayRef sizes, at::IntArrayRef strides) {
+  at::Tensor copy = at::empty_strided(sizes, strides, tensor.options().device(device()));
+  copy.copy_(tensor);
+  return copy;
+}
+
+void take_predicted(
+    const Operator& op,
+    Predicted& predicted,
+    const at::Tensor& result,
+    std::vector<GenieStorage*>& fresh) {
+  switch (predicted.u8()) {
+    case out::NONE:
+      return;
+    case out::ALIAS:
+      predicted.u8();
+      return;
+    case out::FRESH: {
+      const auto dtype = checked_dtype(predicted.u8());
+      const size_t ndim = predicted.u8();
+      const int64_t* numbers = predicted.params(2 * ndim);
+      const at::IntArrayRef sizes(numbers, ndim);
+      const at::IntArrayRef strides(numbers + ndim, ndim);
+      if (!result.defined()) {
+        // Not computed (the gradient of nothing): it counts as zero.
+        fresh.push_back(take_storage(at::zeros(sizes, at::device(device()).dtype(dtype))));
+        return;
+      }
+      check_layout(op, result);
+      TORCH_CHECK(
+          result.scalar_type() == dtype && result.sizes() == sizes,
+          op.name,
+          " gave ",
+          result.scalar_type(),
+          " ",
+          result.sizes(),
+          ", but ",
+          dtype,
+          " ",
+          sizes,
+          " was predicted");
+      const bool as_predicted = owns_storage(result) &&
+          (result.numel() == 0 || same_strides(sizes, result.strides(), strides));
+      fresh.push_back(take_storage(as_predicted ? result : copied(result, sizes, strides)));
+      return;
+    }
+    default:
+      throw ProtocolError("an unexpected result tag");
+  }
+}
+
+// Items of a result skeleton at its top level.
+size_t top_level_items(const GenieCall& call) {
+  size_t count = 0;
+  size_t nested = 0;
+  for (Predicted predicted(call); !predicted.empty();) {
+    const uint8_t tag = predicted.u8();
+    if (nested > 0) {
+      nested--;
+    } else {
+      count++;
+    }
+    if (tag == out::LIST) {
+      const uint8_t low = predicted.u8();
+      nested = low | (predicted.u8() << 8);
+    } else if (tag == out::FRESH) {
+      predicted.u8();
+      predicted.u8();
+    } else if (tag == out::ALIAS) {
+      predicted.u8();
+    }
+  }
+  return count;
+}
+
+int64_t bits(double value) {
+  int64_t raw;
+  std::memcpy(&raw, &value, sizeof raw);
+  return raw;
+}
+
+void describe_tensor(
+    const Operator& op,
+    const at::Tensor& result,
+    const std::vector<c10::TensorImpl*>& arguments,
+    uint64_t reserved,
+    Described& to) {
+  if (!result.defined()) {
+    to.out.push_back(out::NONE);
+    return;
+  }
+  for (size_t i = 0; i < arguments.size() && i <= UINT8_MAX; i++) {
+    if (arguments[i] == result.unsafeGetTensorImpl()) {
+      to.out.push_back(out::ALIAS);
+      to.out.push_back(static_cast<uint8_t>(i));
+      return;
+    }
+  }
+  check_layout(op, result);
+  TORCH_CHECK(
+      to.fresh.size() < reserved,
+      op.name,
+      " gave more than the ",
+      reserved,
+      " results that were reserved for it");
+  const bool whole = owns_storage(result) && result.is_non_overlapping_and_dense();
+  const at::Tensor own = whole
+      ? result
+      : copied(result, result.sizes(), c10::contiguous_strides(result.sizes()));
+  checked_dtype(static_cast<uint8_t>(own.scalar_type()));
+  to.out.push_back(out::FRESH);
+  to.out.push_back(static_cast<uint8_t>(own.scalar_type()));
+  to.out.push_back(static_cast<uint8_t>(own.dim()));
+  to.out_params.insert(to.out_params.end(), own.sizes().begin(), own.sizes().end());
+  to.out_params.insert(to.out_params.end(), own.strides().begin(), own.strides().end());
+  to.fresh.push_back(take_storage(own));
+}
+
+void describe_value(const Operator& op, const c10::IValue& value, Described& to) {
+  if (value.isInt()) {
+    to.value.push_back(tag::SCALAR_INT);
+    to.value_data.push_back(value.toInt());
+  } else if (value.isDouble()) {
+    to.value.push_back(tag::SCALAR_DOUBLE);
+    to.value_data.push_back(bits(value.toDouble()));
+  } else if (value.isBool()) {
+    to.value.push_back(value.toBool() ? tag::SCALAR_TRUE : tag::SCALAR_FALSE);
+  } else if (value.isComplexDouble()) {
+    to.value.push_back(tag::SCALAR_COMPLEX);
+    to.value_data.push_back(bits(value.toComplexDouble().real()));
+    to.value_data.push_back(bits(value.toComplexDouble().imag()));
+  } else if (value.isNone()) {
+    to.value.push_back(tag::NONE);
+  } else {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        false, op.name, ": a result of type ", value.tagKind(), " can't be sent");
+  }
+}
+
+} // namespace
+
+void bind_predicted(
+    const Operator& op,
+    const GenieCall& call,
+    const torch::jit::Stack& results,
+    std::vector<GenieStorage*>& fresh) {
+  // Results that are not tensors have an item NONE, or none at all.
+  const bool skip_values =
+      !op.only_tensor_returns && top_level_items(call) != op.returns.size();
+  Predicted predicted(call);
+  for (size_t i = 0; i < results.size(); i++) {
+    const c10::IValue& result = results[i];
+    switch (op.returns[i]) {
+      case Kind::Tensor:
+        take_predicted(op, predicted, result.toTensor(), fresh);
+        break;
+      case Kind::TensorList: {
+        if (predicted.u8() != out::LIST) {
+          throw ProtocolError("a list of results was predicted to be something else");
+        }
+        const auto list = result.toTensorList();
+        const size_t low = predicted.u8();
+        const size_t n = low | (static_cast<size_t>(predicted.u8()) << 8);
+        TORCH_CHECK(
+            n == list.size(),
+            op.name,
+            " gave ",
+            list.size(),
+            " tensors, but ",
+            n,
+            " were predicted");
+        for (size_t k = 0; k < n; k++) {
+          const at::Tensor tensor = list[k];
+          take_predicted(op, predicted, tensor, fresh);
+        }
+        break;
+      }
+      default:
+        if (!skip_values && predicted.u8() != out::NONE) {
+          throw ProtocolError("a result that is not a tensor was predicted to be one");
+        }
+    }
+  }
+  if (!predicted.empty()) {
+    throw ProtocolError("more results were predicted than the operator has");
+  }
+}
+
+void describe(
+    const Operator& op,
+    const torch::jit::Stack& results,
+    const std::vector<c10::TensorImpl*>& arguments,
+    uint64_t reserved,
+    Described& to) {
+  for (size_t i = 0; i < results.size(); i++) {
+    switch (op.returns[i]) {
+      case Kind::Tensor:
+        describe_tensor(op, results[i].toTensor(), arguments, reserved, to);
+        break;
+      case Kind::TensorList: {
+        const auto list = results[i].toTensorList();
+        TORCH_CHECK(list.size() <= UINT16_MAX, op.name, " gave more than 65535 tensors");
+        to.out.push_back(out::LIST);
+        to.out.push_back(static_cast<uint8_t>(list.size()));
+        to.out.push_back(static_cast<uint8_t>(list.size() >> 8));
+        for (const at::Tensor tensor : list) {
+          describe_tensor(op, tensor, arguments, reserved, to);
+        }
+        break;
+      }
+      default:
+        describe_value(op, results[i], to);
+    }
+  }
+}
+
+} // namespace genie

@@ -1,0 +1,257 @@
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/native/Resize.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <dlfcn.h>
+#include <torch/version.h>
+
+#include <cstring>
+
+#include "dispatch.h"
+#include "error.h"
+#include "kernels.h"
+#include "view.h"
+
+namespace genie {
+namespace {
+
+c10::Device the_device = c10::kCPU;
+
+// All CPU memory of the session, temporaries of kernels included, within its budget.
+class BudgetAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    if (bytes == 0) {
+      return {nullptr, nullptr, &genie_memory_free, c10::kCPU};
+    }
+    void* data = genie_memory_allocate(bytes);
+    if (!data) {
+      uint64_t used = 0;
+      uint64_t limit = 0;
+      genie_memory_state(&used, &limit);
+      TORCH_CHECK_WITH(
+          OutOfMemoryError,
+          false,
+          "out of memory: tried to allocate ",
+          bytes,
+          " bytes, but the session uses ",
+          used,
+          " of the ",
+          limit,
+          " bytes it may use");
+    }
+    return {data, data, &genie_memory_free, c10::kCPU};
+  }
+  c10::DeleterFnPtr raw_deleter() const override {
+    return &genie_memory_free;
+  }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    std::memcpy(to, from, bytes);
+  }
+};
+
+struct Place {
+  uint64_t place;
+  uint64_t bytes;
+};
+
+void release_place(void* context) {
+  const std::unique_ptr<Place> place(static_cast<Place*>(context));
+  genie_place_release(place->place, place->bytes);
+}
+
+c10::Allocator* device_allocator() {
+  return the_device.is_cpu() ? c10::GetCPUAllocator() : c10::GetAllocator(the_device.type());
+}
+
+c10::intrusive_ptr<c10::StorageImpl> new_storage(uint64_t bytes) {
+  return c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), bytes, device_allocator(), /*resizable=*/true);
+}
+
+GenieStorage* give(c10::intrusive_ptr<c10::StorageImpl> storage) {
+  return reinterpret_cast<GenieStorage*>(storage.release());
+}
+
+at::Tensor bytes_tensor(void* data, uint64_t bytes, c10::Device device) {
+  return at::from_blob(
+      data,
+      {static_cast<int64_t>(bytes)},
+      at::TensorOptions().dtype(at::kByte).device(device));
+}
+
+// Copies between the machine's memory and the device's, or within the machine's.
+void copy_bytes(void* to, c10::Device to_device, void* from, c10::Device from_device, uint64_t n) {
+  if (n == 0) {
+    return;
+  }
+  if (to_device.is_cpu() && from_device.is_cpu()) {
+    std::memcpy(to, from, n);
+  } else {
+    bytes_tensor(to, n, to_device).copy_(bytes_tensor(from, n, from_device));
+  }
+}
+
+void start_cuda(int index) {
+  TORCH_CHECK(
+      dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL), "CUDA is not to be had: ", dlerror());
+  at::globalContext().lazyInitDevice(c10::kCUDA);
+  the_device = c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+  c10::impl::VirtualGuardImpl(c10::kCUDA).setDevice(the_device);
+}
+
+} // namespace
+
+c10::Device device() {
+  return the_device;
+}
+
+c10::ScalarType checked_dtype(uint8_t dtype) {
+  if (dtype >= 64 || ((DTYPE_MASK >> dtype) & 1) == 0) {
+    throw ProtocolError("a dtype that Genie does not carry");
+  }
+  return static_cast<c10::ScalarType>(dtype);
+}
+
+at::Tensor make_view(const GenieView& view) {
+  const auto dtype = checked_dtype(view.dtype);
+  uint64_t last = static_cast<uint64_t>(view.offset);
+  bool valid = view.offset >= 0;
+  bool empty = false;
+  for (size_t i = 0; i < view.ndim; i++) {
+    const int64_t size = view.sizes[i];
+    const int64_t stride = view.strides[i];
+    uint64_t step = 0;
+    valid &= size >= 0 && stride >= 0;
+    empty |= size == 0;
+    valid &= !__builtin_mul_overflow(
+        static_cast<uint64_t>(size - (size > 0)), static_cast<uint64_t>(stride), &step);
+    valid &= empty || !__builtin_add_overflow(last, step, &last);
+  }
+  const auto meta = c10::scalarTypeToTypeMeta(dtype);
+  uint64_t bytes = 0;
+  valid &= !__builtin_mul_overflow(last, meta.itemsize(), &bytes);
+  valid &= !__builtin_add_overflow(bytes, meta.itemsize(), &bytes);
+  auto* storage = impl(view.storage);
+  if (!valid || (!empty && bytes > storage->nbytes())) {
+    throw ProtocolError("a tensor reaches past the bytes of its storage");
+  }
+  auto tensor = at::detail::make_tensor<c10::TensorImpl>(
+      c10::Storage(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(storage)),
+      c10::DispatchKeySet(
+          the_device.is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA),
+      meta);
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(
+      at::IntArrayRef(view.sizes, view.ndim),
+      at::IntArrayRef(view.strides, view.ndim),
+      view.offset);
+  if (view.flags & flag::NEGATIVE) {
+    tensor._set_neg(true);
+  }
+  if (view.flags & flag::CONJUGATE) {
+    TORCH_CHECK(tensor.is_complex(), "the conjugate bit is set on a tensor that is not complex");
+    tensor._set_conj(true);
+  }
+  return tensor;
+}
+
+GenieStorage* take_storage(const at::Tensor& tensor) {
+  return give(tensor.storage().getIntrusivePtr());
+}
+
+} // namespace genie
+
+extern "C" {
+
+const char* genie_torch_version(void) {
+  return TORCH_VERSION;
+}
+
+int genie_start(int cuda_index, uint32_t threads) {
+  return genie::guarded([&] {
+    static genie::BudgetAllocator allocator;
+    c10::SetCPUAllocator(&allocator, /*priority=*/255);
+    genie::register_kernels();
+    if (threads > 0) {
+      at::set_num_threads(static_cast<int>(threads));
+    }
+    if (cuda_index >= 0) {
+      genie::start_cuda(cuda_index);
+    }
+    // For the thread's whole life.
+    static thread_local const c10::InferenceMode inference_mode;
+  });
+}
+
+int genie_storage_new(uint64_t bytes, GenieStorage** storage) {
+  return genie::guarded([&] { *storage = genie::give(genie::new_storage(bytes)); });
+}
+
+int genie_storage_copy(const void* source, uint64_t bytes, GenieStorage** storage) {
+  return genie::guarded([&] {
+    auto made = genie::new_storage(bytes);
+    genie::copy_bytes(
+        made->mutable_data(), genie::the_device, const_cast<void*>(source), c10::kCPU, bytes);
+    *storage = genie::give(std::move(made));
+  });
+}
+
+int genie_storage_place(void* data, uint64_t bytes, uint64_t place, GenieStorage** storage) {
+  return genie::guarded([&] {
+    auto* context = new genie::Place{place, bytes};
+    c10::DataPtr owned(data, context, &genie::release_place, c10::kCPU);
+    if (!genie::the_device.is_cpu()) {
+      auto made = genie::new_storage(bytes);
+      genie::copy_bytes(made->mutable_data(), genie::the_device, data, c10::kCPU, bytes);
+      *storage = genie::give(std::move(made));
+      return;
+    }
+    *storage = genie::give(c10::make_intrusive<c10::StorageImpl>(
+        c10::StorageImpl::use_byte_size_t(),
+        bytes,
+        std::move(owned),
+        c10::GetCPUAllocator(),
+        /*resizable=*/true));
+  });
+}
+
+int genie_storage_resize(GenieStorage* storage, uint64_t bytes) {
+  return genie::guarded([&] {
+    auto* old = genie::impl(storage);
+    auto made = genie::new_storage(bytes);
+    genie::copy_bytes(
+        made->mutable_data(),
+        genie::the_device,
+        old->mutable_data(),
+        genie::the_device,
+        std::min<uint64_t>(bytes, old->nbytes()));
+    old->set_data_ptr_noswap(std::move(made->_mutable_data_ptr_no_checks()));
+    old->set_nbytes(bytes);
+  });
+}
+
+uint64_t genie_storage_bytes(const GenieStorage* storage) {
+  return genie::impl(storage)->nbytes();
+}
+
+void genie_storage_free(GenieStorage* storage) {
+  auto owned = c10::intrusive_ptr<c10::StorageImpl>::reclaim(genie::impl(storage));
+}
+
+int genie_fetch(const GenieView* view, void* target, uint64_t target_bytes) {
+  return genie::guarded([&] {
+    const at::Tensor from = genie::make_view(*view);
+    if (from.nbytes() != target_bytes) {
+      throw genie::ProtocolError("a fetch of other bytes than its view has");
+    }
+    if (target_bytes > 0) {
+      at::from_blob(target, from.sizes(), from.options().device(c10::kCPU)).copy_(from);
+    }
+  });
+}
+
+} // extern "C"

@@ -1,0 +1,31 @@
+// Names that every part of the backend shares.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include "recorder.h"
+
+namespace genie {
+
+inline constexpr c10::DeviceType kRemote = c10::DeviceType::PrivateUse1;
+inline constexpr const char* kDeviceName = "remote_accelerator";
+
+// The calling thread's current device, for `remote_accelerator` without an index.
+c10::DeviceIndex current_device() noexcept;
+void set_current_device(c10::DeviceIndex index) noexcept;
+
+inline c10::DeviceIndex index_or_current(c10::Device device) noexcept {
+  return device.has_index() ? device.index() : current_device();
+}
+
+// Parts of the registration, in the order in which register.cpp runs them.
+void register_guard();
+void register_allocator();
+void register_hooks();
+void register_recorded_operators();
+void register_kernels();
+void register_fallback();
+void register_autocast();
+
+}  // namespace genie

@@ -1,0 +1,111 @@
+// The device guard: which device is current, and one default stream per device.
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+
+#include "backend.h"
+#include "errors.h"
+
+namespace genie {
+namespace {
+
+thread_local c10::DeviceIndex current = 0;
+
+// The autograd engine makes one thread per device at the first backward of the process, CPU ones
+// included, and never another. A program may connect after that, so the guard always claims room.
+constexpr c10::DeviceIndex kEngineThreads = 8;
+
+struct Guard final : c10::impl::DeviceGuardImplInterface {
+  c10::DeviceType type() const override {
+    return kRemote;
+  }
+
+  c10::Device exchangeDevice(c10::Device device) const override {
+    const c10::Device previous = getDevice();
+    setDevice(device);
+    return previous;
+  }
+
+  c10::Device getDevice() const override {
+    return c10::Device(kRemote, current);
+  }
+
+  void setDevice(c10::Device device) const override {
+    TORCH_CHECK(device.type() == kRemote, "expected a ", kDeviceName, " device, got ", device);
+    TORCH_CHECK(device.index() >= 0, "expected a ", kDeviceName, " device with an index");
+    current = device.index();
+  }
+
+  void uncheckedSetDevice(c10::Device device) const noexcept override {
+    current = device.index();
+  }
+
+  c10::Stream getStream(c10::Device device) const noexcept override {
+    return c10::Stream(c10::Stream::DEFAULT, device);
+  }
+
+  c10::Stream getDefaultStream(c10::Device device) const override {
+    return c10::Stream(c10::Stream::DEFAULT, device);
+  }
+
+  c10::Stream getStreamFromGlobalPool(c10::Device device, bool /*high_priority*/) const override {
+    return c10::Stream(c10::Stream::DEFAULT, device);
+  }
+
+  c10::Stream getNewStream(c10::Device device, int /*priority*/) const override {
+    return c10::Stream(c10::Stream::DEFAULT, device);
+  }
+
+  c10::Stream exchangeStream(c10::Stream stream) const noexcept override {
+    return c10::Stream(c10::Stream::DEFAULT, stream.device());
+  }
+
+  c10::DeviceIndex deviceCount() const noexcept override {
+    const auto connected = static_cast<c10::DeviceIndex>(genie_device_count());
+    return std::max(connected, kEngineThreads);
+  }
+
+  // The session log is one total order, so within it every event has happened when it is recorded.
+  void record(
+      void** /*event*/,
+      const c10::Stream& /*stream*/,
+      const c10::DeviceIndex /*device_index*/,
+      const c10::EventFlag /*flag*/) const override {}
+  void block(void* /*event*/, const c10::Stream& /*stream*/) const override {}
+  bool queryEvent(void* /*event*/) const override {
+    return true;
+  }
+  void synchronizeEvent(void* /*event*/) const override {
+    check(genie_barrier());
+  }
+  void destroyEvent(void* /*event*/, const c10::DeviceIndex /*device_index*/) const noexcept override {}
+
+  bool queryStream(const c10::Stream& /*stream*/) const override {
+    return false;
+  }
+  void synchronizeStream(const c10::Stream& /*stream*/) const override {
+    check(genie_barrier());
+  }
+  void synchronizeDevice(const c10::DeviceIndex /*device_index*/) const override {
+    check(genie_barrier());
+  }
+  void recordDataPtrOnStream(const c10::DataPtr& /*data*/, const c10::Stream& /*stream*/) const override {}
+};
+
+}  // namespace
+
+c10::DeviceIndex current_device() noexcept {
+  return current;
+}
+
+void set_current_device(c10::DeviceIndex index) noexcept {
+  current = index;
+}
+
+void register_guard() {
+  static const Guard guard;
+  c10::impl::DeviceGuardImplRegistrar(kRemote, &guard);
+}
+
+}  // namespace genie

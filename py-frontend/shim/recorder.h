@@ -1,0 +1,133 @@
+// The recorder's C interface: what the C++ backend calls and Rust implements
+// (py-frontend/src/ffi.rs). Skeletons and number streams: dataplane/session/src/skeleton.rs.
+//
+// Every function may be called from any thread, with or without the GIL, and never throws.
+// Functions that return GenieStatus set a thread-local error, read by genie_last_error().
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// A remote storage: (session epoch << 48) | id. Zero is no storage. Never used twice.
+typedef uint64_t GenieStorage;
+
+typedef enum GenieStatus {
+  GENIE_OK = 0,
+  GENIE_UNKNOWN_SHAPE = 1,  // genie_record: the result shapes of this call are not known yet
+  GENIE_ERROR = 2,          // see genie_last_error()
+} GenieStatus;
+
+// Exception classes, by which the backend chooses what to throw.
+typedef enum GenieErrorClass {
+  GENIE_RUNTIME_ERROR = 0,
+  GENIE_OUT_OF_MEMORY = 1,     // torch.OutOfMemoryError (c10::OutOfMemoryError)
+  GENIE_INDEX_ERROR = 2,
+  GENIE_NOT_IMPLEMENTED = 3,
+  GENIE_VALUE_ERROR = 4,
+  GENIE_PYTHON_CLASS = 5,      // an exception class of the genie package, in python_class
+} GenieErrorClass;
+
+typedef struct GenieError {
+  GenieErrorClass error_class;
+  void* python_class;    // borrowed PyObject*, for GENIE_PYTHON_CLASS (KeyboardInterrupt too)
+  const char* message;   // NUL-terminated; valid until this thread's next call
+} GenieError;
+
+void genie_last_error(GenieError* error);
+
+// One operator call (skeleton.rs): structure and numbers apart.
+typedef struct GenieCall {
+  uint32_t op;            // from genie_intern()
+  uint32_t key_has_data;  // nonzero: `data` decides shapes too (arange.start_out and the like)
+  const uint8_t* skeleton;
+  size_t skeleton_len;
+  const GenieStorage* storages;
+  size_t n_storages;
+  const int64_t* params;
+  size_t n_params;
+  const int64_t* data;
+  size_t n_data;
+  int64_t sequence_nr;    // autograd's sequence number of this forward operator, or -1;
+  int64_t forward_nr;     // in a backward: the sequence number of the forward operator, or -1
+} GenieCall;
+
+// Results: a result skeleton (skeleton.rs, `out`), sizes and strides of the fresh ones in order.
+typedef struct GenieResults {
+  const uint8_t* skeleton;
+  size_t skeleton_len;
+  const int64_t* params;
+  size_t n_params;
+} GenieResults;
+
+// Numbers an operator; the same name always gets the same number. "aten::add.Tensor".
+uint32_t genie_intern(const char* name);
+
+// Appends a call. On GENIE_OK, *results describes the results (owned by the recorder, valid until
+// this thread's next call) and *first_fresh is the storage of the first fresh one; the following
+// fresh results count up by one. On GENIE_UNKNOWN_SHAPE nothing was appended: infer, then
+// genie_learn(), then call again.
+GenieStatus genie_record(const GenieCall* call, GenieResults* results, GenieStorage* first_fresh);
+
+// Remembers the results of a call by its signature (op, skeleton, params, and data if
+// key_has_data). Bounded cache.
+GenieStatus genie_learn(const GenieCall* call, const GenieResults* results);
+
+// Runs a call whose results only the node can tell; waits. Results that are not tensors come as
+// an argument skeleton of scalar tags with their data.
+typedef struct GenieSyncResults {
+  GenieResults results;
+  GenieStorage first_fresh;
+  const uint8_t* value_skeleton;
+  size_t value_skeleton_len;
+  const int64_t* value_data;
+  size_t n_value_data;
+} GenieSyncResults;
+GenieStatus genie_call_sync(const GenieCall* call, GenieSyncResults* results);
+
+// A new storage of uninitialised bytes. Fails when not connected.
+GenieStatus genie_alloc(int32_t device, uint64_t nbytes, GenieStorage* storage);
+// Never blocks, never fails; storages of earlier sessions are ignored.
+void genie_free(GenieStorage storage);
+GenieStatus genie_resize(GenieStorage storage, uint64_t nbytes);
+
+// Overwrites all of a storage. Returns when the source may be changed.
+GenieStatus genie_upload(GenieStorage storage, const void* source, uint64_t nbytes);
+
+// A strided view of a storage.
+typedef struct GenieView {
+  GenieStorage storage;
+  uint8_t flags;  // skeleton flag bits: negative, conjugate
+  uint8_t dtype;  // c10::ScalarType
+  int64_t offset; // elements
+  const int64_t* sizes;
+  const int64_t* strides;
+  size_t ndim;
+} GenieView;
+
+// Waits, and writes the view's elements, contiguous, into `destination`.
+GenieStatus genie_fetch(const GenieView* view, void* destination, uint64_t nbytes);
+
+// Waits until everything recorded so far has run.
+GenieStatus genie_barrier(void);
+
+// Devices of the connected node; 0 when not connected.
+int32_t genie_device_count(void);
+
+// Counts one operator that ran on the client's CPU, for stats; true the first time for `name`
+// (the caller then warns once).
+int32_t genie_count_fallback(const char* name);
+
+// --- provided by the C++ backend, called by Rust once at import / by Python functions ---
+// Registers the PrivateUse1 backend under the name remote_accelerator. NULL on success, else a
+// message.
+const char* genie_backend_register(void);
+// FNV-1a 64 of all aten schemas.
+uint64_t genie_backend_schema_hash(void);
+void genie_backend_manual_seed(int32_t device, uint64_t seed);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,226 @@
+"""Starts and stops `genie-dataplane`: for the demo, the tests and the benchmarks.
+
+Every wait is bounded, and only processes that were started here are ever signalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = ROOT / "target" / "release" / "genie-dataplane"
+
+_START_SECONDS_MAX = 30.0
+_STOP_SECONDS_MAX = 10.0
+_START_ATTEMPTS = 3
+_POLL_SECONDS = 0.02
+
+
+class DaemonError(RuntimeError):
+    """The daemon did not start; the message ends with what it logged."""
+
+
+def free_port() -> int:
+    """A TCP port on the loopback address that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes below `pid`: children, their children, and so on."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            # pid (name) state ppid ...; the name may hold spaces and brackets.
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: list[int] = []
+    ahead = [pid]
+    while ahead:
+        below = parents.get(ahead.pop(), [])
+        found += below
+        ahead += below
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """True while there is such a process, unless it only waits to be reaped."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
+
+
+class Daemon:
+    """A `genie-dataplane` process of one's own, on a free port of the loopback address.
+
+    Usable as a context manager: leaving it stops the process.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        log: Path | None = None,
+        device: str = "host:0",
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self._arguments = arguments
+        self._device = device
+        self._env = env or {}
+        self.log_path = log or ROOT / "target" / f"genie-dataplane-{os.getpid()}.log"
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host_port(self) -> str:
+        """The address as `genie-dataplane status` takes it."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def address(self) -> str:
+        """The address as `genie.connect` takes it."""
+        return f"tcp://{self.host_port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None, "the daemon was not started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """True while the process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def log(self) -> str:
+        """What it logged so far."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def start(self) -> Daemon:
+        """Starts it and waits until it is ready.
+
+        Raises:
+            DaemonError: it ended or was not ready in time.
+        """
+        if not BINARY.exists():
+            raise DaemonError(f"{BINARY} is missing: run scripts/setup")
+        for attempt in range(1, _START_ATTEMPTS + 1):
+            try:
+                return self._start_once()
+            except DaemonError as error:
+                # Somebody else may take the port between our looking and our binding.
+                if attempt == _START_ATTEMPTS or "in use" not in str(error).lower():
+                    raise
+        raise AssertionError("not reached")
+
+    def _start_once(self) -> Daemon:
+        self.port = free_port()
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        # A test runner that is killed leaves no daemon behind: SIGTERM comes when it is gone.
+        # (setpriv replaces itself with the daemon: the process id is the daemon's.)
+        command = ["setpriv", "--pdeathsig", "TERM", str(BINARY), "--listen", self.host_port]
+        if self._device:
+            command += ["--device", self._device]
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self._env},
+                # Ctrl-C in a terminal is for us; we then stop it in order.
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_SECONDS_MAX
+        while time.monotonic() < deadline:
+            status = self._process.poll()
+            if status is not None:
+                raise DaemonError(f"genie-dataplane ended with status {status}:\n{self.log()}")
+            if f"ready on {self.host_port}" in self.log():
+                return self
+            time.sleep(_POLL_SECONDS)
+        self.stop()
+        raise DaemonError(
+            f"genie-dataplane was not ready within {_START_SECONDS_MAX:.0f} s:\n{self.log()}"
+        )
+
+    def stop(self) -> int | None:
+        """SIGTERM, then SIGKILL if it takes too long; gives the exit status."""
+        if self._process is None:
+            return None
+        if self.running:
+            below = children_of(self.pid)
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            _kill_rest(below)
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """SIGKILL: the node is gone from one moment to the next."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(_STOP_SECONDS_MAX)
+
+    def executors(self) -> list[int]:
+        """Processes below the daemon."""
+        return children_of(self.pid) if self.running else []
+
+    def status(self) -> dict[str, Any]:
+        """What `genie-dataplane status --json` says.
+
+        Raises:
+            DaemonError: it says that the node is not ready, or nothing.
+        """
+        done = subprocess.run(
+            [str(BINARY), "status", self.host_port, "--json"],
+            capture_output=True,
+            text=True,
+            timeout=_STOP_SECONDS_MAX,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise DaemonError(f"status {self.host_port}: {done.stderr or done.stdout}")
+        reply: dict[str, Any] = json.loads(done.stdout)
+        return reply
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The sessions that the node knows."""
+        found: list[dict[str, Any]] = self.status()["sessions"]
+        return found
+
+    def __enter__(self) -> Daemon:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _kill_rest(pids: list[int]) -> None:
+    """Ends what a daemon that was stopped left behind; there should be nothing."""
+    deadline = time.monotonic() + 1.0
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    for pid in filter(is_running, pids):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
