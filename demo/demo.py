@@ -195,10 +195,11 @@ def show_nearest(vectors: torch.Tensor) -> None:
 def generate_tokens(device: str) -> bool:
     """Generates here and there; true if every token is the same."""
     torch.manual_seed(SEED)
-    config = transformers.GPT2Config()
+    # A wide spread of random weights, or every token would be a repetition of the last.
+    config = transformers.GPT2Config(initializer_range=0.1)
     if memory_available_bytes() < GPT2_MEMORY_BYTES:
         print(f"(Less than {GPT2_MEMORY_BYTES >> 30} GiB of memory are free: a small GPT-2.)")
-        config = transformers.GPT2Config(n_layer=4, n_head=4, n_embd=256)
+        config = transformers.GPT2Config(n_layer=4, n_head=4, n_embd=256, initializer_range=0.1)
     model = transformers.GPT2LMHeadModel(config).eval()
     prompt = torch.randint(config.vocab_size, (1, PROMPT_TOKENS))
     parameters = sum(p.numel() for p in model.parameters())

@@ -49,11 +49,11 @@ SENTENCES = (
 
 QUERIES = (
     "How do I know that my loaf is baked through?",
-    "Is there water on other worlds in the solar system?",
+    "Which moon might have a sea below its frozen surface?",
     "Will a pill help me get rid of a common cold?",
     "What happens to data that does not arrive at the other computer?",
     "Why did the stock price drop?",
     "Where do birds go before winter?",
     "runner completes a long race",
-    "bad weather delayed the boat",
+    "Why was the boat late?",
 )

@@ -136,3 +136,21 @@ fn write_new(path: &Path, text: &str) -> Result<(), CertsError> {
         .map_err(wrong)?;
     file.write_all(text.as_bytes()).map_err(wrong)
 }
+
+/// What was made, and how to use it.
+#[must_use]
+pub fn describe(dir: &Path) -> String {
+    let at = |name: &str| dir.join(name).display().to_string();
+    format!(
+        "An authority, a server certificate and a client certificate are in {}.\n\
+         Serve: genie-dataplane --tls-certificate {} --tls-key {} --tls-client-ca {}\n\
+         Clients need {}, {} and {}; keep the keys to yourself.",
+        dir.display(),
+        at(file::SERVER),
+        at(file::SERVER_KEY),
+        at(file::CA),
+        at(file::CA),
+        at(file::CLIENT),
+        at(file::CLIENT_KEY)
+    )
+}

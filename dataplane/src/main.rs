@@ -1,1 +1,89 @@
-fn main() {}
+//! `genie-dataplane`: see `--help`.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser as _;
+use genie_dataplane::cli::{CertsCommand, Cli, Command, ConfigCommand};
+use genie_dataplane::config::{Config, ConfigError, Settings};
+use genie_dataplane::{certs, daemon, status};
+use tracing_subscriber::EnvFilter;
+
+/// Exit status where nothing was started.
+const REFUSED: u8 = 2;
+/// Threads of the control side. The data path has its own.
+const WORKERS: usize = 2;
+/// Threads for analysis and for starting executors.
+const BLOCKING_MAX: usize = 4;
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let cli = Cli::parse();
+    match cli.command {
+        None => match configure(cli.config, cli.settings) {
+            Ok(config) => serve(config, started),
+            Err(error) => refuse(&error),
+        },
+        Some(Command::Status(args)) => match runtime(1) {
+            Ok(runtime) => runtime.block_on(status::run(&args)),
+            Err(error) => refuse(&error),
+        },
+        Some(Command::Certs { command: CertsCommand::Init { dir, hosts, client } }) => {
+            match certs::init(&dir, &hosts, &client) {
+                Ok(()) => {
+                    println!("{}", certs::describe(&dir));
+                    ExitCode::SUCCESS
+                }
+                Err(error) => refuse(&error),
+            }
+        }
+        Some(Command::Config { command: ConfigCommand::Check { file } }) => {
+            match Settings::read(&file).and_then(Settings::into_config) {
+                Ok(_) => {
+                    println!("{}: fine", file.display());
+                    ExitCode::SUCCESS
+                }
+                Err(error) => refuse(&error),
+            }
+        }
+    }
+}
+
+fn configure(
+    file: Option<std::path::PathBuf>,
+    settings: Settings,
+) -> Result<Config, ConfigError> {
+    let lower = file.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+    settings.over(lower).into_config()
+}
+
+fn serve(config: Config, started: Instant) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.log.0))
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match runtime(WORKERS) {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&error),
+    };
+    let ended = runtime.block_on(daemon::serve(config, started));
+    // Nothing that still runs is worth waiting for.
+    runtime.shutdown_background();
+    ended.unwrap_or_else(|error| refuse(&error))
+}
+
+fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(BLOCKING_MAX)
+        .thread_name("control")
+        .enable_all()
+        .build()
+}
+
+fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("genie-dataplane: {error}");
+    ExitCode::from(REFUSED)
+}

@@ -27,30 +27,6 @@ pub fn usage() -> Usage {
     Usage { cpu_seconds, resident_bytes: pages * page_bytes() }
 }
 
-/// This machine's memory in bytes. Zero when it can't be read.
-#[must_use]
-pub fn machine_memory_bytes() -> u64 {
-    std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-            line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
-        })
-        .map_or(0, |kib| kib << 10)
-}
-
-/// This machine's processor, for people.
-#[must_use]
-pub fn machine_name() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let model = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("model name"))?;
-        Some(line.trim_start_matches([' ', '\t', ':']).trim().to_owned())
-    });
-    let model = model.unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    format!("{model}, {cores} cores")
-}
-
 fn page_bytes() -> u64 {
     nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
         .ok()
@@ -65,6 +41,5 @@ mod tests {
     fn this_process_uses_something() {
         let usage = super::usage();
         assert!(usage.resident_bytes > 100 << 10);
-        assert!(super::machine_memory_bytes() > 64 << 20);
     }
 }

@@ -71,7 +71,7 @@ c10::Storage adopt_storage(GenieStorage handle, uint64_t nbytes, c10::DeviceInde
       /*resizable=*/true);
 }
 
-GenieStorage handle_or_zero(const c10::StorageImpl& storage) noexcept {
+GenieStorage handle_or_zero(c10::StorageImpl& storage) noexcept {
   const c10::DataPtr& data = storage._mutable_data_ptr_no_checks();
   return data.get_deleter() == &free_context ? reinterpret_cast<GenieStorage>(data.get_context())
                                              : 0;

@@ -12,7 +12,7 @@ namespace genie {
 c10::Storage adopt_storage(GenieStorage handle, uint64_t nbytes, c10::DeviceIndex device);
 
 // The handle of a storage, or 0 when it is not one of ours.
-GenieStorage handle_or_zero(const c10::StorageImpl& storage) noexcept;
+GenieStorage handle_or_zero(c10::StorageImpl& storage) noexcept;
 
 // The handle of a tensor on a remote accelerator. Throws when it has none.
 GenieStorage handle_of(const at::TensorBase& tensor);

@@ -27,5 +27,6 @@ void register_recorded_operators();
 void register_kernels();
 void register_fallback();
 void register_autocast();
+void register_module_ops();
 
 }  // namespace genie

@@ -104,8 +104,9 @@ void set_current_device(c10::DeviceIndex index) noexcept {
 }
 
 void register_guard() {
-  static const Guard guard;
-  c10::impl::DeviceGuardImplRegistrar(kRemote, &guard);
+  // Never destroyed: PyTorch may ask for it while the process ends.
+  static const Guard* const guard = new Guard;
+  c10::impl::DeviceGuardImplRegistrar(kRemote, guard);
 }
 
 }  // namespace genie

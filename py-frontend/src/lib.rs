@@ -1,1 +1,139 @@
+//! `genie._native`: the recorder behind the `remote_accelerator` device, and the client's end of
+//! a session.
 
+mod address;
+mod control;
+mod counters;
+mod current;
+mod errors;
+mod ffi;
+mod link;
+mod names;
+mod reading;
+mod session;
+mod shapes;
+mod sites;
+mod trace;
+mod wake;
+
+use std::ffi::{CStr, c_char};
+use std::time::Duration;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::current::Target;
+
+unsafe extern "C" {
+    fn genie_backend_register() -> *const c_char;
+    fn genie_backend_schema_hash() -> u64;
+}
+
+/// Registers the backend with torch. `torch_version` and `torch_folder` are the imported torch's;
+/// `errors` is the module of exception classes.
+#[pyfunction]
+fn register(
+    torch_version: &str,
+    inner_folders: Vec<String>,
+    errors: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    errors::load_classes(errors)?;
+    sites::set_inner_folders(inner_folders);
+    // SAFETY: torch is imported, so its libraries are loaded; called once, by the package.
+    let message = unsafe { genie_backend_register() };
+    if !message.is_null() {
+        // SAFETY: a message is NUL-terminated and static.
+        let message = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+        return Err(PyRuntimeError::new_err(message));
+    }
+    // SAFETY: the backend is registered.
+    current::prepare(torch_version, unsafe { genie_backend_schema_hash() });
+    Ok(())
+}
+
+/// Opens a session.
+#[pyfunction]
+#[pyo3(signature = (address=None, ca=None, cert=None, key=None, timeout=5.0))]
+fn connect(
+    py: Python<'_>,
+    address: Option<String>,
+    ca: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+    timeout: f64,
+) -> PyResult<()> {
+    let environment = Target::from_environment().unwrap_or_default();
+    let target = Target {
+        address: address.unwrap_or(environment.address),
+        ca: ca.or(environment.ca),
+        cert: cert.or(environment.cert),
+        key: key.or(environment.key),
+    };
+    let timeout = Duration::try_from_secs_f64(timeout)
+        .map_err(|error| errors::Error::Value(format!("timeout: {error}")))?;
+    py.detach(|| current::connect(&target, timeout).map(|_| ()))?;
+    Ok(())
+}
+
+/// Ends the session; nothing if there is none.
+#[pyfunction]
+fn disconnect(py: Python<'_>) {
+    py.detach(current::disconnect);
+}
+
+/// Waits until everything recorded so far has run on the node.
+#[pyfunction]
+fn synchronize(py: Python<'_>) -> PyResult<()> {
+    py.detach(|| current::session()?.barrier())?;
+    Ok(())
+}
+
+/// True while a session is open.
+#[pyfunction]
+fn is_connected() -> bool {
+    !current::is_forked() && current::get().is_some_and(|session| session.check().is_ok())
+}
+
+/// What the session has done, by name.
+#[pyfunction]
+fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let out = PyDict::new(py);
+    let session = if current::is_forked() { None } else { current::get() };
+    let log = session.map(|session| session.log_counters()).unwrap_or_default();
+    let moved = session.map(|session| session.counters.read()).unwrap_or_default();
+    out.set_item("connected", is_connected())?;
+    out.set_item("transport", session.map_or("none", |_| "tcp"))?;
+    out.set_item("session", session.map_or(0, |session| session.opened.session_id))?;
+    out.set_item("operators", log.operators)?;
+    out.set_item("records", log.records)?;
+    out.set_item("planned_records", log.planned)?;
+    out.set_item("messages_sent", moved.messages_sent)?;
+    out.set_item("messages_received", moved.messages_received)?;
+    out.set_item("bytes_sent", moved.bytes_sent)?;
+    out.set_item("bytes_received", moved.bytes_received)?;
+    out.set_item("round_trips", moved.round_trips)?;
+    out.set_item("plan_hits", log.plan_hits)?;
+    out.set_item("plan_misses", log.plan_misses)?;
+    out.set_item("plans_refused", log.refused)?;
+    out.set_item("faults", moved.faults)?;
+    out.set_item("fallback_operators", current::fallbacks())?;
+    out.set_item("shape_signatures", session.map_or(0, |session| session.signatures()))?;
+    out.set_item("workload_class", moved.analysis.workload_class)?;
+    out.set_item("confidence", moved.analysis.confidence)?;
+    out.set_item("warnings", moved.analysis.warnings)?;
+    Ok(out)
+}
+
+/// The native half of `genie`.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(register, module)?)?;
+    module.add_function(wrap_pyfunction!(connect, module)?)?;
+    module.add_function(wrap_pyfunction!(disconnect, module)?)?;
+    module.add_function(wrap_pyfunction!(synchronize, module)?)?;
+    module.add_function(wrap_pyfunction!(is_connected, module)?)?;
+    module.add_function(wrap_pyfunction!(stats, module)?)?;
+    Ok(())
+}

@@ -70,8 +70,10 @@ pub struct Appended {
     pub seq: u64,
     /// First id that it took.
     pub first_fresh: u64,
-    /// It went through a plan.
-    pub planned: bool,
+    /// The plan and the record of it that it was, if it went through one.
+    pub planned: Option<(u32, u32)>,
+    /// It ended a segment.
+    pub ended: bool,
     /// The batch is full: send now.
     pub full: bool,
 }
@@ -151,6 +153,10 @@ pub struct ClientLog {
     acked_seq: u64,
     bulk_sent: u64,
     bulk_acked: u64,
+    /// Counts rewinds, so that a refusal from before the last one is known.
+    generation: u32,
+    /// Records not acknowledged whose bytes were bulk.
+    bulk_records: VecDeque<u64>,
     /// Frees since the last record, by id.
     frees: Vec<u64>,
     defined_ops: Vec<bool>,
@@ -261,6 +267,12 @@ impl ClientLog {
         self.frees.len()
     }
 
+    /// True while records follow a plan.
+    #[must_use]
+    pub fn follows_plan(&self) -> bool {
+        self.cursor.is_some()
+    }
+
     /// True when there is something to send.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
@@ -299,6 +311,7 @@ impl ClientLog {
         let appended = self.place(&draft, true)?;
         self.segment_bulk += 1;
         self.bulk_sent += bytes;
+        self.bulk_records.push_back(appended.seq);
         let payload = self.plain.clone();
         self.wire.clear();
         self.keep_batch();
@@ -381,8 +394,9 @@ impl ClientLog {
             self.counters.operators += 1;
             self.segment_ops += 1;
         }
-        let planned = self.follow(draft, bulk);
-        if planned {
+        let in_chunk = self.follow(draft, bulk);
+        let planned = self.cursor.map(|(plan, next)| (plan, next.saturating_sub(1)));
+        if in_chunk {
             self.counters.planned += 1;
             self.segment_planned += 1;
         } else if !bulk {
@@ -395,7 +409,8 @@ impl ClientLog {
         let full = self.wire.len() + self.chunk.len() >= BATCH_BYTES
             || self.plain.len() >= 4 * BATCH_BYTES
             || self.batch_count >= 128;
-        Ok(Appended { seq, first_fresh, planned, full })
+        let ended = draft.kind.ends_segment();
+        Ok(Appended { seq, first_fresh, planned, ended, full })
     }
 
     /// Goes on with the expected plan, or finds another; true if the record travels in a chunk.
@@ -660,6 +675,9 @@ impl ClientLog {
         }
         self.acked_seq = self.acked_seq.max(seq);
         self.bulk_acked = self.bulk_acked.max(bulk);
+        while self.bulk_records.front().is_some_and(|&record| record < self.acked_seq) {
+            self.bulk_records.pop_front();
+        }
         while let Some(batch) = self.retained.front() {
             if batch.first_seq + batch.count > self.acked_seq {
                 break;
@@ -672,16 +690,50 @@ impl ClientLog {
         Ok(())
     }
 
-    /// The node refused record `seq` of `plan` and dropped all after it. Gives what to send:
-    /// the rewind, and every record from `seq` on, written out.
+    /// The node refused record `seq` and dropped all after it; `aux` is the frame's. Gives what
+    /// to send: the rewind, and every record from `seq` on, written out. Nothing if a later
+    /// rewind has overtaken the refusal.
     ///
     /// # Errors
     /// A refusal of what was never sent, or is acknowledged.
-    pub fn refused(&mut self, seq: u64, plan: u32) -> Result<Vec<Message>, WireError> {
+    pub fn refused(&mut self, seq: u64, aux: u64) -> Result<Vec<Message>, WireError> {
+        let (plan, generation) = frame::split_refusal(aux);
+        if generation != self.generation {
+            return Ok(Vec::new());
+        }
         if seq < self.acked_seq || seq >= self.next_seq {
             return Err(WireError::Malformed("a refusal of what was not sent"));
         }
         self.counters.refused += 1;
+        self.forget_plan(plan);
+        self.rewound(seq)
+    }
+
+    /// Whether [`Self::resume`] from `seq` is possible.
+    #[must_use]
+    pub fn can_resume(&self, seq: u64) -> bool {
+        (self.acked_seq..=self.next_seq).contains(&seq)
+            && self.bulk_records.iter().all(|&bulk| bulk < seq)
+    }
+
+    /// On a new connection: the node has applied every record below `seq`. Gives what to send.
+    /// What answers the node had sent it sends again (see [`crate::replies`]).
+    ///
+    /// # Errors
+    /// A resume point that was never sent or is past, or bulk that went down with the old
+    /// connection: its bytes are not kept.
+    pub fn resume(&mut self, seq: u64) -> Result<Vec<Message>, WireError> {
+        if seq < self.acked_seq || seq > self.next_seq {
+            return Err(WireError::Malformed("a resume point that was never sent"));
+        }
+        if self.bulk_records.iter().any(|&bulk| bulk >= seq) {
+            return Err(WireError::Malformed("the bytes of an upload were lost with the connection"));
+        }
+        self.rewound(seq)
+    }
+
+    fn rewound(&mut self, seq: u64) -> Result<Vec<Message>, WireError> {
+        self.generation = self.generation.wrapping_add(1);
         // The node dropped chunks of other plans too: their predictions moved here and not
         // there. So every plan used since goes.
         let stale: Vec<u32> = self
@@ -694,15 +746,14 @@ impl ClientLog {
             self.forget_plan(stale);
             self.dropped_plans.push(stale);
         }
-        self.forget_plan(plan);
         // What is under construction goes out in full too: its chunks are of dropped plans.
         self.chunk = ChunkWriter::default();
         self.cursor = None;
         self.off_trie = true;
         self.wire.clear();
         self.wire.extend_from_slice(&self.plain);
-        let mut messages =
-            vec![Message { header: Header::new(frame::Kind::Rewind, seq, 0), payload: Vec::new() }];
+        let rewind = Header::new(frame::Kind::Rewind, seq, u64::from(self.generation));
+        let mut messages = vec![Message { header: rewind, payload: Vec::new() }];
         for batch in &self.retained {
             if batch.first_seq + batch.count <= seq {
                 continue;

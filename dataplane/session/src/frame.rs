@@ -33,7 +33,7 @@ pub enum Kind {
     Ping = 3,
     /// Client: the session ends; nothing follows.
     Goodbye = 4,
-    /// Client: after a refusal, records go on from `seq`.
+    /// Client: after a refusal, records go on from `seq`. `aux` counts rewinds.
     Rewind = 5,
     /// Ring only, daemon to executor: plan `seq`, payload as in [`crate::plan`].
     InstallPlan = 6,
@@ -57,7 +57,8 @@ pub enum Kind {
     Metas = 20,
     /// Node: barrier `seq` was reached.
     Synced = 21,
-    /// Node: record `seq` and all after it were not applied: plan `aux` is not known here.
+    /// Node: record `seq` and all after it were not applied: a plan is not known here. `aux`
+    /// as in [`refusal`].
     Refused = 22,
     /// Node: answer to a ping.
     Pong = 23,
@@ -184,6 +185,18 @@ impl Header {
         }
         Ok(Self { kind, payload_len, seq: word(8), aux: word(16) })
     }
+}
+
+/// `aux` of a refusal: the plan, and the rewind that the node last saw.
+#[must_use]
+pub fn refusal(plan: u32, generation: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(plan)
+}
+
+/// The plan and the rewind in `aux` of a refusal.
+#[must_use]
+pub fn split_refusal(aux: u64) -> (u32, u32) {
+    (aux as u32, (aux >> 32) as u32)
 }
 
 /// The opening of a data connection.

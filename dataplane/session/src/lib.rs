@@ -17,6 +17,7 @@ pub mod machine;
 pub mod node;
 pub mod plan;
 pub mod record;
+pub mod replies;
 pub mod segment;
 pub mod skeleton;
 pub mod varint;

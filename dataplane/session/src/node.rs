@@ -51,6 +51,8 @@ pub struct NodeLog {
     plans: IdMap<NodePlan>,
     /// After a refusal everything is dropped until the client rewinds.
     discarding: bool,
+    /// Of the last rewind.
+    generation: u32,
     /// Bulk that arrived while discarding, by record: the place and its size.
     stash: IdMap<Option<u64>>,
     refused_ops: IdMap<Failure>,
@@ -157,6 +159,7 @@ impl NodeLog {
                     return Err(WireError::Malformed("a rewind to another record"));
                 }
                 self.discarding = false;
+                self.generation = header.aux as u32;
             }
             frame::Kind::InstallPlan => {
                 let plan = header.seq;
@@ -247,7 +250,8 @@ impl NodeLog {
                     if !self.chunk(plan, start, count, body, machine, out)? {
                         self.discarding = true;
                         self.counters.refused += 1;
-                        let header = Header::new(frame::Kind::Refused, seq, u64::from(plan));
+                        let aux = frame::refusal(plan, self.generation);
+                        let header = Header::new(frame::Kind::Refused, seq, aux);
                         out.push((header, Vec::new()));
                     }
                     seq += u64::from(count);

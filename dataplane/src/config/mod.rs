@@ -7,7 +7,8 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use values::{Address, Count, DeviceKind, DeviceName, LogFilter, Size};
+use genie_gpudev::DeviceKind;
+pub use values::{Address, Count, DeviceName, LogFilter, Size};
 
 macro_rules! settings {
     ($($(#[$meta:meta])* $key:ident: $type:ty = $default:expr,)*) => {
@@ -44,7 +45,7 @@ settings! {
     /// A device to serve, host:N or cuda:N; repeat it for more. Each is an index of
     /// `remote_accelerator`
     #[arg(long = "device", env = "GENIE_DEVICES", value_name = "KIND:N", value_delimiter = ',')]
-    devices: Vec<DeviceName> = Some(vec![DeviceName { kind: DeviceKind::Host, index: 0 }]),
+    devices: Vec<DeviceName> = Some(vec![DeviceName(DeviceKind::Host(0))]),
     /// Listen off loopback without TLS: anybody who reaches the port may use this machine
     #[arg(long, env = "GENIE_INSECURE", num_args = 0..=1, default_missing_value = "true",
           value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new())]
@@ -58,7 +59,7 @@ settings! {
     /// The authority whose client certificates are let in, PEM
     #[arg(long, env = "GENIE_TLS_CLIENT_CA", value_name = "FILE")]
     tls_client_ca: PathBuf = None,
-    /// The folder with libtorch_cpu.so
+    /// The folder of libtorch, with lib/libtorch_cpu.so in it
     #[arg(long, env = "GENIE_LIBTORCH", value_name = "DIR")]
     libtorch: PathBuf = None,
     /// The executor's binary
@@ -157,7 +158,7 @@ pub struct TlsFiles {
 #[allow(missing_docs, reason = "each field is the key of the same name in `Settings`")]
 pub struct Config {
     pub listen: Address,
-    pub devices: Vec<DeviceName>,
+    pub devices: Vec<DeviceKind>,
     pub insecure: bool,
     pub tls: Option<TlsFiles>,
     pub libtorch: Option<PathBuf>,
@@ -231,7 +232,7 @@ impl Settings {
         let small = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         Ok(Config {
             listen: set(all.listen),
-            devices,
+            devices: devices.into_iter().map(|DeviceName(kind)| kind).collect(),
             insecure: set(all.insecure),
             tls,
             libtorch: all.libtorch,

@@ -2,9 +2,13 @@
 // registered in the dispatcher, under the CPU key.
 #pragma once
 
+namespace torch {
+class Library;
+}
+
 namespace genie {
 
-// Registers all of them, once.
-void register_kernels();
+void register_attention(torch::Library& aten);
+void register_recurrent(torch::Library& aten);
 
 } // namespace genie

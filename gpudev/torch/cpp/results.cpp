@@ -75,6 +75,16 @@ at::Tensor copied(const at::Tensor& tensor, at::IntArrayRef sizes, at::IntArrayR
   return copy;
 }
 
+std::vector<int64_t> row_major(at::IntArrayRef sizes) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t step = 1;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    strides[i] = step;
+    step *= std::max<int64_t>(sizes[i], 1);
+  }
+  return strides;
+}
+
 void take_predicted(
     const Operator& op,
     Predicted& predicted,
@@ -177,7 +187,7 @@ void describe_tensor(
   const bool whole = owns_storage(result) && result.is_non_overlapping_and_dense();
   const at::Tensor own = whole
       ? result
-      : copied(result, result.sizes(), c10::contiguous_strides(result.sizes()));
+      : copied(result, result.sizes(), row_major(result.sizes()));
   checked_dtype(static_cast<uint8_t>(own.scalar_type()));
   to.out.push_back(out::FRESH);
   to.out.push_back(static_cast<uint8_t>(own.scalar_type()));
@@ -274,7 +284,8 @@ void describe(
         to.out.push_back(out::LIST);
         to.out.push_back(static_cast<uint8_t>(list.size()));
         to.out.push_back(static_cast<uint8_t>(list.size() >> 8));
-        for (const at::Tensor tensor : list) {
+        for (size_t k = 0; k < list.size(); k++) {
+          const at::Tensor tensor = list[k];
           describe_tensor(op, tensor, arguments, reserved, to);
         }
         break;

@@ -7,6 +7,7 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
+#include <torch/library.h>
 #include <torch/version.h>
 
 #include <cstring>
@@ -160,7 +161,8 @@ at::Tensor make_view(const GenieView& view) {
 }
 
 GenieStorage* take_storage(const at::Tensor& tensor) {
-  return give(tensor.storage().getIntrusivePtr());
+  return give(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(
+      tensor.storage().unsafeGetStorageImpl()));
 }
 
 } // namespace genie
@@ -175,7 +177,14 @@ int genie_start(int cuda_index, uint32_t threads) {
   return genie::guarded([&] {
     static genie::BudgetAllocator allocator;
     c10::SetCPUAllocator(&allocator, /*priority=*/255);
-    genie::register_kernels();
+    static torch::Library aten(
+        torch::Library::IMPL, "aten", c10::DispatchKey::CPU, __FILE__, __LINE__);
+    static const bool registered = [] {
+      genie::register_attention(aten);
+      genie::register_recurrent(aten);
+      return true;
+    }();
+    (void)registered;
     if (threads > 0) {
       at::set_num_threads(static_cast<int>(threads));
     }

@@ -1,1 +1,64 @@
-fn main() {}
+//! `genie-executor`: the process that holds libtorch, apart from the daemon, so that a crash in
+//! a kernel ends one session and nothing else. `genie-dataplane` starts it.
+
+mod executor;
+mod ffi;
+mod machine;
+mod memory;
+mod operators;
+mod port;
+mod zygote;
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::exit;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--version"] => {
+            println!(
+                "genie-executor {} (libtorch {})",
+                env!("CARGO_PKG_VERSION"),
+                ffi::torch_version()
+            );
+        }
+        ["zygote", "--socket", number] => {
+            let Some(socket) = inherited_socket(number) else {
+                eprintln!("genie-executor: --socket {number}: not a socket of the daemon's");
+                exit(2);
+            };
+            tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+                .with_writer(std::io::stderr)
+                .init();
+            exit(zygote::run(socket));
+        }
+        _ => {
+            eprintln!(
+                "genie-executor is started by genie-dataplane, which forks one executor a \
+                 session from it.\nStart `genie-dataplane --listen 127.0.0.1:7700` instead."
+            );
+            exit(2);
+        }
+    }
+}
+
+/// The socket that the daemon left open for this process.
+fn inherited_socket(number: &str) -> Option<OwnedFd> {
+    let raw: i32 = number.parse().ok().filter(|&raw| raw > 2)?;
+    let mut kind: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `kind` and `len` describe a valid place; a descriptor that is not open gives an
+    // error.
+    let known = unsafe {
+        libc::getsockopt(
+            raw,
+            libc::SOL_SOCKET,
+            libc::SO_TYPE,
+            std::ptr::from_mut(&mut kind).cast(),
+            &mut len,
+        )
+    };
+    // SAFETY: it is an open socket which the daemon opened for this process alone.
+    (known == 0 && kind == libc::SOCK_SEQPACKET).then(|| unsafe { OwnedFd::from_raw_fd(raw) })
+}

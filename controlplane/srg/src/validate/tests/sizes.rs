@@ -72,8 +72,36 @@ fn sizes_that_overflow() {
     };
     end(|layout| layout.strides[0] = i64::MAX);
     end(|layout| layout.strides[0] = i64::MAX / 4);
+    // Four times this is 2^64, which would wrap to 0.
+    end(|layout| layout.strides[3] = 1 << 62);
     end(|layout| layout.storage_offset = i64::MAX);
     end(|layout| layout.storage_offset = i64::MAX / 4);
+}
+
+#[test]
+fn end_one_past_the_largest_is_refused() {
+    let with_offset = |storage_offset| {
+        let mut srg = graph();
+        srg.edges[0] = Edge::tensor((1, 0), (2, 0), Dtype::Byte, &[])
+            .with_layout(Layout::strided(vec![], storage_offset));
+        validate(&srg).is_ok()
+    };
+    assert!(with_offset(i64::MAX - 1));
+    assert!(!with_offset(i64::MAX));
+}
+
+#[test]
+fn empty_tensors_add_nothing_to_the_total() {
+    let mut srg = graph();
+    for input in 1..4 {
+        srg.edges.push(Edge::tensor(
+            (1, 0),
+            (3, input),
+            Dtype::Byte,
+            &[i64::MAX, 0],
+        ));
+    }
+    assert!(validate(&srg).is_ok());
 }
 
 #[test]

@@ -1,15 +1,14 @@
 #include "kernels.h"
 
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/_scaled_dot_product_attention_math.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/sigmoid.h>
-#include <ATen/ops/tanh.h>
-#include <ATen/Context.h>
-#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/library.h>
@@ -20,7 +19,6 @@ namespace {
 using at::Tensor;
 using OptTensor = std::optional<Tensor>;
 
-// ---- attention -------------------------------------------------------------------------------
 // A PrivateUse1 backend makes torch choose the "overrideable" attention, one operator. The CPU
 // has the flash kernel for what it can do, and the composition of operators for the rest, which
 // is also how torch itself chooses on the CPU.
@@ -203,109 +201,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(
       grad_out, q, k, v, bias, wanted, dropout_p, is_causal, seed, scale);
 }
 
-// ---- recurrent cells -------------------------------------------------------------------------
-// As ATen/native/cuda/RNN.cu computes them, workspaces included.
-
-Tensor with_bias(const Tensor& gates, const OptTensor& bias) {
-  return bias && bias->defined() ? gates + *bias : gates;
-}
-
-std::tuple<Tensor, Tensor, Tensor> lstm_cell(
-    const Tensor& input_gates,
-    const Tensor& hidden_gates,
-    const Tensor& cx,
-    const OptTensor& input_bias,
-    const OptTensor& hidden_bias) {
-  const Tensor gates =
-      with_bias(input_gates, input_bias) + with_bias(hidden_gates, hidden_bias);
-  const auto part = gates.chunk(4, 1);
-  const Tensor in = part[0].sigmoid();
-  const Tensor forget = part[1].sigmoid();
-  const Tensor cell = part[2].tanh();
-  const Tensor out = part[3].sigmoid();
-  const Tensor cy = forget * cx + in * cell;
-  const Tensor hy = out * cy.tanh();
-  return {hy, cy, at::cat({in, forget, cell, out}, 1)};
-}
-
-std::tuple<Tensor, Tensor, Tensor> lstm_cell_backward(
-    const OptTensor& grad_hy,
-    const OptTensor& grad_cy,
-    const Tensor& cx,
-    const Tensor& cy,
-    const Tensor& workspace,
-    bool has_bias) {
-  const bool has_hy = grad_hy && grad_hy->defined();
-  const bool has_cy = grad_cy && grad_cy->defined();
-  if (!has_hy && !has_cy) {
-    return {};
-  }
-  const auto part = workspace.chunk(4, 1);
-  const Tensor &in = part[0], &forget = part[1], &cell = part[2], &out = part[3];
-  const Tensor tanh_cy = cy.tanh();
-  const Tensor dhy = has_hy ? *grad_hy : at::zeros_like(cy);
-  const Tensor dout = dhy * tanh_cy * out * (1 - out);
-  Tensor dcy = dhy * out * (1 - tanh_cy * tanh_cy);
-  if (has_cy) {
-    dcy = dcy + *grad_cy;
-  }
-  const Tensor din = dcy * cell * in * (1 - in);
-  const Tensor dforget = dcy * cx * forget * (1 - forget);
-  const Tensor dcell = dcy * in * (1 - cell * cell);
-  const Tensor gates = at::cat({din, dforget, dcell, dout}, 1);
-  return {gates, dcy * forget, has_bias ? gates.sum(at::IntArrayRef{0}, false) : Tensor()};
-}
-
-std::tuple<Tensor, Tensor> gru_cell(
-    const Tensor& input_gates,
-    const Tensor& hidden_gates,
-    const Tensor& hx,
-    const OptTensor& input_bias,
-    const OptTensor& hidden_bias) {
-  const auto from_input = with_bias(input_gates, input_bias).chunk(3, 1);
-  const auto from_hidden = with_bias(hidden_gates, hidden_bias).chunk(3, 1);
-  const Tensor reset = (from_input[0] + from_hidden[0]).sigmoid();
-  const Tensor update = (from_input[1] + from_hidden[1]).sigmoid();
-  const Tensor fresh = (from_input[2] + reset * from_hidden[2]).tanh();
-  const Tensor hy = fresh + update * (hx - fresh);
-  return {hy, at::cat({reset, update, fresh, hx, from_hidden[2]}, 1)};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gru_cell_backward(
-    const Tensor& grad_hy,
-    const Tensor& workspace,
-    bool has_bias) {
-  const auto part = workspace.chunk(5, 1);
-  const Tensor &reset = part[0], &update = part[1], &fresh = part[2], &hx = part[3],
-               &hidden = part[4];
-  const Tensor dupdate = grad_hy * (hx - fresh) * (1 - update) * update;
-  const Tensor dfresh = grad_hy * (1 - update) * (1 - fresh * fresh);
-  const Tensor dhidden = dfresh * reset;
-  const Tensor dreset = dfresh * hidden * (1 - reset) * reset;
-  const Tensor input_gates = at::cat({dreset, dupdate, dfresh}, 1);
-  const Tensor hidden_gates = at::cat({dreset, dupdate, dhidden}, 1);
-  const auto bias = [&](const Tensor& gates) {
-    return has_bias ? gates.sum(at::IntArrayRef{0}, false) : Tensor();
-  };
-  return {
-      input_gates, hidden_gates, grad_hy * update, bias(input_gates), bias(hidden_gates)};
-}
-
 } // namespace
 
-void register_kernels() {
-  static const auto library = [] {
-    torch::Library aten(torch::Library::IMPL, "aten", c10::DispatchKey::CPU, __FILE__, __LINE__);
-    aten.impl("_scaled_dot_product_fused_attention_overrideable", TORCH_FN(attention));
-    aten.impl(
-        "_scaled_dot_product_fused_attention_overrideable_backward",
-        TORCH_FN(attention_backward));
-    aten.impl("_thnn_fused_lstm_cell", TORCH_FN(lstm_cell));
-    aten.impl("_thnn_fused_lstm_cell_backward_impl", TORCH_FN(lstm_cell_backward));
-    aten.impl("_thnn_fused_gru_cell", TORCH_FN(gru_cell));
-    aten.impl("_thnn_fused_gru_cell_backward", TORCH_FN(gru_cell_backward));
-    return aten;
-  }();
+void register_attention(torch::Library& aten) {
+  aten.impl("_scaled_dot_product_fused_attention_overrideable", TORCH_FN(attention));
+  aten.impl(
+      "_scaled_dot_product_fused_attention_overrideable_backward", TORCH_FN(attention_backward));
 }
 
 } // namespace genie

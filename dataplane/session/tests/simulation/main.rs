@@ -1,0 +1,75 @@
+//! Both ends of the log over a link that delays and cuts, with a slow executor, plans that are
+//! refused in the middle, and several threads. Every run has a seed; a failing one is printed
+//! and replays with `GENIE_SEED=n`. `GENIE_SEEDS=n` sets how many run.
+
+mod machine;
+mod program;
+mod rng;
+mod world;
+
+use rng::Rng;
+use world::{Faults, World};
+
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    if let Ok(seed) = std::env::var("GENIE_SEED") {
+        let seed = seed.parse().expect("GENIE_SEED is a number");
+        return seed..seed + 1;
+    }
+    let count = std::env::var("GENIE_SEEDS").map_or(default, |n| n.parse().expect("a number"));
+    0..count
+}
+
+fn run(name: &str, faults: Faults, count: u64) -> world::Totals {
+    let mut totals = world::Totals::default();
+    for seed in seeds(count) {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut world = World::new(Rng::new(seed), faults);
+            world.run();
+            world.totals()
+        });
+        match outcome {
+            Ok(one) => totals.add(&one),
+            Err(panic) => {
+                eprintln!("{name}: seed {seed} fails; GENIE_SEED={seed} replays it");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    totals
+}
+
+#[test]
+fn a_quiet_link_gives_the_right_answers_and_plans_hit() {
+    let totals = run("quiet", Faults { single: true, ..Faults::default() }, 200);
+    assert!(totals.plan_hits > totals.plan_misses, "{totals:?}");
+    assert_eq!(totals.refused, 0);
+}
+
+#[test]
+fn threads_that_interleave_still_get_the_right_answers() {
+    let totals = run("threads", Faults::default(), 200);
+    assert!(totals.plan_hits > 1000, "{totals:?}");
+    assert_eq!(totals.refused, 0);
+}
+
+#[test]
+fn refused_plans_are_repeated_in_full_and_nothing_is_applied_twice() {
+    let faults = Faults { drop_plans: true, ..Faults::default() };
+    let totals = run("refusals", faults, 300);
+    assert!(totals.refused > 50, "{totals:?}");
+    assert!(totals.stashed > 0, "no bulk was under way during any refusal: {totals:?}");
+}
+
+#[test]
+fn a_cut_link_resumes_and_nothing_is_applied_twice() {
+    let faults = Faults { cuts: true, ..Faults::default() };
+    let totals = run("cuts", faults, 300);
+    assert!(totals.cuts > 100, "{totals:?}");
+}
+
+#[test]
+fn everything_at_once() {
+    let faults = Faults { cuts: true, drop_plans: true, slow: true, failures: true, single: false };
+    let totals = run("everything", faults, 300);
+    assert!(totals.refused > 0 && totals.cuts > 0 && totals.poisoned > 0, "{totals:?}");
+}

@@ -1,0 +1,477 @@
+//! Two ends, a link, a slow executor, threads, and an oracle that computes at once.
+
+use std::collections::{HashMap, VecDeque};
+
+use genie_session::client::{ClientLog, Draft, Message};
+use genie_session::fault::Fault;
+use genie_session::frame::{self, Header};
+use genie_session::machine::Source;
+use genie_session::node::NodeLog;
+use genie_session::record::Kind;
+use genie_session::replies::ReplyLog;
+use genie_session::skeleton::tag;
+use genie_session::varint::put_u64;
+
+use crate::machine::{FAIL, SimMachine, mix, outcome};
+use crate::program::{Step, Thread, arguments, results};
+use crate::rng::Rng;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// The link goes down and comes back.
+    pub cuts: bool,
+    /// The node forgets plans.
+    pub drop_plans: bool,
+    /// The executor takes long.
+    pub slow: bool,
+    /// Operators fail.
+    pub failures: bool,
+    /// One thread, instead of up to four.
+    pub single: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    pub plan_hits: u64,
+    pub plan_misses: u64,
+    pub refused: u64,
+    pub cuts: u64,
+    pub poisoned: u64,
+    pub stashed: u64,
+    pub answers: u64,
+}
+
+impl Totals {
+    pub fn add(&mut self, other: &Self) {
+        self.plan_hits += other.plan_hits;
+        self.plan_misses += other.plan_misses;
+        self.refused += other.refused;
+        self.cuts += other.cuts;
+        self.poisoned += other.poisoned;
+        self.stashed += other.stashed;
+        self.answers += other.answers;
+    }
+}
+
+/// What the oracle expects of a wait.
+#[derive(Debug)]
+enum Expected {
+    Value(u64),
+    Poisoned,
+    Done,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    thread: usize,
+    expected: Expected,
+}
+
+/// A frame with the bulk bytes that follow it, here one number.
+type Up = (Header, Vec<u8>, u64);
+/// A frame with the bytes of an answer.
+type Down = (Header, Vec<u8>, u64);
+
+const WINDOW: u64 = 300;
+const STEPS: usize = 1500;
+
+pub struct World {
+    rng: Rng,
+    faults: Faults,
+    client: ClientLog,
+    node: NodeLog,
+    machine: SimMachine,
+    threads: Vec<Thread>,
+    /// Each thread's values: ids, or none where it freed one.
+    held: Vec<Vec<u64>>,
+    blocked: Vec<bool>,
+    /// By id: the number, or `None` if poisoned.
+    oracle: HashMap<u64, Option<u64>>,
+    waits: HashMap<(bool, u64), Waiting>,
+    next_wait: u64,
+    up: VecDeque<Up>,
+    down: VecDeque<Down>,
+    received: u64,
+    replies: ReplyLog<Down>,
+    plans: VecDeque<(u32, Vec<u8>)>,
+    next_place: u64,
+    totals: Totals,
+    bulk_values: HashMap<u64, u64>,
+}
+
+impl World {
+    pub fn new(mut rng: Rng, faults: Faults) -> Self {
+        let count = if faults.single { 1 } else { 1 + rng.below(4) as usize };
+        let threads: Vec<Thread> = (0..count).map(|_| Thread::new(&mut rng)).collect();
+        Self {
+            rng,
+            faults,
+            client: ClientLog::new(),
+            node: NodeLog::new(),
+            machine: SimMachine::default(),
+            held: vec![Vec::new(); threads.len()],
+            blocked: vec![false; threads.len()],
+            threads,
+            oracle: HashMap::new(),
+            waits: HashMap::new(),
+            next_wait: 1,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            received: 0,
+            replies: ReplyLog::new(1 << 16),
+            plans: VecDeque::new(),
+            next_place: 0,
+            totals: Totals::default(),
+            bulk_values: HashMap::new(),
+        }
+    }
+
+    pub fn totals(&self) -> Totals {
+        let counters = self.client.counters();
+        Totals {
+            plan_hits: counters.plan_hits,
+            plan_misses: counters.plan_misses,
+            refused: counters.refused,
+            poisoned: self.node.counters().poisoned,
+            ..self.totals.clone()
+        }
+    }
+
+    pub fn run(&mut self) {
+        let mut steps = 0;
+        let mut idle = 0;
+        while steps < STEPS {
+            let progressed = match self.rng.below(10) {
+                0..=4 => {
+                    let done = self.thread_step();
+                    steps += usize::from(done);
+                    done
+                }
+                5 | 6 if !self.faults.slow || self.rng.one_in(4) => self.node_step(),
+                7 | 8 => self.client_step(),
+                _ => self.background(),
+            };
+            idle = if progressed { 0 } else { idle + 1 };
+            assert!(idle < 5_000, "both ends wait for each other: {:?}", self.waits);
+        }
+        self.settle();
+    }
+
+    /// Everything is delivered; nothing may be left, and both ends hold the same values.
+    fn settle(&mut self) {
+        self.flush();
+        for _ in 0..1_000_000 {
+            if !(self.node_step() | self.client_step()) {
+                break;
+            }
+        }
+        assert!(self.waits.is_empty(), "answers never came: {:?}", self.waits);
+        for (&id, value) in &self.oracle {
+            if let Some(value) = value {
+                assert_eq!(self.machine.storages.get(&id), Some(value), "storage {id}");
+            }
+        }
+        let client_live = self.oracle.len();
+        assert_eq!(self.node.live(), client_live, "values are left behind, or lost");
+    }
+
+    fn send(&mut self, message: Message, bulk: u64) {
+        self.up.push_back((message.header, message.payload, bulk));
+    }
+
+    fn flush(&mut self) {
+        for _ in 0..2 {
+            if let Some(message) = self.client.flush() {
+                self.send(message, 0);
+            }
+        }
+    }
+
+    fn background(&mut self) -> bool {
+        match self.rng.below(4) {
+            0 => self.flush(),
+            1 => {
+                if let Some(submission) = self.client.take_submission() {
+                    self.plans.push_back((submission.plan, submission.segment));
+                }
+                if let Some((plan, segment)) = self.plans.pop_front() {
+                    // The control plane hands the plan to the node, apart from the data path.
+                    let declined = self.rng.one_in(20);
+                    if !declined {
+                        let header = Header::new(frame::Kind::InstallPlan, u64::from(plan), 0);
+                        self.on_node(&header, &segment, Source::NoMemory);
+                    }
+                    self.client.plan_answered(plan, !declined);
+                }
+            }
+            2 if self.faults.drop_plans && self.rng.one_in(8) => {
+                let plan = self.rng.below(12);
+                let header = Header::new(frame::Kind::DropPlan, plan, 0);
+                self.on_node(&header, &[], Source::NoMemory);
+            }
+            3 if self.faults.cuts && self.rng.one_in(15) => self.cut(),
+            _ => {}
+        }
+        false
+    }
+
+    /// Everything under way is lost; both ends resume.
+    fn cut(&mut self) {
+        let lost_bulk = self.up.iter().any(|(header, ..)| header.kind == frame::Kind::Bulk);
+        let resume_at = self.node.expected_seq();
+        if lost_bulk || !self.client.can_resume(resume_at) {
+            // Bulk does not survive (see `ClientLog::resume`): wait for a better moment.
+            return;
+        }
+        self.totals.cuts += 1;
+        self.up.clear();
+        self.down.clear();
+        let again = self.replies.resume(self.received).expect("the client's count is right");
+        self.down.extend(again);
+        for message in self.client.resume(resume_at).expect("it can resume") {
+            self.send(message, 0);
+        }
+        self.flush();
+    }
+
+    fn thread_step(&mut self) -> bool {
+        let thread = self.rng.below(self.threads.len() as u64) as usize;
+        if self.blocked[thread] {
+            self.flush();
+            return false;
+        }
+        if self.client.in_flight() >= WINDOW {
+            self.flush();
+            return false;
+        }
+        while self.held[thread].len() < 6 {
+            self.alloc(thread);
+        }
+        let step = self.threads[thread].next(&mut self.rng, self.faults.failures);
+        self.perform(thread, &step);
+        true
+    }
+
+    fn alloc(&mut self, thread: usize) {
+        let draft = Draft { tail_numbers: &[8], fresh: 1, ..Draft::new(Kind::Alloc) };
+        let appended = self.client.append(&draft).expect("an alloc");
+        self.oracle.insert(appended.first_fresh, Some(8));
+        self.held[thread].push(appended.first_fresh);
+    }
+
+    fn perform(&mut self, thread: usize, step: &Step) {
+        let at = |index: usize| self.held[thread][index % self.held[thread].len()];
+        match step {
+            Step::Alloc => self.alloc(thread),
+            Step::Op { op, inputs, writes, results: fresh, data, param } => {
+                let ids: Vec<u64> = inputs.iter().map(|&index| at(index)).collect();
+                let skeleton = arguments(ids.len(), *writes);
+                let (tail, tail_numbers) = results(*fresh);
+                let mut params = vec![0; ids.len()];
+                params.push(*param);
+                self.client.define_op(*op, &format!("sim::op{op}"));
+                let draft = Draft {
+                    op: *op,
+                    skeleton: &skeleton,
+                    storages: &ids,
+                    params: &params,
+                    data: &[*data],
+                    tail: &tail,
+                    tail_numbers: &tail_numbers,
+                    fresh: *fresh,
+                    ..Draft::new(Kind::Op)
+                };
+                let appended = self.client.append(&draft).expect("an operator");
+                let inputs: Option<Vec<u64>> = ids.iter().map(|id| self.oracle[id]).collect();
+                let hash = inputs
+                    .filter(|_| *data != FAIL)
+                    .map(|inputs| outcome(*op, &params, &[*data], &inputs));
+                if let Some(&id) = writes.and_then(|index| ids.get(index)) {
+                    self.oracle.insert(id, hash.map(|hash| mix(hash, 1)));
+                }
+                for index in 0..*fresh {
+                    let id = appended.first_fresh + index;
+                    self.oracle.insert(id, hash.map(|hash| mix(hash, 2 + index)));
+                    self.held[thread].insert(0, id);
+                }
+                while self.held[thread].len() > 12 {
+                    let id = self.held[thread].pop().expect("more than twelve");
+                    self.free(id);
+                }
+            }
+            Step::Free { target } => {
+                let index = target % self.held[thread].len();
+                let id = self.held[thread].remove(index);
+                self.free(id);
+            }
+            Step::Upload { target, value, bulk } => {
+                let id = at(*target);
+                self.oracle.insert(id, Some(*value));
+                if *bulk {
+                    let (before, message) = self.client.append_bulk(id, 8).expect("bulk");
+                    if let Some(before) = before {
+                        self.send(before, 0);
+                    }
+                    self.bulk_values.insert(message.header.seq, *value);
+                    self.send(message, *value);
+                } else {
+                    let bytes = value.to_le_bytes();
+                    let draft = Draft {
+                        storages: &[id],
+                        tail: &[0],
+                        tail_numbers: &[8],
+                        blob: Some(&bytes),
+                        ..Draft::new(Kind::Upload)
+                    };
+                    self.client.append(&draft).expect("an upload");
+                }
+            }
+            Step::Resize { target, bytes } => {
+                let id = at(*target);
+                let draft = Draft {
+                    storages: &[id],
+                    tail_numbers: &[*bytes],
+                    ..Draft::new(Kind::Resize)
+                };
+                self.client.append(&draft).expect("a resize");
+                let value = self.oracle[&id].map(|value| mix(value, *bytes as u64));
+                self.oracle.insert(id, value);
+            }
+            Step::Fetch { target } => {
+                let id = at(*target);
+                let expected = self.oracle[&id].map_or(Expected::Poisoned, Expected::Value);
+                let skeleton = [tag::TENSOR, 0, 4, 0];
+                let draft = Draft {
+                    skeleton: &skeleton,
+                    storages: &[id],
+                    params: &[0],
+                    ..Draft::new(Kind::Fetch)
+                };
+                self.ask(thread, &draft, expected);
+            }
+            Step::Barrier => self.ask(thread, &Draft::new(Kind::Barrier), Expected::Done),
+            Step::CallSync { input, param } => {
+                let ids = [at(*input)];
+                let skeleton = arguments(1, None);
+                let mut tail = Vec::new();
+                put_u64(&mut tail, 4);
+                self.client.define_op(20, "sim::sync");
+                let draft = Draft {
+                    op: 20,
+                    skeleton: &skeleton,
+                    storages: &ids,
+                    params: &[0, *param],
+                    data: &[0],
+                    tail: &tail,
+                    fresh: 4,
+                    ..Draft::new(Kind::CallSync)
+                };
+                let appended = self.client.append(&draft).expect("a synchronous operator");
+                let input = self.oracle[&ids[0]];
+                let expected = match input {
+                    Some(input) => {
+                        let hash = outcome(20, &[0, *param], &[0], &[input]);
+                        self.oracle.insert(appended.first_fresh, Some(mix(hash, 2)));
+                        self.held[thread].insert(0, appended.first_fresh);
+                        Expected::Done
+                    }
+                    None => Expected::Poisoned,
+                };
+                self.waits.insert((true, appended.seq), Waiting { thread, expected });
+                self.blocked[thread] = true;
+                self.flush();
+            }
+        }
+    }
+
+    fn free(&mut self, id: u64) {
+        self.client.free(id);
+        self.oracle.remove(&id);
+    }
+
+    fn ask(&mut self, thread: usize, draft: &Draft<'_>, expected: Expected) {
+        let id = self.next_wait;
+        self.next_wait += 1;
+        let draft = Draft { tail_numbers: &[id as i64], ..*draft };
+        self.client.append(&draft).expect("a question");
+        self.waits.insert((false, id), Waiting { thread, expected });
+        self.blocked[thread] = true;
+        self.flush();
+    }
+
+    fn node_step(&mut self) -> bool {
+        let Some((header, payload, bulk)) = self.up.pop_front() else { return false };
+        let source = if header.kind == frame::Kind::Bulk {
+            self.next_place += 1;
+            self.machine.places.insert(self.next_place, bulk);
+            Source::Place(self.next_place)
+        } else {
+            Source::NoMemory
+        };
+        let before = self.machine.uploads_by_place;
+        self.on_node(&header, &payload, source);
+        if header.kind == frame::Kind::Records && self.machine.uploads_by_place > before {
+            self.totals.stashed += 1;
+        }
+        true
+    }
+
+    fn on_node(&mut self, header: &Header, payload: &[u8], source: Source<'_>) {
+        let mut out = Vec::new();
+        self.node
+            .handle(header, payload, source, &mut self.machine, &mut out)
+            .expect("an honest client");
+        let answers = std::mem::take(&mut self.machine.answers);
+        let data = answers
+            .into_iter()
+            .map(|(fetch, value)| (Header::new(frame::Kind::Data, fetch, 8), Vec::new(), value));
+        let frames = out.into_iter().map(|(header, payload)| (header, payload, 0));
+        for frame in data.chain(frames) {
+            if frame.0.kind.is_from_node() {
+                self.replies.push(frame.clone()).expect("room for replies");
+                self.down.push_back(frame);
+            }
+        }
+    }
+
+    fn client_step(&mut self) -> bool {
+        let Some((header, payload, value)) = self.down.pop_front() else { return false };
+        self.received += 1;
+        match header.kind {
+            frame::Kind::Ack => {
+                self.client.acknowledged(header.seq, 0).expect("an honest node");
+            }
+            frame::Kind::Data => self.answered((false, header.seq), Expected::Value(value)),
+            frame::Kind::Synced => self.answered((false, header.seq), Expected::Done),
+            frame::Kind::Metas => self.answered((true, header.seq), Expected::Done),
+            frame::Kind::FetchFault => {
+                Fault::decode(&payload).expect("a fault");
+                self.answered((header.aux == 1, header.seq), Expected::Poisoned);
+            }
+            frame::Kind::Fault => {
+                Fault::decode(&payload).expect("a fault");
+            }
+            frame::Kind::Refused => {
+                let messages =
+                    self.client.refused(header.seq, header.aux).expect("an honest node");
+                for message in messages {
+                    self.send(message, 0);
+                }
+                self.flush();
+            }
+            other => panic!("{other:?} from a node"),
+        }
+        true
+    }
+
+    fn answered(&mut self, key: (bool, u64), got: Expected) {
+        let waiting = self.waits.remove(&key).expect("an answer comes once, and was asked for");
+        self.totals.answers += 1;
+        self.blocked[waiting.thread] = false;
+        match (&waiting.expected, &got) {
+            (Expected::Value(expected), Expected::Value(got)) => assert_eq!(expected, got),
+            (Expected::Poisoned, Expected::Poisoned) | (Expected::Done, Expected::Done) => {}
+            _ => panic!("expected {:?}, got {got:?}", waiting.expected),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Serving: from the configuration to ready, and from a signal to the end.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use genie_control_api::v1;
+use genie_controlplane::service::{ControlPlane, Limits};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{Config, ConfigError};
+use crate::node::{LocalNode, Shared, TRANSPORT_REASON};
+use crate::server::{self, Server};
+use crate::zygote::ZygoteLauncher;
+use crate::{libtorch, tls};
+
+/// How often the end of sessions is looked for while draining.
+const DRAIN_TICK: Duration = Duration::from_millis(20);
+/// How long connections have to be closed after that.
+const CLOSING_MAX: Duration = Duration::from_millis(1500);
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The port.
+    #[error("can't listen on {address}: {reason}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Signals.
+    #[error("can't wait for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// It could not start.
+pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartError> {
+    let address = resolve(&config)?;
+    let tls = config.tls.as_ref().map(tls::server_config).transpose()?;
+    let mut signals = Signals::new().map_err(StartError::Signals)?;
+    let listener = server::bind(address).await.map_err(|error| StartError::Listen {
+        address: address.to_string(),
+        reason: match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "the port is taken by another process: stop it, or choose another by `--listen`"
+                    .to_owned()
+            }
+            _ => error.to_string(),
+        },
+    })?;
+    let address = listener.local_addr().unwrap_or(address);
+
+    let (node, events) = Shared::new(config.clone());
+    tracing::info!("transport: TCP: {TRANSPORT_REASON}");
+    describe_devices(&config);
+    // Connections wait in the backlog meanwhile, which is kinder than refusing them.
+    start_executors(&node, &config).await;
+    tracing::info!("{}", describe_tls(&config));
+
+    let limits = Limits { sessions_max: config.sessions_max, plans_max: config.plans_max };
+    let local = Arc::new(LocalNode::new(Arc::clone(&node), events));
+    let control = ControlPlane::new(local, limits);
+    let following = control.clone();
+    tokio::spawn(async move { following.follow_node().await });
+    let server = Server::new(
+        Arc::clone(&node),
+        control,
+        tls,
+        config.connections_max,
+        config.handshake,
+    );
+    tokio::spawn(Arc::new(server).run(listener));
+    tracing::info!("ready on {address} in {} ms", started.elapsed().as_millis());
+
+    signals.next().await;
+    Ok(drain(&node, config.drain, &mut signals).await)
+}
+
+/// The address to listen on, unless it is open to everybody.
+fn resolve(config: &Config) -> Result<SocketAddr, StartError> {
+    let listen = config.listen.to_string();
+    let wrong = |reason: String| StartError::Listen { address: listen.clone(), reason };
+    let resolved = config.listen.resolve().map_err(|error| wrong(error.to_string()))?;
+    let first = *resolved.first().ok_or_else(|| wrong("the host has no address".to_owned()))?;
+    if config.tls.is_none() && !config.insecure && !first.ip().to_canonical().is_loopback() {
+        return Err(ConfigError::OpenWithoutTls { address: listen }.into());
+    }
+    Ok(first)
+}
+
+fn describe_devices(config: &Config) {
+    let names = config.devices.iter().map(ToString::to_string).collect::<Vec<_>>();
+    tracing::info!("devices: {}", names.join(", "));
+}
+
+fn describe_tls(config: &Config) -> &'static str {
+    match (&config.tls, config.insecure) {
+        (Some(_), _) => "TLS: on, client certificates are required",
+        (None, false) => "TLS: off, loopback only",
+        (None, true) => "TLS: off by --insecure: anybody who reaches the port may use this machine",
+    }
+}
+
+/// Finds libtorch and loads it, or says why this node is a gateway.
+async fn start_executors(node: &Arc<Shared>, config: &Config) {
+    let (node, config) = (Arc::clone(node), config.clone());
+    // Loading takes a while, and must not hold up signals.
+    let started = tokio::task::spawn_blocking(move || match launcher(&node, &config) {
+        Ok((launcher, info)) => {
+            tracing::info!("libtorch: {} in {}", info.version, info.directory);
+            node.set_executors(Box::new(launcher), info);
+        }
+        Err(reason) => {
+            tracing::warn!("libtorch: none, so this node is a gateway: {reason}");
+            node.set_no_executors(reason);
+        }
+    });
+    if let Err(error) = started.await {
+        tracing::error!("starting executors died: {error}");
+    }
+}
+
+fn launcher(
+    node: &Arc<Shared>,
+    config: &Config,
+) -> Result<(ZygoteLauncher, v1::Libtorch), String> {
+    let binary = std::env::current_exe().unwrap_or_default();
+    let working = std::env::current_dir().unwrap_or_default();
+    let configured = (config.libtorch.as_deref(), config.executor.as_deref());
+    let found = libtorch::find(configured, &binary, Path::new(&working))
+        .map_err(|missing| missing.to_string())?;
+    let directory = found.libtorch.display().to_string();
+    let device = *config.devices.first().ok_or("there is no device")?;
+    let (launcher, info) =
+        ZygoteLauncher::start(found, device, node).map_err(|error| error.to_string())?;
+    let libtorch = v1::Libtorch {
+        version: info.torch_version,
+        directory,
+        missing_reason: String::new(),
+        schema_hash: info.schema_hash,
+    };
+    Ok((launcher, libtorch))
+}
+
+/// Lets sessions finish, then ends them. A second signal ends it at once.
+async fn drain(node: &Arc<Shared>, patience: Duration, signals: &mut Signals) -> ExitCode {
+    node.drain();
+    let sessions = node.sessions().len();
+    tracing::info!("draining: {sessions} sessions have {} s to finish", patience.as_secs());
+    let finish = async {
+        let deadline = Instant::now() + patience;
+        while !node.sessions().is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_TICK).await;
+        }
+        node.end_all();
+        let deadline = Instant::now() + CLOSING_MAX;
+        while node.is_closing() && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_TICK).await;
+        }
+    };
+    tokio::select! {
+        () = finish => {
+            tracing::info!("drained");
+            ExitCode::SUCCESS
+        }
+        () = signals.next() => {
+            tracing::warn!("a second signal: ending at once");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The data path of a session: two plain threads between a socket and an executor's rings.
+//!
+//! - [`session`]: what a session is, and how it ends.
+//! - [`reader`]: socket to executor; uploads go straight into the session's memory.
+//! - [`writer`]: executor to socket; replies go straight out of it.
+//! - [`inbox`] and [`outgoing`]: the two ends, where other threads may leave a frame.
+//! - [`stream`]: the connection's two halves, in the clear or under TLS.
+
+pub mod inbox;
+pub mod outgoing;
+pub mod reader;
+pub mod session;
+pub mod stream;
+pub mod writer;
+
+pub use session::{End, Session};

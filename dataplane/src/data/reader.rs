@@ -1,0 +1,291 @@
+//! Socket to executor.
+//!
+//! One system call takes as many frames as have come. A frame's payload is copied once, into the
+//! ring; the raw bytes of an upload are read straight into the session's memory.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use genie_session::WireError;
+use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE, PAYLOAD_MAX};
+use genie_session::fault::{Code, Fault};
+
+use super::inbox::Undelivered;
+use super::session::{End, Link, Running, Session};
+use super::stream::ReadHalf;
+
+/// Bytes that a read takes when nothing is known of what comes. Larger reads would only copy more
+/// of an upload.
+const READ_BYTES: usize = 64 << 10;
+/// Room for the largest frame and a read after it. Pages are taken when they are used.
+const BUFFER_BYTES: usize = HEADER_BYTES + PAYLOAD_MAX + READ_BYTES;
+/// How long the news of an executor's death may take after its ring closed.
+const NEWS_WAIT: Duration = Duration::from_millis(500);
+/// A place, before the record of an upload.
+const PLACE_BYTES: usize = 8;
+
+/// Why reading ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The client's bytes are not frames that it may send.
+    #[error("the client broke the protocol: {0}")]
+    Protocol(#[from] WireError),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Socket(io::Error),
+    /// Nothing came for as long as the lease.
+    #[error("the client was silent for longer than its lease")]
+    Silent,
+    /// The client closed the connection without a goodbye.
+    #[error("the client closed the connection")]
+    Closed,
+    /// The client said goodbye.
+    #[error("the client said goodbye")]
+    Goodbye,
+    /// The session ended elsewhere.
+    #[error("the session ended")]
+    Ended,
+    /// The executor can't be reached.
+    #[error("{0}")]
+    Executor(String),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            _ => Self::Socket(error),
+        }
+    }
+}
+
+impl ReadError {
+    /// How the session ends by it.
+    #[must_use]
+    pub fn into_end(self) -> End {
+        let reason = self.to_string();
+        match self {
+            Self::Goodbye | Self::Ended => End::quiet(reason),
+            Self::Protocol(_) => End::lost(Fault::new(Code::Protocol, 0, reason)),
+            Self::Silent => End::lost(Fault::new(
+                Code::SessionGone,
+                0,
+                format!("{reason}: its session ended; reconnect to go on"),
+            )),
+            Self::Executor(_) => End::lost(Fault::new(Code::ExecutorDied, 0, reason)),
+            Self::Socket(_) | Self::Closed => End { reason, fault: None, lost: true },
+        }
+    }
+}
+
+/// Bytes from the socket that were not consumed yet.
+struct Buffer {
+    half: ReadHalf,
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// Reads until `wanted` bytes are there. True when that took reading.
+    fn fill(&mut self, wanted: usize) -> Result<bool, ReadError> {
+        if self.end - self.start >= wanted {
+            return Ok(false);
+        }
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.start + wanted > self.bytes.len() {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        while self.end - self.start < wanted {
+            let until = (self.start + wanted.max(READ_BYTES)).min(self.bytes.len());
+            let n = read(&mut self.half, &mut self.bytes[self.end..until])?;
+            self.end += n;
+        }
+        Ok(true)
+    }
+
+    fn have(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Moves bytes into `into` until it is full: what is here first, then from the socket.
+    fn move_into(&mut self, into: &mut [u8]) -> Result<(), ReadError> {
+        let here = self.have().min(into.len());
+        into[..here].copy_from_slice(&self.bytes[self.start..self.start + here]);
+        self.start += here;
+        let mut filled = here;
+        while filled < into.len() {
+            filled += read(&mut self.half, &mut into[filled..])?;
+        }
+        Ok(())
+    }
+
+    /// Reads and drops.
+    fn skip(&mut self, mut bytes: u64) -> Result<(), ReadError> {
+        let mut scratch = [0; 16 << 10];
+        while bytes > 0 {
+            let n = bytes.min(scratch.len() as u64) as usize;
+            self.move_into(&mut scratch[..n])?;
+            bytes -= n as u64;
+        }
+        Ok(())
+    }
+}
+
+fn read(half: &mut ReadHalf, into: &mut [u8]) -> Result<usize, ReadError> {
+    loop {
+        match half.read(into) {
+            Ok(0) => return Err(ReadError::Closed),
+            Ok(n) => return Ok(n),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Reads frames until the session ends, and ends it if nobody else did.
+pub fn run(session: &Arc<Session>, link: &Link, half: ReadHalf) {
+    let mut buffer =
+        Buffer { half, bytes: vec![0; BUFFER_BYTES].into_boxed_slice(), start: 0, end: 0 };
+    let mut running = None;
+    let error = loop {
+        if let Err(error) = frame(session, link, &mut buffer, &mut running) {
+            break error;
+        }
+    };
+    let gone = matches!(error, ReadError::Closed | ReadError::Socket(_));
+    if matches!(error, ReadError::Executor(_)) {
+        // How it died comes from elsewhere, and says more.
+        session.wait_over(NEWS_WAIT);
+    }
+    session.end(error.into_end());
+    // The client may still be writing, and closing now would reset the connection under the last
+    // frame to it. So what comes is dropped until the connection is cut.
+    while !gone && read(&mut buffer.half, &mut buffer.bytes).is_ok() {}
+}
+
+/// Takes one frame.
+fn frame<'a>(
+    session: &'a Arc<Session>,
+    link: &'a Link,
+    buffer: &mut Buffer,
+    running: &mut Option<&'a Running>,
+) -> Result<(), ReadError> {
+    buffer.fill(HEADER_BYTES)?;
+    if session.is_over() {
+        return Err(ReadError::Ended);
+    }
+    let mut raw = [0; HEADER_BYTES];
+    raw.copy_from_slice(&buffer.bytes[buffer.start..buffer.start + HEADER_BYTES]);
+    let header = Header::decode(&raw)?;
+    let payload_len = header.payload_len as usize;
+    buffer.fill(HEADER_BYTES + payload_len)?;
+    let payload = buffer.start + HEADER_BYTES..buffer.start + HEADER_BYTES + payload_len;
+    buffer.start = payload.end;
+    session.received((HEADER_BYTES + payload_len) as u64);
+    match header.kind {
+        Kind::Ping => {
+            link.outgoing
+                .send_urgent(&Header::new(Kind::Pong, header.seq, header.aux), &[])
+                .map_err(ReadError::Socket)
+        }
+        Kind::Goodbye => Err(ReadError::Goodbye),
+        Kind::Records | Kind::Rewind => {
+            let running = start(session, running)?;
+            deliver(session, buffer, running, &header, payload, None)
+        }
+        Kind::Bulk => {
+            let running = start(session, running)?;
+            let place = place_bulk(session, buffer, running, &header)?;
+            deliver(session, buffer, running, &header, payload, Some(place))
+        }
+        _ => Err(WireError::Malformed("a frame that only a node may send").into()),
+    }
+}
+
+/// The executor starts with the first frame that needs it.
+fn start<'a>(
+    session: &'a Arc<Session>,
+    running: &mut Option<&'a Running>,
+) -> Result<&'a Running, ReadError> {
+    match *running {
+        Some(known) => Ok(known),
+        None => {
+            let started = session.start_executor().map_err(ReadError::Executor)?;
+            *running = Some(started);
+            Ok(started)
+        }
+    }
+}
+
+/// Reads an upload's raw bytes into the session's memory; gives their place.
+fn place_bulk(
+    session: &Session,
+    buffer: &mut Buffer,
+    running: &Running,
+    header: &Header,
+) -> Result<u64, ReadError> {
+    let bytes = header.aux;
+    let place = if bytes == 0 { None } else { running.inbound.lock().allocate(bytes) };
+    session.received_raw(bytes);
+    let Some(place) = place else {
+        if bytes > 0 {
+            session.dropped_bulk();
+            buffer.skip(bytes)?;
+        }
+        return Ok(NO_PLACE);
+    };
+    // SAFETY: the place was just allocated and is freed only by the executor's word, which has not
+    // been told of it; the bytes are written and not read.
+    let memory = unsafe { running.inbound_memory.bytes_mut(place, bytes) };
+    let memory = memory.map_err(|error| ReadError::Executor(error.to_string()))?;
+    buffer.move_into(memory)?;
+    Ok(place)
+}
+
+/// Hands a frame to the executor, waiting for room while the client is there.
+fn deliver(
+    session: &Session,
+    buffer: &Buffer,
+    running: &Running,
+    header: &Header,
+    payload: std::ops::Range<usize>,
+    place: Option<u64>,
+) -> Result<(), ReadError> {
+    let record = &buffer.bytes[payload];
+    let place = place.map(u64::to_le_bytes);
+    let front: &[u8] = place.as_ref().map_or(&[], |place| place);
+    if front.len() + record.len() > PAYLOAD_MAX {
+        return Err(WireError::TooMany {
+            what: "payload bytes of an upload",
+            got: record.len() as u64,
+            max: PAYLOAD_MAX - PLACE_BYTES,
+        }
+        .into());
+    }
+    let header = header.with_payload(front.len() + record.len());
+    let mut gone = false;
+    let give_up = || {
+        gone = peer_is_gone(buffer.half.socket());
+        gone || session.is_over()
+    };
+    match running.inbox.send(&header, [front, record], give_up) {
+        Ok(()) => Ok(()),
+        Err(Undelivered::GaveUp) if gone => Err(ReadError::Closed),
+        Err(Undelivered::GaveUp) => Err(ReadError::Ended),
+        Err(error) => Err(ReadError::Executor(error.to_string())),
+    }
+}
+
+/// Whether the client closed the connection, asked while nothing is read from it.
+fn peer_is_gone(socket: &std::net::TcpStream) -> bool {
+    use std::os::fd::AsRawFd as _;
+    let mut polled = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one valid entry, and no waiting.
+    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    ready > 0 && polled.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+}

@@ -1,0 +1,463 @@
+//! One session of a node: its data connection, its executor, and its end.
+//!
+//! A session ends once, whoever finds out first; the rest is taken down by a thread of its own, so
+//! that nobody who ends one waits for its client.
+//!
+//! The session log could outlive a connection by the lease and resume. For now a session ends with
+//! its connection.
+
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use genie_controlplane::node::{NodeError, SessionSpec};
+use genie_gpudev::{Arena, Mapping, RingCloser};
+use genie_session::fault::{Code, Fault};
+use genie_session::frame::{Header, Kind, PAYLOAD_MAX};
+use parking_lot::{Condvar, Mutex};
+use rustls::ServerConnection;
+use tokio::sync::oneshot;
+
+use super::inbox::Inbox;
+use super::outgoing::Outgoing;
+use super::{reader, stream, writer};
+use crate::executor::Process;
+use crate::node::Shared;
+
+/// How long a client has to read the last frame before its connection is cut.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Stack of the two threads of a session; their buffers are elsewhere.
+const STACK_BYTES: usize = 256 << 10;
+/// How long an executor has to answer that it installed a plan.
+const INSTALL_WAIT: Duration = Duration::from_secs(5);
+/// Plans of one session whose installation is awaited.
+const INSTALLS_MAX: usize = 64;
+
+/// A number that is replaced.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Replaces it; gives what it was.
+    pub fn set(&self, value: u64) -> u64 {
+        self.0.swap(value, Ordering::Relaxed)
+    }
+
+    /// Adds to it.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a session has done and holds.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "as in the status message")]
+pub struct Counters {
+    pub records: Gauge,
+    pub memory_bytes: Gauge,
+    pub tensors: Gauge,
+    pub plans: Gauge,
+    pub plan_hits: Gauge,
+    pub bytes_received: Gauge,
+    pub bytes_sent: Gauge,
+}
+
+/// Why a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// For the log.
+    pub reason: String,
+    /// What the client is told, if it is still there.
+    pub fault: Option<Fault>,
+    /// It was not the client's wish.
+    pub lost: bool,
+}
+
+impl End {
+    /// As the client wished.
+    #[must_use]
+    pub fn quiet(reason: String) -> Self {
+        Self { reason, fault: None, lost: false }
+    }
+
+    /// With a fault that the client is told.
+    #[must_use]
+    pub fn lost(fault: Fault) -> Self {
+        Self { reason: fault.message.clone(), fault: Some(fault), lost: true }
+    }
+}
+
+/// A data connection.
+pub struct Link {
+    /// Its sending side.
+    pub outgoing: Outgoing,
+    socket: Arc<TcpStream>,
+    running: OnceLock<Running>,
+}
+
+/// A running executor, as both threads see it.
+pub struct Running {
+    /// Frames to it.
+    pub inbox: Inbox,
+    /// Who has which place of the memory for uploads.
+    pub inbound: Mutex<Arena>,
+    /// That memory.
+    pub inbound_memory: Arc<Mapping>,
+    /// The memory for replies.
+    pub outbound: Arc<Mapping>,
+    closers: [RingCloser; 2],
+    process: Box<dyn Process>,
+}
+
+impl Running {
+    fn stop(&self) {
+        self.process.kill();
+        for closer in &self.closers {
+            closer.close();
+        }
+    }
+}
+
+/// A session.
+pub struct Session {
+    spec: SessionSpec,
+    node: Arc<Shared>,
+    /// What it did.
+    pub counters: Counters,
+    opened: Instant,
+    /// Milliseconds from the opening to the last sign of life.
+    heard_ms: AtomicU64,
+    connected: AtomicBool,
+    link: OnceLock<Link>,
+    end: OnceLock<End>,
+    /// Guards the two conditions below.
+    progress: Mutex<Progress>,
+    progressed: Condvar,
+    installs: Mutex<Vec<(u32, oneshot::Sender<bool>)>>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    over: bool,
+    reader_done: bool,
+}
+
+impl Session {
+    /// One that waits for its data connection.
+    #[must_use]
+    pub fn new(spec: SessionSpec, node: Arc<Shared>) -> Self {
+        Self {
+            spec,
+            node,
+            counters: Counters::default(),
+            opened: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            connected: AtomicBool::new(false),
+            link: OnceLock::new(),
+            end: OnceLock::new(),
+            progress: Mutex::new(Progress::default()),
+            progressed: Condvar::new(),
+            installs: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Unique on the node.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.spec.id
+    }
+
+    /// What it was opened with.
+    #[must_use]
+    pub fn spec(&self) -> &SessionSpec {
+        &self.spec
+    }
+
+    /// The node it is on.
+    #[must_use]
+    pub fn node(&self) -> &Shared {
+        &self.node
+    }
+
+    /// Has, or had, a data connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// How long nothing was heard of the client.
+    #[must_use]
+    pub fn silent(&self) -> Duration {
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
+        self.opened.elapsed().saturating_sub(heard)
+    }
+
+    /// Claims the session's one data connection. False if it has one.
+    pub fn claim(&self) -> bool {
+        !self.connected.swap(true, Ordering::AcqRel)
+    }
+
+    /// Starts the data path on a claimed session's connection. Blocking sockets from here on.
+    ///
+    /// # Errors
+    /// What the system says of the socket or of threads.
+    pub fn connect(
+        self: &Arc<Self>,
+        socket: TcpStream,
+        tls: Option<ServerConnection>,
+    ) -> std::io::Result<()> {
+        socket.set_nonblocking(false)?;
+        socket.set_nodelay(true)?;
+        // Silence for a lease ends a session, without a timer.
+        socket.set_read_timeout(Some(self.node.lease))?;
+        socket.set_write_timeout(Some(self.node.lease))?;
+        let (read, write, socket) = stream::split(socket, tls);
+        let outgoing = Outgoing::new(write);
+        self.heard();
+        outgoing.send_urgent(&Header::new(Kind::Welcome, 0, 0), &[])?;
+        let link = Link { outgoing, socket, running: OnceLock::new() };
+        if self.link.set(link).is_err() {
+            return Err(std::io::ErrorKind::AlreadyExists.into());
+        }
+        if self.is_over() {
+            // It ended while it connected, and nobody else saw the link.
+            self.take_down();
+        }
+        let this = Arc::clone(self);
+        let read = move || {
+            if let Some(link) = this.link.get() {
+                reader::run(&this, link, read);
+            }
+            this.progress.lock().reader_done = true;
+            this.progressed.notify_all();
+        };
+        spawn(format!("read-{:x}", self.id()), read)
+    }
+
+    /// Starts the session's executor, with its first frame that needs one.
+    ///
+    /// # Errors
+    /// Why there is none, for a person.
+    pub fn start_executor(self: &Arc<Self>) -> Result<&Running, String> {
+        let link = self.link.get().ok_or("the session has no connection")?;
+        let started = Instant::now();
+        let executor = self.node.launch(self.id(), self.spec.memory_budget_bytes)?;
+        let (pid, from) = (executor.pid, executor.from);
+        let running = Running {
+            closers: [executor.to.closer(), from.closer()],
+            inbox: Inbox::new(executor.to),
+            inbound_memory: Arc::clone(executor.inbound.memory()),
+            inbound: Mutex::new(executor.inbound),
+            outbound: executor.outbound,
+            process: executor.process,
+        };
+        let running = link.running.get_or_init(|| running);
+        if self.is_over() {
+            running.stop();
+            return Err("the session ended".to_owned());
+        }
+        let this = Arc::clone(self);
+        let write = move || {
+            if let Some(link) = this.link.get()
+                && let Some(running) = link.running.get()
+            {
+                writer::run(&this, link, running, from);
+            }
+        };
+        spawn(format!("write-{:x}", self.id()), write)
+            .map_err(|error| format!("this node can't start a thread: {error}"))?;
+        self.node.metrics.executors_started.increment();
+        tracing::debug!(
+            session = self.id(),
+            pid,
+            "the executor of session {} started in {:?}",
+            self.id(),
+            started.elapsed()
+        );
+        Ok(running)
+    }
+
+    /// Whether its executor was started.
+    #[must_use]
+    pub fn has_executor(&self) -> bool {
+        self.link.get().is_some_and(|link| link.running.get().is_some())
+    }
+
+    /// The session's executor is gone.
+    pub fn executor_exited(self: &Arc<Self>, how: &str) {
+        if self.is_over() {
+            return;
+        }
+        self.node.metrics.executors_died.increment();
+        let records = self.counters.records.value();
+        let message = format!(
+            "the executor of session {} {how}, somewhere after record {records}; other sessions \
+             are not affected; reconnect to go on",
+            self.id()
+        );
+        self.end(End::lost(Fault::new(Code::ExecutorDied, records, message)));
+    }
+
+    /// Ends the session; the first reason counts. Does not wait.
+    pub fn end(self: &Arc<Self>, end: End) {
+        {
+            let mut progress = self.progress.lock();
+            if progress.over {
+                return;
+            }
+            progress.over = true;
+            // Only here, under the lock.
+            let _ = self.end.set(end.clone());
+        }
+        self.progressed.notify_all();
+        self.installs.lock().clear();
+        if end.lost {
+            self.node.metrics.sessions_lost.increment();
+            tracing::warn!(session = self.id(), "session {} is lost: {}", self.id(), end.reason);
+        }
+        if let Some(fault) = &end.fault {
+            self.node.metrics.fault(fault.code);
+        }
+        self.node.forget(self.id(), end.reason);
+        self.take_down();
+    }
+
+    /// Stops the executor, tells the client, cuts the connection.
+    fn take_down(self: &Arc<Self>) {
+        let Some(link) = self.link.get() else { return };
+        if let Some(running) = link.running.get() {
+            running.stop();
+        }
+        let this = Arc::clone(self);
+        let closing = self.node.closing();
+        let close = move || {
+            this.close();
+            drop(closing);
+        };
+        if let Err(error) = spawn(format!("close-{:x}", self.id()), close) {
+            tracing::warn!("a connection is cut without its last frame: {error}");
+            let _ = link.socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn close(&self) {
+        let Some(link) = self.link.get() else { return };
+        let fault = self.end.get().and_then(|end| end.fault.as_ref()).map(Fault::encode);
+        let header = Header::new(Kind::Lost, 0, 0);
+        link.outgoing.finish(fault.as_ref().map(|fault| (&header, fault.as_slice())));
+        {
+            let mut progress = self.progress.lock();
+            let deadline = Instant::now() + LAST_WORDS;
+            while !progress.reader_done
+                && !self.progressed.wait_until(&mut progress, deadline).timed_out()
+            {}
+        }
+        // It may be closed already.
+        let _ = link.socket.shutdown(Shutdown::Both);
+    }
+
+    /// True once it ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.end.get().is_some()
+    }
+
+    /// Waits until it ended, at most `timeout`.
+    pub fn wait_over(&self, timeout: Duration) {
+        let mut progress = self.progress.lock();
+        let deadline = Instant::now() + timeout;
+        while !progress.over && !self.progressed.wait_until(&mut progress, deadline).timed_out() {}
+    }
+
+    /// Installs a plan and waits for the executor's word. False where there is no executor yet,
+    /// or it refuses.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub async fn install(&self, plan: u32, template: &[u8]) -> Result<bool, NodeError> {
+        if self.is_over() {
+            return Err(NodeError::UnknownSession(self.id()));
+        }
+        let Some(running) = self.link.get().and_then(|link| link.running.get()) else {
+            return Ok(false);
+        };
+        if template.len() > PAYLOAD_MAX {
+            return Ok(false);
+        }
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut installs = self.installs.lock();
+            if installs.len() >= INSTALLS_MAX {
+                return Ok(false);
+            }
+            installs.push((plan, sender));
+        }
+        let header = Header::new(Kind::InstallPlan, u64::from(plan), 0);
+        if running.inbox.post(header, template.to_vec()).is_err() {
+            return Ok(false);
+        }
+        let installed = tokio::time::timeout(INSTALL_WAIT, answer).await;
+        self.installs.lock().retain(|(waiting, _)| *waiting != plan);
+        Ok(matches!(installed, Ok(Ok(true))))
+    }
+
+    /// The executor's word on a plan.
+    pub fn plan_installed(&self, plan: u32, installed: bool) {
+        if installed {
+            self.counters.plans.add(1);
+            self.node.metrics.plans_installed.increment();
+        }
+        let mut installs = self.installs.lock();
+        if let Some(at) = installs.iter().position(|(waiting, _)| *waiting == plan) {
+            // Whoever asked may be gone.
+            let _ = installs.swap_remove(at).1.send(installed);
+        }
+    }
+
+    /// Counts a frame of the client.
+    pub fn received(&self, bytes: u64) {
+        self.node.metrics.frames_received.increment();
+        self.received_raw(bytes);
+        self.heard();
+    }
+
+    /// Counts raw bytes of the client.
+    pub fn received_raw(&self, bytes: u64) {
+        self.counters.bytes_received.add(bytes);
+        self.node.metrics.bytes_received.add(bytes);
+    }
+
+    /// Counts an upload that found no memory.
+    pub fn dropped_bulk(&self) {
+        self.node.metrics.bulk_dropped.increment();
+    }
+
+    /// Counts a frame to the client.
+    pub fn sent(&self, bytes: u64) {
+        self.node.metrics.frames_sent.increment();
+        self.counters.bytes_sent.add(bytes);
+        self.node.metrics.bytes_sent.add(bytes);
+    }
+
+    /// Every record below `seq` was executed.
+    pub fn executed(&self, seq: u64) {
+        let before = self.counters.records.set(seq);
+        self.node.metrics.records.add(seq.saturating_sub(before));
+    }
+
+    fn heard(&self) {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.store(now, Ordering::Relaxed);
+    }
+}
+
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(work).map(drop)
+}

@@ -1,0 +1,194 @@
+//! Executor to socket.
+//!
+//! Small frames are gathered and leave in one system call when the ring is empty. The bytes of a
+//! reply leave straight from the executor's memory. What comes from the ring is not trusted.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use genie_gpudev::{RingConsumer, RingError};
+use genie_session::fault::{Code, Fault};
+use genie_session::frame::{HEADER_BYTES, Header, Kind};
+
+use super::inbox::Undelivered;
+use super::session::{End, Link, Running, Session};
+
+/// Gathered bytes that leave although more frames wait.
+const GATHER_BYTES: usize = 64 << 10;
+/// How soon a frame of the daemon's own that found the ring full is tried again.
+const POSTED_WAIT: Duration = Duration::from_millis(1);
+/// How long to sleep otherwise. Frames and the ring's end wake it at once.
+const IDLE_WAIT: Duration = Duration::from_secs(5);
+/// How long the news of an executor's death may take after its ring closed.
+const NEWS_WAIT: Duration = Duration::from_millis(500);
+
+/// Why writing ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The executor left, or broke the ring.
+    #[error("{0}")]
+    Ring(#[from] RingError),
+    /// The executor said what it may not.
+    #[error("the executor broke the protocol: {0}")]
+    Violation(&'static str),
+    /// The executor ended the session.
+    #[error("{}", .0.message)]
+    Lost(Fault),
+    /// The connection broke, or the client does not read.
+    #[error("nothing can be sent to the client: {0}")]
+    Socket(#[from] io::Error),
+    /// The executor takes nothing.
+    #[error(transparent)]
+    Inbox(#[from] Undelivered),
+}
+
+/// Sends what the executor says until it stops; then ends the session.
+pub fn run(session: &Arc<Session>, link: &Link, running: &Running, ring: RingConsumer) {
+    let mut writer = Writer {
+        session,
+        link,
+        running,
+        frame: Vec::with_capacity(4096),
+        gathered: Vec::with_capacity(4096),
+    };
+    let error = writer.run(ring);
+    if matches!(error, WriteError::Ring(RingError::Closed)) {
+        // How it died comes from elsewhere, and says more.
+        session.wait_over(NEWS_WAIT);
+    }
+    session.end(match error {
+        WriteError::Lost(fault) => End::lost(fault),
+        WriteError::Socket(_) => End { reason: error.to_string(), fault: None, lost: true },
+        other => End::lost(Fault::new(
+            Code::ExecutorDied,
+            session.counters.records.value(),
+            format!("the executor of session {} ended: {other}; reconnect to go on", session.id()),
+        )),
+    });
+}
+
+struct Writer<'a> {
+    session: &'a Session,
+    link: &'a Link,
+    running: &'a Running,
+    /// The frame that was taken out last.
+    frame: Vec<u8>,
+    /// Frames to send together.
+    gathered: Vec<u8>,
+}
+
+impl Writer<'_> {
+    fn run(&mut self, mut ring: RingConsumer) -> WriteError {
+        loop {
+            if let Err(error) = self.step(&mut ring) {
+                // What came before is still for the client.
+                return self.flush().err().unwrap_or(error);
+            }
+        }
+    }
+
+    fn step(&mut self, ring: &mut RingConsumer) -> Result<(), WriteError> {
+        while ring.try_pop(&mut self.frame)? {
+            self.take()?;
+            if self.gathered.len() >= GATHER_BYTES {
+                self.flush()?;
+            }
+        }
+        self.flush()?;
+        let wait = if self.running.inbox.flush()? { IDLE_WAIT } else { POSTED_WAIT };
+        if ring.pop_timeout(&mut self.frame, wait)? {
+            self.take()?;
+        }
+        Ok(())
+    }
+
+    /// Takes one frame of the executor.
+    fn take(&mut self) -> Result<(), WriteError> {
+        let header = self
+            .frame
+            .first_chunk::<HEADER_BYTES>()
+            .ok_or(WriteError::Violation("a frame without a header"))?;
+        let header = Header::decode(header)
+            .map_err(|_| WriteError::Violation("a frame header that is none"))?;
+        let payload = &self.frame[HEADER_BYTES..];
+        if payload.len() != header.payload_len as usize {
+            return Err(WriteError::Violation("a payload of another length than announced"));
+        }
+        let counters = &self.session.counters;
+        match header.kind {
+            Kind::Ack => {
+                self.session.executed(header.seq);
+                self.gather();
+            }
+            Kind::Fault | Kind::FetchFault => {
+                if let Some(&code) = payload.first() {
+                    self.session.node().metrics.fault_byte(code);
+                }
+                self.gather();
+            }
+            Kind::Metas | Kind::Synced | Kind::Refused => self.gather(),
+            Kind::Data => return self.data(&header),
+            Kind::Lost => {
+                let fault = Fault::decode(payload)
+                    .map_err(|_| WriteError::Violation("a fault that is none"))?;
+                return Err(WriteError::Lost(fault));
+            }
+            Kind::PlanInstalled => {
+                let plan = u32::try_from(header.seq)
+                    .map_err(|_| WriteError::Violation("a plan past 32 bits"))?;
+                self.session.plan_installed(plan, header.aux == 0);
+            }
+            Kind::PlaceFree => {
+                if self.running.inbound.lock().free(header.seq).is_err() {
+                    return Err(WriteError::Violation("a free of a place that is not taken"));
+                }
+            }
+            Kind::Usage => {
+                counters.tensors.set(header.seq);
+                counters.memory_bytes.set(header.aux);
+                if let Some(hits) = payload.first_chunk::<8>() {
+                    counters.plan_hits.set(u64::from_le_bytes(*hits));
+                }
+            }
+            _ => return Err(WriteError::Violation("a frame that an executor may not send")),
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self) {
+        self.gathered.extend_from_slice(&self.frame);
+        self.session.sent(self.frame.len() as u64);
+    }
+
+    /// Sends a reply whose bytes are in the executor's memory, then gives their place back.
+    fn data(&mut self, header: &Header) -> Result<(), WriteError> {
+        let place = self.frame[HEADER_BYTES..]
+            .first_chunk::<8>()
+            .map(|place| u64::from_le_bytes(*place))
+            .ok_or(WriteError::Violation("a reply without a place"))?;
+        let bytes = header.aux;
+        self.gathered.extend_from_slice(&Header { payload_len: 0, ..*header }.encode());
+        self.session.sent(HEADER_BYTES as u64 + bytes);
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the bytes are only passed on, to a system call or a cipher.
+        let memory = unsafe { self.running.outbound.bytes(place, bytes) }
+            .map_err(|_| WriteError::Violation("a reply outside its memory"))?;
+        self.link
+            .outgoing
+            .send(&mut [IoSlice::new(&self.gathered), IoSlice::new(memory)])?;
+        self.gathered.clear();
+        self.running.inbox.post(Header::new(Kind::PlaceSent, place, 0), Vec::new())?;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), WriteError> {
+        if !self.gathered.is_empty() {
+            self.link.outgoing.send(&mut [IoSlice::new(&self.gathered)])?;
+            self.gathered.clear();
+        }
+        Ok(())
+    }
+}

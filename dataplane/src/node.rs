@@ -1,0 +1,351 @@
+//! This node: its sessions and what it offers, as the control plane sees it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use genie_control_api::v1;
+use genie_controlplane::node::{Capabilities, Node, NodeError, NodeEvent, SessionSpec};
+use genie_controlplane::sequence::PlanForNode;
+use genie_gpudev::device::{Device as _, HostDevice};
+use genie_gpudev::DeviceKind;
+use genie_session::fault::{Code, Fault};
+use genie_session::frame::TOKEN_BYTES;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tonic::async_trait;
+
+use crate::config::Config;
+use crate::data::{End, Session};
+use crate::executor::{Executor, Launcher};
+use crate::metrics::{Gauges, Metrics};
+
+/// The transport of the data path, for people.
+pub const TRANSPORT: &str = "tcp";
+/// Why it isn't a better one.
+pub const TRANSPORT_REASON: &str = "this build has no DPDK transport";
+
+/// What can run operators here.
+struct Executors {
+    launcher: Box<dyn Launcher>,
+    libtorch: v1::Libtorch,
+}
+
+/// A node's state, shared by everything in the daemon.
+pub struct Shared {
+    /// What is counted.
+    pub metrics: Metrics,
+    /// A session that is silent for so long is ended.
+    pub lease: Duration,
+    config: Config,
+    /// Set once: what runs operators, or why nothing does.
+    executors: OnceLock<Result<Executors, String>>,
+    sessions: Mutex<HashMap<u64, Arc<Session>>>,
+    draining: AtomicBool,
+    events: mpsc::UnboundedSender<NodeEvent>,
+    /// Its clones are connections that are being closed.
+    closing: Arc<()>,
+}
+
+impl Shared {
+    /// A node without executors yet, and the events that it will tell.
+    #[must_use]
+    pub fn new(config: Config) -> (Arc<Self>, mpsc::UnboundedReceiver<NodeEvent>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let shared = Self {
+            metrics: Metrics::default(),
+            lease: config.lease,
+            config,
+            executors: OnceLock::new(),
+            sessions: Mutex::new(HashMap::new()),
+            draining: AtomicBool::new(false),
+            events,
+            closing: Arc::new(()),
+        };
+        (Arc::new(shared), receiver)
+    }
+
+    /// It can run operators from now on.
+    pub fn set_executors(&self, launcher: Box<dyn Launcher>, libtorch: v1::Libtorch) {
+        // Set once, at the start.
+        let _ = self.executors.set(Ok(Executors { launcher, libtorch }));
+    }
+
+    /// It can't, and why.
+    pub fn set_no_executors(&self, reason: String) {
+        let _ = self.executors.set(Err(reason));
+    }
+
+    fn executors(&self) -> Result<&Executors, String> {
+        match self.executors.get() {
+            Some(Ok(executors)) => Ok(executors),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err("the node is starting".to_owned()),
+        }
+    }
+
+    /// Starts an executor for a session.
+    ///
+    /// # Errors
+    /// Why not, for a person.
+    pub fn launch(&self, session: u64, memory_bytes: u64) -> Result<Executor, String> {
+        self.executors()?.launcher.launch(session, memory_bytes)
+    }
+
+    /// The session `id`.
+    #[must_use]
+    pub fn session(&self, id: u64) -> Option<Arc<Session>> {
+        self.sessions.lock().get(&id).cloned()
+    }
+
+    /// All sessions.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
+    /// The session whose token this is, claimed for its one data connection.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub fn attach(&self, token: &[u8; TOKEN_BYTES], principal: &str) -> Result<Arc<Session>, Fault> {
+        let refused = |message: &str| Err(Fault::new(Code::SessionGone, 0, message));
+        // Every token is compared, so that time tells nothing.
+        let mut found = None;
+        for session in self.sessions.lock().values() {
+            if session.spec().token.matches(token) && session.spec().principal == principal {
+                found = Some(Arc::clone(session));
+            }
+        }
+        let Some(session) = found else {
+            return refused(
+                "the token of this data connection belongs to no session of this client: it ended, \
+                 or the node was restarted; reconnect",
+            );
+        };
+        if !session.claim() {
+            return refused("this session has a data connection already: open another session");
+        }
+        Ok(session)
+    }
+
+    /// A session ended.
+    pub fn forget(&self, id: u64, reason: String) {
+        if self.sessions.lock().remove(&id).is_some() {
+            // Nobody listens any more when the daemon ends.
+            let _ = self.events.send(NodeEvent::SessionEnded { id, reason });
+        }
+    }
+
+    /// Held while a connection is being closed.
+    #[must_use]
+    pub fn closing(&self) -> Arc<()> {
+        Arc::clone(&self.closing)
+    }
+
+    /// Whether connections are being closed.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        Arc::strong_count(&self.closing) > 1
+    }
+
+    /// Takes no new sessions from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Shutting down.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Ends every session, telling each client why.
+    pub fn end_all(&self) {
+        for session in self.sessions() {
+            let message = "the node is shutting down; reconnect, to it or to another, to go on";
+            session.end(End::lost(Fault::new(Code::Draining, 0, message)));
+        }
+    }
+
+    /// Why it takes no new sessions, if it doesn't.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<String> {
+        if self.is_draining() {
+            return Some(NodeError::Draining.to_string());
+        }
+        self.executors().err()
+    }
+
+    /// What only it knows of what the metrics show.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let sessions = self.sessions.lock();
+        Gauges {
+            ready: self.not_ready().is_none(),
+            sessions: sessions.len() as u64,
+            session_memory_bytes: sessions.values().map(|s| s.counters.memory_bytes.value()).sum(),
+            ..Gauges::default()
+        }
+    }
+
+    fn libtorch(&self) -> v1::Libtorch {
+        match self.executors() {
+            Ok(executors) => executors.libtorch.clone(),
+            Err(missing_reason) => v1::Libtorch { missing_reason, ..Default::default() },
+        }
+    }
+
+    /// Its devices, in the order of their indices.
+    #[must_use]
+    pub fn devices(&self) -> Vec<v1::Device> {
+        self.config.devices.iter().map(|device| describe_device(*device)).collect()
+    }
+}
+
+fn describe_device(device: DeviceKind) -> v1::Device {
+    let (kind, name, memory_bytes) = match device {
+        DeviceKind::Host(index) => {
+            let info = HostDevice::new(index).info();
+            ("host", info.name, info.memory_bytes)
+        }
+        // Its executor knows more; the daemon loads no CUDA.
+        DeviceKind::Cuda(_) => ("cuda", device.to_string(), 0),
+    };
+    v1::Device { kind: kind.to_owned(), index: u32::from(device.index()), name, memory_bytes }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// This daemon as a node.
+pub struct LocalNode {
+    shared: Arc<Shared>,
+    events: tokio::sync::Mutex<mpsc::UnboundedReceiver<NodeEvent>>,
+}
+
+impl LocalNode {
+    /// Over what [`Shared::new`] gave.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, events: mpsc::UnboundedReceiver<NodeEvent>) -> Self {
+        Self { shared, events: tokio::sync::Mutex::new(events) }
+    }
+}
+
+#[async_trait]
+impl Node for LocalNode {
+    async fn capabilities(&self) -> Capabilities {
+        let config = &self.shared.config;
+        let libtorch = self.shared.libtorch();
+        Capabilities {
+            node_version: env!("CARGO_PKG_VERSION").to_owned(),
+            torch_version: libtorch.version,
+            schema_hash: libtorch.schema_hash,
+            devices: self.shared.devices(),
+            session_memory_bytes: config.memory_bytes,
+            window_records: config.window_records,
+            window_bytes: config.window_bytes,
+            lease_ms: u32::try_from(milliseconds(config.lease)).unwrap_or(u32::MAX),
+            transports: vec![TRANSPORT.to_owned()],
+        }
+    }
+
+    async fn open_session(&self, spec: SessionSpec) -> Result<(), NodeError> {
+        let refused = if self.shared.is_draining() {
+            Some(NodeError::Draining)
+        } else {
+            self.shared.executors().err().map(|reason| NodeError::NoExecutor { reason })
+        };
+        if let Some(error) = refused {
+            self.shared.metrics.sessions_refused.increment();
+            return Err(error);
+        }
+        let session = Arc::new(Session::new(spec, Arc::clone(&self.shared)));
+        self.shared.sessions.lock().insert(session.id(), Arc::clone(&session));
+        self.shared.metrics.sessions_opened.increment();
+        let (lease, session) = (self.shared.lease, Arc::downgrade(&session));
+        tokio::spawn(async move {
+            tokio::time::sleep(lease).await;
+            if let Some(session) = session.upgrade()
+                && session.claim()
+            {
+                session.end(End::quiet("its data connection never came".to_owned()));
+            }
+        });
+        Ok(())
+    }
+
+    async fn install(&self, session: u64, plan: &PlanForNode) -> Result<bool, NodeError> {
+        let session = self.shared.session(session).ok_or(NodeError::UnknownSession(session))?;
+        session.install(plan.id, &plan.template).await
+    }
+
+    async fn close_session(&self, session: u64) -> bool {
+        let Some(session) = self.shared.session(session) else { return false };
+        session.end(End::quiet("the client closed it".to_owned()));
+        true
+    }
+
+    async fn status(&self) -> v1::StatusReply {
+        let (shared, metrics) = (&self.shared, &self.shared.metrics);
+        let not_ready = shared.not_ready();
+        v1::StatusReply {
+            node_version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: not_ready.is_none(),
+            draining: shared.is_draining(),
+            not_ready_reason: not_ready.unwrap_or_default(),
+            uptime_ms: metrics.uptime_ms(),
+            libtorch: Some(shared.libtorch()),
+            devices: shared.devices(),
+            sessions: shared.sessions().iter().map(|session| describe_session(session)).collect(),
+            counters: Some(v1::Counters {
+                sessions_opened: metrics.sessions_opened.value(),
+                sessions_refused: metrics.sessions_refused.value(),
+                sessions_lost: metrics.sessions_lost.value(),
+                records: metrics.records.value(),
+                frames_received: metrics.frames_received.value(),
+                frames_sent: metrics.frames_sent.value(),
+                bytes_received: metrics.bytes_received.value(),
+                bytes_sent: metrics.bytes_sent.value(),
+                plans_installed: metrics.plans_installed.value(),
+                executors_started: metrics.executors_started.value(),
+                executors_died: metrics.executors_died.value(),
+                faults: metrics.faults(),
+                connections_rejected: metrics.connections_rejected.value(),
+                ..Default::default()
+            }),
+            transport: TRANSPORT.to_owned(),
+            transport_reason: TRANSPORT_REASON.to_owned(),
+            tls: shared.config.tls.is_some(),
+            memory_budget_bytes: shared.config.memory_bytes,
+            ..Default::default()
+        }
+    }
+
+    async fn next_event(&self) -> NodeEvent {
+        match self.events.lock().await.recv().await {
+            Some(event) => event,
+            // The node outlives its listener.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn describe_session(session: &Session) -> v1::Session {
+    let counters = &session.counters;
+    v1::Session {
+        id: session.id(),
+        silent_ms: milliseconds(session.silent()),
+        connected: session.is_connected(),
+        memory_bytes: counters.memory_bytes.value(),
+        tensors: counters.tensors.value(),
+        records: counters.records.value(),
+        plans: counters.plans.value(),
+        plan_hits: counters.plan_hits.value(),
+        bytes_received: counters.bytes_received.value(),
+        bytes_sent: counters.bytes_sent.value(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,176 @@
+//! `status`: asks a node what it has and does.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use genie_control_api::v1;
+use genie_control_api::v1::control_client::ControlClient;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::cli::StatusArgs;
+use crate::config::Size;
+use crate::tls;
+
+/// How long a node may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Exit status of a node that is not ready.
+const NOT_READY: u8 = 1;
+/// Exit status when there is no answer.
+const UNREACHABLE: u8 = 2;
+
+/// Prints a node's status; its exit status says whether it is ready.
+pub async fn run(args: &StatusArgs) -> ExitCode {
+    let asked = tokio::time::timeout(TIMEOUT, ask(args)).await;
+    let status = match asked {
+        Ok(Ok(status)) => status,
+        Ok(Err(reason)) => return unreachable(args, &reason),
+        Err(_) => return unreachable(args, "it did not answer within 5 s"),
+    };
+    let text = if args.json {
+        serde_json::to_string_pretty(&status).unwrap_or_default()
+    } else {
+        render(&status)
+    };
+    println!("{}", text.trim_end());
+    if status.ready { ExitCode::SUCCESS } else { ExitCode::from(NOT_READY) }
+}
+
+fn unreachable(args: &StatusArgs, reason: &str) -> ExitCode {
+    eprintln!("genie-dataplane: no answer from {}: {reason}", args.address);
+    if args.ca.is_none() {
+        eprintln!("If the node speaks TLS, say --ca, --cert and --key.");
+    }
+    ExitCode::from(UNREACHABLE)
+}
+
+async fn ask(args: &StatusArgs) -> Result<v1::StatusReply, String> {
+    let channel = connect(args).await?;
+    let reply = ControlClient::new(channel).status(v1::StatusRequest {}).await;
+    reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+}
+
+async fn connect(args: &StatusArgs) -> Result<Channel, String> {
+    let address = args.address.clone();
+    let wrong = |error: &dyn std::fmt::Display| error.to_string();
+    // tonic names no address in its errors and hides their cause, so the first connection is ours.
+    let socket = TcpStream::connect(&address).await.map_err(|error| wrong(&error))?;
+    let endpoint =
+        Endpoint::try_from(format!("http://{address}")).map_err(|error| wrong(&error))?;
+    let Some(ca) = &args.ca else {
+        return once(endpoint, socket).await;
+    };
+    let identity = args.cert.as_deref().zip(args.key.as_deref());
+    let config =
+        tls::client_config(ca, identity, tls::alpn::HTTP2).map_err(|error| wrong(&error))?;
+    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+    let host = host.trim_matches(['[', ']']).to_owned();
+    let name = ServerName::try_from(host).map_err(|error| wrong(&error))?;
+    let stream = TlsConnector::from(Arc::clone(&config))
+        .connect(name, socket)
+        .await
+        .map_err(|error| format!("TLS failed: {error}"))?;
+    once(endpoint, stream).await
+}
+
+/// A channel over a connection that is there already.
+async fn once<S>(endpoint: Endpoint, stream: S) -> Result<Channel, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let mut stream = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_: Uri| {
+        let stream = stream.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
+        async move { stream }
+    });
+    endpoint.connect_with_connector(connector).await.map_err(|error| {
+        use std::error::Error as _;
+        error.source().map_or_else(|| error.to_string(), ToString::to_string)
+    })
+}
+
+fn render(status: &v1::StatusReply) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{name:<12}{value}");
+    };
+    let state = match (status.ready, status.draining) {
+        (true, _) => "ready".to_owned(),
+        (false, true) => "draining".to_owned(),
+        (false, false) => format!("not ready: {}", status.not_ready_reason),
+    };
+    line("node", format!("genie {}, protocol {}", status.node_version, status.protocol_version));
+    line("state", format!("{state}, up {}", seconds(status.uptime_ms)));
+    line("transport", format!("{} ({})", status.transport, status.transport_reason));
+    line("TLS", if status.tls { "on" } else { "off" }.to_owned());
+    let libtorch = status.libtorch.clone().unwrap_or_default();
+    line(
+        "libtorch",
+        if libtorch.version.is_empty() {
+            format!("none: {}", libtorch.missing_reason)
+        } else {
+            format!("{} in {}", libtorch.version, libtorch.directory)
+        },
+    );
+    for (index, device) in status.devices.iter().enumerate() {
+        let name = format!("{}:{}", device.kind, device.index);
+        line(
+            "device",
+            format!("{index} = {name}, {}, {}", device.name, bytes(device.memory_bytes)),
+        );
+    }
+    line("sessions", format!("{} of {}", status.sessions.len(), status.sessions_max));
+    for session in &status.sessions {
+        line(
+            "",
+            format!(
+                "{:x} {}/{} ({}), {} old, {} in {} tensors, {} records, {} plans, {} hits",
+                session.id,
+                session.tenant,
+                session.principal,
+                session.client,
+                seconds(session.age_ms),
+                bytes(session.memory_bytes),
+                session.tensors,
+                session.records,
+                session.plans,
+                session.plan_hits
+            ),
+        );
+    }
+    let counters = status.counters.unwrap_or_default();
+    line(
+        "so far",
+        format!(
+            "{} sessions ({} refused, {} lost), {} records, {} in, {} out, {} executors ({} died), \
+             {} faults, {} connections rejected",
+            counters.sessions_opened,
+            counters.sessions_refused,
+            counters.sessions_lost,
+            counters.records,
+            bytes(counters.bytes_received),
+            bytes(counters.bytes_sent),
+            counters.executors_started,
+            counters.executors_died,
+            counters.faults,
+            counters.connections_rejected
+        ),
+    );
+    out
+}
+
+fn seconds(milliseconds: u64) -> String {
+    format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100)
+}
+
+fn bytes(bytes: u64) -> String {
+    // Three digits at least are kept: a size is exact, or rounded to a unit far below it.
+    let unit = [30, 20, 10].into_iter().find(|shift| bytes >> shift >= 100).unwrap_or(0);
+    if bytes == 0 { "0".to_owned() } else { Size(bytes >> unit << unit).to_string() }
+}

@@ -1,0 +1,102 @@
+//! Executors from a zygote, which is started anew when it died.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use genie_gpudev::zygote::Event;
+use genie_gpudev::{DeviceKind, Life, Limits, Zygote, ZygoteError, ZygoteInfo};
+use parking_lot::Mutex;
+
+use crate::executor::{Executor, Launcher, Process};
+use crate::libtorch::Found;
+use crate::node::Shared;
+
+/// Starts executors by forking a process that has loaded libtorch.
+pub struct ZygoteLauncher {
+    found: Found,
+    device: DeviceKind,
+    node: Weak<Shared>,
+    zygote: Mutex<Option<Zygote>>,
+    gone: Arc<AtomicBool>,
+}
+
+impl ZygoteLauncher {
+    /// Starts the zygote; `node` is told of exits.
+    ///
+    /// # Errors
+    /// It can't be started, or can't load libtorch.
+    pub fn start(
+        found: Found,
+        device: DeviceKind,
+        node: &Arc<Shared>,
+    ) -> Result<(Self, ZygoteInfo), ZygoteError> {
+        let launcher = Self {
+            found,
+            device,
+            node: Arc::downgrade(node),
+            zygote: Mutex::new(None),
+            gone: Arc::new(AtomicBool::new(false)),
+        };
+        let (zygote, info) = launcher.spawn()?;
+        *launcher.zygote.lock() = Some(zygote);
+        Ok((launcher, info))
+    }
+
+    /// The folder of its libtorch.
+    #[must_use]
+    pub fn libtorch(&self) -> &PathBuf {
+        &self.found.libtorch
+    }
+
+    fn spawn(&self) -> Result<(Zygote, ZygoteInfo), ZygoteError> {
+        let (node, gone) = (Weak::clone(&self.node), Arc::clone(&self.gone));
+        gone.store(false, Ordering::SeqCst);
+        Zygote::start(&self.found.executor, &self.found.libtorch, move |event| match event {
+            Event::Exited { session, exit, .. } => {
+                if let Some(session) = node.upgrade().and_then(|node| node.session(session)) {
+                    session.executor_exited(&format!("died of {exit}"));
+                }
+            }
+            Event::Gone => {
+                gone.store(true, Ordering::SeqCst);
+                let Some(node) = node.upgrade() else { return };
+                for session in node.sessions() {
+                    if session.has_executor() {
+                        session.executor_exited("died with the process that started it");
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl Launcher for ZygoteLauncher {
+    fn launch(&self, session: u64, memory_bytes: u64) -> Result<Executor, String> {
+        let mut zygote = self.zygote.lock();
+        if zygote.is_none() || self.gone.load(Ordering::SeqCst) {
+            tracing::warn!("the zygote is gone: starting another");
+            *zygote = None;
+            let (another, _) = self.spawn().map_err(|error| error.to_string())?;
+            *zygote = Some(another);
+        }
+        let Some(zygote) = zygote.as_ref() else { return Err(ZygoteError::Gone.to_string()) };
+        let limits =
+            Limits { memory_bytes, arena_bytes: memory_bytes, ..Limits::default() };
+        let handle = zygote.fork(session, self.device, limits).map_err(|error| error.to_string())?;
+        Ok(Executor {
+            pid: handle.pid,
+            to: handle.to_executor,
+            from: handle.from_executor,
+            inbound: handle.inbound,
+            outbound: handle.outbound,
+            process: Box::new(handle.life),
+        })
+    }
+}
+
+impl Process for Life {
+    fn kill(&self) {
+        Life::kill(self);
+    }
+}

@@ -1,0 +1,318 @@
+//! What the daemon and its zygote say to each other: one message a packet of a
+//! `SOCK_SEQPACKET` socket pair, integers little-endian, strings with a u16 length.
+
+use crate::device::DeviceKind;
+
+/// Longest message.
+pub const MESSAGE_MAX: usize = 16 << 10;
+/// Files sent along with [`ToZygote::Fork`]: the ring to the executor, the ring from it, the
+/// inbound arena, the outbound arena.
+pub const FORK_FILES: usize = 4;
+
+/// What a session may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory of the session's tensors, temporaries included.
+    pub memory_bytes: u64,
+    /// Threads that one operator may use; 0 is as many as there are cores.
+    pub threads: u32,
+    /// Capacity of each arena. Only what is used takes memory.
+    pub arena_bytes: u64,
+    /// Capacity of each ring.
+    pub ring_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 16 << 30,
+            threads: 0,
+            arena_bytes: 16 << 30,
+            ring_bytes: crate::ring::CAPACITY_BYTES,
+        }
+    }
+}
+
+/// How an executor ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this status; 0 when its session ended.
+    Status(i32),
+    /// Killed by this signal.
+    Signal(i32),
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Status(status) => write!(f, "exit status {status}"),
+            Self::Signal(libc::SIGSEGV) => write!(f, "a segmentation fault"),
+            Self::Signal(libc::SIGABRT) => write!(f, "an abort"),
+            Self::Signal(libc::SIGFPE) => write!(f, "a division by zero"),
+            Self::Signal(libc::SIGKILL) => write!(f, "a kill (perhaps out of memory)"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+/// Daemon to zygote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToZygote {
+    /// Fork an executor. Answered by [`FromZygote::Forked`] or [`FromZygote::ForkFailed`].
+    Fork {
+        /// The daemon's number for it.
+        session: u64,
+        /// The device it works on.
+        device: DeviceKind,
+        /// What it may use.
+        limits: Limits,
+    },
+    /// Kill the executor of this session, if it lives.
+    Kill {
+        /// As in `Fork`.
+        session: u64,
+    },
+}
+
+/// Zygote to daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromZygote {
+    /// First message: libtorch is loaded.
+    Hello {
+        /// The zygote's process.
+        pid: u32,
+        /// `2.11.0`.
+        torch_version: String,
+        /// Fingerprint of libtorch's operators.
+        schema_hash: u64,
+    },
+    /// The executor runs.
+    Forked {
+        /// As in `Fork`.
+        session: u64,
+        /// Its process.
+        pid: u32,
+    },
+    /// There is no executor.
+    ForkFailed {
+        /// As in `Fork`.
+        session: u64,
+        /// Why.
+        message: String,
+    },
+    /// The executor is gone.
+    Exited {
+        /// As in `Fork`.
+        session: u64,
+        /// Its process.
+        pid: u32,
+        /// How.
+        exit: Exit,
+    },
+}
+
+/// Bytes that are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message between daemon and zygote is malformed")]
+pub struct MessageError;
+
+impl ToZygote {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Fork { session, device, limits } => {
+                out.push(1);
+                out.extend(session.to_le_bytes());
+                out.extend(match device {
+                    DeviceKind::Host(index) => [0, *index],
+                    DeviceKind::Cuda(index) => [1, *index],
+                });
+                out.extend(limits.memory_bytes.to_le_bytes());
+                out.extend(limits.threads.to_le_bytes());
+                out.extend(limits.arena_bytes.to_le_bytes());
+                out.extend(limits.ring_bytes.to_le_bytes());
+            }
+            Self::Kill { session } => {
+                out.push(2);
+                out.extend(session.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// Parses a message.
+    ///
+    /// # Errors
+    /// [`MessageError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        let mut reader = Reader(bytes);
+        let message = match reader.u8()? {
+            1 => Self::Fork {
+                session: reader.u64()?,
+                device: match (reader.u8()?, reader.u8()?) {
+                    (0, index) => DeviceKind::Host(index),
+                    (1, index) => DeviceKind::Cuda(index),
+                    _ => return Err(MessageError),
+                },
+                limits: Limits {
+                    memory_bytes: reader.u64()?,
+                    threads: reader.u32()?,
+                    arena_bytes: reader.u64()?,
+                    ring_bytes: reader.u64()?,
+                },
+            },
+            2 => Self::Kill { session: reader.u64()? },
+            _ => return Err(MessageError),
+        };
+        reader.end(message)
+    }
+}
+
+impl FromZygote {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Hello { pid, torch_version, schema_hash } => {
+                out.push(1);
+                out.extend(pid.to_le_bytes());
+                out.extend(schema_hash.to_le_bytes());
+                put_string(&mut out, torch_version);
+            }
+            Self::Forked { session, pid } => {
+                out.push(2);
+                out.extend(session.to_le_bytes());
+                out.extend(pid.to_le_bytes());
+            }
+            Self::ForkFailed { session, message } => {
+                out.push(3);
+                out.extend(session.to_le_bytes());
+                put_string(&mut out, message);
+            }
+            Self::Exited { session, pid, exit } => {
+                out.push(4);
+                out.extend(session.to_le_bytes());
+                out.extend(pid.to_le_bytes());
+                let (signal, number) = match exit {
+                    Exit::Status(status) => (0, status),
+                    Exit::Signal(signal) => (1, signal),
+                };
+                out.push(signal);
+                out.extend(number.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// Parses a message.
+    ///
+    /// # Errors
+    /// [`MessageError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        let mut reader = Reader(bytes);
+        let message = match reader.u8()? {
+            1 => {
+                let (pid, schema_hash) = (reader.u32()?, reader.u64()?);
+                Self::Hello { pid, schema_hash, torch_version: reader.string()? }
+            }
+            2 => Self::Forked { session: reader.u64()?, pid: reader.u32()? },
+            3 => Self::ForkFailed { session: reader.u64()?, message: reader.string()? },
+            4 => Self::Exited {
+                session: reader.u64()?,
+                pid: reader.u32()?,
+                exit: match (reader.u8()?, reader.u32()? as i32) {
+                    (0, status) => Exit::Status(status),
+                    (1, signal) => Exit::Signal(signal),
+                    _ => return Err(MessageError),
+                },
+            },
+            _ => return Err(MessageError),
+        };
+        reader.end(message)
+    }
+}
+
+/// Longest string in a message.
+const STRING_MAX: usize = 4096;
+
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    let mut len = text.len().min(STRING_MAX);
+    while !text.is_char_boundary(len) {
+        len -= 1;
+    }
+    out.extend((len as u16).to_le_bytes());
+    out.extend(&text.as_bytes()[..len]);
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], MessageError> {
+        let (head, rest) = self.0.split_at_checked(len).ok_or(MessageError)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
+        self.take(N)?.try_into().map_err(|_| MessageError)
+    }
+
+    fn u8(&mut self) -> Result<u8, MessageError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn u32(&mut self) -> Result<u32, MessageError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, MessageError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn string(&mut self) -> Result<String, MessageError> {
+        let len = usize::from(u16::from_le_bytes(self.array()?));
+        String::from_utf8(self.take(len)?.to_vec()).map_err(|_| MessageError)
+    }
+
+    fn end<T>(self, message: T) -> Result<T, MessageError> {
+        if self.0.is_empty() { Ok(message) } else { Err(MessageError) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_message_survives() {
+        let limits = Limits::default();
+        for message in [
+            ToZygote::Fork { session: 7, device: DeviceKind::Cuda(2), limits },
+            ToZygote::Fork { session: 7, device: DeviceKind::Host(0), limits },
+            ToZygote::Kill { session: u64::MAX },
+        ] {
+            assert_eq!(ToZygote::decode(&message.encode()), Ok(message));
+        }
+        for message in [
+            FromZygote::Hello { pid: 1, torch_version: "2.11.0".into(), schema_hash: 5 },
+            FromZygote::Forked { session: 1, pid: 2 },
+            FromZygote::ForkFailed { session: 1, message: "no".into() },
+            FromZygote::Exited { session: 1, pid: 2, exit: Exit::Signal(11) },
+            FromZygote::Exited { session: 1, pid: 2, exit: Exit::Status(-1) },
+        ] {
+            assert_eq!(FromZygote::decode(&message.encode()), Ok(message));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = ToZygote::decode(&bytes);
+            let _ = FromZygote::decode(&bytes);
+        }
+    }
+}

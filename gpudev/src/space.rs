@@ -1,0 +1,280 @@
+//! Which places of an arena are taken: runs of 64 KiB blocks, and pieces that share a block.
+//! Pure bookkeeping; [`crate::arena`] owns the memory. It lives in the owner's own memory, so
+//! that the other process can't damage it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::arena::{BLOCK_BYTES, PlaceError};
+use crate::ranges::Ranges;
+
+/// Smallest piece, and the alignment of every place.
+const PIECE_MIN: u64 = 64;
+/// Largest piece that shares a block.
+const PIECE_MAX: u64 = BLOCK_BYTES / 2;
+const CLASSES: usize = (PIECE_MAX / PIECE_MIN).ilog2() as usize + 1;
+const WORDS: usize = (BLOCK_BYTES / PIECE_MIN / 64) as usize;
+
+/// A block cut in pieces of one size. A set bit is a piece that is taken.
+#[derive(Debug)]
+struct Shared {
+    class: usize,
+    taken: u64,
+    bits: [u64; WORDS],
+}
+
+#[derive(Debug)]
+pub(crate) struct Space {
+    blocks: u64,
+    free: Ranges,
+    /// The part of `free` that holds pages.
+    warm: Ranges,
+    warm_max: u64,
+    runs: HashMap<u64, u64>,
+    shared: HashMap<u64, Shared>,
+    /// Blocks of each class with a piece left.
+    open: [BTreeSet<u64>; CLASSES],
+    places: u64,
+    piece_bytes: u64,
+    peak_blocks: u64,
+}
+
+impl Space {
+    pub(crate) fn new(blocks: u64, warm_max: u64) -> Self {
+        let mut free = Ranges::default();
+        free.insert(0, blocks);
+        Self {
+            blocks,
+            free,
+            warm: Ranges::default(),
+            warm_max,
+            runs: HashMap::new(),
+            shared: HashMap::new(),
+            open: std::array::from_fn(|_| BTreeSet::new()),
+            places: 0,
+            piece_bytes: 0,
+            peak_blocks: 0,
+        }
+    }
+
+    pub(crate) fn places(&self) -> u64 {
+        self.places
+    }
+
+    /// Bytes that are taken, rounded up to pieces and blocks.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        (self.blocks - self.free.total() - self.shared.len() as u64) * BLOCK_BYTES
+            + self.piece_bytes
+    }
+
+    pub(crate) fn warm_bytes(&self) -> u64 {
+        self.warm.total() * BLOCK_BYTES
+    }
+
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.peak_blocks * BLOCK_BYTES
+    }
+
+    pub(crate) fn longest_free_bytes(&self) -> u64 {
+        self.free.longest() * BLOCK_BYTES
+    }
+
+    /// A place of `len` bytes, and whether its pages are likely to be there already.
+    pub(crate) fn allocate(&mut self, len: u64) -> Option<(u64, bool)> {
+        let found = if len <= PIECE_MAX {
+            self.allocate_piece(len)
+        } else {
+            let blocks = len.div_ceil(BLOCK_BYTES);
+            let (start, warm) = self.take_blocks(blocks)?;
+            self.runs.insert(start, blocks);
+            Some((start * BLOCK_BYTES, warm))
+        };
+        self.places += u64::from(found.is_some());
+        found
+    }
+
+    fn allocate_piece(&mut self, len: u64) -> Option<(u64, bool)> {
+        let class = class_of(len);
+        let block = match self.open[class].first() {
+            Some(&block) => block,
+            None => {
+                let (block, _) = self.take_blocks(1)?;
+                self.shared.insert(block, Shared { class, taken: 0, bits: [0; WORDS] });
+                self.open[class].insert(block);
+                block
+            }
+        };
+        let size = PIECE_MIN << class;
+        let count = BLOCK_BYTES / size;
+        let shared = self.shared.get_mut(&block)?;
+        let (word, bit) = shared
+            .bits
+            .iter()
+            .enumerate()
+            .find(|(_, bits)| **bits != u64::MAX)
+            .map(|(word, bits)| (word, bits.trailing_ones()))?;
+        shared.bits[word] |= 1 << bit;
+        shared.taken += 1;
+        if shared.taken == count {
+            self.open[class].remove(&block);
+        }
+        self.piece_bytes += size;
+        let index = word as u64 * 64 + u64::from(bit);
+        Some((block * BLOCK_BYTES + index * size, true))
+    }
+
+    fn take_blocks(&mut self, blocks: u64) -> Option<(u64, bool)> {
+        let (start, warm) = match self.warm.best_fit(blocks) {
+            Some(start) => (start, true),
+            None => (self.free.best_fit(blocks)?, false),
+        };
+        self.free.remove(start, blocks);
+        self.warm.remove(start, blocks);
+        self.peak_blocks = self.peak_blocks.max(self.blocks - self.free.total());
+        Some((start, warm))
+    }
+
+    /// Frees the place at `offset`. `discard` is told runs of blocks whose pages are to go.
+    pub(crate) fn free(
+        &mut self,
+        offset: u64,
+        mut discard: impl FnMut(u64, u64),
+    ) -> Result<(), PlaceError> {
+        let block = offset / BLOCK_BYTES;
+        if let Some(shared) = self.shared.get_mut(&block) {
+            let size = PIECE_MIN << shared.class;
+            let index = (offset % BLOCK_BYTES) / size;
+            let (word, bit) = ((index / 64) as usize, 1_u64 << (index % 64));
+            if !offset.is_multiple_of(size) || shared.bits[word] & bit == 0 {
+                return Err(PlaceError(offset));
+            }
+            shared.bits[word] &= !bit;
+            shared.taken -= 1;
+            let (class, empty) = (shared.class, shared.taken == 0);
+            self.piece_bytes -= size;
+            if empty {
+                self.shared.remove(&block);
+                self.open[class].remove(&block);
+                self.give_blocks(block, 1, &mut discard);
+            } else {
+                self.open[class].insert(block);
+            }
+        } else {
+            if !offset.is_multiple_of(BLOCK_BYTES) {
+                return Err(PlaceError(offset));
+            }
+            let blocks = self.runs.remove(&block).ok_or(PlaceError(offset))?;
+            self.give_blocks(block, blocks, &mut discard);
+        }
+        self.places -= 1;
+        Ok(())
+    }
+
+    fn give_blocks(&mut self, start: u64, blocks: u64, discard: &mut impl FnMut(u64, u64)) {
+        self.free.insert(start, blocks);
+        self.warm.insert(start, blocks);
+        self.cool(self.warm_max, discard);
+    }
+
+    /// Lets the highest warm blocks go until at most `warm_max` are left.
+    pub(crate) fn cool(&mut self, warm_max: u64, discard: &mut impl FnMut(u64, u64)) {
+        while let Some((start, len)) = self.warm.last()
+            && self.warm.total() > warm_max
+        {
+            let excess = (self.warm.total() - warm_max).min(len);
+            let from = start + len - excess;
+            self.warm.remove(from, excess);
+            discard(from * BLOCK_BYTES, excess * BLOCK_BYTES);
+        }
+    }
+}
+
+fn class_of(len: u64) -> usize {
+    let size = len.max(PIECE_MIN).next_power_of_two();
+    (size / PIECE_MIN).ilog2() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Allocate(u64),
+        Free(usize),
+        FreeWrong(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0_u64..2000).prop_map(Step::Allocate),
+            (0_u64..400_000).prop_map(Step::Allocate),
+            any::<usize>().prop_map(Step::Free),
+            any::<usize>().prop_map(Step::Free),
+            (0_u64..2_000_000).prop_map(Step::FreeWrong),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn places_never_overlap_and_nothing_is_lost(
+            steps in prop::collection::vec(step(), 1..200),
+        ) {
+            let blocks = 24;
+            let mut space = Space::new(blocks, 4);
+            let mut live: BTreeMap<u64, u64> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Allocate(len) => {
+                        let Some((place, _)) = space.allocate(len) else { continue };
+                        let len = len.max(1);
+                        prop_assert!(place + len <= blocks * BLOCK_BYTES);
+                        prop_assert_eq!(place % PIECE_MIN, 0);
+                        if let Some((before, before_len)) = live.range(..=place).next_back() {
+                            prop_assert!(before + before_len <= place);
+                        }
+                        if let Some((after, _)) = live.range(place..).next() {
+                            prop_assert!(place + len <= *after);
+                        }
+                        live.insert(place, len);
+                    }
+                    Step::Free(pick) => {
+                        if live.is_empty() {
+                            continue;
+                        }
+                        let place = *live.keys().nth(pick % live.len()).unwrap();
+                        live.remove(&place);
+                        space.free(place, |_, _| {}).unwrap();
+                    }
+                    Step::FreeWrong(place) => {
+                        if !live.contains_key(&place) {
+                            prop_assert!(space.free(place, |_, _| {}).is_err());
+                        }
+                    }
+                }
+                prop_assert_eq!(space.places(), live.len() as u64);
+                prop_assert!(space.warm_bytes() <= 4 * BLOCK_BYTES);
+                prop_assert!(space.taken_bytes() >= live.values().sum::<u64>());
+            }
+            for place in live.into_keys() {
+                space.free(place, |_, _| {}).unwrap();
+            }
+            prop_assert_eq!(space.taken_bytes(), 0);
+            prop_assert_eq!(space.longest_free_bytes(), blocks * BLOCK_BYTES);
+        }
+    }
+
+    #[test]
+    fn freed_memory_is_reused_warm_and_the_excess_is_discarded() {
+        let mut space = Space::new(64, 8);
+        let (big, warm) = space.allocate(20 * BLOCK_BYTES).unwrap();
+        assert!(!warm);
+        let mut gone = 0;
+        space.free(big, |_, len| gone += len).unwrap();
+        assert_eq!(gone, 12 * BLOCK_BYTES);
+        let (_, warm) = space.allocate(8 * BLOCK_BYTES).unwrap();
+        assert!(warm);
+        assert!(space.allocate(100 * BLOCK_BYTES).is_none());
+    }
+}

@@ -1,0 +1,439 @@
+//! The daemon's side of starting executors.
+//!
+//! A zygote is a process that has loaded libtorch and waits; an executor is a fork of it, for
+//! one session. The zygote dies with the daemon and executors die with the zygote. What an
+//! executor does to itself (a crash in a kernel) reaches the daemon as [`Exit`], and the rings
+//! to it are closed, so that nobody waits for it.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::arena::Arena;
+use crate::device::DeviceKind;
+use crate::mapping::{Mapping, MemoryError};
+use crate::message::{Exit, FromZygote, Limits, MESSAGE_MAX, ToZygote};
+use crate::ring::{RingCloser, RingConsumer, RingError, RingProducer, WaitPolicy};
+use crate::seqpacket;
+
+/// How long libtorch may take to load.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a fork may take.
+const FORK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no zygote, or no executor.
+#[derive(Debug, thiserror::Error)]
+pub enum ZygoteError {
+    /// The program could not be started.
+    #[error("can't start {program}: {source}")]
+    Spawn {
+        /// Which program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended, or said nothing, before libtorch was loaded.
+    #[error("the executor did not load libtorch from {libtorch}: {why}")]
+    NotReady {
+        /// From where.
+        libtorch: PathBuf,
+        /// What is known.
+        why: String,
+    },
+    /// It is gone.
+    #[error("the zygote is gone; restart the daemon")]
+    Gone,
+    /// It could not fork.
+    #[error("no executor could be forked: {0}")]
+    Fork(String),
+    /// It did not answer.
+    #[error("the zygote did not answer within {0:?}")]
+    Timeout(Duration),
+    /// A session that has an executor already.
+    #[error("session {0} has an executor already")]
+    Twice(u64),
+    /// Its socket failed.
+    #[error("the zygote's socket: {0}")]
+    Socket(#[from] io::Error),
+    /// No shared memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// No ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+}
+
+/// What a zygote said of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZygoteInfo {
+    /// Its process.
+    pub pid: u32,
+    /// Version of its libtorch, `2.11.0`.
+    pub torch_version: String,
+    /// Fingerprint of its libtorch's operators.
+    pub schema_hash: u64,
+}
+
+/// What happened to executors, told on the zygote's own thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An executor is gone. Its rings were closed before.
+    Exited {
+        /// Its session.
+        session: u64,
+        /// Its process.
+        pid: u32,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// The zygote itself is gone, and every executor with it; no event follows.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Running {
+    to: RingCloser,
+    from: RingCloser,
+    answer: Option<Sender<Result<u32, String>>>,
+}
+
+impl Running {
+    fn close(&self) {
+        self.to.close();
+        self.from.close();
+    }
+}
+
+/// What the handle, the thread and the executors' handles share.
+#[derive(Debug)]
+struct Inner {
+    socket: OwnedFd,
+    running: Mutex<HashMap<u64, Running>>,
+}
+
+impl Inner {
+    fn running(&self) -> MutexGuard<'_, HashMap<u64, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, message: &ToZygote, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        seqpacket::send(self.socket.as_fd(), &message.encode(), files)
+    }
+}
+
+/// A process with libtorch loaded, from which executors are forked. Dropping it ends it and all
+/// its executors.
+#[derive(Debug)]
+pub struct Zygote {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Zygote {
+    /// Starts `executable zygote` with the libtorch in `libtorch_dir` (a folder with `lib`, as
+    /// in a Python package or a libtorch archive). `on_event` is called on a thread of the
+    /// zygote's own and must not block for long.
+    ///
+    /// # Errors
+    /// [`ZygoteError`].
+    pub fn start(
+        executable: &Path,
+        libtorch_dir: &Path,
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Result<(Self, ZygoteInfo), ZygoteError> {
+        let (ours, theirs) = seqpacket::pair()?;
+        let inner = Arc::new(Inner { socket: ours, running: Mutex::new(HashMap::new()) });
+        let command = command(executable, libtorch_dir, &theirs);
+        let (sender, hello) = channel();
+        let shared = Arc::clone(&inner);
+        let thread = std::thread::Builder::new()
+            .name("genie-zygote".into())
+            .spawn(move || {
+                // Spawned here because the kernel kills it when the thread that started it ends.
+                watch(command, theirs, &shared, &sender, on_event);
+            })?;
+        let zygote = Self { inner, thread: Some(thread) };
+        let not_ready = |why: String| ZygoteError::NotReady { libtorch: libtorch_dir.into(), why };
+        match hello.recv_timeout(START_TIMEOUT) {
+            Ok(Start::Ready(info)) => Ok((zygote, info)),
+            Ok(Start::NotSpawned(source)) => {
+                Err(ZygoteError::Spawn { program: executable.into(), source })
+            }
+            Ok(Start::Ended(how)) => Err(not_ready(how)),
+            Err(_) => Err(not_ready(format!("it said nothing within {START_TIMEOUT:?}"))),
+        }
+    }
+
+    /// Forks an executor for `session`, with rings and arenas of its own.
+    ///
+    /// # Errors
+    /// [`ZygoteError`].
+    pub fn fork(
+        &self,
+        session: u64,
+        device: DeviceKind,
+        limits: Limits,
+    ) -> Result<ExecutorHandle, ZygoteError> {
+        let to_executor = RingProducer::create(limits.ring_bytes)?;
+        let from_executor = RingConsumer::create(limits.ring_bytes, WaitPolicy::default())?;
+        let inbound = Arena::create(limits.arena_bytes)?;
+        let outbound = Arc::new(Mapping::create(
+            limits.arena_bytes.next_multiple_of(crate::arena::BLOCK_BYTES),
+        )?);
+        let (sender, answer) = channel();
+        {
+            let mut running = self.inner.running();
+            if running.contains_key(&session) {
+                return Err(ZygoteError::Twice(session));
+            }
+            let (to, from) = (to_executor.closer(), from_executor.closer());
+            running.insert(session, Running { to, from, answer: Some(sender) });
+        }
+        // From here on dropping it cleans up.
+        let mut life = Life { session, pid: 0, inner: Arc::clone(&self.inner) };
+        let files =
+            [to_executor.file(), from_executor.file(), inbound.memory().file(), outbound.file()];
+        self.inner
+            .send(&ToZygote::Fork { session, device, limits }, &files)
+            .map_err(|_| ZygoteError::Gone)?;
+        life.pid = wait_for_pid(&answer)?;
+        Ok(ExecutorHandle { pid: life.pid, to_executor, from_executor, inbound, outbound, life })
+    }
+
+    /// Executors that live.
+    #[must_use]
+    pub fn executors(&self) -> usize {
+        self.inner.running().len()
+    }
+}
+
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        // The zygote ends at the end of its socket; its death ends the executors and the thread.
+        // SAFETY: a plain system call on an open socket.
+        unsafe { libc::shutdown(self.inner.socket.as_raw_fd(), libc::SHUT_RDWR) };
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// The daemon's end of an executor. Dropping `life` kills the executor; the memory goes when the
+/// last of rings and arenas is dropped.
+#[derive(Debug)]
+pub struct ExecutorHandle {
+    /// Its process.
+    pub pid: u32,
+    /// Frames to it.
+    pub to_executor: RingProducer,
+    /// Frames from it.
+    pub from_executor: RingConsumer,
+    /// Memory that this side allocates and fills.
+    pub inbound: Arena,
+    /// Memory that the executor allocates and fills.
+    pub outbound: Arc<Mapping>,
+    /// Ends the executor when dropped.
+    pub life: Life,
+}
+
+impl ExecutorHandle {
+    /// Kills the executor. [`Event::Exited`] follows.
+    pub fn kill(&self) {
+        self.life.kill();
+    }
+}
+
+/// Holds an executor alive. Dropping it closes the rings and kills the executor.
+#[derive(Debug)]
+pub struct Life {
+    session: u64,
+    pid: u32,
+    inner: Arc<Inner>,
+}
+
+impl Life {
+    /// The executor's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Kills the executor. [`Event::Exited`] follows.
+    pub fn kill(&self) {
+        // The zygote does it, since it knows whether the process still is this executor. If it
+        // is gone, so is the executor.
+        drop(self.inner.send(&ToZygote::Kill { session: self.session }, &[]));
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let lives = match self.inner.running().get(&self.session) {
+            Some(running) => {
+                running.close();
+                true
+            }
+            None => false,
+        };
+        if lives {
+            self.kill();
+        }
+    }
+}
+
+fn wait_for_pid(answer: &Receiver<Result<u32, String>>) -> Result<u32, ZygoteError> {
+    match answer.recv_timeout(FORK_TIMEOUT) {
+        Ok(Ok(pid)) => Ok(pid),
+        Ok(Err(message)) => Err(ZygoteError::Fork(message)),
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(ZygoteError::Timeout(FORK_TIMEOUT)),
+        Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(ZygoteError::Gone),
+    }
+}
+
+/// How a start went.
+enum Start {
+    Ready(ZygoteInfo),
+    NotSpawned(io::Error),
+    Ended(String),
+}
+
+/// The zygote's thread: starts it, passes on what it says, buries it.
+fn watch(
+    mut command: Command,
+    theirs: OwnedFd,
+    inner: &Inner,
+    start: &Sender<Start>,
+    mut on_event: impl FnMut(Event),
+) {
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            drop(start.send(Start::NotSpawned(error)));
+            return;
+        }
+    };
+    drop(theirs);
+    let mut bytes = vec![0; MESSAGE_MAX];
+    loop {
+        let message = match seqpacket::receive(inner.socket.as_fd(), &mut bytes) {
+            Ok((0, _)) | Err(_) => break,
+            Ok((len, _)) => FromZygote::decode(&bytes[..len]),
+        };
+        match message {
+            Ok(FromZygote::Hello { pid, torch_version, schema_hash }) => {
+                let info = ZygoteInfo { pid, torch_version, schema_hash };
+                drop(start.send(Start::Ready(info)));
+            }
+            Ok(FromZygote::Forked { session, pid }) => answer(inner, session, Ok(pid)),
+            Ok(FromZygote::ForkFailed { session, message }) => {
+                answer(inner, session, Err(message));
+                inner.running().remove(&session);
+            }
+            Ok(FromZygote::Exited { session, pid, exit }) => {
+                let gone = inner.running().remove(&session);
+                if let Some(gone) = gone {
+                    gone.close();
+                }
+                on_event(Event::Exited { session, pid, exit });
+            }
+            Err(error) => {
+                tracing::error!(%error, "the zygote is not to be trusted any more");
+                break;
+            }
+        }
+    }
+    let how = bury(&mut child);
+    tracing::debug!(%how, "the zygote ended");
+    drop(start.send(Start::Ended(how)));
+    for (_, running) in inner.running().drain() {
+        running.close();
+    }
+    on_event(Event::Gone);
+}
+
+fn answer(inner: &Inner, session: u64, result: Result<u32, String>) {
+    if let Some(running) = inner.running().get_mut(&session)
+        && let Some(sender) = running.answer.take()
+    {
+        drop(sender.send(result));
+    }
+}
+
+/// Ends the zygote for sure and says how it ended.
+fn bury(child: &mut Child) -> String {
+    // It ends by itself at the end of its socket; what does not is killed.
+    for _ in 0..100 {
+        match child.try_wait() {
+            Ok(Some(status)) => return describe(status),
+            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) => return error.to_string(),
+        }
+    }
+    drop(child.kill());
+    child.wait().map_or_else(|error| error.to_string(), describe)
+}
+
+fn describe(status: std::process::ExitStatus) -> String {
+    match status.signal() {
+        Some(signal) => format!("it ended by {}", Exit::Signal(signal)),
+        None => format!("it ended with {status}"),
+    }
+}
+
+fn command(executable: &Path, libtorch_dir: &Path, socket: &OwnedFd) -> Command {
+    let mut command = Command::new(executable);
+    command
+        .arg("zygote")
+        .arg("--socket")
+        .arg(socket.as_raw_fd().to_string())
+        .env("LD_LIBRARY_PATH", library_path(libtorch_dir))
+        .stdin(Stdio::null());
+    // Idle OpenMP threads sleep at once instead of spinning: the cores are needed elsewhere.
+    for (name, value) in [("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0")] {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value);
+        }
+    }
+    let (raw, daemon) = (socket.as_raw_fd(), std::process::id());
+    // SAFETY: the closure runs between fork and exec and makes plain system calls only.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::fcntl(raw, libc::F_SETFD, 0) < 0
+                || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+            // The daemon may have died before the line above.
+            if libc::getppid() as u32 != daemon {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok(())
+        });
+    }
+    command
+}
+
+/// libtorch's own folder, and those of the vendor packages beside it that a Python installation
+/// has (`nvidia/*/lib`), before what is set already.
+fn library_path(libtorch_dir: &Path) -> std::ffi::OsString {
+    let mut folders = vec![libtorch_dir.join("lib")];
+    let real = libtorch_dir.canonicalize().unwrap_or_else(|_| libtorch_dir.to_path_buf());
+    if let Some(packages) = real.parent()
+        && let Ok(entries) = std::fs::read_dir(packages.join("nvidia"))
+    {
+        folders.extend(entries.flatten().map(|entry| entry.path().join("lib")));
+        folders[1..].sort();
+    }
+    folders.retain(|folder| folder.is_dir());
+    if let Some(present) = std::env::var_os("LD_LIBRARY_PATH") {
+        folders.extend(std::env::split_paths(&present));
+    }
+    std::env::join_paths(folders).unwrap_or_default()
+}

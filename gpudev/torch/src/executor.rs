@@ -1,0 +1,200 @@
+//! The life of an executor: frames in, operators run, frames out.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use genie_gpudev::arena::WARM_BYTES;
+use genie_gpudev::message::FORK_FILES;
+use genie_gpudev::{
+    Arena, DeviceKind, Limits, Mapping, RingConsumer, RingError, RingProducer,
+    WaitPolicy,
+};
+use genie_session::WireError;
+use genie_session::fault::{Code, Fault};
+use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
+use genie_session::machine::Source;
+use genie_session::node::NodeLog;
+
+use crate::machine::TorchMachine;
+use crate::port::Port;
+use crate::{ffi, memory};
+
+/// Memory use is reported at most this often.
+const USAGE_EVERY: Duration = Duration::from_millis(100);
+/// An executor that has nothing to do for so long gives its spare memory back.
+const IDLE_AFTER: Duration = Duration::from_secs(5);
+
+/// Why an executor ended before its session.
+#[derive(Debug)]
+enum End {
+    /// The session said goodbye, or the daemon closed the rings.
+    Closed,
+    /// The client broke the protocol.
+    Client(WireError),
+    /// The rings are damaged.
+    Ring(RingError),
+}
+
+impl From<RingError> for End {
+    fn from(error: RingError) -> Self {
+        match error {
+            RingError::Closed => Self::Closed,
+            other => Self::Ring(other),
+        }
+    }
+}
+
+impl From<WireError> for End {
+    fn from(error: WireError) -> Self {
+        Self::Client(error)
+    }
+}
+
+/// Runs one session to its end; gives the exit status.
+pub fn run(files: Vec<OwnedFd>, device: DeviceKind, limits: &Limits) -> i32 {
+    let mut machine = match open(files, device) {
+        Ok(machine) => machine,
+        Err(error) => {
+            tracing::error!(%error, "the executor's memory");
+            return 3;
+        }
+    };
+    memory::set_limit(limits.memory_bytes);
+    let cuda = match device {
+        DeviceKind::Cuda(index) => Some(index),
+        DeviceKind::Host(_) => None,
+    };
+    if let Err(failure) = ffi::start(cuda, limits.threads) {
+        tracing::error!(message = failure.message, %device, "the device can't be used");
+        lost(&mut machine, Fault::new(Code::NotImplemented, 0, failure.message));
+        return 3;
+    }
+    match serve(&mut machine) {
+        End::Closed => 0,
+        End::Client(error) => {
+            lost(&mut machine, Fault::new(Code::Protocol, 0, error.to_string()));
+            2
+        }
+        End::Ring(error) => {
+            tracing::error!(%error, "the executor's rings");
+            3
+        }
+    }
+}
+
+fn open(files: Vec<OwnedFd>, device: DeviceKind) -> Result<TorchMachine, RingError> {
+    let files: [OwnedFd; FORK_FILES] =
+        files.try_into().map_err(|_| RingError::Corrupt("a fork without its files"))?;
+    let [inbox, outbox, inbound, outbound] = files;
+    let map = |file| Mapping::from_peer(file).map(Arc::new);
+    let port = Port::new(
+        RingConsumer::open(map(inbox)?, WaitPolicy::default())?,
+        RingProducer::open(map(outbox)?)?,
+    );
+    let (inbound, outbound) = (map(inbound)?, map(outbound)?);
+    Ok(TorchMachine::new(port, inbound, Arena::over(outbound, WARM_BYTES), device))
+}
+
+/// Tells the daemon why the session is over.
+fn lost(machine: &mut TorchMachine, fault: Fault) {
+    drop(machine.port.send(Header::new(Kind::Lost, 0, 0), &fault.encode()));
+}
+
+fn serve(machine: &mut TorchMachine) -> End {
+    let mut session = Session::default();
+    loop {
+        if let Err(end) = session.step(machine) {
+            return end;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Session {
+    log: NodeLog,
+    frame: Vec<u8>,
+    replies: Vec<(Header, Vec<u8>)>,
+    released: Vec<u64>,
+    reported: (u64, u64),
+    reported_at: Option<Instant>,
+    idle: bool,
+}
+
+impl Session {
+    /// One frame, or a wait for it.
+    fn step(&mut self, machine: &mut TorchMachine) -> Result<(), End> {
+        let mut frame = std::mem::take(&mut self.frame);
+        let came = machine.port.try_next(&mut frame)? || self.wait(machine, &mut frame)?;
+        if came {
+            self.idle = false;
+            self.apply(machine, &frame)?;
+        } else if !self.idle && self.reported_at.is_some_and(|at| at.elapsed() > IDLE_AFTER) {
+            self.idle = true;
+            machine.trim();
+        }
+        self.frame = frame;
+        Ok(())
+    }
+
+    /// Nothing to do: everything that is ready leaves, then the executor sleeps.
+    fn wait(&mut self, machine: &mut TorchMachine, frame: &mut Vec<u8>) -> Result<bool, End> {
+        let pending = self.report(machine)?;
+        let timeout = if pending { USAGE_EVERY } else { IDLE_AFTER };
+        Ok(machine.port.next(frame, timeout)?)
+    }
+
+    fn apply(&mut self, machine: &mut TorchMachine, frame: &[u8]) -> Result<(), End> {
+        let (head, payload) =
+            frame.split_first_chunk::<HEADER_BYTES>().ok_or(WireError::Truncated)?;
+        let header = Header::decode(head)?;
+        if header.payload_len as usize != payload.len() {
+            return Err(WireError::Malformed("a frame of another length than it says").into());
+        }
+        match header.kind {
+            Kind::Goodbye => return Err(End::Closed),
+            Kind::PlaceSent => machine.place_sent(header.seq),
+            Kind::Bulk => {
+                let (place, record) =
+                    payload.split_first_chunk::<8>().ok_or(WireError::Truncated)?;
+                let source = match u64::from_le_bytes(*place) {
+                    NO_PLACE => Source::NoMemory,
+                    place => Source::Place(place),
+                };
+                let header = header.with_payload(record.len());
+                self.log.handle(&header, record, source, machine, &mut self.replies)?;
+            }
+            _ => {
+                let none = Source::NoMemory;
+                self.log.handle(&header, payload, none, machine, &mut self.replies)?;
+            }
+        }
+        for (header, payload) in self.replies.drain(..) {
+            machine.port.send(header, &payload)?;
+        }
+        memory::take_released(&mut self.released);
+        for place in self.released.drain(..) {
+            machine.port.send(Header::new(Kind::PlaceFree, place, 0), &[])?;
+        }
+        if self.reported_at.is_none_or(|at| at.elapsed() >= USAGE_EVERY) {
+            self.report(machine)?;
+        }
+        Ok(())
+    }
+
+    /// Reports memory use if it changed and the last report is old enough. True if it still has
+    /// to be done.
+    fn report(&mut self, machine: &mut TorchMachine) -> Result<bool, End> {
+        let usage = (memory::used(), machine.tensors());
+        if usage == self.reported {
+            return Ok(false);
+        }
+        if self.reported_at.is_some_and(|at| at.elapsed() < USAGE_EVERY) {
+            return Ok(true);
+        }
+        self.reported = usage;
+        self.reported_at = Some(Instant::now());
+        machine.port.send(Header::new(Kind::Usage, usage.1, usage.0), &[])?;
+        Ok(false)
+    }
+}

@@ -1,0 +1,306 @@
+//! The hands of a session: storages by id, operators by number.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use genie_gpudev::{Arena, DeviceKind, Mapping};
+use genie_session::fault::Code;
+use genie_session::frame::{Header, Kind, NO_PLACE};
+use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
+use genie_session::skeleton;
+
+use crate::ffi::{Operator, RawStorage, Storage};
+use crate::port::Port;
+use crate::{memory, operators};
+
+/// Operators that a session may define.
+const OPERATORS_MAX: usize = 1 << 14;
+/// How long a fetch waits for the daemon to send earlier replies.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Hashes ids, which are spread by whoever gives them.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        let mixed = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.write_u64(u64::from(id));
+    }
+}
+
+type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// A storage, and what it counts on a device whose memory libtorch manages itself.
+struct Held {
+    storage: Storage,
+    charged: u64,
+}
+
+/// The hands, on libtorch.
+pub struct TorchMachine {
+    /// Frames of replies leave while others are still being worked on.
+    pub port: Port,
+    inbound: Arc<Mapping>,
+    outbound: Arena,
+    on_host: bool,
+    operators: IdMap<u32, (String, Operator)>,
+    storages: IdMap<u64, Held>,
+    arguments: Vec<*mut RawStorage>,
+    fresh: Vec<Storage>,
+}
+
+impl TorchMachine {
+    /// A session that holds nothing.
+    pub fn new(port: Port, inbound: Arc<Mapping>, outbound: Arena, device: DeviceKind) -> Self {
+        Self {
+            port,
+            inbound,
+            outbound,
+            on_host: matches!(device, DeviceKind::Host(_)),
+            operators: IdMap::default(),
+            storages: IdMap::default(),
+            arguments: Vec::new(),
+            fresh: Vec::new(),
+        }
+    }
+
+    /// Storages that are held.
+    pub fn tensors(&self) -> u64 {
+        self.storages.len() as u64
+    }
+
+    /// The bytes of a reply were sent: their place can be used again.
+    pub fn place_sent(&mut self, place: u64) {
+        if let Err(error) = self.outbound.free(place) {
+            tracing::warn!(%error, "the daemon gave back what it never had");
+        }
+    }
+
+    /// Gives memory back that only makes the next operator faster.
+    pub fn trim(&mut self) {
+        self.outbound.trim(0);
+        memory::trim();
+    }
+
+    fn storage(&self, id: u64) -> Result<&Storage, Failure> {
+        self.storages.get(&id).map(|held| &held.storage).ok_or_else(|| unknown_storage(id))
+    }
+
+    fn operator(&self, op: u32) -> Result<Operator, Failure> {
+        self.operators
+            .get(&op)
+            .map(|(_, operator)| *operator)
+            .ok_or_else(|| Failure::new(Code::Protocol, format!("operator {op} was not defined")))
+    }
+
+    /// Finds the arguments' storages.
+    fn gather(&mut self, call: &Call<'_>) -> Result<(), Failure> {
+        self.arguments.clear();
+        for id in call.storages {
+            let held = self.storages.get(id).ok_or_else(|| unknown_storage(*id))?;
+            self.arguments.push(held.storage.as_raw());
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, id: u64, storage: Storage) -> Result<(), Failure> {
+        // On the host everything is counted where it is allocated.
+        let charged = if self.on_host { 0 } else { storage.bytes() };
+        if charged > 0 && !memory::charge(charged) {
+            return Err(over_budget(charged));
+        }
+        if let Some(old) = self.storages.insert(id, Held { storage, charged }) {
+            memory::discharge(old.charged);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, id: u64) {
+        if let Some(old) = self.storages.remove(&id) {
+            memory::discharge(old.charged);
+        }
+    }
+
+    /// Memory for a reply of `bytes` bytes, once earlier replies have left.
+    fn outbound_place(&mut self, bytes: u64) -> Result<u64, Failure> {
+        let deadline = Instant::now() + PLACE_TIMEOUT;
+        loop {
+            if let Some(place) = self.outbound.allocate(bytes) {
+                return Ok(place);
+            }
+            let stats = self.outbound.stats();
+            let sent = if stats.places == 0 || bytes > stats.capacity {
+                None
+            } else {
+                self.port.wait_place_sent(deadline).unwrap_or(None)
+            };
+            let Some(place) = sent else {
+                return Err(Failure::new(
+                    Code::OutOfMemory,
+                    format!(
+                        "out of memory: no room for {bytes} bytes to be fetched; {} of {} bytes \
+                         wait to be sent",
+                        stats.taken, stats.capacity
+                    ),
+                ));
+            };
+            self.place_sent(place);
+        }
+    }
+
+    fn reply(&mut self, fetch: u64, bytes: u64, place: u64) -> Result<(), Failure> {
+        self.port
+            .send(Header::new(Kind::Data, fetch, bytes), &place.to_le_bytes())
+            .map_err(|error| Failure::new(Code::ExecutorDied, error.to_string()))
+    }
+}
+
+impl Machine for TorchMachine {
+    fn define_op(&mut self, op: u32, name: &str) -> Result<(), Failure> {
+        if self.operators.get(&op).is_some_and(|(known, _)| known == name) {
+            return Ok(());
+        }
+        operators::check(name)?;
+        if self.operators.len() >= OPERATORS_MAX && !self.operators.contains_key(&op) {
+            return Err(Failure::new(Code::Protocol, "too many operators were defined"));
+        }
+        let operator = Operator::find(name)?;
+        self.operators.insert(op, (name.to_owned(), operator));
+        Ok(())
+    }
+
+    fn call(&mut self, call: &Call<'_>) -> Result<(), Failure> {
+        let operator = self.operator(call.op)?;
+        self.gather(call)?;
+        let counts = skeleton::measure_out(call.out_skeleton, |_, _| {}, |_| {})
+            .map_err(|error| Failure::new(Code::Protocol, error.to_string()))?;
+        let mut fresh = std::mem::take(&mut self.fresh);
+        let done = operator.call(call, &self.arguments, counts.fresh, &mut fresh);
+        let done = done.and_then(|()| {
+            fresh.drain(..).zip(call.first_fresh..).try_for_each(|(storage, id)| self.hold(id, storage))
+        });
+        fresh.clear();
+        self.fresh = fresh;
+        done
+    }
+
+    fn call_sync(&mut self, call: &Call<'_>, reserved: u64) -> Result<Metas, Failure> {
+        let operator = self.operator(call.op)?;
+        self.gather(call)?;
+        let (metas, fresh) = operator.call_sync(call, &self.arguments, reserved)?;
+        for (storage, id) in fresh.into_iter().zip(call.first_fresh..) {
+            self.hold(id, storage)?;
+        }
+        Ok(metas)
+    }
+
+    fn alloc(&mut self, id: u64, bytes: u64) -> Result<(), Failure> {
+        let storage = Storage::new(bytes)?;
+        self.hold(id, storage)
+    }
+
+    fn resize(&mut self, id: u64, bytes: u64) -> Result<(), Failure> {
+        self.storage(id)?.resize(bytes)?;
+        if let Some(held) = self.storages.get_mut(&id)
+            && !self.on_host
+        {
+            memory::discharge(held.charged);
+            held.charged = if memory::charge(bytes) { bytes } else { 0 };
+        }
+        Ok(())
+    }
+
+    fn upload(&mut self, id: u64, bytes: u64, source: Source<'_>) -> Result<(), Failure> {
+        // First, so that what is replaced and what replaces it need no room at once.
+        self.release(id);
+        let storage = match source {
+            Source::Inline(inline) => Storage::copy(inline)?,
+            Source::NoMemory => return Err(over_budget(bytes)),
+            Source::Place(place) if bytes == 0 => {
+                memory::release_place(place, 0);
+                Storage::new(0)?
+            }
+            Source::Place(place) => {
+                let address = self
+                    .inbound
+                    .address(place, bytes)
+                    .map_err(|error| Failure::new(Code::Protocol, error.to_string()))?;
+                if !memory::charge(bytes) {
+                    memory::release_place(place, 0);
+                    return Err(over_budget(bytes));
+                }
+                // SAFETY: inside the mapping, which lives as long as the process holds storages
+                // (`self`); the daemon gave this place to this upload and takes it back only
+                // after the release. Arena places are aligned to 64.
+                unsafe { Storage::place(address, bytes, place)? }
+            }
+        };
+        self.hold(id, storage)
+    }
+
+    fn fetch(&mut self, fetch: u64, view: &View<'_>) -> Result<(), Failure> {
+        let bytes = skeleton::element_bytes(view.dtype)
+            .and_then(|element| {
+                view.sizes.iter().try_fold(element, |bytes, &size| {
+                    bytes.checked_mul(u64::try_from(size).ok()?)
+                })
+            })
+            .ok_or_else(|| Failure::new(Code::Protocol, "a fetch of an impossible size"))?;
+        self.storage(view.storage)?;
+        if bytes == 0 {
+            return self.reply(fetch, 0, NO_PLACE);
+        }
+        let place = self.outbound_place(bytes)?;
+        let done = self
+            .outbound
+            .memory()
+            .address(place, bytes)
+            .map_err(|error| Failure::new(Code::Protocol, error.to_string()))
+            .and_then(|target| {
+                // SAFETY: the target is a place of this many bytes that was just allocated.
+                unsafe { self.storage(view.storage)?.fetch(view, target, bytes) }
+            });
+        if let Err(failure) = done {
+            self.place_sent(place);
+            return Err(failure);
+        }
+        self.reply(fetch, bytes, place)
+    }
+
+    fn free(&mut self, id: u64) {
+        self.release(id);
+    }
+}
+
+fn unknown_storage(id: u64) -> Failure {
+    Failure::new(Code::Protocol, format!("storage {id:#x} is not known"))
+}
+
+fn over_budget(bytes: u64) -> Failure {
+    Failure::new(
+        Code::OutOfMemory,
+        format!(
+            "out of memory: tried to allocate {bytes} bytes, but the session uses {} of the {} \
+             bytes it may use",
+            memory::used(),
+            memory::limit()
+        ),
+    )
+}

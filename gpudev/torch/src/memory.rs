@@ -1,0 +1,224 @@
+//! The memory of a session's tensors: counted against its budget, temporaries of kernels
+//! included, with a small cache of large blocks, because new pages are slow.
+//!
+//! libtorch calls in from any of its threads. There is one session in a process.
+
+use std::alloc::Layout;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Blocks at least this large are mapped, and cached when freed.
+const MAPPED_BYTES: usize = 1 << 20;
+/// Mapped blocks at least this large ask for huge pages.
+const HUGE_BYTES: usize = 4 << 20;
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Free blocks that are kept.
+const CACHE_BYTES: usize = 256 << 20;
+const CACHE_BLOCKS: usize = 64;
+/// Before every block: its size. Keeps the block aligned to a cache line.
+const HEADER_BYTES: usize = 64;
+
+static USED: AtomicU64 = AtomicU64::new(0);
+static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
+static CACHE: Mutex<Cache> = Mutex::new(Cache { blocks: Vec::new(), bytes: 0 });
+/// Inbound places that are free again and not reported yet.
+static RELEASED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+/// Sets the budget in bytes.
+pub fn set_limit(bytes: u64) {
+    LIMIT.store(bytes, Ordering::Relaxed);
+}
+
+/// Bytes in use.
+pub fn used() -> u64 {
+    USED.load(Ordering::Relaxed)
+}
+
+/// The budget.
+pub fn limit() -> u64 {
+    LIMIT.load(Ordering::Relaxed)
+}
+
+/// Counts `bytes` more. False, and nothing counted, if that is past the budget.
+pub fn charge(bytes: u64) -> bool {
+    let limit = limit();
+    USED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+        used.checked_add(bytes).filter(|&used| used <= limit)
+    })
+    .is_ok()
+}
+
+/// Counts `bytes` less.
+pub fn discharge(bytes: u64) {
+    USED.fetch_sub(bytes, Ordering::Relaxed);
+}
+
+/// Inbound `place`, of which `bytes` bytes were counted, is not needed any more.
+pub fn release_place(place: u64, bytes: u64) {
+    discharge(bytes);
+    locked(&RELEASED).push(place);
+}
+
+/// Takes the inbound places that became free since the last time.
+pub fn take_released(into: &mut Vec<u64>) {
+    into.append(&mut locked(&RELEASED));
+}
+
+/// Gives cached blocks back to the system. For a session that is idle.
+pub fn trim() {
+    locked(&CACHE).shrink(0);
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What stands before a block.
+#[repr(C)]
+struct Header {
+    /// As asked for, which is what the budget counts.
+    bytes: u64,
+    /// Of the whole block, header included.
+    capacity: usize,
+}
+
+/// Mapped blocks that are free, the oldest first.
+struct Cache {
+    blocks: Vec<(NonNull<u8>, usize)>,
+    bytes: usize,
+}
+
+// SAFETY: the blocks are plain memory that belongs to the cache alone.
+unsafe impl Send for Cache {}
+
+impl Cache {
+    /// A block of at least `capacity` bytes, and not much more.
+    fn take(&mut self, capacity: usize) -> Option<(NonNull<u8>, usize)> {
+        let fits = |&&(_, has): &&(NonNull<u8>, usize)| {
+            has >= capacity && has - capacity <= capacity / 8
+        };
+        let (block, _) = self.blocks.iter().filter(fits).min_by_key(|(_, has)| *has)?;
+        let at = self.blocks.iter().position(|(other, _)| other == block)?;
+        let (block, has) = self.blocks.remove(at);
+        self.bytes -= has;
+        Some((block, has))
+    }
+
+    fn put(&mut self, block: NonNull<u8>, capacity: usize) {
+        self.blocks.push((block, capacity));
+        self.bytes += capacity;
+        self.shrink(CACHE_BYTES);
+    }
+
+    fn shrink(&mut self, max: usize) {
+        while self.bytes > max || self.blocks.len() > CACHE_BLOCKS {
+            let (block, capacity) = self.blocks.remove(0);
+            self.bytes -= capacity;
+            unmap(block, capacity);
+        }
+    }
+}
+
+fn map(capacity: usize) -> Option<NonNull<u8>> {
+    // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
+    let raw = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            capacity,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if raw == libc::MAP_FAILED {
+        return None;
+    }
+    if capacity >= HUGE_BYTES {
+        // SAFETY: the range was just mapped; the call is only advice.
+        unsafe { libc::madvise(raw, capacity, libc::MADV_HUGEPAGE) };
+    }
+    NonNull::new(raw.cast())
+}
+
+fn unmap(block: NonNull<u8>, capacity: usize) {
+    // SAFETY: the block was mapped by `map` with this capacity and is nobody's any more.
+    unsafe { libc::munmap(block.as_ptr().cast(), capacity) };
+}
+
+fn small_layout(capacity: usize) -> Option<Layout> {
+    Layout::from_size_align(capacity, HEADER_BYTES).ok()
+}
+
+fn allocate(bytes: usize) -> Option<NonNull<u8>> {
+    let total = bytes.checked_add(HEADER_BYTES).filter(|&total| total < isize::MAX as usize / 2)?;
+    if !charge(bytes as u64) {
+        return None;
+    }
+    let block = if total >= MAPPED_BYTES {
+        let page = if total >= HUGE_BYTES { HUGE_PAGE_BYTES } else { 4096 };
+        let capacity = total.next_multiple_of(page);
+        // The lock is gone before the kernel is asked.
+        let cached = locked(&CACHE).take(capacity);
+        cached.or_else(|| map(capacity).map(|block| (block, capacity)))
+    } else {
+        small_layout(total).and_then(|layout| {
+            // SAFETY: the size is at least that of the header, not zero.
+            NonNull::new(unsafe { std::alloc::alloc(layout) }).map(|block| (block, total))
+        })
+    };
+    let Some((block, capacity)) = block else {
+        discharge(bytes as u64);
+        return None;
+    };
+    // SAFETY: the block has room for the header and `bytes` after it, and is aligned.
+    unsafe {
+        block.cast::<Header>().write(Header { bytes: bytes as u64, capacity });
+        Some(block.add(HEADER_BYTES))
+    }
+}
+
+/// Memory for libtorch, aligned to 64; null past the budget or without memory.
+#[unsafe(no_mangle)]
+extern "C" fn genie_memory_allocate(bytes: usize) -> *mut c_void {
+    allocate(bytes).map_or(std::ptr::null_mut(), |block| block.as_ptr().cast())
+}
+
+/// Frees what `genie_memory_allocate` gave; null is ignored.
+#[unsafe(no_mangle)]
+extern "C" fn genie_memory_free(data: *mut c_void) {
+    let Some(data) = NonNull::new(data.cast::<u8>()) else { return };
+    // SAFETY: `data` is a block of `allocate`, with its header before it.
+    let (block, header) = unsafe {
+        let block = data.sub(HEADER_BYTES);
+        (block, block.cast::<Header>().read())
+    };
+    discharge(header.bytes);
+    if header.capacity >= MAPPED_BYTES {
+        locked(&CACHE).put(block, header.capacity);
+    } else if let Some(layout) = small_layout(header.capacity) {
+        // SAFETY: allocated with this layout, freed once.
+        unsafe { std::alloc::dealloc(block.as_ptr(), layout) };
+    }
+}
+
+/// Bytes in use and the budget.
+///
+/// # Safety
+/// Both places may be written.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_memory_state(used_bytes: *mut u64, limit_bytes: *mut u64) {
+    // SAFETY: the caller vouches for them.
+    unsafe {
+        used_bytes.write(used());
+        limit_bytes.write(limit());
+    }
+}
+
+/// The `bytes` bytes at inbound `place` are not needed any more.
+#[unsafe(no_mangle)]
+extern "C" fn genie_place_release(place: u64, bytes: u64) {
+    release_place(place, bytes);
+}

@@ -1,0 +1,510 @@
+//! A client at the other end of an executor's rings: what the daemon and the frontend do, in one
+//! thread.
+
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use genie_gpudev::zygote::Event;
+use genie_gpudev::{DeviceKind, ExecutorHandle, Limits, RingError, Zygote, ZygoteInfo};
+use genie_session::client::{ClientLog, Draft};
+use genie_session::fault::{Code, Fault};
+use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
+use genie_session::machine::Metas;
+use genie_session::node::decode_metas;
+use genie_session::record;
+use genie_session::skeleton::{flag, out, tag};
+use genie_session::varint::put_u64;
+
+/// c10 scalar types.
+pub const F32: u8 = 6;
+pub const F64: u8 = 7;
+pub const I64: u8 = 4;
+pub const BOOL: u8 = 11;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The zygote under test, shared by a file's tests, and its events.
+pub struct Nursery {
+    pub zygote: Zygote,
+    pub info: ZygoteInfo,
+    events: Mutex<Receiver<Event>>,
+    seen: Mutex<Vec<Event>>,
+}
+
+pub static NURSERY: LazyLock<Nursery> = LazyLock::new(Nursery::start);
+
+pub fn libtorch() -> PathBuf {
+    std::env::var_os("GENIE_LIBTORCH").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/torch"),
+        PathBuf::from,
+    )
+}
+
+impl Nursery {
+    pub fn start() -> Self {
+        let (sender, events) = channel();
+        let (zygote, info) = Zygote::start(
+            Path::new(env!("CARGO_BIN_EXE_genie-executor")),
+            &libtorch(),
+            move |event| drop(sender.send(event)),
+        )
+        .unwrap();
+        Self { zygote, info, events: Mutex::new(events), seen: Mutex::default() }
+    }
+
+    pub fn session(&self, session: u64, limits: Limits) -> Client {
+        Client::new(self.zygote.fork(session, DeviceKind::Host(0), limits).unwrap())
+    }
+
+    /// How the executor of `session` ended.
+    pub fn exit_of(&self, session: u64) -> genie_gpudev::Exit {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut seen = lock(&self.seen);
+            if let Ok(event) = lock(&self.events).recv_timeout(Duration::from_millis(20)) {
+                seen.push(event);
+            }
+            for event in seen.iter() {
+                if let Event::Exited { session: of, exit, .. } = event
+                    && *of == session
+                {
+                    return *exit;
+                }
+            }
+            assert!(Instant::now() < deadline, "the executor of session {session} lives on");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A tensor as the client knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    pub storage: u64,
+    pub dtype: u8,
+    pub offset: i64,
+    pub sizes: Vec<i64>,
+    pub strides: Vec<i64>,
+}
+
+pub fn row_major(sizes: &[i64]) -> Vec<i64> {
+    let mut strides = vec![1; sizes.len()];
+    for at in (0..sizes.len().saturating_sub(1)).rev() {
+        strides[at] = strides[at + 1] * sizes[at + 1].max(1);
+    }
+    strides
+}
+
+/// One argument.
+#[derive(Clone, Debug)]
+pub enum Arg {
+    None,
+    T(Tensor),
+    /// A tensor that is written.
+    W(Tensor),
+    Int(i64),
+    Ints(Vec<i64>),
+    Enum(i8),
+    Double(f64),
+    Bool(bool),
+    Bools(Vec<bool>),
+    Scalar(f64),
+    ScalarInt(i64),
+    /// A wrapped number.
+    Wrapped(u8, f64),
+    Str(&'static str),
+    List(Vec<Arg>),
+    Device,
+    Generator(i64),
+    Seed(i64),
+}
+
+/// What is predicted of one result.
+#[derive(Clone, Debug)]
+pub enum Out {
+    None,
+    Fresh(u8, Vec<i64>),
+    Strided(u8, Vec<i64>, Vec<i64>),
+    Alias(u8),
+    List(Vec<Out>),
+}
+
+#[derive(Default)]
+struct Encoded {
+    skeleton: Vec<u8>,
+    storages: Vec<u64>,
+    params: Vec<i64>,
+    data: Vec<i64>,
+}
+
+impl Encoded {
+    fn push(&mut self, arg: &Arg) {
+        match arg {
+            Arg::None => self.skeleton.push(tag::NONE),
+            Arg::T(tensor) => self.tensor(tensor, 0),
+            Arg::W(tensor) => self.tensor(tensor, flag::WRITE),
+            Arg::Int(value) => {
+                self.skeleton.push(tag::INT);
+                self.params.push(*value);
+            }
+            Arg::Ints(values) => {
+                self.skeleton.push(tag::INT_LIST);
+                self.skeleton.extend((values.len() as u16).to_le_bytes());
+                self.params.extend(values);
+            }
+            Arg::Enum(value) => self.skeleton.extend([tag::ENUM, *value as u8]),
+            Arg::Double(value) => self.number(tag::DOUBLE, value.to_bits()),
+            Arg::Bool(value) => self.skeleton.push(if *value { tag::TRUE } else { tag::FALSE }),
+            Arg::Bools(values) => {
+                self.skeleton.push(tag::BOOL_LIST);
+                self.skeleton.extend((values.len() as u16).to_le_bytes());
+                self.skeleton.extend(values.iter().map(|&value| u8::from(value)));
+            }
+            Arg::Scalar(value) => self.number(tag::SCALAR_DOUBLE, value.to_bits()),
+            Arg::ScalarInt(value) => self.number(tag::SCALAR_INT, *value as u64),
+            Arg::Wrapped(dtype, value) => {
+                self.skeleton.extend([tag::SCALAR_TENSOR, flag::WRAPPED, *dtype]);
+                self.data.push(value.to_bits() as i64);
+            }
+            Arg::Str(text) => {
+                self.skeleton.push(tag::STRING);
+                self.skeleton.extend((text.len() as u16).to_le_bytes());
+                self.skeleton.extend(text.as_bytes());
+            }
+            Arg::List(items) => {
+                self.skeleton.push(tag::LIST);
+                self.skeleton.extend((items.len() as u16).to_le_bytes());
+                items.iter().for_each(|item| self.push(item));
+            }
+            Arg::Device => self.skeleton.extend([tag::DEVICE, 0]),
+            Arg::Generator(seed) => self.number(tag::GENERATOR, *seed as u64),
+            Arg::Seed(seed) => self.number(tag::SEED, *seed as u64),
+        }
+    }
+
+    fn number(&mut self, tag: u8, bits: u64) {
+        self.skeleton.push(tag);
+        self.data.push(bits as i64);
+    }
+
+    fn tensor(&mut self, tensor: &Tensor, flags: u8) {
+        self.skeleton.extend([tag::TENSOR, flags, tensor.dtype, tensor.sizes.len() as u8]);
+        self.storages.push(tensor.storage);
+        self.params.push(tensor.offset);
+        self.params.extend(&tensor.sizes);
+        self.params.extend(&tensor.strides);
+    }
+}
+
+fn encode_out(outs: &[Out], tail: &mut Vec<u8>, numbers: &mut Vec<i64>, fresh: &mut Vec<Tensor>) {
+    for item in outs {
+        match item {
+            Out::None => tail.push(out::NONE),
+            Out::Alias(n) => tail.extend([out::ALIAS, *n]),
+            Out::List(items) => {
+                tail.push(out::LIST);
+                tail.extend((items.len() as u16).to_le_bytes());
+                encode_out(items, tail, numbers, fresh);
+            }
+            Out::Fresh(dtype, sizes) => {
+                let strided = Out::Strided(*dtype, sizes.clone(), row_major(sizes));
+                encode_out(&[strided], tail, numbers, fresh);
+            }
+            Out::Strided(dtype, sizes, strides) => {
+                tail.extend([out::FRESH, *dtype, sizes.len() as u8]);
+                numbers.extend(sizes);
+                numbers.extend(strides);
+                fresh.push(Tensor {
+                    storage: 0,
+                    dtype: *dtype,
+                    offset: 0,
+                    sizes: sizes.clone(),
+                    strides: strides.clone(),
+                });
+            }
+        }
+    }
+}
+
+/// A session.
+pub struct Client {
+    pub executor: ExecutorHandle,
+    pub log: ClientLog,
+    ops: HashMap<String, u32>,
+    next_fetch: u64,
+    frame: Vec<u8>,
+    /// Faults that came by themselves.
+    pub faults: Vec<Fault>,
+    /// Inbound places that were given back.
+    pub places_free: u64,
+    /// The last report of memory use: bytes, tensors.
+    pub usage: (u64, u64),
+}
+
+impl Client {
+    pub fn new(executor: ExecutorHandle) -> Self {
+        Self {
+            executor,
+            log: ClientLog::new(),
+            ops: HashMap::new(),
+            next_fetch: 1,
+            frame: Vec::new(),
+            faults: Vec::new(),
+            places_free: 0,
+            usage: (0, 0),
+        }
+    }
+
+    fn op(&mut self, name: &str) -> u32 {
+        let next = self.ops.len() as u32 + 1;
+        let op = *self.ops.entry(name.to_owned()).or_insert(next);
+        self.log.define_op(op, name);
+        op
+    }
+
+    pub fn call(&mut self, name: &str, args: &[Arg], outs: &[Out]) -> Vec<Tensor> {
+        let op = self.op(name);
+        let mut encoded = Encoded::default();
+        args.iter().for_each(|arg| encoded.push(arg));
+        let (mut tail, mut numbers, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
+        encode_out(outs, &mut tail, &mut numbers, &mut fresh);
+        let draft = Draft {
+            op,
+            skeleton: &encoded.skeleton,
+            storages: &encoded.storages,
+            params: &encoded.params,
+            data: &encoded.data,
+            tail: &tail,
+            tail_numbers: &numbers,
+            fresh: fresh.len() as u64,
+            ..Draft::new(record::Kind::Op)
+        };
+        let appended = self.log.append(&draft).unwrap();
+        for (tensor, id) in fresh.iter_mut().zip(appended.first_fresh..) {
+            tensor.storage = id;
+        }
+        if appended.full {
+            self.flush();
+        }
+        fresh
+    }
+
+    pub fn call_sync(&mut self, name: &str, args: &[Arg]) -> Result<(Metas, u64), Fault> {
+        let op = self.op(name);
+        let mut encoded = Encoded::default();
+        args.iter().for_each(|arg| encoded.push(arg));
+        let reserved = 16;
+        let mut tail = Vec::new();
+        put_u64(&mut tail, reserved);
+        let draft = Draft {
+            op,
+            skeleton: &encoded.skeleton,
+            storages: &encoded.storages,
+            params: &encoded.params,
+            data: &encoded.data,
+            tail: &tail,
+            fresh: reserved,
+            ..Draft::new(record::Kind::CallSync)
+        };
+        let appended = self.log.append(&draft).unwrap();
+        self.flush();
+        loop {
+            match self.receive().expect("the executor died") {
+                Reply::Metas(seq, metas) if seq == appended.seq => {
+                    return Ok((metas, appended.first_fresh));
+                }
+                Reply::FetchFault(seq, fault) if seq == appended.seq => return Err(fault),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn alloc(&mut self, bytes: u64) -> u64 {
+        let draft = Draft {
+            tail_numbers: &[bytes as i64],
+            fresh: 1,
+            ..Draft::new(record::Kind::Alloc)
+        };
+        self.log.append(&draft).unwrap().first_fresh
+    }
+
+    /// A tensor of these bytes, sent inside a record.
+    pub fn inline(&mut self, dtype: u8, sizes: &[i64], bytes: &[u8]) -> Tensor {
+        let storage = self.alloc(bytes.len() as u64);
+        let draft = Draft {
+            storages: &[storage],
+            tail: &[0],
+            tail_numbers: &[bytes.len() as i64],
+            blob: Some(bytes),
+            ..Draft::new(record::Kind::Upload)
+        };
+        self.log.append(&draft).unwrap();
+        Tensor {
+            storage,
+            dtype,
+            offset: 0,
+            sizes: sizes.to_vec(),
+            strides: row_major(sizes),
+        }
+    }
+
+    /// A tensor of these bytes, through the inbound arena.
+    pub fn upload(&mut self, dtype: u8, sizes: &[i64], bytes: &[u8]) -> Tensor {
+        let storage = self.alloc(bytes.len() as u64);
+        let (before, message) = self.log.append_bulk(storage, bytes.len() as u64).unwrap();
+        if let Some(before) = before {
+            self.push(before.header, &before.payload);
+        }
+        let place = self.executor.inbound.allocate(bytes.len() as u64).unwrap_or(NO_PLACE);
+        if place != NO_PLACE {
+            self.executor.inbound.memory().write(place, bytes).unwrap();
+        }
+        let payload = [&place.to_le_bytes()[..], &message.payload].concat();
+        self.push(message.header.with_payload(payload.len()), &payload);
+        Tensor {
+            storage,
+            dtype,
+            offset: 0,
+            sizes: sizes.to_vec(),
+            strides: row_major(sizes),
+        }
+    }
+
+    pub fn floats(&mut self, sizes: &[i64], values: &[f32]) -> Tensor {
+        assert_eq!(sizes.iter().product::<i64>(), values.len() as i64);
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.inline(F32, sizes, &bytes)
+    }
+
+    pub fn ints(&mut self, sizes: &[i64], values: &[i64]) -> Tensor {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.inline(I64, sizes, &bytes)
+    }
+
+    pub fn free(&mut self, tensor: &Tensor) {
+        self.log.free(tensor.storage);
+    }
+
+    pub fn fetch(&mut self, tensor: &Tensor) -> Result<Vec<u8>, Fault> {
+        let mut encoded = Encoded::default();
+        encoded.tensor(tensor, 0);
+        let fetch = self.next_fetch;
+        self.next_fetch += 1;
+        let draft = Draft {
+            skeleton: &encoded.skeleton,
+            storages: &encoded.storages,
+            params: &encoded.params,
+            tail_numbers: &[fetch as i64],
+            ..Draft::new(record::Kind::Fetch)
+        };
+        self.log.append(&draft).unwrap();
+        self.flush();
+        loop {
+            match self.receive().expect("the executor died") {
+                Reply::Data(of, bytes) if of == fetch => return Ok(bytes),
+                Reply::FetchFault(of, fault) if of == fetch => return Err(fault),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn fetch_floats(&mut self, tensor: &Tensor) -> Vec<f32> {
+        let bytes = self.fetch(tensor).unwrap();
+        bytes.chunks_exact(4).map(|raw| f32::from_le_bytes(raw.try_into().unwrap())).collect()
+    }
+
+    pub fn fault_of(&mut self, tensor: &Tensor) -> (Code, String) {
+        let fault = self.fetch(tensor).expect_err("an error was expected");
+        (fault.code, fault.message)
+    }
+
+    /// Waits until everything before has run.
+    pub fn barrier(&mut self) -> Result<(), RingError> {
+        let id = self.next_fetch;
+        self.next_fetch += 1;
+        let draft =
+            Draft { tail_numbers: &[id as i64], ..Draft::new(record::Kind::Barrier) };
+        self.log.append(&draft).unwrap();
+        self.flush();
+        loop {
+            if matches!(self.receive()?, Reply::Synced(of) if of == id) {
+                return Ok(());
+            }
+        }
+    }
+
+    pub fn flush(&mut self) {
+        if let Some(message) = self.log.flush() {
+            self.push(message.header, &message.payload);
+            self.log.recycle(message.payload);
+        }
+    }
+
+    pub fn push(&mut self, header: Header, payload: &[u8]) {
+        // A dead executor shows when its answer is missed.
+        let _ = self.executor.to_executor.push(&[&header.encode(), payload]);
+    }
+
+    /// The next frame from the executor.
+    pub fn receive(&mut self) -> Result<Reply, RingError> {
+        let came = self.executor.from_executor.pop_timeout(&mut self.frame, PATIENCE)?;
+        assert!(came, "the executor is silent");
+        let (head, payload) = self.frame.split_first_chunk::<HEADER_BYTES>().unwrap();
+        let header = Header::decode(head).unwrap();
+        assert_eq!(header.payload_len as usize, payload.len());
+        Ok(match header.kind {
+            Kind::Ack => {
+                self.log.acknowledged(header.seq, header.aux).unwrap();
+                Reply::Other
+            }
+            Kind::Data => {
+                let place = u64::from_le_bytes(payload.try_into().unwrap());
+                let mut bytes = vec![0; header.aux as usize];
+                if place == NO_PLACE {
+                    assert_eq!(header.aux, 0);
+                } else {
+                    self.executor.outbound.read(place, &mut bytes).unwrap();
+                    self.push(Header::new(Kind::PlaceSent, place, 0), &[]);
+                }
+                Reply::Data(header.seq, bytes)
+            }
+            Kind::Fault => {
+                self.faults.push(Fault::decode(payload).unwrap());
+                Reply::Other
+            }
+            Kind::FetchFault => Reply::FetchFault(header.seq, Fault::decode(payload).unwrap()),
+            Kind::Metas => Reply::Metas(header.seq, decode_metas(payload).unwrap()),
+            Kind::Synced => Reply::Synced(header.seq),
+            Kind::Lost => Reply::Lost(Fault::decode(payload).unwrap()),
+            Kind::PlaceFree => {
+                self.executor.inbound.free(header.seq).unwrap();
+                self.places_free += 1;
+                Reply::Other
+            }
+            Kind::Usage => {
+                self.usage = (header.aux, header.seq);
+                Reply::Other
+            }
+            _ => Reply::Other,
+        })
+    }
+}
+
+/// A frame from the executor.
+#[derive(Debug)]
+pub enum Reply {
+    Data(u64, Vec<u8>),
+    FetchFault(u64, Fault),
+    Metas(u64, Metas),
+    Synced(u64),
+    Lost(Fault),
+    Other,
+}

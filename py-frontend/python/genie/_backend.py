@@ -1,0 +1,234 @@
+"""The Python side of the PyTorch backend: its name, its device module, its methods.
+
+Everything else of the backend is C++ (``py-frontend/shim``). The native library must have
+registered its kernels before :func:`register` is called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import types
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEVICE_NAME = "remote_accelerator"
+
+
+def register() -> None:
+    """Name the backend ``remote_accelerator`` and give it its device module. Once a process.
+
+    From here on ``torch.device("remote_accelerator:0")`` parses, and PyTorch takes the backend
+    for the process's accelerator: call it when a session is wanted, not on import.
+    """
+    if hasattr(torch, DEVICE_NAME):
+        return
+    torch.utils.rename_privateuse1_backend(DEVICE_NAME)
+    torch._register_device_module(DEVICE_NAME, _device_module())
+    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+    torch.ops.genie.set_meta_import_hook(_meta_import_hook_address())
+    _print_through_copies()
+    _refuse_dlpack()
+
+
+def _index(device: Any) -> int:
+    """The device index that ``device`` means; the current one for ``None`` and no index."""
+    if isinstance(device, int):
+        return device
+    if device is not None:
+        device = torch.device(device)
+        if device.type != DEVICE_NAME:
+            raise ValueError(f"expected a {DEVICE_NAME} device, got {device}")
+        if device.index is not None:
+            return int(device.index)
+    return int(torch.ops.genie.current_device())
+
+
+def _signed(seed: int) -> int:
+    """A 64-bit seed as the signed integer that an operator takes."""
+    seed &= (1 << 64) - 1
+    return seed - (1 << 64) if seed >> 63 else seed
+
+
+# ---- torch.remote_accelerator ------------------------------------------------------------------
+
+
+def _lazy_init() -> None:
+    """Nothing to do: a session starts with ``genie.connect``."""
+
+
+def is_initialized() -> bool:
+    """Whether there is a session."""
+    return device_count() > 0
+
+
+def is_available() -> bool:
+    """Whether there is a session with at least one device."""
+    return device_count() > 0
+
+
+def device_count() -> int:
+    """Devices of the connected node; 0 when not connected."""
+    return int(torch.ops.genie.device_count())
+
+
+def current_device() -> int:
+    """The calling thread's current device."""
+    return int(torch.ops.genie.current_device())
+
+
+def set_device(device: Any) -> None:
+    """Set the calling thread's current device."""
+    torch.ops.genie.set_device(_index(device))
+
+
+@contextmanager
+def device(device: Any) -> Iterator[None]:
+    """Make a device current inside a ``with`` block."""
+    previous = current_device()
+    set_device(device)
+    try:
+        yield
+    finally:
+        set_device(previous)
+
+
+def synchronize(device: Any = None) -> None:
+    """Wait until everything recorded so far has run."""
+    torch.ops.genie.synchronize()
+
+
+def empty_cache() -> None:
+    """Nothing to do: the node owns the memory."""
+
+
+def manual_seed(seed: int) -> None:
+    """Seed the current device's default generator."""
+    torch.ops.genie.manual_seed(current_device(), _signed(int(seed)))
+
+
+def manual_seed_all(seed: int) -> None:
+    """Seed the default generators of all devices."""
+    # Before a connect too, so that a seed set first thing in a program counts.
+    for index in range(max(1, device_count())):
+        torch.ops.genie.manual_seed(index, _signed(int(seed)))
+
+
+def seed() -> None:
+    """Seed the current device's default generator with a random number."""
+    manual_seed(torch.Generator().seed())
+
+
+def initial_seed() -> int:
+    """The seed of the current device's default generator."""
+    return int(torch.ops.genie.initial_seed(current_device())) & ((1 << 64) - 1)
+
+
+def get_rng_state(device: Any = None) -> torch.Tensor:
+    """The state of a device's default generator, as a CPU byte tensor."""
+    state: torch.Tensor = torch.ops.genie.rng_state(_index(device))
+    return state
+
+
+def set_rng_state(new_state: torch.Tensor, device: Any = None) -> None:
+    """Set the state of a device's default generator."""
+    torch.ops.genie.set_rng_state(_index(device), new_state)
+
+
+def get_amp_supported_dtype() -> list[torch.dtype]:
+    """The dtypes that ``torch.autocast`` may use."""
+    return [torch.bfloat16, torch.float16]
+
+
+def _is_in_bad_fork() -> bool:
+    """Forked children get their error from the recorder."""
+    return False
+
+
+def _device_module() -> types.ModuleType:
+    """``torch.remote_accelerator``: what of this file PyTorch looks for in a device module."""
+    module = types.ModuleType(f"torch.{DEVICE_NAME}", "Genie's remote accelerators.")
+    for function in (
+        _is_in_bad_fork,
+        _lazy_init,
+        current_device,
+        device,
+        device_count,
+        empty_cache,
+        get_amp_supported_dtype,
+        get_rng_state,
+        initial_seed,
+        is_available,
+        is_initialized,
+        manual_seed,
+        manual_seed_all,
+        seed,
+        set_device,
+        set_rng_state,
+        synchronize,
+    ):
+        setattr(module, function.__name__, function)
+    return module
+
+
+# ---- PyTorch's Python shape functions ----------------------------------------------------------
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int)
+def _import_meta_registrations() -> int:
+    """Called by the backend, from any thread, when it meets an operator without a C++ one."""
+    try:
+        import torch._meta_registrations  # noqa: F401, PLC0415
+    except Exception as error:  # noqa: BLE001  no exception may cross into C++
+        print(f"genie: PyTorch's shape functions do not import: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _meta_import_hook_address() -> int:
+    address = ctypes.cast(_import_meta_registrations, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+# ---- what PyTorch would do with a fake address -------------------------------------------------
+
+
+def _print_through_copies() -> None:
+    """Make ``repr`` fetch a tensor once, and not element by element."""
+    from torch import _tensor_str  # noqa: PLC0415
+
+    plain = _tensor_str._tensor_str
+
+    def through_copy(self: torch.Tensor, indent: int) -> str:
+        return str(plain(self.cpu() if self.device.type == DEVICE_NAME else self, indent))
+
+    _tensor_str._tensor_str = through_copy
+
+
+def _refuse_dlpack() -> None:
+    """Refuse to export a remote tensor's fake address to another library."""
+
+    def refusing(export: Callable[..., Any]) -> Callable[..., Any]:
+        def checked(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(tensor, torch.Tensor) and tensor.device.type == DEVICE_NAME:
+                raise BufferError(
+                    f"a tensor on {tensor.device} has no memory in this process to share by "
+                    "DLPack; copy it first with tensor.cpu()"
+                )
+            return export(tensor, *args, **kwargs)
+
+        checked.__name__ = export.__name__
+        checked.__doc__ = export.__doc__
+        return checked
+
+    torch.Tensor.__dlpack__ = refusing(torch.Tensor.__dlpack__)  # type: ignore[method-assign]
+    torch.Tensor.__dlpack_device__ = refusing(  # type: ignore[method-assign]
+        torch.Tensor.__dlpack_device__
+    )
+    torch.to_dlpack = torch.utils.dlpack.to_dlpack = refusing(torch.utils.dlpack.to_dlpack)

@@ -1,0 +1,33 @@
+"""What can go wrong between this program and a node."""
+
+
+class GenieError(Exception):
+    """Base class of all errors of Genie."""
+
+
+class ConnectError(GenieError, ConnectionError):
+    """No session could be opened: nobody there, or the node refused."""
+
+
+class VersionMismatchError(ConnectError):
+    """The node speaks another protocol, or has another torch."""
+
+
+class NotConnectedError(GenieError, ConnectionError):
+    """There is no session, and GENIE_ADDRESS names no node."""
+
+
+class NodeLostError(GenieError, ConnectionError):
+    """The session is over: the node went away, or its executor died."""
+
+
+class RemoteOperatorError(GenieError, RuntimeError):
+    """An operator failed on the node. The message names it and the line that recorded it."""
+
+
+class StaleTensorError(GenieError, RuntimeError):
+    """A tensor of an earlier session was used; its memory is gone."""
+
+
+class ForkError(GenieError, RuntimeError):
+    """A forked child used its parent's session."""

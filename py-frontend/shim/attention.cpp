@@ -1,0 +1,136 @@
+#include "attention.h"
+
+#include <ATen/SDPBackend.h>
+#include <ATen/Context.h>
+#include <ATen/ExpandUtils.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/native/DispatchStub.h>
+#include <ATen/native/transformers/attention.h>
+
+#include "backend.h"
+#include "infer.h"
+
+namespace genie {
+namespace {
+
+using at::Tensor;
+
+// One operator wherever its shape rule holds: four dimensions, equal batches, keys' heads that
+// divide the queries'. Anything else is composed of simpler operators, which also report what is
+// wrong with the shapes.
+bool can_fuse(
+    const Tensor& query,
+    const Tensor& key,
+    const Tensor& value,
+    const std::optional<Tensor>& mask,
+    bool grouped) {
+  if (query.dim() != 4 || key.dim() != 4 || value.dim() != 4 ||
+      !at::isFloatingType(query.scalar_type()) || query.numel() == 0 || key.numel() == 0) {
+    return false;
+  }
+  const bool heads_fit = query.size(1) == key.size(1) ||
+      (grouped && query.size(1) % key.size(1) == 0);
+  const bool fits = query.size(0) == key.size(0) && query.size(0) == value.size(0) &&
+      key.size(1) == value.size(1) && key.size(2) == value.size(2) &&
+      query.size(3) == key.size(3) && heads_fit;
+  if (!fits || !mask.has_value() || !mask->defined()) {
+    return fits;
+  }
+  const int64_t scores[] = {query.size(0), query.size(1), query.size(2), key.size(2)};
+  return mask->dim() <= 4 && at::is_expandable_to(mask->sizes(), scores);
+}
+
+int64_t choose(
+    const Tensor& query,
+    const Tensor& key,
+    const Tensor& value,
+    const std::optional<Tensor>& mask,
+    double /*dropout*/,
+    bool is_causal,
+    std::optional<double> /*scale*/,
+    bool enable_gqa) {
+  // A mask or causality, not both: the composition says so.
+  const bool both = is_causal && mask.has_value() && mask->defined();
+  const bool fuse = !both && at::globalContext().userEnabledOverrideableSDP() &&
+      can_fuse(query, key, value, mask, enable_gqa);
+  return static_cast<int64_t>(fuse ? at::SDPBackend::overrideable : at::SDPBackend::math);
+}
+
+enum Forward : size_t { kQuery = 0, kKey = 1, kValue = 2, kDropout = 4 };
+enum Backward : size_t { kGradOut = 0, kBackwardQuery = 1, kBackwardKey = 2, kBackwardValue = 3,
+                         kBackwardMask = 4, kGradMask = 5 };
+
+// The length of queries and of keys, which the backward takes as arguments.
+c10::IValue lengths(size_t result, Arguments arguments) {
+  constexpr size_t kMaxQueries = 4;
+  return arguments[result == kMaxQueries ? kQuery : kKey].toTensor().size(2);
+}
+
+// Strides of [batch, heads, length, size] whose memory is [batch, length, heads, size], so that the
+// `transpose(1, 2).reshape` that follows attention is a view. Fused kernels give the same.
+void heads_inside(c10::ScalarType dtype, c10::IntArrayRef sizes, ResultBuilder& results) {
+  const int64_t heads = sizes[1];
+  const int64_t length = sizes[2];
+  const int64_t size = sizes[3];
+  const int64_t strides[] = {length * heads * size, size, heads * size, 1};
+  results.fresh(dtype, sizes, strides);
+}
+
+}  // namespace
+
+void register_attention_choice() {
+  at::native::_fused_sdp_choice_stub.set_privateuse1_dispatch_ptr(&choose);
+}
+
+void adapt_attention(Operator& op) {
+  const std::string& name = op.handle.schema().name();
+  if (name == "aten::_scaled_dot_product_fused_attention_overrideable" && !op.has_out) {
+    op.local_value = &lengths;
+    op.dropout_argument = kDropout;
+  }
+}
+
+Shapes attention_rule(const Operator& /*op*/, Arguments arguments, ResultBuilder& results) {
+  const Tensor& query = arguments[kQuery].toTensor();
+  const int64_t output[] = {
+      query.size(0), query.size(1), query.size(2), arguments[kValue].toTensor().size(3)};
+  heads_inside(query.scalar_type(), output, results);
+  // logsumexp [batch, heads, length], laid out as [batch, length, heads].
+  const int64_t heads = query.size(1);
+  const int64_t length = query.size(2);
+  const int64_t sizes[] = {query.size(0), heads, length};
+  const int64_t strides[] = {length * heads, 1, heads};
+  const bool is_double = query.scalar_type() == c10::ScalarType::Double;
+  results.fresh(
+      is_double ? c10::ScalarType::Double : c10::ScalarType::Float, sizes, strides);
+  results.none();  // cum_seq_q
+  results.none();  // cum_seq_k
+  // The philox seed and offset, by which the backward repeats the dropout.
+  for (int i = 0; i < 2; ++i) {
+    if (arguments[kDropout].toDouble() > 0.0) {
+      results.contiguous(c10::ScalarType::Long, {});
+    } else {
+      results.none();
+    }
+  }
+  results.none();  // debug_attn_mask
+  return Shapes::Known;
+}
+
+Shapes attention_backward_rule(const Operator& /*op*/, Arguments arguments, ResultBuilder& results) {
+  for (const size_t input : {kBackwardQuery, kBackwardKey, kBackwardValue}) {
+    const Tensor& tensor = arguments[input].toTensor();
+    heads_inside(tensor.scalar_type(), tensor.sizes(), results);
+  }
+  const auto wanted = arguments[kGradMask].toListRef();
+  if (wanted[3].toBool() && arguments[kBackwardMask].isTensor() &&
+      arguments[kBackwardMask].toTensor().defined()) {
+    results.like(arguments[kBackwardMask].toTensor());
+  } else {
+    results.none();
+  }
+  return Shapes::Known;
+}
+
+}  // namespace genie

@@ -1,0 +1,198 @@
+#include "copy.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/ExpandUtils.h>
+#include <ATen/ops/_copy_from_native.h>
+#include <ATen/ops/_to_copy_native.h>
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+#include <torch/library.h>
+
+#include "allocator.h"
+#include "errors.h"
+#include "record.h"
+
+namespace genie {
+namespace {
+
+using at::Tensor;
+
+bool is_remote(const Tensor& tensor) {
+  return tensor.device().type() == kRemote;
+}
+
+GenieView view_of(const Tensor& tensor) {
+  GenieView view{};
+  view.storage = handle_of(tensor);
+  view.flags = (tensor.is_neg() ? 4 : 0) | (tensor.is_conj() ? 8 : 0);
+  view.dtype = static_cast<uint8_t>(tensor.scalar_type());
+  view.offset = tensor.storage_offset();
+  view.sizes = tensor.sizes().data();
+  view.strides = tensor.strides().data();
+  view.ndim = static_cast<size_t>(tensor.dim());
+  return view;
+}
+
+void fetch_into(const Tensor& source, const Tensor& contiguous) {
+  if (source.numel() == 0) {
+    return;
+  }
+  const GenieView view = view_of(source);
+  check(genie_fetch(&view, contiguous.mutable_data_ptr(), contiguous.nbytes()));
+}
+
+// True when an upload may overwrite the storage under `tensor` as a whole.
+bool is_whole_storage(const Tensor& tensor) {
+  return tensor.is_contiguous() && tensor.storage_offset() == 0 && !tensor.is_conj() &&
+      !tensor.is_neg() && tensor.nbytes() == tensor.storage().nbytes();
+}
+
+const Operator& copy_operator() {
+  static const Operator& op = operator_named("aten::copy_", "");
+  return op;
+}
+
+void record_copy(const Tensor& destination, const Tensor& source) {
+  record_one(copy_operator(), {destination, source, /*non_blocking=*/false});
+}
+
+void to_remote(const Tensor& destination, const Tensor& source) {
+  if (destination.numel() == 0) {
+    return;
+  }
+  // A 0-dimensional tensor travels inside the call.
+  if (source.dim() == 0 && !is_whole_storage(destination)) {
+    record_copy(destination, source);
+    return;
+  }
+  // Materialised on the CPU: dtype, layout, and conjugate and negative bits.
+  const Tensor bytes = source.to(destination.scalar_type()).contiguous().resolve_conj().resolve_neg();
+  if (is_whole_storage(destination) && bytes.sizes().equals(destination.sizes())) {
+    check(genie_upload(handle_of(destination), bytes.const_data_ptr(), bytes.nbytes()));
+    return;
+  }
+  record_copy(destination, upload(bytes, destination.device()));
+}
+
+void from_remote(const Tensor& destination, const Tensor& source) {
+  if (destination.numel() == 0) {
+    return;
+  }
+  if (destination.is_contiguous() && destination.scalar_type() == source.scalar_type() &&
+      destination.sizes().equals(source.sizes()) && !destination.is_conj() &&
+      !destination.is_neg()) {
+    fetch_into(source, destination);
+  } else {
+    destination.copy_(fetch(source));
+  }
+}
+
+Tensor& copy_(Tensor& self, const Tensor& source, bool /*non_blocking*/) {
+  TORCH_CHECK(self.defined() && source.defined(), "copy_ of an undefined tensor");
+  if (self.is_same(source) || self.device().is_meta()) {
+    return self;
+  }
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !source.device().is_meta(), "Cannot copy out of meta tensor; no data!");
+  const bool expands = at::is_expandable_to(source.sizes(), self.sizes());
+  TORCH_CHECK(
+      expands,
+      "The size of tensor a (",
+      self.sizes(),
+      ") must match the size of tensor b (",
+      source.sizes(),
+      ") in copy_");
+  if (is_remote(self) && is_remote(source)) {
+    // Between two devices of one session too: the node knows both.
+    if (self.device() == source.device()) {
+      record_copy(self, source);
+    } else {
+      to_remote(self, fetch(source));
+    }
+  } else if (is_remote(self)) {
+    to_remote(self, source.device().is_cpu() ? source : source.cpu());
+  } else {
+    from_remote(self, source);
+  }
+  return self;
+}
+
+Tensor copy_from(const Tensor& self, const Tensor& destination, bool non_blocking) {
+  Tensor result = destination;
+  copy_(result, self, non_blocking);
+  return result;
+}
+
+Tensor copy_from_and_resize(const Tensor& self, const Tensor& destination) {
+  destination.resize_(self.sizes());
+  return copy_from(self, destination, false);
+}
+
+c10::Scalar local_scalar_dense(const Tensor& self) {
+  return fetch(self).item();
+}
+
+Tensor to_copy(
+    const Tensor& self,
+    std::optional<c10::ScalarType> dtype,
+    std::optional<c10::Layout> layout,
+    std::optional<c10::Device> device,
+    std::optional<bool> pin_memory,
+    bool non_blocking,
+    std::optional<c10::MemoryFormat> memory_format) {
+  const bool stays = !device.has_value() ||
+      (device->type() == kRemote && index_or_current(*device) == self.device().index());
+  if (!stays) {
+    return at::native::_to_copy(
+        self, dtype, layout, device, pin_memory, non_blocking, memory_format);
+  }
+  static const Operator& op = operator_named("aten::_to_copy", "");
+  // Without the device: the call runs where its tensor is.
+  return record_one(
+      op,
+      {self,
+       dtype,
+       layout,
+       c10::IValue(),
+       c10::IValue(),
+       false,
+       memory_format});
+}
+
+std::vector<Tensor> to_cpu(at::TensorList tensors) {
+  std::vector<Tensor> copies;
+  copies.reserve(tensors.size());
+  for (const Tensor& tensor : tensors) {
+    copies.push_back(tensor.defined() && is_remote(tensor) ? fetch(tensor) : tensor);
+  }
+  return copies;
+}
+
+}  // namespace
+
+Tensor upload(const Tensor& source, c10::Device device) {
+  const Tensor bytes = source.contiguous().resolve_conj().resolve_neg();
+  Tensor tensor = allocate_tensor(
+      bytes.scalar_type(), bytes.sizes(), bytes.strides(), index_or_current(device));
+  if (bytes.numel() > 0) {
+    check(genie_upload(handle_of(tensor), bytes.const_data_ptr(), bytes.nbytes()));
+  }
+  return tensor;
+}
+
+Tensor fetch(const Tensor& source) {
+  Tensor result = at::detail::empty_cpu(source.sizes(), source.scalar_type());
+  fetch_into(source, result);
+  return result;
+}
+
+void register_copies(torch::Library& aten) {
+  aten.impl("copy_", TORCH_FN(copy_));
+  aten.impl("_copy_from", TORCH_FN(copy_from));
+  aten.impl("_copy_from_and_resize", TORCH_FN(copy_from_and_resize));
+  aten.impl("_local_scalar_dense", TORCH_FN(local_scalar_dense));
+  aten.impl("_to_copy", TORCH_FN(to_copy));
+  aten.impl("_to_cpu", TORCH_FN(to_cpu));
+}
+
+}  // namespace genie

@@ -1,0 +1,33 @@
+#include "fallback.h"
+
+#include <ATen/native/CPUFallback.h>
+#include <c10/util/Exception.h>
+#include <torch/library.h>
+
+#include <string>
+
+#include "backend.h"
+
+namespace genie {
+
+void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const c10::OperatorName& name = op.operator_name();
+  const std::string full =
+      name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
+  if (genie_count_fallback(full.c_str()) != 0) {
+    TORCH_WARN(
+        full,
+        " is not an operator that ",
+        kDeviceName,
+        " has; it runs on this machine's CPU, with its tensors copied there and back");
+  }
+  at::native::cpu_fallback(op, stack);
+}
+
+void register_fallback() {
+  static torch::Library library(
+      torch::Library::IMPL, "_", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
+  library.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+}
+
+}  // namespace genie

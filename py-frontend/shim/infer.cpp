@@ -1,0 +1,310 @@
+#include "infer.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/MemoryOverlap.h>
+#include <ATen/ExpandUtils.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/List.h>
+#include <ATen/native/Resize.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/util/Exception.h>
+
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "skeleton.h"
+
+namespace genie {
+
+void ResultBuilder::none() {
+  skeleton_.push(out::None);
+}
+
+void ResultBuilder::fresh(
+    c10::ScalarType dtype,
+    c10::IntArrayRef sizes,
+    c10::IntArrayRef strides) {
+  skeleton_.push(out::Fresh);
+  skeleton_.push(static_cast<uint8_t>(dtype));
+  skeleton_.push(static_cast<uint8_t>(sizes.size()));
+  int64_t* p = params_.reserve(2 * sizes.size());
+  p = std::copy(sizes.begin(), sizes.end(), p);
+  p = std::copy(strides.begin(), strides.end(), p);
+  params_.filled_to(p);
+}
+
+void ResultBuilder::contiguous(c10::ScalarType dtype, c10::IntArrayRef sizes) {
+  fresh(dtype, sizes, c10::contiguous_strides(sizes));
+}
+
+void ResultBuilder::like(const at::Tensor& tensor, c10::ScalarType dtype) {
+  const auto sizes = tensor.sizes();
+  if (tensor.is_non_overlapping_and_dense()) {
+    fresh(dtype, sizes, tensor.strides());
+  } else {
+    fresh(dtype, sizes, at::infer_dense_strides(sizes, tensor.strides()));
+  }
+}
+
+void ResultBuilder::alias(size_t tensor_index) {
+  TORCH_CHECK(tensor_index <= 0xff, kDeviceName, ": a result repeats argument ", tensor_index);
+  skeleton_.push(out::Alias);
+  skeleton_.push(static_cast<uint8_t>(tensor_index));
+}
+
+void ResultBuilder::list(size_t length) {
+  TORCH_CHECK(length <= 0xffff, kDeviceName, ": ", length, " results are too many");
+  skeleton_.push(out::List);
+  skeleton_.push(static_cast<uint8_t>(length & 0xff));
+  skeleton_.push(static_cast<uint8_t>(length >> 8));
+}
+
+void ResultBuilder::clear() {
+  skeleton_.clear();
+  params_.clear();
+}
+
+GenieResults ResultBuilder::results() const noexcept {
+  return {skeleton_.data(), skeleton_.size(), params_.data(), params_.size()};
+}
+
+at::Tensor to_meta(const at::Tensor& tensor) {
+  at::Tensor meta =
+      at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), tensor.scalar_type());
+  c10::TensorImpl* const impl = meta.unsafeGetTensorImpl();
+  impl->set_wrapped_number(tensor.unsafeGetTensorImpl()->is_wrapped_number());
+  if (tensor.device().type() == kRemote) {
+    impl->_set_conj(tensor.is_conj());
+    impl->_set_neg(tensor.is_neg());
+  }
+  return meta;
+}
+
+namespace {
+
+// Shape functions run below autograd and autocast, as the kernel they stand for would.
+struct BelowAutograd {
+  at::AutoDispatchBelowADInplaceOrView autograd;
+  c10::impl::ExcludeDispatchKeyGuard autocast{c10::autocast_dispatch_keyset};
+};
+
+// The arguments with every tensor replaced by one on the Meta device, the same one for the same.
+class MetaArguments {
+ public:
+  MetaArguments(const Operator& op, Arguments arguments) {
+    stack_.reserve(arguments.size());
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      stack_.push_back(convert(op.arguments[i].kind, arguments[i]));
+    }
+    originals_ = stack_;
+  }
+
+  torch::jit::Stack& stack() noexcept {
+    return stack_;
+  }
+  // An argument after the call; the call itself consumes the stack.
+  const c10::IValue& argument(size_t i) const {
+    return originals_[i];
+  }
+  void rewind() {
+    stack_ = originals_;
+  }
+
+ private:
+  c10::IValue convert(ArgKind kind, const c10::IValue& value) {
+    if (value.isTensor()) {
+      return tensor(value.toTensor());
+    }
+    switch (kind) {
+      case ArgKind::TensorList: {
+        if (value.isNone()) {
+          return value;
+        }
+        if (value.isTensorList()) {
+          c10::List<at::Tensor> list;
+          list.reserve(value.toListRef().size());
+          for (const c10::IValue& item : value.toListRef()) {
+            list.push_back(tensor(item.toTensor()));
+          }
+          return list;
+        }
+        c10::List<std::optional<at::Tensor>> list;
+        for (const c10::IValue& item : value.toListRef()) {
+          list.push_back(
+              item.isNone() ? std::nullopt : std::optional<at::Tensor>(tensor(item.toTensor())));
+        }
+        return list;
+      }
+      case ArgKind::Device:
+        return value.isNone() ? value : c10::IValue(c10::Device(c10::kMeta));
+      case ArgKind::Generator:
+        return {};  // one of ours is no Meta generator, and shapes need none
+      default:
+        return value;
+    }
+  }
+
+  at::Tensor tensor(const at::Tensor& original) {
+    if (!original.defined()) {
+      return original;
+    }
+    for (const auto& [seen, converted] : seen_) {
+      if (seen == original.unsafeGetTensorImpl()) {
+        return converted;
+      }
+    }
+    at::Tensor meta = to_meta(original);
+    // Lists of hundreds of tensors have no duplicates worth a search.
+    if (seen_.size() < 8) {
+      seen_.emplace_back(original.unsafeGetTensorImpl(), meta);
+    }
+    return meta;
+  }
+
+  torch::jit::Stack stack_;
+  torch::jit::Stack originals_;
+  std::vector<std::pair<const c10::TensorImpl*, at::Tensor>> seen_;
+};
+
+// True when the failure says that there is no shape function, as against what is wrong with the
+// shapes. Python's exceptions come as a type of libtorch_python, with their class in the text.
+bool says_not_implemented(const std::exception& error) {
+  return dynamic_cast<const c10::NotImplementedError*>(&error) != nullptr ||
+      std::strncmp(error.what(), "NotImplementedError", 19) == 0;
+}
+
+bool call_meta(const Operator& op, MetaArguments& arguments) {
+  if (op.meta.has_value()) {
+    op.meta->callBoxed(op.handle, c10::DispatchKeySet(c10::DispatchKey::Meta), &arguments.stack());
+    return true;
+  }
+  for (bool imported = false;; imported = true) {
+    try {
+      op.handle.redispatchBoxed(
+          c10::DispatchKeySet(c10::DispatchKey::Meta), &arguments.stack());
+      return true;
+    } catch (const std::exception& error) {
+      if (!says_not_implemented(error)) {
+        throw;
+      }
+    }
+    if (imported || !import_python_meta()) {
+      return false;
+    }
+    arguments.rewind();
+  }
+}
+
+// The number of tensors that are encoded before an argument.
+size_t tensors_before(const Operator& op, Arguments arguments, size_t argument) {
+  const auto is_remote = [](const c10::IValue& value) {
+    return value.isTensor() && value.toTensor().defined() &&
+        value.toTensor().device().type() == kRemote;
+  };
+  size_t count = 0;
+  for (size_t i = 0; i < argument; ++i) {
+    if (op.arguments[i].kind == ArgKind::TensorList && arguments[i].isList()) {
+      for (const c10::IValue& item : arguments[i].toListRef()) {
+        count += is_remote(item) ? 1 : 0;
+      }
+    } else {
+      count += is_remote(arguments[i]) ? 1 : 0;
+    }
+  }
+  return count;
+}
+
+void describe(const at::Tensor& meta, ResultBuilder& results) {
+  if (meta.defined()) {
+    results.fresh(meta.scalar_type(), meta.sizes(), meta.strides());
+  } else {
+    results.none();
+  }
+}
+
+// Gives an `out=` tensor the shape that the operator wants.
+void resize_out(const at::Tensor& out, const at::Tensor& wanted) {
+  if (out.sizes().equals(wanted.sizes())) {
+    return;
+  }
+  at::native::resize_output(out, wanted.sizes());
+  if (!out.strides().equals(wanted.strides())) {
+    out.unsafeGetTensorImpl()->set_sizes_and_strides(wanted.sizes(), wanted.strides());
+  }
+}
+
+bool only_aliases(const Operator& op) {
+  for (const Return& result : op.returns) {
+    if (result.alias_of < 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void describe_aliases(const Operator& op, Arguments arguments, ResultBuilder& results) {
+  for (const Return& result : op.returns) {
+    results.alias(tensors_before(op, arguments, result.alias_of));
+  }
+}
+
+}  // namespace
+
+Shapes infer(const Operator& op, Arguments arguments, ResultBuilder& results) {
+  results.clear();
+  const BelowAutograd guard;
+  if (op.rule != nullptr) {
+    const Shapes shapes = op.rule(op, arguments, results);
+    if (shapes != Shapes::AskMeta) {
+      return shapes;
+    }
+    results.clear();
+  }
+
+  MetaArguments meta(op, arguments);
+  if (!call_meta(op, meta)) {
+    // In place the result is the argument, whatever else the node will find.
+    if (only_aliases(op) && !op.has_out) {
+      describe_aliases(op, arguments, results);
+      return Shapes::Known;
+    }
+    return Shapes::AskNode;
+  }
+
+  const torch::jit::Stack& values = meta.stack();
+  TORCH_INTERNAL_ASSERT(values.size() == op.returns.size());
+  if (op.has_out) {
+    for (size_t i = 0; i < op.arguments.size(); ++i) {
+      if (op.arguments[i].writes == Writes::Always && arguments[i].isTensor() &&
+          arguments[i].toTensor().defined()) {
+        resize_out(arguments[i].toTensor(), meta.argument(i).toTensor());
+      }
+    }
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    const Return result = op.returns[i];
+    if (result.alias_of >= 0) {
+      results.alias(tensors_before(op, arguments, result.alias_of));
+      continue;
+    }
+    switch (result.kind) {
+      case ReturnKind::Tensor:
+        describe(values[i].toTensor(), results);
+        break;
+      case ReturnKind::TensorList: {
+        const auto items = values[i].toListRef();
+        results.list(items.size());
+        for (const c10::IValue& item : items) {
+          describe(item.toTensor(), results);
+        }
+        break;
+      }
+      case ReturnKind::Value:
+        return Shapes::AskNode;
+    }
+  }
+  return Shapes::Known;
+}
+
+}  // namespace genie

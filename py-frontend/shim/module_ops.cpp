@@ -1,0 +1,73 @@
+// Operators in the namespace `genie`: what the Python device module (genie/_backend.py) needs of
+// the backend. They go through PyTorch's dispatcher because that is the one way into this library
+// from Python which needs no bindings.
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <torch/library.h>
+
+#include <cstdint>
+
+#include "backend.h"
+#include "errors.h"
+#include "generator.h"
+#include "infer.h"
+
+namespace genie {
+namespace {
+
+int64_t device_count_op() {
+  return genie_device_count();
+}
+
+int64_t current_device_op() {
+  return current_device();
+}
+
+void set_device_op(int64_t device) {
+  TORCH_CHECK(
+      device >= 0 && device <= INT8_MAX, "device index must be from 0 to 127, got ", device);
+  set_current_device(static_cast<c10::DeviceIndex>(device));
+}
+
+void synchronize_op() {
+  check(genie_barrier());
+}
+
+void manual_seed_op(int64_t device, int64_t seed) {
+  genie_backend_manual_seed(static_cast<int32_t>(device), static_cast<uint64_t>(seed));
+}
+
+int64_t initial_seed_op(int64_t device) {
+  return static_cast<int64_t>(
+      default_generator(static_cast<c10::DeviceIndex>(device)).current_seed());
+}
+
+at::Tensor rng_state_op(int64_t device) {
+  return default_generator(static_cast<c10::DeviceIndex>(device)).get_state();
+}
+
+void set_rng_state_op(int64_t device, const at::Tensor& state) {
+  at::Generator generator = default_generator(static_cast<c10::DeviceIndex>(device));
+  generator.set_state(state);
+}
+
+void set_meta_import_hook_op(int64_t address) {
+  genie_backend_set_meta_import_hook(reinterpret_cast<int (*)()>(address));
+}
+
+}  // namespace
+
+void register_module_ops() {
+  static torch::Library genie(torch::Library::DEF, "genie", {}, __FILE__, __LINE__);
+  genie.def("device_count() -> int", TORCH_FN(device_count_op));
+  genie.def("current_device() -> int", TORCH_FN(current_device_op));
+  genie.def("set_device(int device) -> ()", TORCH_FN(set_device_op));
+  genie.def("synchronize() -> ()", TORCH_FN(synchronize_op));
+  genie.def("manual_seed(int device, int seed) -> ()", TORCH_FN(manual_seed_op));
+  genie.def("initial_seed(int device) -> int", TORCH_FN(initial_seed_op));
+  genie.def("rng_state(int device) -> Tensor", TORCH_FN(rng_state_op));
+  genie.def("set_rng_state(int device, Tensor state) -> ()", TORCH_FN(set_rng_state_op));
+  genie.def("set_meta_import_hook(int address) -> ()", TORCH_FN(set_meta_import_hook_op));
+}
+
+}  // namespace genie

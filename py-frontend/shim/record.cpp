@@ -1,0 +1,323 @@
+// The boxed kernel behind nearly every operator: encode the call, append it to the session's log,
+// and make result tensors of the shapes that the recorder remembers.
+#include "record.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/core/List.h>
+#include <ATen/native/CPUFallback.h>
+#include <c10/util/Exception.h>
+#include <torch/library.h>
+
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "allocator.h"
+#include "encode.h"
+#include "errors.h"
+#include "fallback.h"
+#include "generator.h"
+#include "infer.h"
+#include "skeleton.h"
+
+namespace genie {
+namespace {
+
+// Walks a result skeleton and makes the tensors it names.
+class ResultReader {
+ public:
+  ResultReader(const GenieResults& results, GenieStorage first_fresh, const Encoder& encoder)
+      : skeleton_(results.skeleton),
+        end_(results.skeleton + results.skeleton_len),
+        params_(results.params),
+        params_end_(results.params + results.n_params),
+        next_fresh_(first_fresh),
+        encoder_(encoder) {}
+
+  at::Tensor tensor() {
+    switch (byte()) {
+      case out::None:
+        return {};
+      case out::Fresh: {
+        const auto dtype = static_cast<c10::ScalarType>(byte());
+        const size_t ndim = byte();
+        const c10::IntArrayRef sizes = params(ndim);
+        const c10::IntArrayRef strides = params(ndim);
+        const size_t nbytes =
+            at::detail::computeStorageNbytes(sizes, strides, c10::elementSize(dtype));
+        return make_tensor(
+            adopt_storage(next_fresh_++, nbytes, encoder_.device()), dtype, sizes, strides);
+      }
+      case out::Alias:
+        return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::
+                              reclaim_copy(encoder_.tensor(byte())));
+      default:
+        TORCH_INTERNAL_ASSERT(false, "an unknown result tag");
+    }
+  }
+
+  c10::List<at::Tensor> tensors() {
+    TORCH_INTERNAL_ASSERT(byte() == out::List);
+    const size_t low = byte();
+    const size_t length = low | (static_cast<size_t>(byte()) << 8);
+    c10::List<at::Tensor> list;
+    list.reserve(length);
+    for (size_t i = 0; i < length; ++i) {
+      list.push_back(tensor());
+    }
+    return list;
+  }
+
+ private:
+  uint8_t byte() {
+    TORCH_INTERNAL_ASSERT(skeleton_ < end_, "a result skeleton that ends early");
+    return *skeleton_++;
+  }
+  c10::IntArrayRef params(size_t n) {
+    TORCH_INTERNAL_ASSERT(
+        static_cast<size_t>(params_end_ - params_) >= n, "result numbers that end early");
+    const c10::IntArrayRef numbers(params_, n);
+    params_ += n;
+    return numbers;
+  }
+
+  const uint8_t* skeleton_;
+  const uint8_t* end_;
+  const int64_t* params_;
+  const int64_t* params_end_;
+  GenieStorage next_fresh_;
+  const Encoder& encoder_;
+};
+
+// Results that are not tensors, which come back from a synchronous call.
+class ValueReader {
+ public:
+  explicit ValueReader(const GenieSyncResults& results)
+      : skeleton_(results.value_skeleton),
+        end_(results.value_skeleton + results.value_skeleton_len),
+        data_(results.value_data),
+        data_end_(results.value_data + results.n_value_data) {}
+
+  c10::IValue next() {
+    TORCH_CHECK(skeleton_ < end_, kDeviceName, ": the node sent too few results");
+    switch (*skeleton_++) {
+      case tag::None:
+        return {};
+      case tag::True:
+      case tag::ScalarTrue:
+        return true;
+      case tag::False:
+      case tag::ScalarFalse:
+        return false;
+      case tag::Int:
+      case tag::ScalarInt:
+        return number();
+      case tag::Double:
+      case tag::ScalarDouble:
+        return real();
+      case tag::ScalarComplex: {
+        const double re = real();
+        return c10::IValue(c10::complex<double>(re, real()));
+      }
+      default:
+        TORCH_CHECK(false, kDeviceName, ": the node sent a result of an unknown kind");
+    }
+  }
+
+ private:
+  int64_t number() {
+    TORCH_CHECK(data_ < data_end_, kDeviceName, ": the node sent too few numbers");
+    return *data_++;
+  }
+  double real() {
+    const int64_t bits = number();
+    double value = 0;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+
+  const uint8_t* skeleton_;
+  const uint8_t* end_;
+  const int64_t* data_;
+  const int64_t* data_end_;
+};
+
+Arguments top(const Operator& op, const torch::jit::Stack& stack) {
+  const size_t n = op.arguments.size();
+  return Arguments(stack.data() + (stack.size() - n), n);
+}
+
+// Replaces the arguments by the results. `value` gives those that are not tensors.
+template <typename Value>
+void push_results(
+    const Operator& op,
+    torch::jit::Stack& stack,
+    ResultReader reader,
+    const Value& value) {
+  const size_t n_arguments = op.arguments.size();
+  if (C10_LIKELY(op.returns.size() == 1 && op.returns[0].kind == ReturnKind::Tensor)) {
+    at::Tensor result = reader.tensor();
+    torch::jit::drop(stack, n_arguments);
+    stack.emplace_back(std::move(result));
+    return;
+  }
+  c10::SmallVector<c10::IValue, 4> results;
+  for (size_t i = 0; i < op.returns.size(); ++i) {
+    switch (op.returns[i].kind) {
+      case ReturnKind::Tensor:
+        results.emplace_back(reader.tensor());
+        break;
+      case ReturnKind::TensorList:
+        results.emplace_back(reader.tensors());
+        break;
+      case ReturnKind::Value:
+        results.emplace_back(value(i));
+        break;
+    }
+  }
+  torch::jit::drop(stack, n_arguments);
+  for (c10::IValue& result : results) {
+    stack.emplace_back(std::move(result));
+  }
+}
+
+void push_recorded(
+    const Operator& op,
+    torch::jit::Stack& stack,
+    const GenieResults& results,
+    GenieStorage first_fresh) {
+  push_results(op, stack, ResultReader(results, first_fresh, encoder()), [&](size_t i) {
+    return op.local_value(i, top(op, stack));
+  });
+}
+
+void call_sync(const Operator& op, torch::jit::Stack& stack, Seeds seeds) {
+  Encoder& e = encoder();
+  e.encode(op, top(op, stack), seeds);
+  GenieSyncResults results{};
+  check(genie_call_sync(&e.call(), &results));
+  ValueReader values(results);
+  push_results(
+      op, stack, ResultReader(results.results, results.first_fresh, e), [&](size_t /*i*/) {
+        return values.next();
+      });
+}
+
+// A call whose result shapes the recorder does not know.
+C10_NOINLINE void record_unknown(const Operator& op, torch::jit::Stack& stack, Seeds seeds) {
+  ResultBuilder results;
+  if (infer(op, top(op, stack), results) == Shapes::AskNode) {
+    if (op.has_out) {
+      // The node cannot resize a tensor of ours; PyTorch's fallback can.
+      run_on_cpu(op.handle, &stack);
+    } else {
+      call_sync(op, stack, seeds);
+    }
+    return;
+  }
+  // Inference may have resized an `out=` tensor, or run Python, which may have recorded calls.
+  Encoder& e = encoder();
+  e.encode(op, top(op, stack), seeds);
+  const GenieResults learned = results.results();
+  check(genie_learn(&e.call(), &learned));
+  GenieResults recorded{};
+  GenieStorage first_fresh = 0;
+  const GenieStatus status = genie_record(&e.call(), &recorded, &first_fresh);
+  TORCH_INTERNAL_ASSERT(status != GENIE_UNKNOWN_SHAPE, "the recorder forgot a shape at once");
+  check(status);
+  push_recorded(op, stack, recorded, first_fresh);
+}
+
+Seeds draw_seeds(const Operator& op, Arguments arguments) {
+  if (C10_LIKELY(!op.has_generator && !op.draws(arguments))) {
+    return {};
+  }
+  c10::DeviceIndex device = current_device();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (op.arguments[i].kind == ArgKind::Generator && !arguments[i].isNone()) {
+      return {draw(arguments[i].toGenerator())};
+    }
+    if (arguments[i].isTensor() && arguments[i].toTensor().defined() &&
+        arguments[i].toTensor().device().type() == kRemote) {
+      device = arguments[i].toTensor().device().index();
+    } else if (arguments[i].isDevice()) {
+      device = index_or_current(arguments[i].toDevice());
+    }
+  }
+  return {draw(default_generator(device))};
+}
+
+// The functor that the dispatcher holds for one operator.
+class Recorder final : public c10::OperatorKernel {
+ public:
+  void operator()(
+      const c10::OperatorHandle& handle,
+      c10::DispatchKeySet /*keys*/,
+      torch::jit::Stack* stack) {
+    const Operator* op = operator_.load(std::memory_order_acquire);
+    if (C10_UNLIKELY(op == nullptr)) {
+      op = prepare(handle);
+    }
+    record(*op, *stack);
+  }
+
+  ~Recorder() override {
+    delete operator_.load(std::memory_order_relaxed);
+  }
+
+ private:
+  // Threads may race here: one result wins, the others are equal.
+  C10_NOINLINE const Operator* prepare(const c10::OperatorHandle& handle) {
+    auto made = std::make_unique<const Operator>(handle);
+    const Operator* expected = nullptr;
+    if (operator_.compare_exchange_strong(
+            expected, made.get(), std::memory_order_acq_rel, std::memory_order_acquire)) {
+      return made.release();
+    }
+    return expected;
+  }
+
+  std::atomic<const Operator*> operator_{nullptr};
+};
+
+}  // namespace
+
+void record(const Operator& op, torch::jit::Stack& stack) {
+  if (op.prepare != nullptr) {
+    op.prepare(op, stack.data() + (stack.size() - op.arguments.size()));
+  }
+  const Seeds seeds = draw_seeds(op, top(op, stack));
+  if (C10_UNLIKELY(op.always_sync)) {
+    call_sync(op, stack, seeds);
+    return;
+  }
+  Encoder& e = encoder();
+  e.encode(op, top(op, stack), seeds);
+  GenieResults results{};
+  GenieStorage first_fresh = 0;
+  const GenieStatus status = genie_record(&e.call(), &results, &first_fresh);
+  if (C10_LIKELY(status == GENIE_OK)) {
+    push_recorded(op, stack, results, first_fresh);
+  } else if (status == GENIE_UNKNOWN_SHAPE) {
+    record_unknown(op, stack, seeds);
+  } else {
+    throw_last_error();
+  }
+}
+
+torch::CppFunction recorder_kernel() {
+  return torch::CppFunction::makeFromBoxedFunctor(std::make_unique<Recorder>());
+}
+
+const Operator& operator_named(const char* name, const char* overload) {
+  // Kept for the life of the process, like the dispatcher's own entry.
+  return *new Operator(c10::Dispatcher::singleton().findSchemaOrThrow(name, overload));
+}
+
+at::Tensor record_one(const Operator& op, torch::jit::Stack arguments) {
+  record(op, arguments);
+  return arguments.back().toTensor();
+}
+
+}  // namespace genie

@@ -1,0 +1,200 @@
+//! The control channel: gRPC on a thread of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genie_control_api::ErrorCode;
+use genie_control_api::v1::control_client::ControlClient;
+use genie_control_api::v1::{
+    CloseSessionRequest, OpenSessionReply, OpenSessionRequest, SubmitSegmentReply,
+    SubmitSegmentRequest,
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::address::{Address, Tls};
+
+/// Requests that may wait.
+const QUEUE_MAX: usize = 64;
+/// A template may take this much in one message.
+const MESSAGE_MAX: usize = 16 << 20;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Nobody answered.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The node said no.
+    #[error("{message}")]
+    Refused {
+        /// For a program; `None` from something that is not Genie.
+        code: Option<ErrorCode>,
+        /// For a person.
+        message: String,
+    },
+}
+
+/// What is done with the answer to a submitted segment.
+pub type OnPlan = Box<dyn FnOnce(Result<SubmitSegmentReply, ControlError>) + Send>;
+
+enum Request {
+    Submit(SubmitSegmentRequest, OnPlan),
+    Close(CloseSessionRequest, std::sync::mpsc::Sender<()>),
+}
+
+/// A control channel to one node.
+pub struct Control {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Control {
+    /// Connects and opens a session, within `timeout`.
+    ///
+    /// # Errors
+    /// Nobody there, or refused.
+    pub fn open(
+        address: Address,
+        tls: Option<Tls>,
+        request: OpenSessionRequest,
+        timeout: Duration,
+    ) -> Result<(Self, OpenSessionReply), ControlError> {
+        let (requests, inbox) = mpsc::channel(QUEUE_MAX);
+        let (opened, answer) = std::sync::mpsc::channel();
+        std::thread::Builder::new()
+            .name("genie-control".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                match runtime {
+                    Ok(runtime) => {
+                        runtime.block_on(serve(address, tls, request, timeout, opened, inbox));
+                    }
+                    Err(error) => {
+                        let _ = opened.send(Err(ControlError::Unreachable(error.to_string())));
+                    }
+                }
+            })
+            .map_err(|error| ControlError::Unreachable(error.to_string()))?;
+        let late = || ControlError::Unreachable(format!("no answer within {timeout:?}"));
+        let reply = answer.recv_timeout(timeout + Duration::from_secs(1)).map_err(|_| late())??;
+        Ok((Self { requests }, reply))
+    }
+
+    /// Submits a segment; `done` is called on the channel's thread. False if too many wait.
+    pub fn submit(&self, request: SubmitSegmentRequest, done: OnPlan) -> bool {
+        self.requests.try_send(Request::Submit(request, done)).is_ok()
+    }
+
+    /// Ends the session, waiting at most `timeout`.
+    pub fn close(&self, request: CloseSessionRequest, timeout: Duration) {
+        let (done, waited) = std::sync::mpsc::channel();
+        if self.requests.try_send(Request::Close(request, done)).is_ok() {
+            let _ = waited.recv_timeout(timeout);
+        }
+    }
+}
+
+type Opened = std::sync::mpsc::Sender<Result<OpenSessionReply, ControlError>>;
+
+async fn serve(
+    address: Address,
+    tls: Option<Tls>,
+    request: OpenSessionRequest,
+    timeout: Duration,
+    opened: Opened,
+    mut inbox: mpsc::Receiver<Request>,
+) {
+    let mut client = match open(&address, tls, request, timeout).await {
+        Ok((client, reply)) => {
+            let _ = opened.send(Ok(reply));
+            client
+        }
+        Err(error) => {
+            let _ = opened.send(Err(error));
+            return;
+        }
+    };
+    while let Some(request) = inbox.recv().await {
+        match request {
+            Request::Submit(request, done) => {
+                let reply = client.submit_segment(request).await;
+                done(reply.map(tonic::Response::into_inner).map_err(refused));
+            }
+            Request::Close(request, done) => {
+                let _ = client.close_session(request).await;
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+}
+
+async fn open(
+    address: &Address,
+    tls: Option<Tls>,
+    request: OpenSessionRequest,
+    timeout: Duration,
+) -> Result<(ControlClient<Channel>, OpenSessionReply), ControlError> {
+    let unreachable = |error: &dyn std::fmt::Display| ControlError::Unreachable(error.to_string());
+    let late = || ControlError::Unreachable(format!("no answer within {timeout:?}"));
+    // A first connection by hand: its error says more than the channel's.
+    let target = (address.host.clone(), address.port);
+    let probe = tokio::time::timeout(timeout, TcpStream::connect((target.0.as_str(), target.1)));
+    drop(probe.await.map_err(|_| late())?.map_err(|error| unreachable(&error))?);
+    let scheme_host = format!("http://{}", address.to_string().trim_start_matches("tcp://"));
+    let endpoint = Endpoint::from_shared(scheme_host)
+        .map_err(|error| unreachable(&error))?
+        .connect_timeout(timeout)
+        .tcp_nodelay(true);
+    let channel = match tls {
+        None => endpoint.connect().await,
+        Some(tls) => {
+            let mut config = rustls::ClientConfig::clone(&tls.config);
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            let service = tower::service_fn(move |_| {
+                let (connector, target) = (connector.clone(), target.clone());
+                async move {
+                    let tcp = TcpStream::connect((target.0.as_str(), target.1)).await?;
+                    let name = rustls::pki_types::ServerName::try_from(target.0)
+                        .map_err(std::io::Error::other)?;
+                    Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+                }
+            });
+            endpoint.connect_with_connector(service).await
+        }
+    };
+    let channel = channel.map_err(|error| ControlError::Unreachable(chain(&error)))?;
+    let mut client = ControlClient::new(channel)
+        .max_encoding_message_size(MESSAGE_MAX)
+        .max_decoding_message_size(MESSAGE_MAX);
+    let reply = tokio::time::timeout(timeout, client.open_session(request))
+        .await
+        .map_err(|_| late())?
+        .map_err(refused)?;
+    Ok((client, reply.into_inner()))
+}
+
+/// An error with its causes, innermost last: the outer ones only say "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+fn refused(status: tonic::Status) -> ControlError {
+    let code = ErrorCode::of(&status);
+    if code.is_none() {
+        return ControlError::Unreachable(chain(&status));
+    }
+    ControlError::Refused { code, message: status.message().to_owned() }
+}

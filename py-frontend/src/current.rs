@@ -1,0 +1,228 @@
+//! The session that this process uses now.
+
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::time::Duration;
+
+use genie_control_api::ErrorCode;
+use genie_control_api::v1::OpenSessionRequest;
+use genie_session::frame::PROTOCOL_VERSION;
+use parking_lot::Mutex;
+
+use crate::address::{Address, Tls};
+use crate::control::{Control, ControlError};
+use crate::errors::{Error, Exception};
+use crate::link::Link;
+use crate::session::{Session, handshake};
+use crate::wake::Wake;
+
+/// The session in use. Sessions are never freed, only emptied: another thread may be inside one,
+/// and a process has few.
+static CURRENT: AtomicPtr<Session> = AtomicPtr::new(std::ptr::null_mut());
+/// Held while connecting or disconnecting.
+static CONNECTING: Mutex<Book> =
+    Mutex::new(Book { sessions: Vec::new(), torch_version: String::new(), schema_hash: 0 });
+static FORKED: AtomicBool = AtomicBool::new(false);
+static FALLBACKS: AtomicU64 = AtomicU64::new(0);
+
+struct Book {
+    sessions: Vec<&'static Session>,
+    torch_version: String,
+    schema_hash: u64,
+}
+
+/// How to reach a node.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// `tcp://host:port`.
+    pub address: String,
+    /// Authority, certificate and key files.
+    pub ca: Option<String>,
+    /// This client's certificate.
+    pub cert: Option<String>,
+    /// Its key.
+    pub key: Option<String>,
+}
+
+impl Target {
+    /// From GENIE_ADDRESS, GENIE_CA, GENIE_CERT and GENIE_KEY.
+    #[must_use]
+    pub fn from_environment() -> Option<Self> {
+        let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Some(Self {
+            address: read("GENIE_ADDRESS")?,
+            ca: read("GENIE_CA"),
+            cert: read("GENIE_CERT"),
+            key: read("GENIE_KEY"),
+        })
+    }
+}
+
+/// What the handshake compares; and from now on a forked child knows that it is one.
+pub fn prepare(torch_version: &str, schema_hash: u64) {
+    let mut book = CONNECTING.lock();
+    book.torch_version = torch_version.to_owned();
+    book.schema_hash = schema_hash;
+    extern "C" fn in_child() {
+        FORKED.store(true, Ordering::SeqCst);
+    }
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handler only stores to an atomic, which is safe in a forked child.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+}
+
+/// True in a child that was forked after the import: it inherits threads' locks and a connection
+/// that are not its own, and touches neither.
+#[must_use]
+pub fn is_forked() -> bool {
+    FORKED.load(Ordering::Relaxed)
+}
+
+/// The session in use, if there is one.
+#[must_use]
+pub fn get() -> Option<&'static Session> {
+    let pointer = CURRENT.load(Ordering::Acquire);
+    // SAFETY: null, or a session that was leaked by `connect`.
+    unsafe { pointer.as_ref() }
+}
+
+/// The session in use; connects to GENIE_ADDRESS if there is none yet.
+///
+/// # Errors
+/// Not connected and nowhere to connect to, or in a forked child.
+pub fn session() -> Result<&'static Session, Error> {
+    if is_forked() {
+        return Err(Error::Genie(
+            Exception::Fork,
+            "this process was forked from one that uses genie, and a session can't be shared: \
+             start it with multiprocessing's \"spawn\" and connect there"
+                .to_owned(),
+        ));
+    }
+    if let Some(session) = get() {
+        return Ok(session);
+    }
+    match Target::from_environment() {
+        Some(target) => connect(&target, Duration::from_secs(5)),
+        None => Err(Error::Genie(
+            Exception::NotConnected,
+            "not connected to a node: call genie.connect(\"tcp://HOST:7700\") first, or set \
+             GENIE_ADDRESS"
+                .to_owned(),
+        )),
+    }
+}
+
+/// The session of `epoch`, living or not.
+#[must_use]
+pub fn of_epoch(epoch: u16) -> Option<&'static Session> {
+    CONNECTING.lock().sessions.iter().copied().find(|session| session.epoch == epoch)
+}
+
+/// Opens a session and makes it the one in use.
+///
+/// # Errors
+/// Nobody there, refused, or one is open already.
+pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, Error> {
+    let bad = |error: crate::address::AddressError| Error::Value(error.to_string());
+    let address = Address::parse(&target.address).map_err(bad)?;
+    let tls = Tls::from_files(
+        target.ca.as_deref(),
+        target.cert.as_deref(),
+        target.key.as_deref(),
+    )
+    .map_err(bad)?;
+    if is_forked() {
+        return session();
+    }
+    let mut book = CONNECTING.lock();
+    if let Some(session) = get()
+        && session.check().is_ok()
+    {
+        return Err(Error::Runtime(
+            "a session is open already: call genie.disconnect() first (its tensors are gone \
+             then)"
+                .to_owned(),
+        ));
+    }
+    let epoch = u16::try_from(book.sessions.len() + 1)
+        .map_err(|_| Error::Runtime("too many sessions in one process".to_owned()))?;
+    let request = OpenSessionRequest {
+        protocol_version: PROTOCOL_VERSION,
+        client_version: env!("CARGO_PKG_VERSION").to_owned(),
+        torch_version: book.torch_version.clone(),
+        schema_hash: book.schema_hash,
+        pid: std::process::id(),
+        hostname: std::env::var("HOSTNAME").unwrap_or_default(),
+        memory_bytes_wanted: 0,
+    };
+    let (control, opened) = Control::open(address.clone(), tls.clone(), request, timeout)
+        .map_err(|error| control_error(&address, &error))?;
+    let lost = |why: String| {
+        Error::Genie(Exception::Connect, format!("the node at {address} was lost: {why}"))
+    };
+    let link = Link::connect(&address, tls.as_ref(), timeout).map_err(|e| lost(e.to_string()))?;
+    match handshake(&link, &opened.data_token, timeout) {
+        Ok(Ok(())) => {}
+        Ok(Err(fault)) => return Err(Error::Genie(Exception::Connect, fault.message)),
+        Err(error) => return Err(lost(error.to_string())),
+    }
+    let wake = Wake::new().map_err(|error| lost(error.to_string()))?;
+    let session = Session::new(epoch, opened, link, control, wake);
+    let session: &'static Session = Box::leak(Box::new(session));
+    std::thread::Builder::new()
+        .name("genie-session".to_owned())
+        .spawn(move || session.housekeeping())
+        .map_err(|error| lost(error.to_string()))?;
+    book.sessions.push(session);
+    CURRENT.store(std::ptr::from_ref(session).cast_mut(), Ordering::Release);
+    Ok(session)
+}
+
+fn control_error(address: &Address, error: &ControlError) -> Error {
+    match error {
+        ControlError::Unreachable(why) => Error::Genie(
+            Exception::Connect,
+            format!(
+                "no node answers at {address}: {why}. Is genie-dataplane running there? \
+                 `genie-dataplane status {}` tells",
+                address.to_string().trim_start_matches("tcp://")
+            ),
+        ),
+        ControlError::Refused { code, message } => {
+            let which = match code {
+                Some(
+                    ErrorCode::VersionMismatch
+                    | ErrorCode::TorchMismatch
+                    | ErrorCode::SchemaMismatch,
+                ) => Exception::VersionMismatch,
+                _ => Exception::Connect,
+            };
+            Error::Genie(which, format!("the node at {address} refused: {message}"))
+        }
+    }
+}
+
+/// Ends the session in use; nothing if there is none.
+pub fn disconnect() {
+    if is_forked() {
+        return;
+    }
+    let pointer = CURRENT.swap(std::ptr::null_mut(), Ordering::AcqRel);
+    // SAFETY: null, or a session that was leaked by `connect`.
+    if let Some(session) = unsafe { pointer.as_ref() } {
+        session.close();
+    }
+}
+
+/// Counts an operator that ran on the client's CPU.
+pub fn count_fallback() {
+    FALLBACKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Operators that ran on the client's CPU.
+#[must_use]
+pub fn fallbacks() -> u64 {
+    FALLBACKS.load(Ordering::Relaxed)
+}

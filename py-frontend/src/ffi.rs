@@ -1,0 +1,426 @@
+//! recorder.h, implemented.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Arc;
+
+use genie_session::client::Draft;
+use genie_session::machine::Metas;
+use genie_session::record::Kind;
+use genie_session::skeleton;
+use parking_lot::Mutex;
+
+use crate::current;
+use crate::errors::{Error, Exception, set_last};
+use crate::names;
+use crate::session::{Destination, Origin, Session};
+use crate::shapes::{Results, Signature};
+use crate::sites;
+
+const OK: i32 = 0;
+const UNKNOWN_SHAPE: i32 = 1;
+const ERROR: i32 = 2;
+
+const ID_BITS: u32 = 48;
+const ID_MASK: u64 = (1 << ID_BITS) - 1;
+
+/// `GenieCall`.
+#[repr(C)]
+pub struct RawCall {
+    op: u32,
+    key_has_data: u32,
+    skeleton: *const u8,
+    skeleton_len: usize,
+    storages: *const u64,
+    n_storages: usize,
+    params: *const i64,
+    n_params: usize,
+    data: *const i64,
+    n_data: usize,
+    sequence_nr: i64,
+    forward_nr: i64,
+}
+
+/// `GenieResults`.
+#[repr(C)]
+pub struct RawResults {
+    skeleton: *const u8,
+    skeleton_len: usize,
+    params: *const i64,
+    n_params: usize,
+}
+
+/// `GenieSyncResults`.
+#[repr(C)]
+pub struct RawSyncResults {
+    results: RawResults,
+    first_fresh: u64,
+    value_skeleton: *const u8,
+    value_skeleton_len: usize,
+    value_data: *const i64,
+    n_value_data: usize,
+}
+
+/// `GenieView`.
+#[repr(C)]
+pub struct RawView {
+    storage: u64,
+    flags: u8,
+    dtype: u8,
+    offset: i64,
+    sizes: *const i64,
+    strides: *const i64,
+    ndim: usize,
+}
+
+/// What this thread's last call gave out.
+#[derive(Default)]
+struct Kept {
+    ids: Vec<u64>,
+    results: Option<Arc<Results>>,
+    metas: Metas,
+}
+
+thread_local! {
+    static KEPT: RefCell<Kept> = RefCell::default();
+}
+
+/// # Safety
+/// `pointer` is valid for `len` values, or `len` is zero.
+unsafe fn slice<'a, T>(pointer: *const T, len: usize) -> &'a [T] {
+    if len == 0 {
+        return &[];
+    }
+    // SAFETY: as the caller says.
+    unsafe { std::slice::from_raw_parts(pointer, len) }
+}
+
+fn status(result: Result<i32, Error>) -> i32 {
+    result.unwrap_or_else(|error| {
+        set_last(&error);
+        ERROR
+    })
+}
+
+fn handle(session: &Session, id: u64) -> u64 {
+    u64::from(session.epoch) << ID_BITS | id
+}
+
+fn id_of(session: &Session, handle: u64) -> Result<u64, Error> {
+    let epoch = handle >> ID_BITS;
+    if epoch == u64::from(session.epoch) {
+        return Ok(handle & ID_MASK);
+    }
+    Err(Error::Genie(
+        Exception::StaleTensor,
+        "this tensor belongs to an earlier session, whose memory is gone: make it again in this \
+         one"
+        .to_owned(),
+    ))
+}
+
+/// The session for calls on tensors that exist: a lost one says why it was lost.
+fn session_of(handles: &[u64]) -> Result<&'static Session, Error> {
+    if let Some(session) = current::get() {
+        return Ok(session);
+    }
+    if !current::is_forked()
+        && let Some(&handle) = handles.first()
+        && let Some(earlier) = current::of_epoch((handle >> ID_BITS) as u16)
+    {
+        earlier.check()?;
+    }
+    current::session()
+}
+
+impl RawCall {
+    /// # Safety
+    /// The pointers are valid for their lengths.
+    unsafe fn draft<'a>(&self, ids: &'a [u64]) -> Draft<'a> {
+        // SAFETY: as the caller says.
+        unsafe {
+            Draft {
+                op: self.op,
+                skeleton: slice(self.skeleton, self.skeleton_len),
+                storages: ids,
+                params: slice(self.params, self.n_params),
+                data: slice(self.data, self.n_data),
+                ..Draft::new(Kind::Op)
+            }
+        }
+    }
+
+    /// # Safety
+    /// The pointers are valid for their lengths.
+    unsafe fn signature<'a>(&self) -> Signature<'a> {
+        // SAFETY: as the caller says.
+        unsafe {
+            Signature {
+                op: self.op,
+                skeleton: slice(self.skeleton, self.skeleton_len),
+                params: slice(self.params, self.n_params),
+                data: slice(self.data, if self.key_has_data == 0 { 0 } else { self.n_data }),
+            }
+        }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin { sequence_nr: self.sequence_nr, forward_nr: self.forward_nr }
+    }
+}
+
+fn raw(results: &Results) -> RawResults {
+    RawResults {
+        skeleton: results.skeleton.as_ptr(),
+        skeleton_len: results.skeleton.len(),
+        params: results.params.as_ptr(),
+        n_params: results.params.len(),
+    }
+}
+
+/// # Safety
+/// `name` is NUL-terminated.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_intern(name: *const c_char) -> u32 {
+    // SAFETY: as the caller says.
+    names::intern(&unsafe { CStr::from_ptr(name) }.to_string_lossy())
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_record(
+    call: *const RawCall,
+    results: *mut RawResults,
+    first_fresh: *mut u64,
+) -> i32 {
+    // SAFETY: as the caller says.
+    status(unsafe { record(&*call, results, first_fresh) })
+}
+
+/// # Safety
+/// As recorder.h says.
+unsafe fn record(
+    call: &RawCall,
+    results: *mut RawResults,
+    first_fresh: *mut u64,
+) -> Result<i32, Error> {
+    // SAFETY: as the caller says.
+    let handles = unsafe { slice(call.storages, call.n_storages) };
+    let session = session_of(handles)?;
+    KEPT.with(|kept| {
+        let kept = &mut *kept.borrow_mut();
+        kept.ids.clear();
+        for &handle in handles {
+            kept.ids.push(id_of(session, handle)?);
+        }
+        let origin = call.origin();
+        let wants_site = session.wants_site(origin);
+        let site = if wants_site { sites::here() } else { 0 };
+        // SAFETY: as the caller says.
+        let (mut draft, signature) = unsafe { (call.draft(&kept.ids), call.signature()) };
+        let name = || names::name(call.op);
+        let found = session.record_known(&mut draft, &signature, name, origin, site)?;
+        let Some((appended, known)) = found else { return Ok(UNKNOWN_SHAPE) };
+        if !wants_site && appended.planned.is_none() && origin.forward_nr < 0 {
+            // It looked as if a plan would be followed, and was not.
+            session.amend_site(appended.seq, sites::here());
+        }
+        // SAFETY: the backend passes valid places.
+        unsafe {
+            first_fresh.write(handle(session, appended.first_fresh));
+            results.write(raw(&known));
+        }
+        kept.results = Some(known);
+        Ok(OK)
+    })
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_learn(call: *const RawCall, results: *const RawResults) -> i32 {
+    // SAFETY: as the caller says.
+    let (call, results) = unsafe { (&*call, &*results) };
+    // SAFETY: as the caller says.
+    let (skeleton, params, signature) = unsafe {
+        (
+            slice(results.skeleton, results.skeleton_len).to_vec(),
+            slice(results.params, results.n_params).to_vec(),
+            call.signature(),
+        )
+    };
+    status((|| {
+        let counts = skeleton::measure_out(&skeleton, |_, _| {}, |_| {})
+            .map_err(|error| Error::Runtime(format!("inferred results: {error}")))?;
+        if counts.params != params.len() {
+            return Err(Error::Runtime("inferred results: numbers do not fit".to_owned()));
+        }
+        let results = Results { skeleton, params, fresh: counts.fresh as u64 };
+        current::session()?.learn(&signature, results);
+        Ok(OK)
+    })())
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_call_sync(call: *const RawCall, out: *mut RawSyncResults) -> i32 {
+    // SAFETY: as the caller says.
+    status(unsafe { call_sync(&*call, out) })
+}
+
+/// # Safety
+/// As recorder.h says.
+unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Error> {
+    // SAFETY: as the caller says.
+    let handles = unsafe { slice(call.storages, call.n_storages) };
+    let session = session_of(handles)?;
+    let ids: Result<Vec<u64>, Error> = handles.iter().map(|&h| id_of(session, h)).collect();
+    let ids = ids?;
+    let origin = call.origin();
+    let site = if session.wants_site(origin) { sites::here() } else { 0 };
+    // SAFETY: as the caller says.
+    let draft = Draft { kind: Kind::CallSync, ..unsafe { call.draft(&ids) } };
+    let (first_fresh, metas) = session.call_sync(&draft, names::name(call.op), origin, site)?;
+    KEPT.with(|kept| {
+        let metas = {
+            let kept = &mut *kept.borrow_mut();
+            kept.metas = metas;
+            RawSyncResults {
+                results: RawResults {
+                    skeleton: kept.metas.out_skeleton.as_ptr(),
+                    skeleton_len: kept.metas.out_skeleton.len(),
+                    params: kept.metas.out_params.as_ptr(),
+                    n_params: kept.metas.out_params.len(),
+                },
+                first_fresh: handle(session, first_fresh),
+                value_skeleton: kept.metas.value_skeleton.as_ptr(),
+                value_skeleton_len: kept.metas.value_skeleton.len(),
+                value_data: kept.metas.value_data.as_ptr(),
+                n_value_data: kept.metas.value_data.len(),
+            }
+        };
+        // SAFETY: the backend passes a valid place.
+        unsafe { out.write(metas) };
+    });
+    Ok(OK)
+}
+
+const NO_ORIGIN: Origin = Origin { sequence_nr: -1, forward_nr: -1 };
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_alloc(device: i32, nbytes: u64, storage: *mut u64) -> i32 {
+    status((|| {
+        let session = current::session()?;
+        if device < 0 || device as usize >= session.opened.devices.len() {
+            return Err(Error::Runtime(format!(
+                "remote_accelerator:{device} does not exist: the node has {} device(s)",
+                session.opened.devices.len()
+            )));
+        }
+        let bytes = [nbytes as i64];
+        let draft = Draft { tail_numbers: &bytes, fresh: 1, ..Draft::new(Kind::Alloc) };
+        let appended = session.record(&draft, "", NO_ORIGIN, 0)?;
+        // SAFETY: the backend passes a valid place.
+        unsafe { storage.write(handle(session, appended.first_fresh)) };
+        Ok(OK)
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn genie_free(storage: u64) {
+    if current::is_forked() {
+        return;
+    }
+    if let Some(session) = current::get()
+        && u64::from(session.epoch) == storage >> ID_BITS
+        && storage & ID_MASK != 0
+        && session.check().is_ok()
+    {
+        session.free(storage & ID_MASK);
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn genie_resize(storage: u64, nbytes: u64) -> i32 {
+    status((|| {
+        let session = session_of(&[storage])?;
+        let ids = [id_of(session, storage)?];
+        let bytes = [nbytes as i64];
+        let draft =
+            Draft { storages: &ids, tail_numbers: &bytes, ..Draft::new(Kind::Resize) };
+        session.record(&draft, "", NO_ORIGIN, 0).map(|_| OK)
+    })())
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_upload(storage: u64, source: *const c_void, nbytes: u64) -> i32 {
+    status((|| {
+        let session = session_of(&[storage])?;
+        let id = id_of(session, storage)?;
+        let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
+        // SAFETY: as the caller says.
+        unsafe { session.upload(id, source.cast(), len) }.map(|()| OK)
+    })())
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_fetch(
+    view: *const RawView,
+    destination: *mut c_void,
+    nbytes: u64,
+) -> i32 {
+    // SAFETY: as the caller says.
+    let view = unsafe { &*view };
+    status((|| {
+        let session = session_of(&[view.storage])?;
+        let ids = [id_of(session, view.storage)?];
+        let ndim = u8::try_from(view.ndim).map_err(|error| Error::Value(error.to_string()))?;
+        let skeleton = [skeleton::tag::TENSOR, view.flags, view.dtype, ndim];
+        let mut params = Vec::with_capacity(1 + 2 * view.ndim);
+        params.push(view.offset);
+        // SAFETY: as the caller says.
+        unsafe {
+            params.extend_from_slice(slice(view.sizes, view.ndim));
+            params.extend_from_slice(slice(view.strides, view.ndim));
+        }
+        let draft = Draft {
+            skeleton: &skeleton,
+            storages: &ids,
+            params: &params,
+            ..Draft::new(Kind::Fetch)
+        };
+        let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
+        let destination = Destination { pointer: destination.cast(), len };
+        session.fetch(&draft, destination).map(|()| OK)
+    })())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn genie_barrier() -> i32 {
+    status(current::session().and_then(|session| session.barrier()).map(|()| OK))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn genie_device_count() -> i32 {
+    current::get().map_or(0, |session| session.opened.devices.len() as i32)
+}
+
+/// # Safety
+/// `name` is NUL-terminated.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_count_fallback(name: *const c_char) -> i32 {
+    static SEEN: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    current::count_fallback();
+    // SAFETY: as the caller says.
+    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+    i32::from(SEEN.lock().get_or_insert_with(HashSet::new).insert(name))
+}

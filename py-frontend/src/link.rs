@@ -1,0 +1,209 @@
+//! A byte stream to the node, plain or under TLS, that one thread reads while another writes.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustls::ClientConnection;
+
+use crate::address::{Address, Tls};
+
+/// How long a blocking socket call waits before the caller looks at signals and the peer's health.
+pub const TICK: Duration = Duration::from_millis(100);
+
+struct TlsState {
+    connection: ClientConnection,
+    /// Ciphertext that is ready for the socket.
+    outgoing: Vec<u8>,
+}
+
+/// One data connection.
+pub struct Link {
+    socket: TcpStream,
+    /// Held for cryptography only, never while a socket call blocks.
+    tls: Option<Mutex<TlsState>>,
+}
+
+/// A failed socket call that is only a tick of the clock.
+fn is_tick(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
+}
+
+/// The socket addresses of `address`.
+///
+/// # Errors
+/// A name that does not resolve.
+pub fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
+    let found: Vec<_> = (address.host.as_str(), address.port).to_socket_addrs()?.collect();
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(found)
+}
+
+impl Link {
+    /// Connects within `timeout`.
+    ///
+    /// # Errors
+    /// Nobody there, or a TLS handshake that fails.
+    pub fn connect(address: &Address, tls: Option<&Tls>, timeout: Duration) -> io::Result<Self> {
+        let mut failure = io::Error::from(io::ErrorKind::NotFound);
+        for candidate in resolve(address)? {
+            match TcpStream::connect_timeout(&candidate, timeout) {
+                Ok(socket) => return Self::over(socket, address, tls, timeout),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn over(
+        socket: TcpStream,
+        address: &Address,
+        tls: Option<&Tls>,
+        timeout: Duration,
+    ) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        let Some(tls) = tls else {
+            socket.set_read_timeout(Some(TICK))?;
+            socket.set_write_timeout(Some(TICK))?;
+            return Ok(Self { socket, tls: None });
+        };
+        socket.set_read_timeout(Some(timeout))?;
+        socket.set_write_timeout(Some(timeout))?;
+        let mut config = rustls::ClientConfig::clone(&tls.config);
+        config.alpn_protocols = vec![b"genie-data/1".to_vec()];
+        let name = rustls::pki_types::ServerName::try_from(address.host.clone())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let mut connection =
+            ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut &socket)?;
+        }
+        socket.set_read_timeout(Some(TICK))?;
+        socket.set_write_timeout(Some(TICK))?;
+        let state = TlsState { connection, outgoing: Vec::new() };
+        Ok(Self { socket, tls: Some(Mutex::new(state)) })
+    }
+
+    /// Reads what there is, at least one byte. `Ok(None)` after a tick without any.
+    ///
+    /// # Errors
+    /// The end of the stream, too, is an error.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let n = match &self.tls {
+            None => (&self.socket).read(buffer),
+            Some(tls) => self.read_tls(tls, buffer),
+        };
+        match n {
+            Ok(0) if !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => Ok(Some(n)),
+            Err(error) if is_tick(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read_tls(&self, tls: &Mutex<TlsState>, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut cipher = [0_u8; 32 << 10];
+        loop {
+            {
+                let mut state = tls.lock();
+                match state.connection.reader().read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    other => return other,
+                }
+            }
+            let n = (&self.socket).read(&mut cipher)?;
+            let mut state = tls.lock();
+            let mut rest = &cipher[..n];
+            if n == 0 {
+                state.connection.read_tls(&mut rest)?;
+                return Ok(0);
+            }
+            while !rest.is_empty() {
+                state.connection.read_tls(&mut rest)?;
+                state.connection.process_new_packets().map_err(io::Error::other)?;
+            }
+        }
+    }
+
+    /// Writes all of `parts`. Between ticks it asks `go_on`.
+    ///
+    /// # Errors
+    /// The stream's, or what `go_on` says.
+    pub fn write_all(
+        &self,
+        parts: &[&[u8]],
+        go_on: &mut dyn FnMut() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(tls) = &self.tls else { return self.write_plain(parts, go_on) };
+        // Records of 16 KiB: bounded ciphertext whatever the size of the tensor.
+        for part in parts {
+            for piece in part.chunks(256 << 10) {
+                let cipher = {
+                    let mut state = tls.lock();
+                    let mut cipher = std::mem::take(&mut state.outgoing);
+                    let mut rest = piece;
+                    while !rest.is_empty() {
+                        let n = state.connection.writer().write(rest)?;
+                        rest = &rest[n..];
+                        while state.connection.wants_write() {
+                            state.connection.write_tls(&mut cipher)?;
+                        }
+                    }
+                    cipher
+                };
+                self.write_plain(&[&cipher], go_on)?;
+                let mut cipher = cipher;
+                cipher.clear();
+                tls.lock().outgoing = cipher;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_plain(
+        &self,
+        parts: &[&[u8]],
+        go_on: &mut dyn FnMut() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> =
+            parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+        let mut slices = &mut slices[..];
+        while !slices.is_empty() {
+            match (&self.socket).write_vectored(slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => IoSlice::advance_slices(&mut slices, n),
+                Err(error) if is_tick(&error) => go_on()?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket's descriptor, to wait on.
+    #[must_use]
+    pub fn descriptor(&self) -> i32 {
+        use std::os::fd::AsRawFd;
+        self.socket.as_raw_fd()
+    }
+
+    /// Waits until there is something to read, or for `timeout`.
+    pub fn wait_readable(&self, timeout: Duration) -> bool {
+        let mut poll =
+            libc::pollfd { fd: self.descriptor(), events: libc::POLLIN, revents: 0 };
+        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one valid pollfd, and its socket outlives the call.
+        unsafe { libc::poll(&mut poll, 1, millis) > 0 }
+    }
+
+    /// Ends both directions; a thread that waits on the socket returns.
+    pub fn shutdown(&self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}

@@ -1,0 +1,155 @@
+//! Which line of the user's program recorded an operator.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+
+use parking_lot::Mutex;
+use pyo3::ffi;
+
+/// A source line; zero is unknown.
+pub type SiteId = u32;
+
+/// Frames looked at before giving up.
+const DEPTH_MAX: usize = 256;
+
+#[derive(Default)]
+struct Sites {
+    /// Code objects that were seen (each kept alive, so that its address stays its name), and
+    /// whether they are the user's.
+    codes: HashMap<usize, bool>,
+    by_line: HashMap<(usize, i32), SiteId>,
+    texts: Vec<String>,
+    /// Folders whose frames are not the user's.
+    inner: Vec<String>,
+}
+
+static SITES: Mutex<Option<Sites>> = Mutex::new(None);
+
+/// Frames of files under these folders are passed over.
+pub fn set_inner_folders(folders: Vec<String>) {
+    SITES.lock().get_or_insert_with(Sites::default).inner = folders;
+}
+
+/// `file:line, in function`, or nothing for an unknown site.
+#[must_use]
+pub fn text(site: SiteId) -> String {
+    let sites = SITES.lock();
+    let known = sites.as_ref().and_then(|sites| sites.texts.get(site.checked_sub(1)? as usize));
+    known.cloned().unwrap_or_default()
+}
+
+/// The innermost frame of this thread outside torch and genie. Takes the GIL.
+#[must_use]
+pub fn here() -> SiteId {
+    // SAFETY: the interpreter is running (the module is loaded), and Ensure and Release pair up.
+    unsafe {
+        if ffi::Py_IsInitialized() == 0 {
+            return 0;
+        }
+        let state = ffi::PyGILState_Ensure();
+        let site = walk();
+        ffi::PyGILState_Release(state);
+        site
+    }
+}
+
+/// # Safety
+/// The caller holds the GIL.
+unsafe fn walk() -> SiteId {
+    // SAFETY: with the GIL held, the current frame is borrowed and valid; every other reference
+    // taken below is released here.
+    unsafe {
+        let mut frame = ffi::PyEval_GetFrame();
+        if frame.is_null() {
+            return 0;
+        }
+        ffi::Py_INCREF(frame.cast());
+        let mut found = 0;
+        for _ in 0..DEPTH_MAX {
+            let code = ffi::PyFrame_GetCode(frame);
+            let is_user = is_user_code(code);
+            if is_user {
+                let line = ffi::PyFrame_GetLineNumber(frame);
+                found = intern(code, line);
+            }
+            ffi::Py_DECREF(code.cast());
+            if is_user {
+                break;
+            }
+            let back = ffi::PyObject_GetAttrString(frame.cast(), c"f_back".as_ptr());
+            ffi::Py_DECREF(frame.cast());
+            frame = back.cast();
+            if back.is_null() {
+                ffi::PyErr_Clear();
+                return 0;
+            }
+            if back == ffi::Py_None() {
+                ffi::Py_DECREF(back);
+                return 0;
+            }
+        }
+        ffi::Py_DECREF(frame.cast());
+        found
+    }
+}
+
+/// # Safety
+/// The caller holds the GIL; `code` is valid.
+unsafe fn is_user_code(code: *mut ffi::PyCodeObject) -> bool {
+    let known = |sites: &Sites| sites.codes.get(&(code as usize)).copied();
+    if let Some(is_user) = SITES.lock().as_ref().and_then(known) {
+        return is_user;
+    }
+    // Not under the lock: a collection may run Python code here, and let another thread in.
+    // SAFETY: as the caller says.
+    let file = unsafe { attribute(code, c"co_filename") };
+    let mut guard = SITES.lock();
+    let sites = guard.get_or_insert_with(Sites::default);
+    let is_user = !file.starts_with('<') && !sites.inner.iter().any(|dir| file.starts_with(dir));
+    if sites.codes.insert(code as usize, is_user).is_none() {
+        // SAFETY: as the caller says; the reference is kept for good.
+        unsafe { ffi::Py_INCREF(code.cast()) };
+    }
+    is_user
+}
+
+/// # Safety
+/// The caller holds the GIL; `code` is valid and was seen by [`is_user_code`].
+unsafe fn intern(code: *mut ffi::PyCodeObject, line: i32) -> SiteId {
+    let known = |sites: &Sites| sites.by_line.get(&(code as usize, line)).copied();
+    if let Some(site) = SITES.lock().as_ref().and_then(known) {
+        return site;
+    }
+    // SAFETY: as the caller says.
+    let (file, name) = unsafe { (attribute(code, c"co_filename"), attribute(code, c"co_name")) };
+    let mut guard = SITES.lock();
+    let sites = guard.get_or_insert_with(Sites::default);
+    sites.texts.push(format!("File \"{file}\", line {line}, in {name}"));
+    let site = sites.texts.len() as SiteId;
+    sites.by_line.insert((code as usize, line), site);
+    site
+}
+
+/// # Safety
+/// The caller holds the GIL; `code` is valid.
+unsafe fn attribute(code: *mut ffi::PyCodeObject, name: &CStr) -> String {
+    // SAFETY: as the caller says; the new reference is released.
+    unsafe {
+        let value = ffi::PyObject_GetAttrString(code.cast(), name.as_ptr());
+        if value.is_null() {
+            ffi::PyErr_Clear();
+            return String::new();
+        }
+        let mut len = 0;
+        let utf8 = ffi::PyUnicode_AsUTF8AndSize(value, &mut len);
+        let text = if utf8.is_null() {
+            ffi::PyErr_Clear();
+            String::new()
+        } else {
+            let bytes = std::slice::from_raw_parts(utf8.cast::<u8>(), len.unsigned_abs());
+            String::from_utf8_lossy(bytes).into_owned()
+        };
+        ffi::Py_DECREF(value);
+        text
+    }
+}

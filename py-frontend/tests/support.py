@@ -1,0 +1,165 @@
+"""What the tests share: comparing with the CPU, waiting, and client processes of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import genie
+import torch
+from torch.utils import _pytree as pytree
+
+REMOTE = "remote_accelerator:0"
+TOLERANCE = 1e-5
+
+# How long a client process may take to import torch and get going on a busy machine.
+CLIENT_SECONDS_MAX = 60.0
+
+
+def to_remote(tree: Any) -> Any:
+    """The same, its tensors on the remote device."""
+    return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(REMOTE), tree)
+
+
+def to_cpu(tree: Any) -> Any:
+    """The same, its tensors here."""
+    return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.detach().cpu(), tree)
+
+
+def clone(tree: Any) -> Any:
+    """The same, in memory of its own."""
+    return pytree.tree_map_only(torch.Tensor, torch.clone, tree)
+
+
+def assert_same(remote: Any, local: Any, tolerance: float = TOLERANCE) -> None:
+    """Remote results equal local ones: device, shape, dtype, stride pattern and values."""
+    for tensor in pytree.tree_leaves(remote):
+        if isinstance(tensor, torch.Tensor):
+            assert tensor.device.type == "remote_accelerator", tensor.device
+    torch.testing.assert_close(
+        to_cpu(remote), to_cpu(local), rtol=0, atol=tolerance, equal_nan=True
+    )
+
+
+def check(function: Callable[..., Any], *inputs: Any, tolerance: float = TOLERANCE) -> None:
+    """Runs `function` here and there, on inputs of its own each, and compares what it returns."""
+    local = function(*clone(inputs))
+    remote = function(*to_remote(clone(inputs)))
+    assert_same(remote, local, tolerance)
+
+
+class Counted:
+    """What the statistics gained inside a `with` block: `counted.round_trips` and the like."""
+
+    def __enter__(self) -> Counted:
+        self._before = genie.stats()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._after = genie.stats()
+
+    def __getattr__(self, name: str) -> int:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._after[name] - self._before[name]
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> float:
+    """Polls; gives the seconds it took, fails after `seconds`."""
+    start = time.monotonic()
+    while not condition():
+        waited = time.monotonic() - start
+        assert waited < seconds, f"after {waited:.1f} s still not: {what}"
+        time.sleep(0.01)
+    return time.monotonic() - start
+
+
+class Client:
+    """Another client process, which runs `code` and says lines that the test waits for."""
+
+    def __init__(
+        self, code: str, *, address: str | None = None, imports: str = "torch, genie", **env: str
+    ) -> None:
+        prelude = f"import sys, os, time\nimport {imports}\n"
+        if address is not None:
+            prelude += f"genie.connect({address!r})\n"
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", "-c", prelude + textwrap.dedent(code)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **env},
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line.rstrip("\n"))
+
+    def tell(self, line: str) -> None:
+        """Writes a line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def expect(self, start: str, seconds: float = CLIENT_SECONDS_MAX) -> str:
+        """Waits for a line that starts with `start`; gives the rest of it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.01, min(0.2, deadline - time.monotonic())))
+            except queue.Empty:
+                ended = self._process.poll() is not None and not self._reader.is_alive()
+                if (ended and self._lines.empty()) or time.monotonic() > deadline:
+                    state = f"exit status {self._process.poll()}" if ended else "still running"
+                    raise AssertionError(
+                        f"the client did not say {start!r} ({state}). It said:\n{self.output()}"
+                    ) from None
+                continue
+            self.said.append(line)
+            if line.startswith(start):
+                return line[len(start) :].strip()
+
+    def finish(self, seconds: float = CLIENT_SECONDS_MAX) -> None:
+        """Waits for its end, which must be a good one."""
+        status = self._process.wait(seconds)
+        assert status == 0, f"the client ended with status {status}. It said:\n{self.output()}"
+
+    def output(self) -> str:
+        """All that it said."""
+        self._reader.join(0.5 if self._process.poll() is not None else 0)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.said.append(self._lines.get_nowait())
+        return "\n".join(self.said)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait(10)
+
+    def close(self) -> None:
+        """Ends it if it still runs."""
+        if self._process.poll() is None:
+            self.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()

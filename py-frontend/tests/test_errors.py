@@ -1,0 +1,243 @@
+"""Mistakes of the program: each raises where a person can see why, and nothing else is lost."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import genie
+import pytest
+import torch
+from support import REMOTE, Counted, assert_same
+
+pytestmark = pytest.mark.usefixtures("session")
+
+
+def next_line() -> int:
+    """The number of the line after the caller's."""
+    frame = inspect.currentframe()
+    assert frame is not None
+    assert frame.f_back is not None
+    return frame.f_back.f_lineno + 1
+
+
+def assert_names(message: str, operator: str, line: int) -> None:
+    """The message has the operator, this file, and the line."""
+    assert operator in message
+    assert __file__ in message
+    assert f"line {line}" in message
+
+
+# --- Found locally --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda t: t @ t,
+        lambda t: t + torch.ones(7, device=REMOTE),
+        lambda t: t.view(5, 5),
+        lambda t: torch.cat([t, torch.ones(1, device=REMOTE)]),
+        lambda t: torch.nn.functional.linear(t, t.t()),
+        lambda t: t.reshape(2, 4).sum(3),
+    ],
+    ids=["matmul", "broadcast", "view", "cat", "linear", "dim"],
+)
+def test_a_shape_error_comes_at_once_at_the_users_line(
+    mistake: Callable[[torch.Tensor], Any],
+) -> None:
+    tensor = torch.ones(2, 4, device=REMOTE)
+    with Counted() as counted, pytest.raises((RuntimeError, IndexError)) as raised:
+        mistake(tensor)
+    lines = [entry.lineno for entry in raised.traceback if entry.path.samefile(__file__)]
+    assert lines[-1] + 1 == mistake.__code__.co_firstlineno
+    assert counted.round_trips == 0
+    assert_same(tensor + 1, torch.full((2, 4), 2.0))
+
+
+def test_a_shape_error_reads_like_the_cpus() -> None:
+    def message(device: str) -> str:
+        with pytest.raises(RuntimeError) as raised:
+            torch.ones(2, 4, device=device) @ torch.ones(3, 5, device=device)
+        return str(raised.value)
+
+    assert "2x4 and 3x5" in message("cpu")
+    assert "2x4 and 3x5" in message(REMOTE)
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda remote, local: remote + local,
+        lambda remote, local: local * remote,
+        lambda remote, local: remote @ local,
+        lambda remote, local: torch.cat([remote, local]),
+        lambda remote, local: remote.add_(local),
+        lambda remote, local: local.add_(remote),
+        lambda remote, local: torch.where(remote > 0, remote, local),
+        lambda remote, local: torch.nn.functional.linear(remote, local),
+    ],
+    ids=["add", "mul", "matmul", "cat", "add_", "add_ into the CPU", "where", "linear"],
+)
+def test_cpu_and_remote_tensors_do_not_mix(
+    mix: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
+    remote, local = torch.ones(3, 3, device=REMOTE), torch.ones(3, 3)
+    with Counted() as counted, pytest.raises(RuntimeError, match="device"):
+        mix(remote, local)
+    assert counted.round_trips == 0
+    assert_same(remote, torch.ones(3, 3))
+    assert torch.equal(local, torch.ones(3, 3))
+
+
+def test_scalars_on_the_cpu_mix() -> None:
+    remote = torch.ones(3, device=REMOTE)
+    two = torch.tensor(2.0)
+    assert_same(remote + two, torch.full((3,), 3.0))
+    assert_same(two * remote, torch.full((3,), 2.0))
+    assert_same(torch.where(remote > 0, two, remote), torch.full((3,), 2.0))
+    assert_same(remote.add_(torch.tensor(5)), torch.full((3,), 6.0))
+    assert_same(remote.float() + torch.tensor(1.0, dtype=torch.float64), torch.full((3,), 7.0))
+
+
+def test_a_remote_scalar_does_not_mix_into_the_cpu() -> None:
+    with pytest.raises(RuntimeError, match="device"):
+        torch.ones(3).add_(torch.ones(3, device=REMOTE)[0])
+
+
+# --- Found on the node ----------------------------------------------------------------------
+
+
+def test_an_operator_that_fails_on_the_node_names_itself_and_the_users_line() -> None:
+    table = torch.ones(2, 3, device=REMOTE)
+    index = torch.full((1, 3), 9, device=REMOTE)
+    line = next_line()
+    chosen = table.gather(0, index)
+    later = chosen * 2  # captured before anybody knows
+    with pytest.raises(genie.RemoteOperatorError) as raised:
+        later.cpu()
+    assert_names(str(raised.value), "gather", line)
+    assert "out of bounds" in str(raised.value)
+    assert isinstance(raised.value, RuntimeError)
+
+
+def test_the_first_cause_is_raised_again_and_again() -> None:
+    table = torch.ones(2, 3, device=REMOTE)
+    line = next_line()
+    poisoned = table.gather(0, torch.full((1, 3), 9, device=REMOTE))
+    for use in (
+        lambda: poisoned.cpu(),
+        lambda: (poisoned + table).sum().item(),
+        lambda: print(poisoned.view(3)),
+        lambda: torch.cat([table, poisoned]).tolist(),
+    ):
+        with pytest.raises(genie.RemoteOperatorError) as raised:
+            use()
+        assert_names(str(raised.value), "gather", line)
+
+
+def test_what_does_not_depend_on_the_failure_lives() -> None:
+    table = torch.ones(2, 3, device=REMOTE)
+    before = table * 3
+    poisoned = table.gather(0, torch.full((1, 3), 9, device=REMOTE))
+    after = table * 4
+    assert_same(before, torch.full((2, 3), 3.0))
+    assert_same(after, torch.full((2, 3), 4.0))
+    with pytest.raises(genie.RemoteOperatorError):
+        poisoned.cpu()
+    assert_same(before + after, torch.full((2, 3), 7.0))
+
+
+def test_a_failure_in_place_poisons_its_target() -> None:
+    target = torch.ones(2, 3, device=REMOTE)
+    alias = target.view(6)
+    line = next_line()
+    target.scatter_(0, torch.full((1, 3), 9, device=REMOTE), 5.0)
+    for use in (target, alias, target.t() + 1):
+        with pytest.raises(genie.RemoteOperatorError) as raised:
+            use.cpu()
+        assert_names(str(raised.value), "scatter", line)
+
+
+def test_overwriting_a_poisoned_tensor_heals_it() -> None:
+    target = torch.ones(2, 3, device=REMOTE)
+    target.scatter_(0, torch.full((1, 3), 9, device=REMOTE), 5.0)
+    target.copy_(torch.zeros(2, 3))
+    assert_same(target, torch.zeros(2, 3))
+
+
+def test_a_failure_reaches_through_a_backward() -> None:
+    table = torch.ones(2, 3, device=REMOTE, requires_grad=True)
+    line = next_line()
+    chosen = table.gather(0, torch.full((1, 3), 9, device=REMOTE))
+    chosen.pow(2).sum().backward()
+    with pytest.raises(genie.RemoteOperatorError) as raised:
+        table.grad.cpu()
+    assert_names(str(raised.value), "gather", line)
+
+
+def test_an_index_out_of_range_is_an_index_error() -> None:
+    table = torch.ones(2, 3, device=REMOTE)
+    line = next_line()
+    rows = torch.nn.functional.embedding(torch.tensor([9], device=REMOTE), table)
+    with pytest.raises(IndexError, match="out of range") as raised:
+        rows.cpu()
+    assert_names(str(raised.value), "embedding", line)
+
+
+def test_a_failure_in_one_thread_is_not_anothers() -> None:
+    results: list[bool] = []
+
+    def fine() -> None:
+        for number in range(30):
+            results.append((torch.full((3,), number, device=REMOTE) * 2).sum().item() == number * 6)
+
+    thread = threading.Thread(target=fine, daemon=True)
+    thread.start()
+    table = torch.ones(2, 3, device=REMOTE)
+    for _ in range(30):
+        with pytest.raises(genie.RemoteOperatorError):
+            table.gather(0, torch.full((1, 3), 9, device=REMOTE)).cpu()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert results == [True] * 30
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("quantize", lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.quint8)),
+        ("mkldnn", lambda t: t.to_mkldnn()),
+        ("fbgemm", lambda t: torch.ops.aten.fbgemm_pack_gemm_matrix_fp16(t)),
+    ],
+    ids=["quantised", "opaque", "packed"],
+)
+def test_an_operator_outside_the_allow_list_is_refused_by_name(
+    name: str, call: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    tensor = torch.ones(2, 2, device=REMOTE)
+    with pytest.raises((genie.RemoteOperatorError, NotImplementedError), match=name):
+        call(tensor).cpu()
+    assert_same(tensor + 1, torch.full((2, 2), 2.0))
+
+
+def test_ctrl_c_interrupts_a_wait(session: Any) -> None:
+    """A signal handler runs, and its exception is raised, while a result is waited for."""
+    big = torch.randn(1500, 1500, device=REMOTE)
+    for _ in range(60):
+        big = big @ big * 1e-3
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            big.sum().item()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, previous)
+    # The session goes on.
+    assert torch.ones(2, device=REMOTE).sum().item() == 2.0
