@@ -12,6 +12,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Exit status where nothing was started.
 const REFUSED: u8 = 2;
+/// Libraries that say too much below this, unless asked by name.
+const QUIET: &str = "h2=info,hyper=info,hyper_util=info,rustls=info,tonic=info,tower=info";
 /// Threads of the control side. The data path has its own.
 const WORKERS: usize = 2;
 /// Threads for analysis and for starting executors.
@@ -60,7 +62,7 @@ fn configure(
 
 fn serve(config: Config, started: Instant) -> ExitCode {
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log.0))
+        .with_env_filter(EnvFilter::new(format!("{QUIET},{}", config.log.0)))
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();

@@ -60,6 +60,7 @@ async fn connect(args: &StatusArgs) -> Result<Channel, String> {
     let wrong = |error: &dyn std::fmt::Display| error.to_string();
     // tonic names no address in its errors and hides their cause, so the first connection is ours.
     let socket = TcpStream::connect(&address).await.map_err(|error| wrong(&error))?;
+    socket.set_nodelay(true).map_err(|error| wrong(&error))?;
     let endpoint =
         Endpoint::try_from(format!("http://{address}")).map_err(|error| wrong(&error))?;
     let Some(ca) = &args.ca else {

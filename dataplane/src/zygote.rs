@@ -55,16 +55,14 @@ impl ZygoteLauncher {
         Zygote::start(&self.found.executor, &self.found.libtorch, move |event| match event {
             Event::Exited { session, exit, .. } => {
                 if let Some(session) = node.upgrade().and_then(|node| node.session(session)) {
-                    session.executor_exited(&format!("died of {exit}"));
+                    session.executor_exited(format!("died of {exit}"));
                 }
             }
             Event::Gone => {
                 gone.store(true, Ordering::SeqCst);
                 let Some(node) = node.upgrade() else { return };
                 for session in node.sessions() {
-                    if session.has_executor() {
-                        session.executor_exited("died with the process that started it");
-                    }
+                    session.executor_exited("died with the process that started it".to_owned());
                 }
             }
         })

@@ -73,7 +73,9 @@ at::Tensor to_meta(const at::Tensor& tensor) {
   at::Tensor meta =
       at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), tensor.scalar_type());
   c10::TensorImpl* const impl = meta.unsafeGetTensorImpl();
-  impl->set_wrapped_number(tensor.unsafeGetTensorImpl()->is_wrapped_number());
+  if (tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
+    impl->set_wrapped_number(true);
+  }
   if (tensor.device().type() == kRemote) {
     impl->_set_conj(tensor.is_conj());
     impl->_set_neg(tensor.is_neg());
@@ -106,9 +108,6 @@ class MetaArguments {
   // An argument after the call; the call itself consumes the stack.
   const c10::IValue& argument(size_t i) const {
     return originals_[i];
-  }
-  void rewind() {
-    stack_ = originals_;
   }
 
  private:
@@ -174,25 +173,21 @@ bool says_not_implemented(const std::exception& error) {
       std::strncmp(error.what(), "NotImplementedError", 19) == 0;
 }
 
-bool call_meta(const Operator& op, MetaArguments& arguments) {
+// False when there is no shape function for the operator.
+bool call_meta(const Operator& op, torch::jit::Stack& stack) {
+  constexpr c10::DispatchKeySet keys(c10::DispatchKey::Meta);
   if (op.meta.has_value()) {
-    op.meta->callBoxed(op.handle, c10::DispatchKeySet(c10::DispatchKey::Meta), &arguments.stack());
+    op.meta->callBoxed(op.handle, keys, &stack);
     return true;
   }
-  for (bool imported = false;; imported = true) {
-    try {
-      op.handle.redispatchBoxed(
-          c10::DispatchKeySet(c10::DispatchKey::Meta), &arguments.stack());
-      return true;
-    } catch (const std::exception& error) {
-      if (!says_not_implemented(error)) {
-        throw;
-      }
+  try {
+    op.handle.redispatchBoxed(keys, &stack);
+    return true;
+  } catch (const std::exception& error) {
+    if (!says_not_implemented(error)) {
+      throw;
     }
-    if (imported || !import_python_meta()) {
-      return false;
-    }
-    arguments.rewind();
+    return false;
   }
 }
 
@@ -263,7 +258,7 @@ Shapes infer(const Operator& op, Arguments arguments, ResultBuilder& results) {
   }
 
   MetaArguments meta(op, arguments);
-  if (!call_meta(op, meta)) {
+  if (!call_meta(op, meta.stack())) {
     // In place the result is the argument, whatever else the node will find.
     if (only_aliases(op) && !op.has_out) {
       describe_aliases(op, arguments, results);

@@ -41,10 +41,4 @@ std::optional<c10::KernelFunction> find_meta(const c10::OperatorName& name);
 // A tensor of the same sizes, strides and dtype on the Meta device.
 at::Tensor to_meta(const at::Tensor& tensor);
 
-// Imports PyTorch's Python shape functions, once. False when there are none to import.
-bool import_python_meta();
-
 }  // namespace genie
-
-// Sets the function that imports them, taking the GIL; it returns 0 on success.
-extern "C" void genie_backend_set_meta_import_hook(int (*hook)(void));

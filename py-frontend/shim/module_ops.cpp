@@ -10,7 +10,6 @@
 #include "backend.h"
 #include "errors.h"
 #include "generator.h"
-#include "infer.h"
 
 namespace genie {
 namespace {
@@ -51,10 +50,6 @@ void set_rng_state_op(int64_t device, const at::Tensor& state) {
   generator.set_state(state);
 }
 
-void set_meta_import_hook_op(int64_t address) {
-  genie_backend_set_meta_import_hook(reinterpret_cast<int (*)()>(address));
-}
-
 }  // namespace
 
 void register_module_ops() {
@@ -67,7 +62,6 @@ void register_module_ops() {
   genie.def("initial_seed(int device) -> int", TORCH_FN(initial_seed_op));
   genie.def("rng_state(int device) -> Tensor", TORCH_FN(rng_state_op));
   genie.def("set_rng_state(int device, Tensor state) -> ()", TORCH_FN(set_rng_state_op));
-  genie.def("set_meta_import_hook(int address) -> ()", TORCH_FN(set_meta_import_hook_op));
 }
 
 }  // namespace genie

@@ -3,16 +3,17 @@
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
+use genie_client::address::{Address, Tls};
+use genie_client::control::{Control, ControlError};
+use genie_client::handshake::handshake;
+use genie_client::link::Link;
 use genie_control_api::ErrorCode;
 use genie_control_api::v1::OpenSessionRequest;
 use genie_session::frame::PROTOCOL_VERSION;
 use parking_lot::Mutex;
 
-use crate::address::{Address, Tls};
-use crate::control::{Control, ControlError};
 use crate::errors::{Error, Exception};
-use crate::link::Link;
-use crate::session::{Session, handshake};
+use crate::session::Session;
 use crate::wake::Wake;
 
 /// The session in use. Sessions are never freed, only emptied: another thread may be inside one,
@@ -125,7 +126,7 @@ pub fn of_epoch(epoch: u16) -> Option<&'static Session> {
 /// # Errors
 /// Nobody there, refused, or one is open already.
 pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, Error> {
-    let bad = |error: crate::address::AddressError| Error::Value(error.to_string());
+    let bad = |error: genie_client::address::AddressError| Error::Value(error.to_string());
     let address = Address::parse(&target.address).map_err(bad)?;
     let tls = Tls::from_files(
         target.ca.as_deref(),

@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 
 use crate::current;
 use crate::errors::{Error, Exception, set_last};
-use crate::names;
+use genie_recorder::names;
 use crate::session::{Destination, Origin, Session};
-use crate::shapes::{Results, Signature};
+use genie_recorder::shapes::{Results, Signature};
 use crate::sites;
 
 const OK: i32 = 0;

@@ -1,17 +1,14 @@
 //! `genie._native`: the recorder behind the `remote_accelerator` device, and the client's end of
 //! a session.
 
-mod address;
-mod control;
 mod counters;
 mod current;
 mod errors;
 mod ffi;
-mod link;
-mod names;
+
 mod reading;
 mod session;
-mod shapes;
+
 mod sites;
 mod trace;
 mod wake;

@@ -6,20 +6,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use genie_client::control::Control;
+use genie_client::link::{Link, TICK};
 use genie_control_api::v1::{CloseSessionRequest, OpenSessionReply, SubmitSegmentRequest};
 use genie_session::client::{AppendError, Appended, ClientLog, Draft, Message};
 use genie_session::fault::Fault;
-use genie_session::frame::{self, Header, Kind};
+use genie_session::frame::{Header, Kind};
 use genie_session::machine::Metas;
 use genie_session::node::{ACK_BULK_BYTES, decode_metas};
 use genie_session::record;
 use parking_lot::{Condvar, Mutex};
 
-use crate::control::Control;
 use crate::errors::{Error, Exception};
-use crate::link::{Link, TICK};
 use crate::reading::ReadState;
-use crate::shapes::ShapeCache;
+use genie_recorder::shapes::ShapeCache;
 use crate::sites::{self, SiteId};
 use crate::counters::Counters;
 use crate::trace::Trace;
@@ -265,11 +265,11 @@ impl Session {
     pub fn record_known(
         &self,
         draft: &mut Draft<'_>,
-        signature: &crate::shapes::Signature<'_>,
+        signature: &genie_recorder::shapes::Signature<'_>,
         name: impl FnOnce() -> &'static str,
         origin: Origin,
         site: SiteId,
-    ) -> Result<Option<(Appended, Arc<crate::shapes::Results>)>, Error> {
+    ) -> Result<Option<(Appended, Arc<genie_recorder::shapes::Results>)>, Error> {
         let found = self.appending(0, |append| {
             let Some(results) = append.shapes.find(signature) else { return Ok(None) };
             let draft = Draft {
@@ -289,7 +289,7 @@ impl Session {
     }
 
     /// Remembers the results of a call.
-    pub fn learn(&self, signature: &crate::shapes::Signature<'_>, results: crate::shapes::Results) {
+    pub fn learn(&self, signature: &genie_recorder::shapes::Signature<'_>, results: genie_recorder::shapes::Results) {
         self.append.lock().shapes.learn(signature, results);
     }
 
@@ -579,7 +579,7 @@ impl Session {
             .append
             .lock()
             .trace
-            .describe(fault.cause_seq, |op| crate::names::name(op).to_owned());
+            .describe(fault.cause_seq, |op| genie_recorder::names::name(op).to_owned());
         Error::from_fault(fault, &place)
     }
 
@@ -833,40 +833,5 @@ fn check_signals() -> Result<(), Error> {
         let interrupted = pyo3::ffi::PyErr_CheckSignals() != 0;
         pyo3::ffi::PyGILState_Release(state);
         if interrupted { Err(Error::Interrupted) } else { Ok(()) }
-    }
-}
-
-/// Opens the data path: hello, then the node's welcome.
-pub fn handshake(link: &Link, token: &[u8], timeout: Duration) -> io::Result<Result<(), Fault>> {
-    let mut fixed = [0; frame::TOKEN_BYTES];
-    if token.len() != fixed.len() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a token of another length"));
-    }
-    fixed.copy_from_slice(token);
-    let deadline = Instant::now() + timeout;
-    let mut on_time = || {
-        if Instant::now() < deadline { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
-    };
-    link.write_all(&[&frame::encode_hello(&fixed)], &mut on_time)?;
-    let exact = |buffer: &mut [u8]| -> io::Result<()> {
-        let mut at = 0;
-        while at < buffer.len() {
-            match link.read(&mut buffer[at..])? {
-                Some(n) => at += n,
-                None => on_time()?,
-            }
-        }
-        Ok(())
-    };
-    let mut header = [0; frame::HEADER_BYTES];
-    exact(&mut header)?;
-    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    let header = Header::decode(&header).map_err(|error| invalid(error.to_string()))?;
-    let mut payload = vec![0; header.payload_len as usize];
-    exact(&mut payload)?;
-    match header.kind {
-        Kind::Welcome => Ok(Ok(())),
-        Kind::Lost => Fault::decode(&payload).map(Err).map_err(|error| invalid(error.to_string())),
-        _ => Err(invalid("an unexpected answer to the hello".to_owned())),
     }
 }

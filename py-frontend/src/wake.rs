@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::link::Link;
+use genie_client::link::Link;
 
 /// An event that one thread sleeps on.
 pub struct Wake {

@@ -29,6 +29,7 @@ def test_the_version_is_one() -> None:
 def test_the_pin_of_torch_is_one() -> None:
     assert f"torch=={pinned('torch')}" in importlib.metadata.requires("genie")
     assert torch.__version__.split("+")[0] == pinned("torch")
+    assert pinned("torch") == genie.TORCH_VERSION
 
 
 def test_torch_finds_the_backend_by_itself() -> None:

@@ -149,7 +149,7 @@ mod tests {
         let (inbox, mut consumer) = pair();
         let sent = fill(&inbox);
         assert!(sent > 0);
-        inbox.post(Header::new(Kind::PlaceSent, 7, 0), Vec::new()).unwrap();
+        inbox.post(Header::new(Kind::PlaceSent, 7, 0), vec![0; 512]).unwrap();
         assert!(!inbox.flush().unwrap());
         let mut frame = Vec::new();
         for _ in 0..sent {
@@ -164,7 +164,7 @@ mod tests {
     fn what_was_posted_goes_first() {
         let (inbox, mut consumer) = pair();
         let sent = fill(&inbox);
-        inbox.post(Header::new(Kind::InstallPlan, 1, 0), b"plan".to_vec()).unwrap();
+        inbox.post(Header::new(Kind::InstallPlan, 1, 0), vec![0; 512]).unwrap();
         let mut frame = Vec::new();
         for _ in 0..sent {
             assert!(consumer.try_pop(&mut frame).unwrap());

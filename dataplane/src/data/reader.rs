@@ -21,7 +21,7 @@ const READ_BYTES: usize = 64 << 10;
 /// Room for the largest frame and a read after it. Pages are taken when they are used.
 const BUFFER_BYTES: usize = HEADER_BYTES + PAYLOAD_MAX + READ_BYTES;
 /// How long the news of an executor's death may take after its ring closed.
-const NEWS_WAIT: Duration = Duration::from_millis(500);
+const NEWS_WAIT: Duration = Duration::from_secs(1);
 /// A place, before the record of an upload.
 const PLACE_BYTES: usize = 8;
 
@@ -230,13 +230,11 @@ fn place_bulk(
     header: &Header,
 ) -> Result<u64, ReadError> {
     let bytes = header.aux;
-    let place = if bytes == 0 { None } else { running.inbound.lock().allocate(bytes) };
+    let place = running.inbound.lock().allocate(bytes);
     session.received_raw(bytes);
     let Some(place) = place else {
-        if bytes > 0 {
-            session.dropped_bulk();
-            buffer.skip(bytes)?;
-        }
+        session.dropped_bulk();
+        buffer.skip(bytes)?;
         return Ok(NO_PLACE);
     };
     // SAFETY: the place was just allocated and is freed only by the executor's word, which has not

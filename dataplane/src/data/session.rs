@@ -137,7 +137,6 @@ pub struct Session {
     connected: AtomicBool,
     link: OnceLock<Link>,
     end: OnceLock<End>,
-    /// Guards the two conditions below.
     progress: Mutex<Progress>,
     progressed: Condvar,
     installs: Mutex<Vec<(u32, oneshot::Sender<bool>)>>,
@@ -147,6 +146,8 @@ pub struct Session {
 struct Progress {
     over: bool,
     reader_done: bool,
+    /// How the executor ended.
+    exit: Option<String>,
 }
 
 impl Session {
@@ -284,25 +285,33 @@ impl Session {
         Ok(running)
     }
 
-    /// Whether its executor was started.
-    #[must_use]
-    pub fn has_executor(&self) -> bool {
-        self.link.get().is_some_and(|link| link.running.get().is_some())
+    /// The session's executor is gone. The writer ends the session, after what the executor said
+    /// before.
+    pub fn executor_exited(&self, how: String) {
+        self.progress.lock().exit = Some(how);
+        self.progressed.notify_all();
     }
 
-    /// The session's executor is gone.
-    pub fn executor_exited(self: &Arc<Self>, how: &str) {
-        if self.is_over() {
-            return;
-        }
-        self.node.metrics.executors_died.increment();
+    /// What to tell a client whose executor left: how, if that is known within `timeout`.
+    #[must_use]
+    pub fn executor_fault(&self, timeout: Duration) -> Fault {
         let records = self.counters.records.value();
+        let how = {
+            let mut progress = self.progress.lock();
+            let deadline = Instant::now() + timeout;
+            while progress.exit.is_none()
+                && !progress.over
+                && !self.progressed.wait_until(&mut progress, deadline).timed_out()
+            {}
+            progress.exit.clone()
+        };
+        let how = how.unwrap_or_else(|| "left without a word".to_owned());
         let message = format!(
-            "the executor of session {} {how}, somewhere after record {records}; other sessions \
+            "the executor of session {:x} {how}, somewhere after record {records}; other sessions \
              are not affected; reconnect to go on",
             self.id()
         );
-        self.end(End::lost(Fault::new(Code::ExecutorDied, records, message)));
+        Fault::new(Code::ExecutorDied, records, message)
     }
 
     /// Ends the session; the first reason counts. Does not wait.

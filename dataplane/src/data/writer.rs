@@ -53,17 +53,23 @@ pub fn run(session: &Arc<Session>, link: &Link, running: &Running, ring: RingCon
         gathered: Vec::with_capacity(4096),
     };
     let error = writer.run(ring);
-    if matches!(error, WriteError::Ring(RingError::Closed)) {
-        // How it died comes from elsewhere, and says more.
-        session.wait_over(NEWS_WAIT);
-    }
     session.end(match error {
         WriteError::Lost(fault) => End::lost(fault),
         WriteError::Socket(_) => End { reason: error.to_string(), fault: None, lost: true },
+        WriteError::Ring(RingError::Closed) => {
+            let fault = session.executor_fault(NEWS_WAIT);
+            if !session.is_over() {
+                session.node().metrics.executors_died.increment();
+            }
+            End::lost(fault)
+        }
         other => End::lost(Fault::new(
             Code::ExecutorDied,
             session.counters.records.value(),
-            format!("the executor of session {} ended: {other}; reconnect to go on", session.id()),
+            format!(
+                "the executor of session {:x} was ended: {other}; reconnect to go on",
+                session.id()
+            ),
         )),
     });
 }

@@ -63,6 +63,7 @@ unsafe extern "C" {
     fn genie_last_error(len: *mut usize) -> *const c_char;
     fn genie_torch_version() -> *const c_char;
     fn genie_schema_hash() -> u64;
+    #[cfg(test)]
     fn genie_operator_exists(name: *const c_char, overload: *const c_char) -> c_int;
     fn genie_start(cuda_index: c_int, threads: u32) -> c_int;
     fn genie_operator_find(

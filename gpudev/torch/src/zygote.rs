@@ -80,10 +80,12 @@ impl Zygote {
             if !asked {
                 continue;
             }
-            let (len, files) = seqpacket::receive(self.socket.as_fd(), &mut bytes)?;
-            if len == 0 {
-                return Ok(());
-            }
+            let (len, files) = match seqpacket::receive(self.socket.as_fd(), &mut bytes) {
+                Ok((0, _)) => return Ok(()),
+                // The daemon went without reading what was said last.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                other => other?,
+            };
             let message = ToZygote::decode(&bytes[..len])
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             match message {

@@ -6,8 +6,6 @@ registered its kernels before :func:`register` is called.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import types
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,7 +29,6 @@ def register() -> None:
     torch.utils.rename_privateuse1_backend(DEVICE_NAME)
     torch._register_device_module(DEVICE_NAME, _device_module())
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
-    torch.ops.genie.set_meta_import_hook(_meta_import_hook_address())
     _print_through_copies()
     _refuse_dlpack()
 
@@ -174,26 +171,6 @@ def _device_module() -> types.ModuleType:
     ):
         setattr(module, function.__name__, function)
     return module
-
-
-# ---- PyTorch's Python shape functions ----------------------------------------------------------
-
-
-@ctypes.CFUNCTYPE(ctypes.c_int)
-def _import_meta_registrations() -> int:
-    """Called by the backend, from any thread, when it meets an operator without a C++ one."""
-    try:
-        import torch._meta_registrations  # noqa: F401, PLC0415
-    except Exception as error:  # noqa: BLE001  no exception may cross into C++
-        print(f"genie: PyTorch's shape functions do not import: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _meta_import_hook_address() -> int:
-    address = ctypes.cast(_import_meta_registrations, ctypes.c_void_p).value
-    assert address is not None
-    return address
 
 
 # ---- what PyTorch would do with a fake address -------------------------------------------------

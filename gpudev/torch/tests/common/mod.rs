@@ -394,6 +394,13 @@ impl Client {
     }
 
     pub fn fetch(&mut self, tensor: &Tensor) -> Result<Vec<u8>, Fault> {
+        let fetch = self.fetch_later(tensor);
+        self.flush();
+        self.wait_fetch(fetch)
+    }
+
+    /// Records a fetch without sending it.
+    pub fn fetch_later(&mut self, tensor: &Tensor) -> u64 {
         let mut encoded = Encoded::default();
         encoded.tensor(tensor, 0);
         let fetch = self.next_fetch;
@@ -406,7 +413,10 @@ impl Client {
             ..Draft::new(record::Kind::Fetch)
         };
         self.log.append(&draft).unwrap();
-        self.flush();
+        fetch
+    }
+
+    pub fn wait_fetch(&mut self, fetch: u64) -> Result<Vec<u8>, Fault> {
         loop {
             match self.receive().expect("the executor died") {
                 Reply::Data(of, bytes) if of == fetch => return Ok(bytes),

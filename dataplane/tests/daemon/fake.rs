@@ -1,0 +1,208 @@
+//! Executors without torch: this test program, started by the daemon as its zygote. They keep
+//! uploads and give them back, so that the daemon's part is tested whole and quickly.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use genie_gpudev::message::{Exit, FromZygote, MESSAGE_MAX, ToZygote};
+use genie_gpudev::{Arena, Mapping, RingConsumer, RingProducer, WaitPolicy, seqpacket};
+use genie_session::fault::Code;
+use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
+use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
+use genie_session::node::NodeLog;
+
+/// The torch that it claims to be.
+pub const TORCH: &str = "2.11.0+fake";
+/// Its operators' hash.
+pub const SCHEMAS: u64 = 0xfa4e;
+/// An operator that ends the executor as a segmentation fault would.
+pub const CRASH: &str = "fake::crash";
+/// An operator that takes 100 ms.
+pub const SLOW: &str = "fake::slow";
+
+const SOCKET: &str = "FAKE_ZYGOTE_SOCKET";
+
+/// Makes a libtorch and an executor in `folder`; gives their paths.
+pub fn install(folder: &crate::process::Folder) -> (String, String) {
+    folder.file("torch/lib/libtorch_cpu.so", "");
+    let this = std::env::current_exe().unwrap();
+    let script = format!(
+        "#!/bin/sh\n{SOCKET}=$3 exec {} fake::zygote --exact --ignored --nocapture\n",
+        this.display()
+    );
+    let executor = folder.file("executor", &script);
+    std::fs::set_permissions(&executor, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (folder.path("torch"), executor)
+}
+
+#[test]
+#[ignore = "the daemon starts it, as its zygote"]
+fn zygote() {
+    let Ok(socket) = std::env::var(SOCKET) else { return };
+    // SAFETY: the daemon handed this descriptor to this process, and nobody else owns it.
+    let socket = Arc::new(unsafe { OwnedFd::from_raw_fd(socket.parse().unwrap()) });
+    let say = |message: &FromZygote| {
+        seqpacket::send(socket.as_fd(), &message.encode(), &[]).unwrap();
+    };
+    let pid = std::process::id();
+    say(&FromZygote::Hello { pid, torch_version: TORCH.into(), schema_hash: SCHEMAS });
+    let killed = Arc::new(Mutex::new(HashMap::<u64, Arc<AtomicBool>>::new()));
+    let mut bytes = vec![0; MESSAGE_MAX];
+    loop {
+        let (len, files) = seqpacket::receive(socket.as_fd(), &mut bytes).unwrap();
+        if len == 0 {
+            std::process::exit(0);
+        }
+        match ToZygote::decode(&bytes[..len]).unwrap() {
+            ToZygote::Fork { session, .. } => {
+                let kill = Arc::new(AtomicBool::new(false));
+                killed.lock().unwrap().insert(session, Arc::clone(&kill));
+                say(&FromZygote::Forked { session, pid });
+                let socket = Arc::clone(&socket);
+                std::thread::spawn(move || {
+                    let exit = executor(files, &kill);
+                    let message = FromZygote::Exited { session, pid, exit };
+                    let _ = seqpacket::send(socket.as_fd(), &message.encode(), &[]);
+                });
+            }
+            ToZygote::Kill { session } => {
+                if let Some(kill) = killed.lock().unwrap().remove(&session) {
+                    kill.store(true, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+}
+
+struct Keeper {
+    inbound: Arc<Mapping>,
+    outbound: Arena,
+    to: RingProducer,
+    stored: HashMap<u64, Vec<u8>>,
+    operators: HashMap<u32, String>,
+    freed: Vec<u64>,
+    crashed: bool,
+}
+
+fn executor(files: Vec<OwnedFd>, kill: &AtomicBool) -> Exit {
+    let mut maps = files.into_iter().map(|file| Arc::new(Mapping::from_peer(file).unwrap()));
+    let mut next = || maps.next().unwrap();
+    let mut from = RingConsumer::open(next(), WaitPolicy::SLEEP).unwrap();
+    let to = RingProducer::open(next()).unwrap();
+    let (inbound, outbound) = (next(), Arena::over(next(), 0));
+    let (stored, operators, freed) = (HashMap::new(), HashMap::new(), Vec::new());
+    let mut keeper = Keeper { inbound, outbound, to, stored, operators, freed, crashed: false };
+    let mut log = NodeLog::new();
+    let mut replies = Vec::new();
+    let mut frame = Vec::new();
+    while !kill.load(Ordering::SeqCst) {
+        match from.pop_timeout(&mut frame, Duration::from_millis(20)) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(_) => return Exit::Status(0),
+        }
+        let (head, mut payload) = frame.split_first_chunk::<HEADER_BYTES>().unwrap();
+        let header = Header::decode(head).unwrap();
+        let mut source = Source::NoMemory;
+        if header.kind == Kind::PlaceSent {
+            keeper.outbound.free(header.seq).unwrap();
+            continue;
+        }
+        if header.kind == Kind::Bulk {
+            let (place, record) = payload.split_first_chunk::<8>().unwrap();
+            payload = record;
+            let place = u64::from_le_bytes(*place);
+            if place != NO_PLACE {
+                source = Source::Place(place);
+            }
+        }
+        let header = header.with_payload(payload.len());
+        if let Err(error) = log.handle(&header, payload, source, &mut keeper, &mut replies) {
+            let fault = genie_session::fault::Fault::new(Code::Protocol, 0, error.to_string());
+            keeper.send(Header::new(Kind::Lost, 0, 0), &fault.encode());
+            return Exit::Status(2);
+        }
+        if keeper.crashed {
+            return Exit::Signal(11);
+        }
+        for (header, payload) in replies.drain(..) {
+            keeper.send(header, &payload);
+        }
+        for place in std::mem::take(&mut keeper.freed) {
+            keeper.send(Header::new(Kind::PlaceFree, place, 0), &[]);
+        }
+        let bytes = keeper.stored.values().map(Vec::len).sum::<usize>() as u64;
+        keeper.send(Header::new(Kind::Usage, keeper.stored.len() as u64, bytes), &[]);
+    }
+    Exit::Signal(9)
+}
+
+impl Keeper {
+    fn send(&mut self, header: Header, payload: &[u8]) {
+        let header = header.with_payload(payload.len());
+        // A daemon that is gone needs no answer.
+        let _ = self.to.push(&[&header.encode(), payload]);
+    }
+}
+
+impl Machine for Keeper {
+    fn define_op(&mut self, op: u32, name: &str) -> Result<(), Failure> {
+        self.operators.insert(op, name.to_owned());
+        Ok(())
+    }
+
+    fn call(&mut self, call: &Call<'_>) -> Result<(), Failure> {
+        match self.operators.get(&call.op).map(String::as_str) {
+            Some(CRASH) => self.crashed = true,
+            Some(SLOW) => std::thread::sleep(Duration::from_millis(100)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn call_sync(&mut self, _call: &Call<'_>, _reserved: u64) -> Result<Metas, Failure> {
+        Ok(Metas::default())
+    }
+
+    fn alloc(&mut self, id: u64, bytes: u64) -> Result<(), Failure> {
+        self.stored.insert(id, vec![0; bytes as usize]);
+        Ok(())
+    }
+
+    fn resize(&mut self, id: u64, bytes: u64) -> Result<(), Failure> {
+        self.stored.entry(id).or_default().resize(bytes as usize, 0);
+        Ok(())
+    }
+
+    fn upload(&mut self, id: u64, bytes: u64, source: Source<'_>) -> Result<(), Failure> {
+        let mut stored = vec![0; bytes as usize];
+        match source {
+            Source::Inline(inline) => stored.copy_from_slice(inline),
+            Source::Place(place) => {
+                self.inbound.read(place, &mut stored).unwrap();
+                self.freed.push(place);
+            }
+            Source::NoMemory => {
+                return Err(Failure::new(Code::OutOfMemory, "no memory for an upload"));
+            }
+        }
+        self.stored.insert(id, stored);
+        Ok(())
+    }
+
+    fn fetch(&mut self, fetch: u64, view: &View<'_>) -> Result<(), Failure> {
+        let bytes = self.stored.get(&view.storage).cloned().unwrap_or_default();
+        let place = self.outbound.allocate(bytes.len() as u64).unwrap();
+        self.outbound.memory().write(place, &bytes).unwrap();
+        self.send(Header::new(Kind::Data, fetch, bytes.len() as u64), &place.to_le_bytes());
+        Ok(())
+    }
+
+    fn free(&mut self, id: u64) {
+        self.stored.remove(&id);
+    }
+}

@@ -1,0 +1,9 @@
+//! The daemon as a process of its own: what a client, an operator and an attacker see.
+
+mod bad_input;
+mod client;
+mod command_line;
+mod fake;
+mod process;
+mod sessions;
+mod tls;

@@ -1,0 +1,54 @@
+"""Writes operators.txt: the operators of the installed torch that a client may name.
+
+Run it with the Python of the checkout's .venv when the torch release changes, and read the diff.
+What is left out reads or writes files, holds Python or raw storages, pins or shares memory,
+prints, belongs to one vendor's library, or makes tensors that are not strided.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+
+LEFT_OUT = re.compile(
+    r"""
+      from_file | _?print.* | _?pin_memory | is_pinned | record_stream | set_? | set_data | data
+    | _version | requires_grad_ | retain_grad | retains_grad | output_nr | is_leaf | _?backward
+    | _fw_primal.* | _make_dual.* | _unpack_dual | _debug.* | _test.* | _triton.* | _foobar.*
+    | _async_error | get_gradients | _has_compatible_shallow_copy_type | _lazy_.* | lift.*
+    | .*(mkldnn|cudnn|miopen|fbgemm|xnnpack|nnpack|hipblas|cufft|vulkan|mps|mtia).*
+    | .*(sparse|nested|jagged|csr|csc|bsr|bsc|_cslt|spdiags|hspmm|sspaddmm).*
+    | _?(coalesced?_?|is_coalesced|nnz|dimI|dimV|(c?col_|c?row_)?indices(_copy)?|values(_copy)?)
+    | _?to_dense.* | _to_cpu | _copy_from.* | _?resize.* | rename_? | names | align_.*
+    | refine_names | sym_.* | _functional_.* | _use_.* | _autocast.* | _(add|remove)_batch_dim
+    | quantize.* | dequantize | q_.* | qscheme | int_repr | empty_quantized | _saturate_weight.*
+    | _?(make|empty)_(per_|affine).* | .*qparams(_optimized|_per_tensor) | _dyn_quant.* | _wrapped_.*
+    | _validate.* | _propagate_xla.* | _is_zerotensor
+    """,
+    re.VERBOSE,
+)
+# Arguments that no record carries: storages, streams, Python and script objects, named dimensions.
+TYPES = re.compile(r"Storage|Stream|__torch__|PyObject|Future|Any|Dict\(|QScheme")
+NAMED = re.compile(r"\bstr(\[\d?\])?\?? (dims?|names|outdim|dim[012]|out_dim)\b")
+
+
+def allowed(name: str) -> bool:
+    base, _, overload = name.partition(".")
+    schema = str(torch._C._get_schema(base, overload))
+    return not (
+        LEFT_OUT.fullmatch(base.removeprefix("aten::"))
+        or overload == "quantized"
+        or TYPES.search(schema)
+        or NAMED.search(schema)
+    )
+
+
+def main() -> None:
+    known = (n for n in torch._C._dispatch_get_all_op_names() if n.startswith("aten::"))
+    names = sorted(name for name in known if allowed(name))
+    (Path(__file__).parent / "operators.txt").write_text("\n".join(names) + "\n")
+    print(f"{len(names)} operators")
+
+
+if __name__ == "__main__":
+    main()
