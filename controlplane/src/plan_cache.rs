@@ -1,23 +1,22 @@
 //! Plans by the structure of their segments: what was analysed once is not analysed again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::analysis::Fingerprint;
-
 /// A bounded cache that forgets what was not used for longest.
 #[derive(Debug)]
-pub struct PlanCache<T> {
+pub struct PlanCache<K, T> {
     max: usize,
-    inner: Mutex<Inner<T>>,
+    inner: Mutex<Inner<K, T>>,
 }
 
 #[derive(Debug)]
-struct Inner<T> {
-    entries: HashMap<Fingerprint, (Arc<T>, u64)>,
-    by_use: BTreeMap<u64, Fingerprint>,
+struct Inner<K, T> {
+    entries: HashMap<K, (Arc<T>, u64)>,
+    by_use: BTreeMap<u64, K>,
     clock: u64,
     counts: Counts,
 }
@@ -33,7 +32,7 @@ pub struct Counts {
     pub evicted: u64,
 }
 
-impl<T> PlanCache<T> {
+impl<K: Clone + Eq + Hash, T> PlanCache<K, T> {
     /// Room for `max` plans, at least one.
     #[must_use]
     pub fn new(max: usize) -> Self {
@@ -47,30 +46,30 @@ impl<T> PlanCache<T> {
     }
 
     /// The plan of this structure, if it is known.
-    pub fn find(&self, fingerprint: &Fingerprint) -> Option<Arc<T>> {
+    pub fn find(&self, key: &K) -> Option<Arc<T>> {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         inner.clock += 1;
-        let Some((plan, used)) = inner.entries.get_mut(fingerprint) else {
+        let Some((plan, used)) = inner.entries.get_mut(key) else {
             inner.counts.misses += 1;
             return None;
         };
         inner.counts.hits += 1;
         inner.by_use.remove(used);
         *used = inner.clock;
-        inner.by_use.insert(inner.clock, *fingerprint);
+        inner.by_use.insert(inner.clock, key.clone());
         Some(Arc::clone(plan))
     }
 
     /// Remembers a plan.
-    pub fn insert(&self, fingerprint: Fingerprint, plan: Arc<T>) {
+    pub fn insert(&self, key: K, plan: Arc<T>) {
         let mut inner = self.inner.lock();
         inner.clock += 1;
         let clock = inner.clock;
-        if let Some((_, used)) = inner.entries.insert(fingerprint, (plan, clock)) {
+        if let Some((_, used)) = inner.entries.insert(key.clone(), (plan, clock)) {
             inner.by_use.remove(&used);
         }
-        inner.by_use.insert(clock, fingerprint);
+        inner.by_use.insert(clock, key);
         while inner.entries.len() > self.max
             && let Some((_, oldest)) = inner.by_use.pop_first()
         {

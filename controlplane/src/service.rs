@@ -1,14 +1,16 @@
 //! What clients see: the control service, over gRPC.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use genie_control_api::v1::control_server::Control;
 use genie_control_api::{ErrorCode, v1};
 use genie_session::frame::PROTOCOL_VERSION;
+use parking_lot::Mutex;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::analysis::{self, Analysis};
+use crate::analysis::{self, Analysis, Fingerprint, Graph, History};
 use crate::negotiate::{negotiate, shown};
 use crate::node::{Node, NodeEvent, SessionSpec};
 use crate::plan_cache::{self, PlanCache};
@@ -43,7 +45,9 @@ pub struct ControlPlane {
 struct Inner {
     node: Arc<dyn Node>,
     sessions: Sessions,
-    plans: PlanCache<Analysis>,
+    /// By tenant, too: fingerprints can be made to collide, and nothing crosses tenants.
+    plans: PlanCache<(String, Fingerprint), Analysis>,
+    histories: Mutex<HashMap<u64, History>>,
     analyses: tokio::sync::Semaphore,
 }
 
@@ -55,6 +59,7 @@ impl ControlPlane {
             node,
             sessions: Sessions::new(limits.sessions_max),
             plans: PlanCache::new(limits.plans_max),
+            histories: Mutex::new(HashMap::new()),
             analyses: tokio::sync::Semaphore::new(ANALYSES_MAX),
         };
         Self { inner: Arc::new(inner) }
@@ -64,11 +69,17 @@ impl ControlPlane {
     pub async fn follow_node(&self) {
         loop {
             let NodeEvent::SessionEnded { id, reason } = self.inner.node.next_event().await;
-            if let Some(session) = self.inner.sessions.close(id) {
+            if let Some(session) = self.forget(id) {
                 let principal = session.principal.name;
                 tracing::info!(session = id, %principal, "session {id} ended: {reason}");
             }
         }
+    }
+
+    /// Forgets a session; gives what it was.
+    fn forget(&self, id: u64) -> Option<Session> {
+        self.inner.histories.lock().remove(&id);
+        self.inner.sessions.close(id)
     }
 
     /// How often the plan cache helped.
@@ -100,17 +111,24 @@ impl ControlPlane {
     }
 
     /// Analyses `segment`, or finds what was made of one like it.
-    async fn analyse(&self, segment: Vec<u8>) -> Result<(Arc<Analysis>, bool), Status> {
+    async fn analyse(
+        &self,
+        session: &Session,
+        segment: Arc<[u8]>,
+    ) -> Result<(Arc<Analysis>, bool), Status> {
         let gone = |_| Status::unavailable("this node is shutting down");
         let _one_of_few = self.inner.analyses.acquire().await.map_err(gone)?;
-        let this = self.clone();
+        let (this, id, tenant) = (self.clone(), session.id, session.principal.tenant.clone());
         let work = move || {
-            let graph = analysis::graph(&segment)?;
-            if let Some(known) = this.inner.plans.find(&graph.fingerprint) {
+            let graph = Graph::read(&segment)?;
+            let constants =
+                this.inner.histories.lock().entry(id).or_default().observe(&graph);
+            let key = (tenant, graph.fingerprint);
+            if let Some(known) = this.inner.plans.find(&key) {
                 return Ok((known, true));
             }
-            let analysis = Arc::new(analysis::annotate(graph)?);
-            this.inner.plans.insert(analysis.fingerprint, Arc::clone(&analysis));
+            let analysis = Arc::new(analysis::annotate(graph, &constants)?);
+            this.inner.plans.insert(key, Arc::clone(&analysis));
             Ok((analysis, false))
         };
         tokio::task::spawn_blocking(work)
@@ -188,7 +206,7 @@ impl Control for ControlPlane {
             memory_budget_bytes: budget,
         };
         if let Err(error) = self.inner.node.open_session(spec).await {
-            self.inner.sessions.close(session.id);
+            self.forget(session.id);
             tracing::warn!(principal = %session.principal.name, "refused {}: {error}", session.client);
             return Err(error.into());
         }
@@ -220,9 +238,9 @@ impl Control for ControlPlane {
         let principal = principal_of(&request)?;
         let request = request.into_inner();
         let (id, token) = (request.session_id, &request.data_token);
-        self.inner.sessions.authenticate(id, &principal, token)?;
-        let template: Arc<[u8]> = request.segment.as_slice().into();
-        let (analysis, cached) = self.analyse(request.segment).await?;
+        let session = self.inner.sessions.authenticate(id, &principal, token)?;
+        let template: Arc<[u8]> = request.segment.into();
+        let (analysis, cached) = self.analyse(&session, Arc::clone(&template)).await?;
         let plan = PlanForNode {
             id: request.plan_id,
             template,
@@ -232,7 +250,7 @@ impl Control for ControlPlane {
         tracing::debug!(session = id, plan = plan.id, cached, installed, "{}", analysis.summary());
         Ok(Response::new(v1::SubmitSegmentReply {
             fingerprint: analysis.fingerprint.to_vec(),
-            workload_class: analysis::name_of(analysis.workload),
+            workload_class: analysis.workload_name(),
             confidence: analysis.confidence,
             warnings: analysis.warnings.clone(),
             phases: analysis.phases.clone(),
@@ -252,7 +270,7 @@ impl Control for ControlPlane {
             return Ok(Response::new(v1::CloseSessionReply { closed: false }));
         }
         self.inner.node.close_session(id).await;
-        self.inner.sessions.close(id);
+        self.forget(id);
         Ok(Response::new(v1::CloseSessionReply { closed: true }))
     }
 

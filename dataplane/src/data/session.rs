@@ -17,7 +17,7 @@ use genie_session::fault::{Code, Fault};
 use genie_session::frame::{Header, Kind, PAYLOAD_MAX};
 use parking_lot::{Condvar, Mutex};
 use rustls::ServerConnection;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::inbox::Inbox;
 use super::outgoing::Outgoing;
@@ -31,6 +31,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const STACK_BYTES: usize = 256 << 10;
 /// How long an executor has to answer that it installed a plan.
 const INSTALL_WAIT: Duration = Duration::from_secs(5);
+/// How long a plan waits for an executor that is starting.
+const START_WAIT: Duration = Duration::from_secs(1);
 /// Plans of one session whose installation is awaited.
 const INSTALLS_MAX: usize = 64;
 
@@ -140,6 +142,7 @@ pub struct Session {
     progress: Mutex<Progress>,
     progressed: Condvar,
     installs: Mutex<Vec<(u32, oneshot::Sender<bool>)>>,
+    started: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -166,6 +169,7 @@ impl Session {
             progress: Mutex::new(Progress::default()),
             progressed: Condvar::new(),
             installs: Mutex::new(Vec::new()),
+            started: watch::Sender::new(false),
         }
     }
 
@@ -274,6 +278,7 @@ impl Session {
         };
         spawn(format!("write-{:x}", self.id()), write)
             .map_err(|error| format!("this node can't start a thread: {error}"))?;
+        self.started.send_replace(true);
         self.node.metrics.executors_started.increment();
         tracing::debug!(
             session = self.id(),
@@ -394,6 +399,9 @@ impl Session {
         if self.is_over() {
             return Err(NodeError::UnknownSession(self.id()));
         }
+        // A segment may overtake the records that start the executor.
+        let mut started = self.started.subscribe();
+        let _ = tokio::time::timeout(START_WAIT, started.wait_for(|started| *started)).await;
         let Some(running) = self.link.get().and_then(|link| link.running.get()) else {
             return Ok(false);
         };

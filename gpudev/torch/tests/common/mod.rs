@@ -247,6 +247,7 @@ pub struct Client {
     pub places_free: u64,
     /// The last report of memory use: bytes, tensors.
     pub usage: (u64, u64),
+    copy_data: bool,
 }
 
 impl Client {
@@ -260,6 +261,7 @@ impl Client {
             faults: Vec::new(),
             places_free: 0,
             usage: (0, 0),
+            copy_data: true,
         }
     }
 
@@ -399,6 +401,15 @@ impl Client {
         self.wait_fetch(fetch)
     }
 
+    /// Waits for the bytes to be in the arena, and leaves them there.
+    pub fn fetch_without_copy(&mut self, tensor: &Tensor) {
+        let fetch = self.fetch_later(tensor);
+        self.flush();
+        self.copy_data = false;
+        self.wait_fetch(fetch).unwrap();
+        self.copy_data = true;
+    }
+
     /// Records a fetch without sending it.
     pub fn fetch_later(&mut self, tensor: &Tensor) -> u64 {
         let mut encoded = Encoded::default();
@@ -477,7 +488,8 @@ impl Client {
             }
             Kind::Data => {
                 let place = u64::from_le_bytes(payload.try_into().unwrap());
-                let mut bytes = vec![0; header.aux as usize];
+                let wanted = if self.copy_data { header.aux as usize } else { 0 };
+                let mut bytes = vec![0; wanted];
                 if place == NO_PLACE {
                     assert_eq!(header.aux, 0);
                 } else {

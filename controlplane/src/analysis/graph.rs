@@ -1,0 +1,310 @@
+//! A segment's template as an SRG.
+
+use genie_session::WireError;
+use genie_session::plan::{RecordTemplate, Template};
+use genie_session::record::Kind;
+use genie_session::segment::Ref;
+use genie_session::skeleton::{flag, out};
+use genie_session::varint::{Reader, put_i64};
+use genie_srg::{Dtype, Edge, Layout, Node, Srg, ValidSrg};
+
+use super::arguments::{Arguments, Tensor};
+use super::{AnalysisError, Fingerprint};
+
+/// Ids of storages that the segment made, in the graph: above all that a session gives out.
+const LOCAL_ID: u64 = 1 << 48;
+
+/// A storage of the segment.
+#[derive(Clone, Debug, Default)]
+pub struct Storage {
+    /// As the session numbers it, if it is from before the segment.
+    pub external: Option<u64>,
+    /// Its input node (an index), likewise.
+    pub input: Option<usize>,
+    /// In the graph.
+    pub id: u64,
+    /// Node (an index) and output that made its present version.
+    pub made_by: Option<(usize, u32)>,
+    /// Counts writes.
+    pub version: u64,
+    /// The operator (an index) that uses it last.
+    pub last_use: Option<usize>,
+    /// Freed within the segment.
+    pub freed: bool,
+    /// The client looks at it.
+    pub fetched: bool,
+}
+
+/// One operator of the segment.
+#[derive(Clone, Debug, Default)]
+pub struct Operator {
+    /// Index of its node in the graph.
+    pub node: usize,
+    /// Without namespace and overload: `add`, `relu_`.
+    pub name: String,
+    /// Its arguments.
+    pub arguments: Arguments,
+    /// The storage of each tensor argument.
+    pub inputs: Vec<usize>,
+    /// Results with a storage of their own.
+    pub results: Vec<Tensor>,
+    /// Their storages.
+    pub outputs: Vec<usize>,
+}
+
+impl Operator {
+    /// Whether it writes argument `index`.
+    #[must_use]
+    pub fn writes(&self, index: usize) -> bool {
+        self.arguments.tensors.get(index).is_some_and(|tensor| tensor.flags & flag::WRITE != 0)
+    }
+
+    /// Whether it writes any argument.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        (0..self.arguments.tensors.len()).any(|index| self.writes(index))
+    }
+}
+
+/// A segment as a graph, with what analysis asks for at hand.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// Of the structure.
+    pub fingerprint: Fingerprint,
+    /// The graph, valid before annotations.
+    pub srg: Srg,
+    /// Its operators, in order.
+    pub operators: Vec<Operator>,
+    /// Its storages.
+    pub storages: Vec<Storage>,
+}
+
+impl Graph {
+    /// Reads a segment.
+    ///
+    /// # Errors
+    /// Bytes that are not a template, or a template that makes no valid graph.
+    pub fn read(segment: &[u8]) -> Result<Self, AnalysisError> {
+        Self::of(&Template::decode(segment)?)
+    }
+
+    /// The graph of a template.
+    ///
+    /// # Errors
+    /// As [`Graph::read`].
+    pub fn of(template: &Template) -> Result<Self, AnalysisError> {
+        let mut builder = Builder::default();
+        builder.graph.srg = Srg::new();
+        for record in &template.records {
+            builder.record(template, record)?;
+        }
+        let mut graph = builder.graph;
+        let valid = ValidSrg::try_from(graph.srg)?;
+        graph.fingerprint = super::fingerprint_of(&valid);
+        graph.srg = valid.into_srg();
+        Ok(graph)
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    graph: Graph,
+    /// Storages from before the segment, in the order in which records name them.
+    slots: Vec<usize>,
+    /// Storages that the segment made, in order. Absent: an id that was reserved and not used.
+    locals: Vec<usize>,
+}
+
+impl Default for Graph {
+    fn default() -> Self {
+        Self {
+            fingerprint: [0; 16],
+            srg: Srg::default(),
+            operators: Vec::new(),
+            storages: Vec::new(),
+        }
+    }
+}
+
+const STRANGE: WireError = WireError::Malformed("a record names a storage that it can't know");
+
+impl Builder {
+    fn record(
+        &mut self,
+        template: &Template,
+        record: &RecordTemplate,
+    ) -> Result<(), AnalysisError> {
+        for &free in &record.frees {
+            // Relative to the segment: what came before it is negative, and lives as it did.
+            let local = usize::try_from(free).ok().and_then(|free| self.locals.get(free));
+            if let Some(&storage) = local {
+                self.graph.storages[storage].freed = true;
+            }
+        }
+        let numbers = template.numbers.get(record.numbers()).ok_or(WireError::Truncated)?;
+        let shape = &record.shape;
+        let (ids, rest) = numbers.split_at_checked(shape.externals).ok_or(WireError::Truncated)?;
+        let inputs = self.resolve(&shape.refs, ids)?;
+        let (params, rest) = rest.split_at_checked(shape.counts.params).ok_or(WireError::Truncated)?;
+        let tail_numbers = rest.get(shape.counts.data..).ok_or(WireError::Truncated)?;
+        let skeleton =
+            record.structure.get(shape.skeleton.clone()).ok_or(WireError::Truncated)?;
+        let tail = record.structure.get(shape.tail..).ok_or(WireError::Truncated)?;
+        let arguments = Arguments::read(skeleton, params)?;
+        match record.kind {
+            Kind::Op | Kind::CallSync => {
+                let name = template.operators.iter().find(|(op, _)| *op == record.op);
+                let (_, name) = name.ok_or(WireError::Malformed("an operator without a name"))?;
+                let results = if record.kind == Kind::Op {
+                    results(tail, tail_numbers)?
+                } else {
+                    Vec::new()
+                };
+                // What decides the structure besides the arguments: kind and results.
+                let call = [&[record.kind as u8], skeleton, tail].concat();
+                let mut parameters = Vec::new();
+                rest.iter().chain(params).for_each(|&number| put_i64(&mut parameters, number));
+                let node = Node::operator(0, name.as_str()).with_call(call, parameters);
+                self.operator(node, bare(name), arguments, inputs, results, shape.fresh);
+            }
+            Kind::Upload => {
+                let node = self.node(Node::input(0, "upload"));
+                for storage in inputs {
+                    self.written(storage, node, 0);
+                }
+            }
+            Kind::Alloc => {
+                let storage = self.local();
+                let node = self.node(Node::operator(0, "genie::alloc"));
+                self.written(storage, node, 0);
+            }
+            Kind::Fetch => {
+                for &storage in &inputs {
+                    self.graph.storages[storage].fetched = true;
+                }
+                let node = Node::operator(0, "genie::fetch").with_call(skeleton, Vec::new());
+                self.operator(node, "fetch", arguments, inputs, Vec::new(), 0);
+            }
+            // A storage that grows keeps what it holds.
+            Kind::Resize | Kind::Barrier | Kind::Cut | Kind::Frees => {}
+        }
+        Ok(())
+    }
+
+    /// Storages by what a record calls them.
+    fn resolve(&mut self, refs: &[Ref], ids: &[i64]) -> Result<Vec<usize>, WireError> {
+        let mut ids = ids.iter();
+        let mut storages = Vec::with_capacity(refs.len());
+        for &reference in refs {
+            let storage = match reference {
+                Ref::Local(index) => *self.locals.get(index as usize).ok_or(STRANGE)?,
+                Ref::Slot(index) => *self.slots.get(index as usize).ok_or(STRANGE)?,
+                Ref::New => {
+                    let id = ids.next().and_then(|&id| u64::try_from(id).ok()).ok_or(STRANGE)?;
+                    let node = self.node(Node::input(0, ""));
+                    self.graph.storages.push(Storage {
+                        external: Some(id),
+                        id: id.min(LOCAL_ID - 1),
+                        input: Some(node),
+                        made_by: Some((node, 0)),
+                        ..Storage::default()
+                    });
+                    self.slots.push(self.graph.storages.len() - 1);
+                    self.graph.storages.len() - 1
+                }
+            };
+            storages.push(storage);
+        }
+        Ok(storages)
+    }
+
+    fn node(&mut self, mut node: Node) -> usize {
+        let index = self.graph.srg.nodes.len();
+        node.id = index as u64;
+        self.graph.srg.add_node(node);
+        index
+    }
+
+    /// A storage that the segment makes.
+    fn local(&mut self) -> usize {
+        let id = LOCAL_ID + self.locals.len() as u64;
+        self.graph.storages.push(Storage { id, ..Storage::default() });
+        self.locals.push(self.graph.storages.len() - 1);
+        self.graph.storages.len() - 1
+    }
+
+    fn written(&mut self, storage: usize, node: usize, output: u32) {
+        let storage = &mut self.graph.storages[storage];
+        storage.version += 1;
+        storage.made_by = Some((node, output));
+    }
+
+    fn operator(
+        &mut self,
+        node: Node,
+        name: &str,
+        arguments: Arguments,
+        inputs: Vec<usize>,
+        results: Vec<Tensor>,
+        fresh: u64,
+    ) {
+        let node = self.node(node);
+        let index = self.graph.operators.len();
+        for (input, (tensor, &storage)) in arguments.tensors.iter().zip(&inputs).enumerate() {
+            self.edge(node, input as u32, tensor, storage);
+            self.graph.storages[storage].last_use = Some(index);
+        }
+        let outputs: Vec<usize> = (0..fresh).map(|_| self.local()).collect();
+        let made = outputs.iter().copied();
+        let overwritten = arguments.tensors.iter().zip(&inputs);
+        let overwritten = overwritten.filter(|(tensor, _)| tensor.flags & flag::WRITE != 0);
+        let all: Vec<usize> = made.chain(overwritten.map(|(_, &storage)| storage)).collect();
+        for (output, storage) in all.into_iter().enumerate() {
+            self.written(storage, node, output as u32);
+        }
+        let name = name.to_owned();
+        self.graph.operators.push(Operator { node, name, arguments, inputs, results, outputs });
+    }
+
+    fn edge(&mut self, consumer: usize, input: u32, tensor: &Tensor, storage: usize) {
+        let storage = &self.graph.storages[storage];
+        // Types without a size in bytes can't be described; such a tensor is wired nowhere.
+        let (Some(dtype), Some((producer, output))) =
+            (Dtype::from_scalar_type(tensor.dtype), storage.made_by)
+        else {
+            return;
+        };
+        let to = (consumer as u64, input);
+        let edge = Edge::tensor((producer as u64, output), to, dtype, &tensor.dims)
+            .with_layout(Layout::strided(tensor.strides.clone(), tensor.offset))
+            .with_storage(storage.id, storage.version);
+        self.graph.srg.add_edge(edge);
+    }
+}
+
+/// Fresh results of a result skeleton that was measured before.
+fn results(skeleton: &[u8], numbers: &[i64]) -> Result<Vec<Tensor>, WireError> {
+    let mut reader = Reader::new(skeleton);
+    let mut numbers = numbers.iter().copied();
+    let mut results = Vec::new();
+    while !reader.is_empty() {
+        match reader.u8()? {
+            out::FRESH => {
+                let (dtype, ndim) = (reader.u8()?, usize::from(reader.u8()?));
+                let dims: Vec<i64> = numbers.by_ref().take(ndim).collect();
+                let strides: Vec<i64> = numbers.by_ref().take(ndim).collect();
+                results.push(Tensor { dtype, dims, strides, ..Tensor::default() });
+            }
+            out::ALIAS => drop(reader.u8()?),
+            out::LIST => drop(reader.u16()?),
+            _ => {}
+        }
+    }
+    Ok(results)
+}
+
+/// `aten::add.Tensor` is `add`.
+fn bare(name: &str) -> &str {
+    let name = name.split_once("::").map_or(name, |(_, name)| name);
+    name.split_once('.').map_or(name, |(name, _)| name)
+}

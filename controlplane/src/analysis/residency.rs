@@ -1,0 +1,133 @@
+//! What lives where and for how long: weights, caches, results.
+
+use std::collections::{HashMap, HashSet};
+
+use genie_srg::{Phase, Residency};
+
+use super::graph::{Graph, Operator};
+use super::phase;
+
+/// Storages of a session whose use is remembered.
+const STORAGES_MAX: usize = 1 << 16;
+/// Segments that must have read a storage, and none written it, before it counts as a weight.
+const READS_MIN: u32 = 2;
+
+/// How a session's storages were used, over its segments.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    uses: HashMap<u64, Use>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    reads: u32,
+    written: bool,
+}
+
+impl History {
+    /// Takes a segment into account; gives which of its storages several segments read and none
+    /// ever wrote.
+    pub fn observe(&mut self, graph: &Graph) -> HashSet<u64> {
+        let mut constants = HashSet::new();
+        for storage in &graph.storages {
+            let Some(id) = storage.external else { continue };
+            if self.uses.len() >= STORAGES_MAX && !self.uses.contains_key(&id) {
+                continue;
+            }
+            let known = self.uses.entry(id).or_default();
+            known.reads = known.reads.saturating_add(1);
+            known.written |= storage.version > 0;
+            if known.reads >= READS_MIN && !known.written {
+                constants.insert(id);
+            }
+        }
+        constants
+    }
+}
+
+/// Marks nodes with what becomes of what they make.
+pub fn annotate(graph: &mut Graph, constants: &HashSet<u64>) {
+    let training = graph.operators.iter().any(|operator| phase::is_backward(&operator.name));
+    let mut of_node: HashMap<usize, Residency> = HashMap::new();
+    for storage in &graph.storages {
+        let Some(id) = storage.external else { continue };
+        let Some(node) = storage.input else { continue };
+        let residency = if constants.contains(&id) { Residency::Weight } else { Residency::Input };
+        of_node.insert(node, residency);
+    }
+    for operator in &graph.operators {
+        for (index, &storage) in operator.inputs.iter().enumerate() {
+            let storage = &graph.storages[storage];
+            if let Some(node) = storage.input
+                && storage.version == 0
+                && is_weight_argument(operator, index)
+            {
+                of_node.insert(node, Residency::Weight);
+            }
+        }
+        let residency = of_results(graph, operator, training);
+        of_node.insert(operator.node, residency);
+        if let Some(grown) = grown_cache(graph, operator)
+            && let Some(node) = graph.storages[grown].input
+        {
+            of_node.insert(node, Residency::KvCache);
+        }
+    }
+    for (node, residency) in of_node {
+        graph.srg.nodes[node].residency = residency.into();
+    }
+}
+
+fn of_results(graph: &Graph, operator: &Operator, training: bool) -> Residency {
+    if grown_cache(graph, operator).is_some() {
+        return Residency::KvCache;
+    }
+    let phase = graph.srg.nodes[operator.node].phase();
+    let made = operator.outputs.iter().map(|&storage| &graph.storages[storage]);
+    let (mut kept, mut fetched, mut any) = (false, false, false);
+    for storage in made {
+        any = true;
+        kept |= !storage.freed;
+        fetched |= storage.fetched;
+    }
+    match phase {
+        Phase::Optimizer => Residency::OptimizerState,
+        Phase::Backward if kept => Residency::Gradient,
+        _ if fetched => Residency::Output,
+        _ if any && !kept => {
+            if training && phase == Phase::Forward { Residency::Activation } else { Residency::Ephemeral }
+        }
+        _ => Residency::Unknown,
+    }
+}
+
+/// Where the operators that have weights expect them.
+fn is_weight_argument(operator: &Operator, index: usize) -> bool {
+    match operator.name.as_str() {
+        "mm" | "linear" | "convolution" | "conv1d" | "conv2d" | "conv3d" | "bmm" => index == 1,
+        "addmm" | "baddbmm" => index == 0 || index == 2,
+        "embedding" | "embedding_bag" | "_embedding_bag" => index == 0,
+        name if name.contains("_norm") => index > 0,
+        _ => false,
+    }
+}
+
+/// The storage from before the segment that this operator makes a longer copy of: how a KV cache
+/// grows. (`cat` of what was there and what is new along the tokens.)
+fn grown_cache(graph: &Graph, operator: &Operator) -> Option<usize> {
+    if operator.name != "cat" || operator.inputs.len() != 2 || operator.results.len() != 1 {
+        return None;
+    }
+    let [before, new] = [0, 1].map(|index| &operator.arguments.tensors[index].dims);
+    let differing = before.iter().zip(new).filter(|(a, b)| a != b).count();
+    let is_cache = before.len() >= 3 && before.len() == new.len() && differing <= 1;
+    operator.inputs.first().copied().filter(|&storage| {
+        is_cache && graph.storages[storage].external.is_some()
+    })
+}
+
+/// Whether the segment makes a KV cache grow.
+#[must_use]
+pub fn grows_cache(graph: &Graph) -> bool {
+    graph.operators.iter().any(|operator| grown_cache(graph, operator).is_some())
+}

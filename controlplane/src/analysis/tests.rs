@@ -1,0 +1,334 @@
+//! Hand-made segments, and what is made of them.
+
+use std::collections::{HashMap, HashSet};
+
+use genie_session::record::{self, Kind};
+use genie_session::skeleton::{flag, out, tag};
+use genie_session::varint::put_u64;
+use genie_srg::{Caching, Residency, node};
+
+use super::*;
+
+/// A storage of a tape.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Value {
+    External(u64),
+    Local(u32),
+}
+use Value::External as E;
+
+const FLOAT: u8 = 6;
+
+/// Writes segments as a client would.
+#[derive(Default)]
+struct Tape {
+    bytes: Vec<u8>,
+    operators: HashMap<String, u32>,
+    slots: HashMap<u64, u32>,
+    fresh: u32,
+    frees: Vec<i64>,
+}
+
+impl Tape {
+    /// Calls an operator; a tensor is written where the name ends in `_`.
+    fn call(&mut self, name: &str, args: &[(Value, &[i64])], results: &[&[i64]]) -> Vec<Value> {
+        let next = self.operators.len() as u32 + 1;
+        let op = *self.operators.entry(name.to_owned()).or_insert_with(|| {
+            record::put_define_op(&mut self.bytes, next, name);
+            next
+        });
+        let in_place = name.ends_with('_');
+        let (mut skeleton, mut refs, mut params) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, (value, dims)) in args.iter().enumerate() {
+            let flags = if in_place && index == 0 { flag::WRITE } else { 0 };
+            skeleton.extend([tag::TENSOR, flags, FLOAT, dims.len() as u8]);
+            refs.push(*value);
+            params.push(0);
+            params.extend(*dims);
+            params.extend(strides(dims));
+        }
+        let (mut tail, mut tail_numbers) = (Vec::new(), Vec::new());
+        for dims in results {
+            tail.extend([out::FRESH, FLOAT, dims.len() as u8]);
+            tail_numbers.extend(*dims);
+            tail_numbers.extend(strides(dims));
+        }
+        if in_place {
+            tail.extend([out::ALIAS, 0]);
+        }
+        let numbers = [params, tail_numbers].concat();
+        self.put(Kind::Op, op, &skeleton, &refs, &tail, &numbers);
+        let first = self.fresh;
+        self.fresh += results.len() as u32;
+        (first..self.fresh).map(Value::Local).collect()
+    }
+
+    fn one(&mut self, name: &str, args: &[(Value, &[i64])], result: &[i64]) -> Value {
+        self.call(name, args, &[result])[0]
+    }
+
+    fn fetch(&mut self, value: Value, dims: &[i64]) {
+        let skeleton = [tag::TENSOR, 0, FLOAT, dims.len() as u8];
+        let numbers = [&[0], dims, &strides(dims), &[1]].concat();
+        self.put(Kind::Fetch, 0, &skeleton, &[value], &[], &numbers);
+    }
+
+    /// Before the next record.
+    fn free(&mut self, value: Value) {
+        if let Value::Local(index) = value {
+            self.frees.push(i64::from(index));
+        }
+    }
+
+    fn put(
+        &mut self,
+        kind: Kind,
+        op: u32,
+        skeleton: &[u8],
+        refs: &[Value],
+        tail: &[u8],
+        numbers: &[i64],
+    ) {
+        let mut structure = Vec::new();
+        put_u64(&mut structure, skeleton.len() as u64);
+        structure.extend_from_slice(skeleton);
+        put_u64(&mut structure, refs.len() as u64);
+        let mut ids = Vec::new();
+        for value in refs {
+            let code = match *value {
+                Value::Local(index) => genie_session::segment::Ref::Local(index),
+                Value::External(id) => match self.slots.get(&id) {
+                    Some(&slot) => genie_session::segment::Ref::Slot(slot),
+                    None => {
+                        self.slots.insert(id, self.slots.len() as u32);
+                        ids.push(id as i64);
+                        genie_session::segment::Ref::New
+                    }
+                },
+            };
+            put_u64(&mut structure, code.code());
+        }
+        structure.extend_from_slice(tail);
+        ids.extend_from_slice(numbers);
+        let frees = std::mem::take(&mut self.frees);
+        record::put_plain(&mut self.bytes, kind, op, &structure, &ids, &frees, None);
+    }
+
+    fn graph(&self) -> Graph {
+        Graph::read(&self.bytes).unwrap()
+    }
+
+    fn analysis(&self) -> Analysis {
+        annotate(self.graph(), &HashSet::new()).unwrap()
+    }
+}
+
+fn strides(dims: &[i64]) -> Vec<i64> {
+    let mut strides = vec![1; dims.len()];
+    for at in (1..dims.len()).rev() {
+        strides[at - 1] = strides[at] * dims[at];
+    }
+    strides
+}
+
+const SDPA: &str = "aten::_scaled_dot_product_fused_attention_overrideable";
+
+/// One step of a small language model: `tokens` new ones after `past`.
+fn language_model(tokens: i64, past: i64, shift: u64) -> Tape {
+    let mut tape = Tape::default();
+    let [table, weight, cache] = [1, 2, 3].map(|id| E(id + shift));
+    let hidden = tape.one(
+        "aten::embedding",
+        &[(table, &[1000, 64]), (E(4 + shift), &[tokens])],
+        &[tokens, 64],
+    );
+    let key = tape.one("aten::mm", &[(hidden, &[tokens, 64]), (weight, &[64, 64])], &[tokens, 64]);
+    let new: &[i64] = &[1, 4, tokens, 16];
+    let (keys, length) = if past > 0 {
+        let grown: &[i64] = &[1, 4, past + tokens, 16];
+        let grown =
+            tape.one("aten::cat", &[(cache, &[1, 4, past, 16]), (key, new)], grown);
+        (grown, past + tokens)
+    } else {
+        (key, tokens)
+    };
+    let all: &[i64] = &[1, 4, length, 16];
+    let attended = tape.one(SDPA, &[(key, new), (keys, all), (keys, all)], new);
+    let logits =
+        tape.one("aten::mm", &[(attended, &[tokens, 64]), (table, &[64, 1000])], &[tokens, 1000]);
+    let next = tape.one("aten::argmax", &[(logits, &[tokens, 1000])], &[tokens]);
+    tape.fetch(next, &[tokens]);
+    tape
+}
+
+fn residency_of(analysis: &Analysis, name: &str) -> Vec<Residency> {
+    let named = |node: &&genie_srg::Node| match &node.kind {
+        Some(node::Kind::Operator(operator)) => operator.name == name,
+        _ => false,
+    };
+    analysis.srg.nodes().iter().filter(named).map(genie_srg::Node::residency).collect()
+}
+
+#[test]
+fn a_decode_step_is_known_by_its_cache_and_one_token() {
+    let analysis = language_model(1, 9, 0).analysis();
+    assert_eq!(analysis.workload_name(), "llm_decode");
+    assert!(analysis.confidence >= 0.9 && analysis.warnings.is_empty());
+    assert_eq!(analysis.phases[0].phase, "decode");
+    assert!(analysis.phases.iter().any(|count| count.phase == "sampling"));
+    assert_eq!(residency_of(&analysis, "aten::cat"), [Residency::KvCache]);
+    assert_eq!(residency_of(&analysis, "aten::argmax"), [Residency::Output]);
+    let inputs =
+        analysis.srg.nodes().iter().filter(|n| matches!(n.kind, Some(node::Kind::Input(_))));
+    let inputs = inputs.map(genie_srg::Node::residency).collect::<Vec<_>>();
+    assert_eq!(
+        inputs,
+        [Residency::Weight, Residency::Input, Residency::Weight, Residency::KvCache]
+    );
+}
+
+#[test]
+fn a_first_pass_is_a_prefill() {
+    let analysis = language_model(12, 0, 0).analysis();
+    assert_eq!(analysis.workload_name(), "llm_prefill");
+    assert!(analysis.confidence >= CONFIDENCE_MIN);
+}
+
+#[test]
+fn sizes_and_ids_do_not_matter_and_wiring_does() {
+    let one = language_model(1, 9, 0).graph();
+    let later = language_model(1, 10, 100).graph();
+    assert_eq!(one.fingerprint, later.fingerprint);
+    assert_ne!(one.fingerprint, language_model(3, 0, 0).graph().fingerprint);
+
+    let twice = |swap: bool| {
+        let mut tape = Tape::default();
+        let a = tape.one("aten::relu", &[(E(1), &[2])], &[2]);
+        let b = tape.one("aten::relu", &[(E(2), &[2])], &[2]);
+        let (first, second) = if swap { (b, a) } else { (a, b) };
+        tape.call("aten::sub.Tensor", &[(first, &[2]), (second, &[2])], &[&[2]]);
+        tape.graph().fingerprint
+    };
+    assert_ne!(twice(false), twice(true));
+}
+
+#[test]
+fn a_training_step_goes_forward_backward_and_optimises() {
+    let mut tape = Tape::default();
+    let dims: &[i64] = &[8, 8];
+    let mut x = E(1);
+    for layer in 0..4 {
+        x = tape.one("aten::mm", &[(x, dims), (E(10 + layer), dims)], dims);
+        x = tape.one("aten::gelu", &[(x, dims)], dims);
+    }
+    for layer in 0..4 {
+        x = tape.one("aten::gelu_backward", &[(x, dims), (E(1), dims)], dims);
+        let gradient = tape.one("aten::mm", &[(x, dims), (E(10 + layer), dims)], dims);
+        tape.call("aten::lerp_", &[(E(20 + layer), dims), (gradient, dims)], &[]);
+    }
+    for layer in 0..4 {
+        tape.call("aten::addcdiv_", &[(E(10 + layer), dims), (E(20 + layer), dims)], &[]);
+    }
+    let analysis = tape.analysis();
+    assert_eq!(analysis.workload_name(), "training");
+    assert!(analysis.confidence > 0.9);
+    let phases: HashSet<_> = analysis.phases.iter().map(|count| count.phase.as_str()).collect();
+    assert!(phases.is_superset(&HashSet::from(["forward", "backward", "optimizer"])), "{phases:?}");
+}
+
+#[test]
+fn what_is_not_known_gets_a_warning_and_the_conservative_plan() {
+    let mut tape = Tape::default();
+    let a = tape.one("aten::relu", &[(E(1), &[4])], &[4]);
+    let b = tape.one("aten::relu", &[(E(2), &[4])], &[4]);
+    tape.free(a);
+    tape.one("aten::neg", &[(b, &[4])], &[4]);
+    let analysis = tape.analysis();
+    assert_eq!(analysis.workload_name(), "unknown");
+    assert_eq!(analysis.warnings.len(), 1);
+    let after: Vec<_> = analysis.sequence.steps.iter().map(|step| step.after.clone()).collect();
+    assert_eq!(after, [vec![], vec![0], vec![1]]);
+    let keep = Caching::Keep as i32;
+    assert!(analysis.sequence.lifetimes.iter().all(|l| l.caching == keep && l.last_step.is_none()));
+}
+
+#[test]
+fn steps_wait_for_what_they_read_and_overwrite() {
+    let mut tape = Tape::default();
+    let a = tape.one("aten::relu", &[(E(1), &[4])], &[4]);
+    let b = tape.one("aten::relu", &[(E(2), &[4])], &[4]);
+    let c = tape.one("aten::neg", &[(a, &[4])], &[4]);
+    tape.call("aten::add_.Tensor", &[(b, &[4])], &[]);
+    tape.free(a);
+    tape.one("aten::neg", &[(c, &[4])], &[4]);
+    let graph = tape.graph();
+    let sequence = crate::sequence::for_one_node(&graph, false);
+    let after: Vec<_> = sequence.steps.iter().map(|step| step.after.clone()).collect();
+    assert_eq!(after[..3], [vec![], vec![], vec![0]]);
+    assert_eq!(after[4], [2]);
+    let dropped = &sequence.lifetimes[0];
+    assert_eq!((dropped.last_step, dropped.caching), (Some(2), Caching::Drop as i32));
+}
+
+#[test]
+fn overwriting_waits_for_readers_and_makes_a_version() {
+    let mut tape = Tape::default();
+    tape.one("aten::neg", &[(E(1), &[4])], &[4]);
+    tape.call("aten::relu_", &[(E(1), &[4])], &[]);
+    tape.one("aten::neg", &[(E(1), &[4])], &[4]);
+    let graph = tape.graph();
+    let versions: Vec<_> =
+        graph.srg.edges.iter().map(|edge| edge.storage.unwrap().version).collect();
+    assert_eq!(versions, [0, 0, 1]);
+    let sequence = crate::sequence::for_one_node(&graph, false);
+    assert_eq!(sequence.steps[1].after, [0]);
+    assert_eq!(sequence.steps[2].after, [1]);
+}
+
+#[test]
+fn a_storage_that_segments_only_read_becomes_a_weight() {
+    let mut history = History::default();
+    let mut tape = Tape::default();
+    tape.one("aten::add.Tensor", &[(E(7), &[4]), (E(8), &[4])], &[4]);
+    assert!(history.observe(&tape.graph()).is_empty());
+    assert_eq!(history.observe(&tape.graph()), HashSet::from([7, 8]));
+    let mut writes = Tape::default();
+    writes.call("aten::relu_", &[(E(8), &[4])], &[]);
+    history.observe(&writes.graph());
+    assert_eq!(history.observe(&tape.graph()), HashSet::from([7]));
+}
+
+#[test]
+fn products_cost_two_flops_a_step_and_the_rest_one_an_element() {
+    let mut tape = Tape::default();
+    let x = tape.one("aten::mm", &[(E(1), &[3, 5]), (E(2), &[5, 7])], &[3, 7]);
+    tape.one("aten::relu", &[(x, &[3, 7])], &[3, 7]);
+    let image: &[i64] = &[1, 3, 8, 8];
+    tape.one("aten::convolution", &[(E(3), image), (E(4), &[6, 3, 3, 3])], &[1, 6, 8, 8]);
+    let q: &[i64] = &[1, 2, 4, 8];
+    let k: &[i64] = &[1, 2, 16, 8];
+    tape.one(SDPA, &[(E(5), q), (E(6), k), (E(6), k)], q);
+    let graph = tape.graph();
+    let costs: Vec<_> = graph.operators.iter().map(cost::of).collect();
+    let flops: Vec<_> = costs.iter().map(|cost| cost.flops).collect();
+    assert_eq!(flops, [2 * 3 * 5 * 7, 21, 2 * 6 * 64 * 27, 4 * 2 * 4 * 16 * 8]);
+    assert_eq!((costs[0].bytes_read, costs[0].bytes_written), (4 * (15 + 35), 4 * 21));
+}
+
+#[test]
+fn bytes_that_are_no_segment_are_refused() {
+    let whole = language_model(1, 9, 0).bytes;
+    for end in 1..whole.len() {
+        // Some prefixes are whole records.
+        let _ = Graph::read(&whole[..end]).map(|graph| annotate(graph, &HashSet::new()));
+    }
+    for at in 0..whole.len() {
+        let mut broken = whole.clone();
+        broken[at] ^= 0x55;
+        let _ = Graph::read(&broken).map(|graph| annotate(graph, &HashSet::new()));
+    }
+    assert!(matches!(Graph::read(&[0xff; 64]), Err(AnalysisError::Wire(_))));
+    let mut tape = Tape::default();
+    tape.call("no namespace", &[], &[]);
+    assert!(matches!(Graph::read(&tape.bytes), Err(AnalysisError::Graph(_))));
+}
