@@ -100,7 +100,11 @@ pub fn negotiate(
     }
     let (theirs, ours_hash) = (request.schema_hash, node.schema_hash);
     if theirs != 0 && ours_hash != 0 && theirs != ours_hash {
-        return Err(Refusal::Schema { torch: ours.to_owned(), theirs, ours: ours_hash });
+        return Err(Refusal::Schema {
+            torch: ours.to_owned(),
+            theirs,
+            ours: ours_hash,
+        });
     }
     let most = node.session_memory_bytes;
     match request.memory_bytes_wanted {
@@ -123,7 +127,10 @@ pub fn shown(text: &str) -> String {
     if text.is_empty() {
         return "(none)".to_owned();
     }
-    text.chars().take(SHOWN_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .take(SHOWN_MAX)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -160,13 +167,19 @@ mod tests {
         let refusal = negotiate(&client(), &node(), 2).unwrap_err();
         assert_eq!(refusal.code(), ErrorCode::VersionMismatch);
         let text = refusal.to_string();
-        assert!(text.contains("version 1") && text.contains("speaks 2"), "{text}");
+        assert!(
+            text.contains("version 1") && text.contains("speaks 2"),
+            "{text}"
+        );
     }
 
     #[test]
     fn another_torch_names_both() {
         for theirs in ["2.11.1", "2.10.0+cpu", "2.1", ""] {
-            let request = v1::OpenSessionRequest { torch_version: theirs.into(), ..client() };
+            let request = v1::OpenSessionRequest {
+                torch_version: theirs.into(),
+                ..client()
+            };
             let refusal = negotiate(&request, &node(), 1).unwrap_err();
             assert_eq!(refusal.code(), ErrorCode::TorchMismatch, "{theirs}");
             assert!(refusal.to_string().contains("torch==2.11.0"), "{refusal}");
@@ -175,23 +188,37 @@ mod tests {
 
     #[test]
     fn schemas_are_compared_where_both_know_them() {
-        let request = v1::OpenSessionRequest { schema_hash: 8, ..client() };
+        let request = v1::OpenSessionRequest {
+            schema_hash: 8,
+            ..client()
+        };
         assert_eq!(
             negotiate(&request, &node(), 1).unwrap_err().code(),
             ErrorCode::SchemaMismatch
         );
-        let unknown = v1::OpenSessionRequest { schema_hash: 0, ..client() };
+        let unknown = v1::OpenSessionRequest {
+            schema_hash: 0,
+            ..client()
+        };
         assert!(negotiate(&unknown, &node(), 1).is_ok());
-        let gateway = Capabilities { schema_hash: 0, ..node() };
+        let gateway = Capabilities {
+            schema_hash: 0,
+            ..node()
+        };
         assert!(negotiate(&request, &gateway, 1).is_ok());
     }
 
     #[test]
     fn memory_is_granted_or_refused_whole() {
-        let wants = |bytes| v1::OpenSessionRequest { memory_bytes_wanted: bytes, ..client() };
+        let wants = |bytes| v1::OpenSessionRequest {
+            memory_bytes_wanted: bytes,
+            ..client()
+        };
         assert_eq!(negotiate(&wants(4096), &node(), 1), Ok(4096));
         assert_eq!(
-            negotiate(&wants((1 << 30) + 1), &node(), 1).unwrap_err().code(),
+            negotiate(&wants((1 << 30) + 1), &node(), 1)
+                .unwrap_err()
+                .code(),
             ErrorCode::Busy
         );
     }

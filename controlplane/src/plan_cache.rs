@@ -42,7 +42,10 @@ impl<K: Clone + Eq + Hash, T> PlanCache<K, T> {
             clock: 0,
             counts: Counts::default(),
         };
-        Self { max: max.max(1), inner: Mutex::new(inner) }
+        Self {
+            max: max.max(1),
+            inner: Mutex::new(inner),
+        }
     }
 
     /// The plan of this structure, if it is known.
@@ -111,7 +114,14 @@ mod tests {
         cache.insert(c, Arc::new('c'));
         assert_eq!(cache.find(&b), None);
         assert!(cache.find(&a).is_some() && cache.find(&c).is_some());
-        assert_eq!(cache.counts(), Counts { hits: 3, misses: 1, evicted: 1 });
+        assert_eq!(
+            cache.counts(),
+            Counts {
+                hits: 3,
+                misses: 1,
+                evicted: 1
+            }
+        );
     }
 
     #[test]

@@ -66,7 +66,11 @@ pub fn for_one_node(graph: &Graph, conservative: bool) -> Sequence {
             sequence.lifetimes.push(Lifetime {
                 slot: storage as u32,
                 first_step: step,
-                last_step: if dies { known.last_use.map(|last| last as u32).or(Some(step)) } else { None },
+                last_step: if dies {
+                    known.last_use.map(|last| last as u32).or(Some(step))
+                } else {
+                    None
+                },
                 caching: if dies { Caching::Drop } else { Caching::Keep }.into(),
             });
         }

@@ -32,7 +32,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions_max: 64, plans_max: 1024 }
+        Self {
+            sessions_max: 64,
+            plans_max: 1024,
+        }
     }
 }
 
@@ -62,16 +65,17 @@ impl ControlPlane {
             histories: Mutex::new(HashMap::new()),
             analyses: tokio::sync::Semaphore::new(ANALYSES_MAX),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Follows the node: forgets sessions that ended there. Runs until it is dropped.
     pub async fn follow_node(&self) {
         loop {
             let NodeEvent::SessionEnded { id, reason } = self.inner.node.next_event().await;
-            if let Some(session) = self.forget(id) {
-                let principal = session.principal.name;
-                tracing::info!(session = id, %principal, "session {id} ended: {reason}");
+            if self.forget(id).is_some() {
+                tracing::debug!(session = id, "session {id} is forgotten: {reason}");
             }
         }
     }
@@ -121,8 +125,13 @@ impl ControlPlane {
         let (this, id, tenant) = (self.clone(), session.id, session.principal.tenant.clone());
         let work = move || {
             let graph = Graph::read(&segment)?;
-            let constants =
-                this.inner.histories.lock().entry(id).or_default().observe(&graph);
+            let constants = this
+                .inner
+                .histories
+                .lock()
+                .entry(id)
+                .or_default()
+                .observe(&graph);
             let key = (tenant, graph.fingerprint);
             if let Some(known) = this.inner.plans.find(&key) {
                 return Ok((known, true));
@@ -173,9 +182,13 @@ impl From<SessionError> for Status {
 
 /// Who calls. The server puts it there for each connection.
 fn principal_of<T>(request: &Request<T>) -> Result<Principal, Status> {
-    request.extensions().get::<Principal>().cloned().ok_or_else(|| {
-        ErrorCode::Unauthenticated.status("the connection has no principal: use a certificate")
-    })
+    request
+        .extensions()
+        .get::<Principal>()
+        .cloned()
+        .ok_or_else(|| {
+            ErrorCode::Unauthenticated.status("the connection has no principal: use a certificate")
+        })
 }
 
 #[async_trait]
@@ -247,7 +260,14 @@ impl Control for ControlPlane {
             sequence: Arc::clone(&analysis.sequence),
         };
         let installed = self.inner.node.install(id, &plan).await?;
-        tracing::debug!(session = id, plan = plan.id, cached, installed, "{}", analysis.summary());
+        tracing::debug!(
+            session = id,
+            plan = plan.id,
+            cached,
+            installed,
+            "{}",
+            analysis.summary()
+        );
         Ok(Response::new(v1::SubmitSegmentReply {
             fingerprint: analysis.fingerprint.to_vec(),
             workload_class: analysis.workload_name(),
@@ -266,7 +286,12 @@ impl Control for ControlPlane {
         let principal = principal_of(&request)?;
         let request = request.into_inner();
         let (id, token) = (request.session_id, &request.data_token);
-        if self.inner.sessions.authenticate(id, &principal, token).is_err() {
+        if self
+            .inner
+            .sessions
+            .authenticate(id, &principal, token)
+            .is_err()
+        {
             return Ok(Response::new(v1::CloseSessionReply { closed: false }));
         }
         self.inner.node.close_session(id).await;

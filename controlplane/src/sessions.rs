@@ -21,7 +21,10 @@ impl Principal {
     /// Whoever comes without TLS.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { name: "anonymous".to_owned(), tenant: "default".to_owned() }
+        Self {
+            name: "anonymous".to_owned(),
+            tenant: "default".to_owned(),
+        }
     }
 }
 
@@ -116,7 +119,10 @@ impl Sessions {
     /// At most `max` at a time.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { max, open: Mutex::new(HashMap::new()) }
+        Self {
+            max,
+            open: Mutex::new(HashMap::new()),
+        }
     }
 
     /// How many there may be.
@@ -160,7 +166,14 @@ impl Sessions {
             }
         };
         let opened = Instant::now();
-        let session = Session { id, principal, token, client, opened, memory_budget_bytes };
+        let session = Session {
+            id,
+            principal,
+            token,
+            client,
+            opened,
+            memory_budget_bytes,
+        };
         open.insert(id, session.clone());
         Ok(session)
     }
@@ -200,7 +213,10 @@ mod tests {
     use super::*;
 
     fn somebody(name: &str) -> Principal {
-        Principal { name: name.into(), tenant: "default".into() }
+        Principal {
+            name: name.into(),
+            tenant: "default".into(),
+        }
     }
 
     #[test]
@@ -221,9 +237,21 @@ mod tests {
         let (id, token) = (session.id, *session.token.bytes());
         assert!(sessions.authenticate(id, &somebody("a"), &token).is_ok());
         assert!(sessions.authenticate(id, &somebody("b"), &token).is_err());
-        assert!(sessions.authenticate(id, &somebody("a"), &token[1..]).is_err());
-        assert!(sessions.authenticate(id, &somebody("a"), &[0; TOKEN_BYTES]).is_err());
-        assert!(sessions.authenticate(id ^ 1, &somebody("a"), &token).is_err());
+        assert!(
+            sessions
+                .authenticate(id, &somebody("a"), &token[1..])
+                .is_err()
+        );
+        assert!(
+            sessions
+                .authenticate(id, &somebody("a"), &[0; TOKEN_BYTES])
+                .is_err()
+        );
+        assert!(
+            sessions
+                .authenticate(id ^ 1, &somebody("a"), &token)
+                .is_err()
+        );
     }
 
     #[test]

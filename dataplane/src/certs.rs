@@ -62,7 +62,10 @@ pub enum CertsError {
 /// # Errors
 /// A file is there already, or can't be written.
 pub fn init(dir: &Path, hosts: &[String], client: &str) -> Result<(), CertsError> {
-    let existing = file::ALL.iter().map(|name| dir.join(name)).find(|path| path.exists());
+    let existing = file::ALL
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|path| path.exists());
     if let Some(path) = existing {
         return Err(CertsError::Exists(path));
     }
@@ -71,7 +74,10 @@ pub fn init(dir: &Path, hosts: &[String], client: &str) -> Result<(), CertsError
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(|source| CertsError::Write { path: dir.to_owned(), source })?;
+        .map_err(|source| CertsError::Write {
+            path: dir.to_owned(),
+            source,
+        })?;
     for (name, pem) in file::ALL.iter().zip(made) {
         write_new(&dir.join(name), &pem)?;
     }
@@ -89,20 +95,36 @@ fn make(hosts: &[String], client: &str) -> Result<[String; 6], CertsError> {
     let ca_key_pem = ca_key.serialize_pem();
     let issuer = CertifiedIssuer::self_signed(ca, ca_key).map_err(of("the authority"))?;
 
-    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    names.extend(hosts.iter().filter(|host| !names.contains(host)).cloned().collect::<Vec<_>>());
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
+    names.extend(
+        hosts
+            .iter()
+            .filter(|host| !names.contains(host))
+            .cloned()
+            .collect::<Vec<_>>(),
+    );
     let server_name = hosts.first().map_or("localhost", String::as_str);
     let mut server = params(&names, server_name).map_err(of("the server"))?;
     server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let server_key = KeyPair::generate().map_err(of("the server"))?;
-    let server_pem = server.signed_by(&server_key, &issuer).map_err(of("the server"))?.pem();
+    let server_pem = server
+        .signed_by(&server_key, &issuer)
+        .map_err(of("the server"))?
+        .pem();
 
     let mut user = params(&[], client).map_err(of("the client"))?;
     user.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     user.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let user_key = KeyPair::generate().map_err(of("the client"))?;
-    let user_pem = user.signed_by(&user_key, &issuer).map_err(of("the client"))?.pem();
+    let user_pem = user
+        .signed_by(&user_key, &issuer)
+        .map_err(of("the client"))?
+        .pem();
 
     Ok([
         issuer.pem(),
@@ -117,7 +139,9 @@ fn make(hosts: &[String], client: &str) -> Result<[String; 6], CertsError> {
 fn params(names: &[String], common_name: &str) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     // A little in the past: clocks differ.
     let now = SystemTime::now();
     params.not_before = (now - Duration::from_secs(3600)).into();
@@ -127,7 +151,10 @@ fn params(names: &[String], common_name: &str) -> Result<CertificateParams, rcge
 }
 
 fn write_new(path: &Path, text: &str) -> Result<(), CertsError> {
-    let wrong = |source| CertsError::Write { path: path.to_owned(), source };
+    let wrong = |source| CertsError::Write {
+        path: path.to_owned(),
+        source,
+    };
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -51,16 +51,18 @@ pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartEr
     let address = resolve(&config)?;
     let tls = config.tls.as_ref().map(tls::server_config).transpose()?;
     let mut signals = Signals::new().map_err(StartError::Signals)?;
-    let listener = server::bind(address).await.map_err(|error| StartError::Listen {
-        address: address.to_string(),
-        reason: match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "the port is taken by another process: stop it, or choose another by `--listen`"
-                    .to_owned()
-            }
-            _ => error.to_string(),
-        },
-    })?;
+    let listener = server::bind(address)
+        .await
+        .map_err(|error| StartError::Listen {
+            address: address.to_string(),
+            reason: match error.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    "the port is taken by another process: stop it, or choose another by `--listen`"
+                        .to_owned()
+                }
+                _ => error.to_string(),
+            },
+        })?;
     let address = listener.local_addr().unwrap_or(address);
 
     let (node, events) = Shared::new(config.clone());
@@ -70,7 +72,10 @@ pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartEr
     start_executors(&node, &config).await;
     tracing::info!("{}", describe_tls(&config));
 
-    let limits = Limits { sessions_max: config.sessions_max, plans_max: config.plans_max };
+    let limits = Limits {
+        sessions_max: config.sessions_max,
+        plans_max: config.plans_max,
+    };
     let local = Arc::new(LocalNode::new(Arc::clone(&node), events));
     let control = ControlPlane::new(local, limits);
     let following = control.clone();
@@ -92,9 +97,17 @@ pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartEr
 /// The address to listen on, unless it is open to everybody.
 fn resolve(config: &Config) -> Result<SocketAddr, StartError> {
     let listen = config.listen.to_string();
-    let wrong = |reason: String| StartError::Listen { address: listen.clone(), reason };
-    let resolved = config.listen.resolve().map_err(|error| wrong(error.to_string()))?;
-    let first = *resolved.first().ok_or_else(|| wrong("the host has no address".to_owned()))?;
+    let wrong = |reason: String| StartError::Listen {
+        address: listen.clone(),
+        reason,
+    };
+    let resolved = config
+        .listen
+        .resolve()
+        .map_err(|error| wrong(error.to_string()))?;
+    let first = *resolved
+        .first()
+        .ok_or_else(|| wrong("the host has no address".to_owned()))?;
     if config.tls.is_none() && !config.insecure && !first.ip().to_canonical().is_loopback() {
         return Err(ConfigError::OpenWithoutTls { address: listen }.into());
     }
@@ -102,7 +115,11 @@ fn resolve(config: &Config) -> Result<SocketAddr, StartError> {
 }
 
 fn describe_devices(config: &Config) {
-    let names = config.devices.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let names = config
+        .devices
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>();
     tracing::info!("devices: {}", names.join(", "));
 }
 
@@ -133,10 +150,7 @@ async fn start_executors(node: &Arc<Shared>, config: &Config) {
     }
 }
 
-fn launcher(
-    node: &Arc<Shared>,
-    config: &Config,
-) -> Result<(ZygoteLauncher, v1::Libtorch), String> {
+fn launcher(node: &Arc<Shared>, config: &Config) -> Result<(ZygoteLauncher, v1::Libtorch), String> {
     let binary = std::env::current_exe().unwrap_or_default();
     let working = std::env::current_dir().unwrap_or_default();
     let configured = (config.libtorch.as_deref(), config.executor.as_deref());
@@ -159,7 +173,10 @@ fn launcher(
 async fn drain(node: &Arc<Shared>, patience: Duration, signals: &mut Signals) -> ExitCode {
     node.drain();
     let sessions = node.sessions().len();
-    tracing::info!("draining: {sessions} sessions have {} s to finish", patience.as_secs());
+    tracing::info!(
+        "draining: {sessions} sessions have {} s to finish",
+        patience.as_secs()
+    );
     let finish = async {
         let deadline = Instant::now() + patience;
         while !node.sessions().is_empty() && Instant::now() < deadline {

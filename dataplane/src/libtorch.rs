@@ -55,7 +55,9 @@ pub fn find(
         Some(named) => in_folder(named).ok_or_else(|| Missing::NotThere(named.to_owned()))?,
         None => search(beside, working)?,
     };
-    let executor = configured.1.map_or_else(|| beside.join(EXECUTOR), Path::to_owned);
+    let executor = configured
+        .1
+        .map_or_else(|| beside.join(EXECUTOR), Path::to_owned);
     if !executor.is_file() {
         return Err(Missing::NoExecutor(executor));
     }
@@ -88,8 +90,13 @@ fn search(beside: &Path, working: &Path) -> Result<PathBuf, Missing> {
             looked.push(venv);
         }
     }
-    let looked = looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-    Err(Missing::Nowhere { looked: looked.join(", ") })
+    let looked = looked
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>();
+    Err(Missing::Nowhere {
+        looked: looked.join(", "),
+    })
 }
 
 fn in_venv(venv: &Path) -> Option<PathBuf> {
@@ -157,7 +164,13 @@ mod tests {
         for named in ["torch", "torch/lib"] {
             let named = root.0.join(named);
             let found = find((Some(&named), Some(&executor)), &binary, &root.0).unwrap();
-            assert_eq!(found, Found { libtorch: root.0.join("torch"), executor: executor.clone() });
+            assert_eq!(
+                found,
+                Found {
+                    libtorch: root.0.join("torch"),
+                    executor: executor.clone()
+                }
+            );
         }
         let wrong = find((Some(&root.0), Some(&executor)), &binary, &root.0);
         assert_eq!(wrong, Err(Missing::NotThere(root.0.clone())));

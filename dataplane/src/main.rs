@@ -31,32 +31,33 @@ fn main() -> ExitCode {
             Ok(runtime) => runtime.block_on(status::run(&args)),
             Err(error) => refuse(&error),
         },
-        Some(Command::Certs { command: CertsCommand::Init { dir, hosts, client } }) => {
-            match certs::init(&dir, &hosts, &client) {
-                Ok(()) => {
-                    println!("{}", certs::describe(&dir));
-                    ExitCode::SUCCESS
-                }
-                Err(error) => refuse(&error),
+        Some(Command::Certs {
+            command: CertsCommand::Init { dir, hosts, client },
+        }) => match certs::init(&dir, &hosts, &client) {
+            Ok(()) => {
+                println!("{}", certs::describe(&dir));
+                ExitCode::SUCCESS
             }
-        }
-        Some(Command::Config { command: ConfigCommand::Check { file } }) => {
-            match Settings::read(&file).and_then(Settings::into_config) {
-                Ok(_) => {
-                    println!("{}: fine", file.display());
-                    ExitCode::SUCCESS
-                }
-                Err(error) => refuse(&error),
+            Err(error) => refuse(&error),
+        },
+        Some(Command::Config {
+            command: ConfigCommand::Check { file },
+        }) => match Settings::read(&file).and_then(Settings::into_config) {
+            Ok(_) => {
+                println!("{}: fine", file.display());
+                ExitCode::SUCCESS
             }
-        }
+            Err(error) => refuse(&error),
+        },
     }
 }
 
-fn configure(
-    file: Option<std::path::PathBuf>,
-    settings: Settings,
-) -> Result<Config, ConfigError> {
-    let lower = file.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+fn configure(file: Option<std::path::PathBuf>, settings: Settings) -> Result<Config, ConfigError> {
+    let lower = file
+        .as_deref()
+        .map(Settings::read)
+        .transpose()?
+        .unwrap_or_default();
     settings.over(lower).into_config()
 }
 

@@ -138,7 +138,11 @@ impl Metrics {
         let process = crate::process::usage();
         let uptime = self.started.elapsed().as_secs_f64();
         out.gauge("genie_up_seconds", "Time since the daemon started.", uptime);
-        out.gauge("genie_ready", "1 when new sessions are taken.", f64::from(u8::from(gauges.ready)));
+        out.gauge(
+            "genie_ready",
+            "1 when new sessions are taken.",
+            f64::from(u8::from(gauges.ready)),
+        );
         out.counter_f64(
             "process_cpu_seconds_total",
             "CPU time of the daemon, without executors.",
@@ -149,31 +153,67 @@ impl Metrics {
             "Memory of the daemon, without executors.",
             process.resident_bytes as f64,
         );
-        out.gauge("genie_sessions", "Sessions there are.", gauges.sessions as f64);
+        out.gauge(
+            "genie_sessions",
+            "Sessions there are.",
+            gauges.sessions as f64,
+        );
         out.gauge(
             "genie_session_memory_bytes",
             "Bytes that the tensors of all sessions hold.",
             gauges.session_memory_bytes as f64,
         );
         for (name, help, value) in [
-            ("genie_sessions_opened_total", "Sessions opened.", self.sessions_opened.value()),
-            ("genie_sessions_refused_total", "Sessions refused.", self.sessions_refused.value()),
+            (
+                "genie_sessions_opened_total",
+                "Sessions opened.",
+                self.sessions_opened.value(),
+            ),
+            (
+                "genie_sessions_refused_total",
+                "Sessions refused.",
+                self.sessions_refused.value(),
+            ),
             (
                 "genie_sessions_lost_total",
                 "Sessions that ended without the client's goodbye.",
                 self.sessions_lost.value(),
             ),
-            ("genie_records_total", "Records executed.", self.records.value()),
-            ("genie_frames_received_total", "Frames from clients.", self.frames_received.value()),
-            ("genie_frames_sent_total", "Frames to clients.", self.frames_sent.value()),
-            ("genie_bytes_received_total", "Bytes from clients.", self.bytes_received.value()),
-            ("genie_bytes_sent_total", "Bytes to clients.", self.bytes_sent.value()),
+            (
+                "genie_records_total",
+                "Records executed.",
+                self.records.value(),
+            ),
+            (
+                "genie_frames_received_total",
+                "Frames from clients.",
+                self.frames_received.value(),
+            ),
+            (
+                "genie_frames_sent_total",
+                "Frames to clients.",
+                self.frames_sent.value(),
+            ),
+            (
+                "genie_bytes_received_total",
+                "Bytes from clients.",
+                self.bytes_received.value(),
+            ),
+            (
+                "genie_bytes_sent_total",
+                "Bytes to clients.",
+                self.bytes_sent.value(),
+            ),
             (
                 "genie_bulk_dropped_total",
                 "Uploads dropped for lack of memory.",
                 self.bulk_dropped.value(),
             ),
-            ("genie_plans_installed_total", "Plans installed.", self.plans_installed.value()),
+            (
+                "genie_plans_installed_total",
+                "Plans installed.",
+                self.plans_installed.value(),
+            ),
             (
                 "genie_plan_cache_hits_total",
                 "Segments whose structure was known.",
@@ -184,13 +224,21 @@ impl Metrics {
                 "Segments that were analysed.",
                 gauges.plan_cache_misses,
             ),
-            ("genie_executors_started_total", "Executors started.", self.executors_started.value()),
+            (
+                "genie_executors_started_total",
+                "Executors started.",
+                self.executors_started.value(),
+            ),
             (
                 "genie_executors_died_total",
                 "Executors that died by themselves.",
                 self.executors_died.value(),
             ),
-            ("genie_connections_total", "Connections accepted.", self.connections.value()),
+            (
+                "genie_connections_total",
+                "Connections accepted.",
+                self.connections.value(),
+            ),
             (
                 "genie_connections_rejected_total",
                 "Connections that spoke no known protocol, were too slow or too many.",
@@ -199,9 +247,16 @@ impl Metrics {
         ] {
             out.counter(name, help, value);
         }
-        out.head("genie_faults_total", "Faults sent to clients, by code.", "counter");
+        out.head(
+            "genie_faults_total",
+            "Faults sent to clients, by code.",
+            "counter",
+        );
         for ((_, label), counter) in FAULT_CODES.iter().zip(&self.faults) {
-            out.line(&format!("genie_faults_total{{code=\"{label}\"}} {}", counter.value()));
+            out.line(&format!(
+                "genie_faults_total{{code=\"{label}\"}} {}",
+                counter.value()
+            ));
         }
         out.0
     }
@@ -247,14 +302,20 @@ mod tests {
         metrics.fault(Code::OutOfMemory);
         metrics.fault_byte(5);
         metrics.fault_byte(200);
-        let text = metrics.render(&Gauges { ready: true, ..Gauges::default() });
+        let text = metrics.render(&Gauges {
+            ready: true,
+            ..Gauges::default()
+        });
         let mut name = "";
         for line in text.lines() {
             if let Some(head) = line.strip_prefix("# TYPE ") {
                 name = head.split(' ').next().unwrap();
             } else if !line.starts_with('#') {
                 assert!(line.starts_with(name), "{line}");
-                assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+                assert!(
+                    line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(),
+                    "{line}"
+                );
             }
         }
         assert!(text.contains("genie_faults_total{code=\"out_of_memory\"} 1\n"));

@@ -8,8 +8,8 @@ use std::time::Duration;
 use genie_control_api::v1;
 use genie_controlplane::node::{Capabilities, Node, NodeError, NodeEvent, SessionSpec};
 use genie_controlplane::sequence::PlanForNode;
-use genie_gpudev::device::{Device as _, HostDevice};
 use genie_gpudev::DeviceKind;
+use genie_gpudev::device::{Device as _, HostDevice};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::TOKEN_BYTES;
 use parking_lot::Mutex;
@@ -109,7 +109,11 @@ impl Shared {
     ///
     /// # Errors
     /// What the client is told.
-    pub fn attach(&self, token: &[u8; TOKEN_BYTES], principal: &str) -> Result<Arc<Session>, Fault> {
+    pub fn attach(
+        &self,
+        token: &[u8; TOKEN_BYTES],
+        principal: &str,
+    ) -> Result<Arc<Session>, Fault> {
         let refused = |message: &str| Err(Fault::new(Code::SessionGone, 0, message));
         // Every token is compared, so that time tells nothing.
         let mut found = None;
@@ -185,7 +189,10 @@ impl Shared {
         Gauges {
             ready: self.not_ready().is_none(),
             sessions: sessions.len() as u64,
-            session_memory_bytes: sessions.values().map(|s| s.counters.memory_bytes.value()).sum(),
+            session_memory_bytes: sessions
+                .values()
+                .map(|s| s.counters.memory_bytes.value())
+                .sum(),
             ..Gauges::default()
         }
     }
@@ -193,14 +200,21 @@ impl Shared {
     fn libtorch(&self) -> v1::Libtorch {
         match self.executors() {
             Ok(executors) => executors.libtorch.clone(),
-            Err(missing_reason) => v1::Libtorch { missing_reason, ..Default::default() },
+            Err(missing_reason) => v1::Libtorch {
+                missing_reason,
+                ..Default::default()
+            },
         }
     }
 
     /// Its devices, in the order of their indices.
     #[must_use]
     pub fn devices(&self) -> Vec<v1::Device> {
-        self.config.devices.iter().map(|device| describe_device(*device)).collect()
+        self.config
+            .devices
+            .iter()
+            .map(|device| describe_device(*device))
+            .collect()
     }
 }
 
@@ -213,7 +227,12 @@ fn describe_device(device: DeviceKind) -> v1::Device {
         // Its executor knows more; the daemon loads no CUDA.
         DeviceKind::Cuda(_) => ("cuda", device.to_string(), 0),
     };
-    v1::Device { kind: kind.to_owned(), index: u32::from(device.index()), name, memory_bytes }
+    v1::Device {
+        kind: kind.to_owned(),
+        index: u32::from(device.index()),
+        name,
+        memory_bytes,
+    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -230,7 +249,10 @@ impl LocalNode {
     /// Over what [`Shared::new`] gave.
     #[must_use]
     pub fn new(shared: Arc<Shared>, events: mpsc::UnboundedReceiver<NodeEvent>) -> Self {
-        Self { shared, events: tokio::sync::Mutex::new(events) }
+        Self {
+            shared,
+            events: tokio::sync::Mutex::new(events),
+        }
     }
 }
 
@@ -256,14 +278,20 @@ impl Node for LocalNode {
         let refused = if self.shared.is_draining() {
             Some(NodeError::Draining)
         } else {
-            self.shared.executors().err().map(|reason| NodeError::NoExecutor { reason })
+            self.shared
+                .executors()
+                .err()
+                .map(|reason| NodeError::NoExecutor { reason })
         };
         if let Some(error) = refused {
             self.shared.metrics.sessions_refused.increment();
             return Err(error);
         }
         let session = Arc::new(Session::new(spec, Arc::clone(&self.shared)));
-        self.shared.sessions.lock().insert(session.id(), Arc::clone(&session));
+        self.shared
+            .sessions
+            .lock()
+            .insert(session.id(), Arc::clone(&session));
         self.shared.metrics.sessions_opened.increment();
         let (lease, session) = (self.shared.lease, Arc::downgrade(&session));
         tokio::spawn(async move {
@@ -278,12 +306,17 @@ impl Node for LocalNode {
     }
 
     async fn install(&self, session: u64, plan: &PlanForNode) -> Result<bool, NodeError> {
-        let session = self.shared.session(session).ok_or(NodeError::UnknownSession(session))?;
+        let session = self
+            .shared
+            .session(session)
+            .ok_or(NodeError::UnknownSession(session))?;
         session.install(plan.id, &plan.template).await
     }
 
     async fn close_session(&self, session: u64) -> bool {
-        let Some(session) = self.shared.session(session) else { return false };
+        let Some(session) = self.shared.session(session) else {
+            return false;
+        };
         session.end(End::quiet("the client closed it".to_owned()));
         true
     }
@@ -299,7 +332,11 @@ impl Node for LocalNode {
             uptime_ms: metrics.uptime_ms(),
             libtorch: Some(shared.libtorch()),
             devices: shared.devices(),
-            sessions: shared.sessions().iter().map(|session| describe_session(session)).collect(),
+            sessions: shared
+                .sessions()
+                .iter()
+                .map(|session| describe_session(session))
+                .collect(),
             counters: Some(v1::Counters {
                 sessions_opened: metrics.sessions_opened.value(),
                 sessions_refused: metrics.sessions_refused.value(),

@@ -24,7 +24,10 @@ pub fn usage() -> Usage {
         .ok()
         .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
         .unwrap_or(0);
-    Usage { cpu_seconds, resident_bytes: pages * page_bytes() }
+    Usage {
+        cpu_seconds,
+        resident_bytes: pages * page_bytes(),
+    }
 }
 
 fn page_bytes() -> u64 {

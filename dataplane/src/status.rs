@@ -38,7 +38,11 @@ pub async fn run(args: &StatusArgs) -> ExitCode {
         render(&status)
     };
     println!("{}", text.trim_end());
-    if status.ready { ExitCode::SUCCESS } else { ExitCode::from(NOT_READY) }
+    if status.ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NOT_READY)
+    }
 }
 
 fn unreachable(args: &StatusArgs, reason: &str) -> ExitCode {
@@ -51,15 +55,21 @@ fn unreachable(args: &StatusArgs, reason: &str) -> ExitCode {
 
 async fn ask(args: &StatusArgs) -> Result<v1::StatusReply, String> {
     let channel = connect(args).await?;
-    let reply = ControlClient::new(channel).status(v1::StatusRequest {}).await;
-    reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+    let reply = ControlClient::new(channel)
+        .status(v1::StatusRequest {})
+        .await;
+    reply
+        .map(tonic::Response::into_inner)
+        .map_err(|status| status.message().to_owned())
 }
 
 async fn connect(args: &StatusArgs) -> Result<Channel, String> {
     let address = args.address.clone();
     let wrong = |error: &dyn std::fmt::Display| error.to_string();
     // tonic names no address in its errors and hides their cause, so the first connection is ours.
-    let socket = TcpStream::connect(&address).await.map_err(|error| wrong(&error))?;
+    let socket = TcpStream::connect(&address)
+        .await
+        .map_err(|error| wrong(&error))?;
     socket.set_nodelay(true).map_err(|error| wrong(&error))?;
     let endpoint =
         Endpoint::try_from(format!("http://{address}")).map_err(|error| wrong(&error))?;
@@ -69,7 +79,9 @@ async fn connect(args: &StatusArgs) -> Result<Channel, String> {
     let identity = args.cert.as_deref().zip(args.key.as_deref());
     let config =
         tls::client_config(ca, identity, tls::alpn::HTTP2).map_err(|error| wrong(&error))?;
-    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+    let host = address
+        .rsplit_once(':')
+        .map_or(address.as_str(), |(host, _)| host);
     let host = host.trim_matches(['[', ']']).to_owned();
     let name = ServerName::try_from(host).map_err(|error| wrong(&error))?;
     let stream = TlsConnector::from(Arc::clone(&config))
@@ -86,13 +98,20 @@ where
 {
     let mut stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: Uri| {
-        let stream = stream.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
+        let stream = stream
+            .take()
+            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
         async move { stream }
     });
-    endpoint.connect_with_connector(connector).await.map_err(|error| {
-        use std::error::Error as _;
-        error.source().map_or_else(|| error.to_string(), ToString::to_string)
-    })
+    endpoint
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| {
+            use std::error::Error as _;
+            error
+                .source()
+                .map_or_else(|| error.to_string(), ToString::to_string)
+        })
 }
 
 fn render(status: &v1::StatusReply) -> String {
@@ -106,9 +125,21 @@ fn render(status: &v1::StatusReply) -> String {
         (false, true) => "draining".to_owned(),
         (false, false) => format!("not ready: {}", status.not_ready_reason),
     };
-    line("node", format!("genie {}, protocol {}", status.node_version, status.protocol_version));
-    line("state", format!("{state}, up {}", seconds(status.uptime_ms)));
-    line("transport", format!("{} ({})", status.transport, status.transport_reason));
+    line(
+        "node",
+        format!(
+            "genie {}, protocol {}",
+            status.node_version, status.protocol_version
+        ),
+    );
+    line(
+        "state",
+        format!("{state}, up {}", seconds(status.uptime_ms)),
+    );
+    line(
+        "transport",
+        format!("{} ({})", status.transport, status.transport_reason),
+    );
     line("TLS", if status.tls { "on" } else { "off" }.to_owned());
     let libtorch = status.libtorch.clone().unwrap_or_default();
     line(
@@ -123,15 +154,22 @@ fn render(status: &v1::StatusReply) -> String {
         let name = format!("{}:{}", device.kind, device.index);
         line(
             "device",
-            format!("{index} = {name}, {}, {}", device.name, bytes(device.memory_bytes)),
+            format!(
+                "{index} = {name}, {}, {}",
+                device.name,
+                bytes(device.memory_bytes)
+            ),
         );
     }
-    line("sessions", format!("{} of {}", status.sessions.len(), status.sessions_max));
+    line(
+        "sessions",
+        format!("{} of {}", status.sessions.len(), status.sessions_max),
+    );
     for session in &status.sessions {
         line(
             "",
             format!(
-                "{:x} {}/{} ({}), {} old, {} in {} tensors, {} records, {} plans, {} hits",
+                "{} {}/{} ({}), {} old, {} in {} tensors, {} records, {} plans, {} hits",
                 session.id,
                 session.tenant,
                 session.principal,
@@ -172,6 +210,13 @@ fn seconds(milliseconds: u64) -> String {
 
 fn bytes(bytes: u64) -> String {
     // Three digits at least are kept: a size is exact, or rounded to a unit far below it.
-    let unit = [30, 20, 10].into_iter().find(|shift| bytes >> shift >= 100).unwrap_or(0);
-    if bytes == 0 { "0".to_owned() } else { Size(bytes >> unit << unit).to_string() }
+    let unit = [30, 20, 10]
+        .into_iter()
+        .find(|shift| bytes >> shift >= 100)
+        .unwrap_or(0);
+    if bytes == 0 {
+        "0".to_owned()
+    } else {
+        Size(bytes >> unit << unit).to_string()
+    }
 }

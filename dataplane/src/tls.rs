@@ -57,7 +57,9 @@ pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates(&files.certificate)?, key(&files.key)?)
         .map_err(|error| setup(&error))?;
-    config.alpn_protocols = [alpn::HTTP2, alpn::HTTP1, alpn::DATA].map(<[u8]>::to_vec).to_vec();
+    config.alpn_protocols = [alpn::HTTP2, alpn::HTTP1, alpn::DATA]
+        .map(<[u8]>::to_vec)
+        .to_vec();
     Ok(Arc::new(config))
 }
 
@@ -92,17 +94,25 @@ pub fn principal(certificate: &CertificateDer<'_>) -> Option<Principal> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let subject = parsed.subject();
     let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-        value.as_str().ok().map(genie_controlplane::negotiate::shown)
+        value
+            .as_str()
+            .ok()
+            .map(genie_controlplane::negotiate::shown)
     };
     let name = subject.iter_common_name().next().and_then(text)?;
     let tenant = subject.iter_organization().next().and_then(text);
-    Some(Principal { name, tenant: tenant.unwrap_or_else(|| "default".to_owned()) })
+    Some(Principal {
+        name,
+        tenant: tenant.unwrap_or_else(|| "default".to_owned()),
+    })
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| file_error(path, &error))?;
+        roots
+            .add(certificate)
+            .map_err(|error| file_error(path, &error))?;
     }
     Ok(roots)
 }
@@ -122,5 +132,8 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn file_error(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
-    TlsError::File { path: path.to_owned(), reason: reason.to_string() }
+    TlsError::File {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
 }

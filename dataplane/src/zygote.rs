@@ -52,20 +52,24 @@ impl ZygoteLauncher {
     fn spawn(&self) -> Result<(Zygote, ZygoteInfo), ZygoteError> {
         let (node, gone) = (Weak::clone(&self.node), Arc::clone(&self.gone));
         gone.store(false, Ordering::SeqCst);
-        Zygote::start(&self.found.executor, &self.found.libtorch, move |event| match event {
-            Event::Exited { session, exit, .. } => {
-                if let Some(session) = node.upgrade().and_then(|node| node.session(session)) {
-                    session.executor_exited(format!("died of {exit}"));
+        Zygote::start(
+            &self.found.executor,
+            &self.found.libtorch,
+            move |event| match event {
+                Event::Exited { session, exit, .. } => {
+                    if let Some(session) = node.upgrade().and_then(|node| node.session(session)) {
+                        session.executor_exited(format!("died of {exit}"));
+                    }
                 }
-            }
-            Event::Gone => {
-                gone.store(true, Ordering::SeqCst);
-                let Some(node) = node.upgrade() else { return };
-                for session in node.sessions() {
-                    session.executor_exited("died with the process that started it".to_owned());
+                Event::Gone => {
+                    gone.store(true, Ordering::SeqCst);
+                    let Some(node) = node.upgrade() else { return };
+                    for session in node.sessions() {
+                        session.executor_exited("died with the process that started it".to_owned());
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 }
 
@@ -78,10 +82,17 @@ impl Launcher for ZygoteLauncher {
             let (another, _) = self.spawn().map_err(|error| error.to_string())?;
             *zygote = Some(another);
         }
-        let Some(zygote) = zygote.as_ref() else { return Err(ZygoteError::Gone.to_string()) };
-        let limits =
-            Limits { memory_bytes, arena_bytes: memory_bytes, ..Limits::default() };
-        let handle = zygote.fork(session, self.device, limits).map_err(|error| error.to_string())?;
+        let Some(zygote) = zygote.as_ref() else {
+            return Err(ZygoteError::Gone.to_string());
+        };
+        let limits = Limits {
+            memory_bytes,
+            arena_bytes: memory_bytes,
+            ..Limits::default()
+        };
+        let handle = zygote
+            .fork(session, self.device, limits)
+            .map_err(|error| error.to_string())?;
         Ok(Executor {
             pid: handle.pid,
             to: handle.to_executor,

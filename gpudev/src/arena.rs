@@ -48,8 +48,9 @@ impl Arena {
     /// # Errors
     /// As [`Mapping::create`].
     pub fn create(capacity: u64) -> Result<Self, MemoryError> {
-        let capacity =
-            capacity.checked_next_multiple_of(BLOCK_BYTES).ok_or(MemoryError::Size(capacity))?;
+        let capacity = capacity
+            .checked_next_multiple_of(BLOCK_BYTES)
+            .ok_or(MemoryError::Size(capacity))?;
         Ok(Self::over(Arc::new(Mapping::create(capacity)?), WARM_BYTES))
     }
 
@@ -83,14 +84,17 @@ impl Arena {
     pub fn free(&mut self, place: u64) -> Result<(), PlaceError> {
         let memory = &self.memory;
         // Pages that can't be discarded are only kept.
-        self.space.free(place, |offset, len| drop(memory.discard(offset, len)))
+        self.space
+            .free(place, |offset, len| drop(memory.discard(offset, len)))
     }
 
     /// Gives the pages of all free memory back to the system, but for `keep_bytes`.
     pub fn trim(&mut self, keep_bytes: u64) {
         let memory = &self.memory;
         self.space
-            .cool(keep_bytes / BLOCK_BYTES, &mut |offset, len| drop(memory.discard(offset, len)));
+            .cool(keep_bytes / BLOCK_BYTES, &mut |offset, len| {
+                drop(memory.discard(offset, len))
+            });
     }
 
     /// How full it is.

@@ -48,7 +48,10 @@ impl FromStr for DeviceKind {
         let wrong = || DeviceNameError(name.to_owned());
         let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
         let digits = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
-        let index = index.parse::<u8>().ok().filter(|&index| digits && index < 128);
+        let index = index
+            .parse::<u8>()
+            .ok()
+            .filter(|&index| digits && index < 128);
         match (kind, index) {
             ("host", Some(index)) => Ok(Self::Host(index)),
             ("cuda", Some(index)) => Ok(Self::Cuda(index)),
@@ -130,14 +133,21 @@ impl Device for HostDevice {
     }
 
     fn allocate(&self, bytes: u64) -> Result<Box<dyn DeviceMemory>, DeviceError> {
-        let refused = DeviceError::OutOfMemory { device: DeviceKind::Host(self.index), bytes };
+        let refused = DeviceError::OutOfMemory {
+            device: DeviceKind::Host(self.index),
+            bytes,
+        };
         let layout = usize::try_from(bytes.max(1))
             .ok()
             .and_then(|len| std::alloc::Layout::from_size_align(len, ALIGNMENT_BYTES).ok())
             .ok_or(refused.clone())?;
         // SAFETY: the layout has a size above zero.
         let address = NonNull::new(unsafe { std::alloc::alloc(layout) }).ok_or(refused)?;
-        Ok(Box::new(HostMemory { address, layout, bytes }))
+        Ok(Box::new(HostMemory {
+            address,
+            layout,
+            bytes,
+        }))
     }
 }
 
@@ -173,9 +183,16 @@ fn host_memory() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let value = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-        line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+        line.split_ascii_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib << 10)
     };
-    (value("MemTotal:").unwrap_or(0), value("MemAvailable:").unwrap_or(0))
+    (
+        value("MemTotal:").unwrap_or(0),
+        value("MemAvailable:").unwrap_or(0),
+    )
 }
 
 #[cfg(test)]
@@ -188,7 +205,9 @@ mod tests {
         assert_eq!("cuda".parse(), Ok(DeviceKind::Cuda(0)));
         assert_eq!("cuda:3".parse(), Ok(DeviceKind::Cuda(3)));
         assert_eq!(DeviceKind::Cuda(3).to_string(), "cuda:3");
-        for wrong in ["", "gpu:0", "host:", "host:-1", "host:128", "host:+1", "host:0:0", "cuda:x"] {
+        for wrong in [
+            "", "gpu:0", "host:", "host:-1", "host:128", "host:+1", "host:0:0", "cuda:x",
+        ] {
             assert!(wrong.parse::<DeviceKind>().is_err(), "{wrong}");
         }
     }

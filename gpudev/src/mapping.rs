@@ -43,7 +43,10 @@ pub enum MemoryError {
 
 impl MemoryError {
     fn last(what: &'static str) -> Self {
-        Self::System { what, source: io::Error::last_os_error() }
+        Self::System {
+            what,
+            source: io::Error::last_os_error(),
+        }
     }
 }
 
@@ -70,7 +73,10 @@ impl Mapping {
         let size = checked_len(len)?;
         // SAFETY: the name is a C string; the flags are valid.
         let raw = unsafe {
-            libc::memfd_create(c"genie".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+            libc::memfd_create(
+                c"genie".as_ptr(),
+                libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING,
+            )
         };
         if raw < 0 {
             return Err(MemoryError::last("memfd_create"));
@@ -149,7 +155,11 @@ impl Mapping {
         match offset.checked_add(len) {
             // SAFETY: `offset` is inside the mapping or one past its end.
             Some(end) if end <= capacity => Ok(unsafe { self.base.add(offset as usize) }),
-            _ => Err(MemoryError::Bounds { offset, len, capacity }),
+            _ => Err(MemoryError::Bounds {
+                offset,
+                len,
+                capacity,
+            }),
         }
     }
 
@@ -223,7 +233,14 @@ impl Mapping {
         let from = self.address(offset, len).map_err(invalid)?;
         let flags = libc::MSG_NOSIGNAL;
         // SAFETY: the kernel reads at most `len` bytes inside the mapping.
-        let n = unsafe { libc::send(socket.as_raw_fd(), from.as_ptr().cast(), len as usize, flags) };
+        let n = unsafe {
+            libc::send(
+                socket.as_raw_fd(),
+                from.as_ptr().cast(),
+                len as usize,
+                flags,
+            )
+        };
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 
@@ -244,7 +261,11 @@ impl Mapping {
                 len as libc::off_t,
             )
         };
-        if done < 0 { Err(MemoryError::last("fallocate")) } else { Ok(()) }
+        if done < 0 {
+            Err(MemoryError::last("fallocate"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes the pages of this range at once, which is several times faster than touching them
@@ -252,7 +273,9 @@ impl Mapping {
     pub fn populate(&self, offset: u64, len: u64) {
         const PAGE: u64 = 4096;
         let start = offset & !(PAGE - 1);
-        let Ok(address) = self.address(start, len.saturating_add(offset - start)) else { return };
+        let Ok(address) = self.address(start, len.saturating_add(offset - start)) else {
+            return;
+        };
         // SAFETY: the range is inside the mapping, and populating changes no byte.
         unsafe {
             libc::madvise(
@@ -319,7 +342,10 @@ mod tests {
             assert!(raw >= 0 && libc::ftruncate(raw, 4096) == 0);
             OwnedFd::from_raw_fd(raw)
         };
-        assert!(matches!(Mapping::from_peer(file), Err(MemoryError::NotSealed)));
+        assert!(matches!(
+            Mapping::from_peer(file),
+            Err(MemoryError::NotSealed)
+        ));
     }
 
     #[test]

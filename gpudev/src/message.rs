@@ -2,6 +2,7 @@
 //! `SOCK_SEQPACKET` socket pair, integers little-endian, strings with a u16 length.
 
 use crate::device::DeviceKind;
+use crate::ring::WaitPolicy;
 
 /// Longest message.
 pub const MESSAGE_MAX: usize = 16 << 10;
@@ -20,6 +21,18 @@ pub struct Limits {
     pub arena_bytes: u64,
     /// Capacity of each ring.
     pub ring_bytes: u64,
+    /// How long both sides spin for a frame before they sleep, in microseconds.
+    pub spin_us: u32,
+}
+
+impl Limits {
+    /// How both sides of the rings wait.
+    #[must_use]
+    pub fn wait_policy(&self) -> WaitPolicy {
+        WaitPolicy {
+            spin_max: std::time::Duration::from_micros(u64::from(self.spin_us)),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -29,6 +42,7 @@ impl Default for Limits {
             threads: 0,
             arena_bytes: 16 << 30,
             ring_bytes: crate::ring::CAPACITY_BYTES,
+            spin_us: WaitPolicy::default().spin_max.as_micros() as u32,
         }
     }
 }
@@ -122,7 +136,11 @@ impl ToZygote {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
-            Self::Fork { session, device, limits } => {
+            Self::Fork {
+                session,
+                device,
+                limits,
+            } => {
                 out.push(1);
                 out.extend(session.to_le_bytes());
                 out.extend(match device {
@@ -133,6 +151,7 @@ impl ToZygote {
                 out.extend(limits.threads.to_le_bytes());
                 out.extend(limits.arena_bytes.to_le_bytes());
                 out.extend(limits.ring_bytes.to_le_bytes());
+                out.extend(limits.spin_us.to_le_bytes());
             }
             Self::Kill { session } => {
                 out.push(2);
@@ -161,9 +180,12 @@ impl ToZygote {
                     threads: reader.u32()?,
                     arena_bytes: reader.u64()?,
                     ring_bytes: reader.u64()?,
+                    spin_us: reader.u32()?,
                 },
             },
-            2 => Self::Kill { session: reader.u64()? },
+            2 => Self::Kill {
+                session: reader.u64()?,
+            },
             _ => return Err(MessageError),
         };
         reader.end(message)
@@ -176,7 +198,11 @@ impl FromZygote {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
-            Self::Hello { pid, torch_version, schema_hash } => {
+            Self::Hello {
+                pid,
+                torch_version,
+                schema_hash,
+            } => {
                 out.push(1);
                 out.extend(pid.to_le_bytes());
                 out.extend(schema_hash.to_le_bytes());
@@ -216,10 +242,20 @@ impl FromZygote {
         let message = match reader.u8()? {
             1 => {
                 let (pid, schema_hash) = (reader.u32()?, reader.u64()?);
-                Self::Hello { pid, schema_hash, torch_version: reader.string()? }
+                Self::Hello {
+                    pid,
+                    schema_hash,
+                    torch_version: reader.string()?,
+                }
             }
-            2 => Self::Forked { session: reader.u64()?, pid: reader.u32()? },
-            3 => Self::ForkFailed { session: reader.u64()?, message: reader.string()? },
+            2 => Self::Forked {
+                session: reader.u64()?,
+                pid: reader.u32()?,
+            },
+            3 => Self::ForkFailed {
+                session: reader.u64()?,
+                message: reader.string()?,
+            },
             4 => Self::Exited {
                 session: reader.u64()?,
                 pid: reader.u32()?,
@@ -278,7 +314,11 @@ impl<'a> Reader<'a> {
     }
 
     fn end<T>(self, message: T) -> Result<T, MessageError> {
-        if self.0.is_empty() { Ok(message) } else { Err(MessageError) }
+        if self.0.is_empty() {
+            Ok(message)
+        } else {
+            Err(MessageError)
+        }
     }
 }
 
@@ -291,18 +331,41 @@ mod tests {
     fn every_message_survives() {
         let limits = Limits::default();
         for message in [
-            ToZygote::Fork { session: 7, device: DeviceKind::Cuda(2), limits },
-            ToZygote::Fork { session: 7, device: DeviceKind::Host(0), limits },
+            ToZygote::Fork {
+                session: 7,
+                device: DeviceKind::Cuda(2),
+                limits,
+            },
+            ToZygote::Fork {
+                session: 7,
+                device: DeviceKind::Host(0),
+                limits,
+            },
             ToZygote::Kill { session: u64::MAX },
         ] {
             assert_eq!(ToZygote::decode(&message.encode()), Ok(message));
         }
         for message in [
-            FromZygote::Hello { pid: 1, torch_version: "2.11.0".into(), schema_hash: 5 },
+            FromZygote::Hello {
+                pid: 1,
+                torch_version: "2.11.0".into(),
+                schema_hash: 5,
+            },
             FromZygote::Forked { session: 1, pid: 2 },
-            FromZygote::ForkFailed { session: 1, message: "no".into() },
-            FromZygote::Exited { session: 1, pid: 2, exit: Exit::Signal(11) },
-            FromZygote::Exited { session: 1, pid: 2, exit: Exit::Status(-1) },
+            FromZygote::ForkFailed {
+                session: 1,
+                message: "no".into(),
+            },
+            FromZygote::Exited {
+                session: 1,
+                pid: 2,
+                exit: Exit::Signal(11),
+            },
+            FromZygote::Exited {
+                session: 1,
+                pid: 2,
+                exit: Exit::Status(-1),
+            },
         ] {
             assert_eq!(FromZygote::decode(&message.encode()), Ok(message));
         }

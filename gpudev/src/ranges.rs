@@ -29,12 +29,17 @@ impl Ranges {
 
     /// Start of the shortest range of at least `len` blocks, the lowest of these.
     pub(crate) fn best_fit(&self, len: u64) -> Option<u64> {
-        self.by_len.range((len, 0)..).next().map(|&(_, start)| start)
+        self.by_len
+            .range((len, 0)..)
+            .next()
+            .map(|&(_, start)| start)
     }
 
     /// The range that starts highest, as (start, length).
     pub(crate) fn last(&self) -> Option<(u64, u64)> {
-        self.by_start.last_key_value().map(|(&start, &len)| (start, len))
+        self.by_start
+            .last_key_value()
+            .map(|(&start, &len)| (start, len))
     }
 
     /// Adds a range that overlaps none.

@@ -6,29 +6,23 @@
 //! written by one side; it keeps its own cursor in private memory and believes of the other's
 //! only what is possible. A frame is `length u32, zero u32, bytes`, padded to 8.
 
+mod shared;
 mod wait;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::mapping::{Mapping, MemoryError};
+use shared::{CONSUMER_SLEEPS_AT, HEAD_AT, PREFIX_BYTES, PRODUCER_SLEEPS_AT, Shared, TAIL_AT};
+use wait::Spinner;
 pub use wait::WaitPolicy;
-use wait::{Spinner, futex_wait, futex_wake};
 
 /// Bytes of a ring if nothing else is asked for.
 pub const CAPACITY_BYTES: u64 = 4 << 20;
 /// Smallest ring.
 pub const CAPACITY_MIN: u64 = 4096;
-
-const WORDS_BYTES: u64 = 4096;
-const HEAD_AT: usize = 0;
-const TAIL_AT: usize = 128;
-const CONSUMER_SLEEPS_AT: usize = 256;
-const PRODUCER_SLEEPS_AT: usize = 384;
-const CLOSED_AT: usize = 512;
-const PREFIX_BYTES: u64 = 8;
 
 /// Why nothing could be put in or taken out.
 #[derive(Debug, thiserror::Error)]
@@ -59,124 +53,10 @@ pub struct RingStats {
     pub frames: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Times this side slept.
+    /// Times this side said that it was going to sleep (a frame may have come just then).
     pub sleeps: u64,
     /// Times this side woke the other.
     pub wakes: u64,
-}
-
-/// Both sides' view of the memory.
-#[derive(Clone, Debug)]
-struct Shared {
-    memory: Arc<Mapping>,
-    capacity: u64,
-}
-
-impl Shared {
-    fn create(capacity: u64) -> Result<Self, RingError> {
-        let capacity = capacity
-            .clamp(CAPACITY_MIN, 1 << 40)
-            .checked_next_power_of_two()
-            .ok_or(MemoryError::Size(capacity))?;
-        Ok(Self { memory: Arc::new(Mapping::create(WORDS_BYTES + capacity)?), capacity })
-    }
-
-    fn open(memory: Arc<Mapping>) -> Result<Self, RingError> {
-        let capacity = memory.capacity().saturating_sub(WORDS_BYTES);
-        if !capacity.is_power_of_two() || capacity < CAPACITY_MIN {
-            return Err(RingError::Corrupt("its size is not a power of two"));
-        }
-        Ok(Self { memory, capacity })
-    }
-
-    fn frame_max(&self) -> u64 {
-        self.capacity / 2 - PREFIX_BYTES
-    }
-
-    fn word64(&self, at: usize) -> &AtomicU64 {
-        let base = self.base();
-        // SAFETY: `at` is one of the constants above, aligned to 128 inside the first page of
-        // the mapping, which lives as long as `self`; the word is only accessed atomically.
-        unsafe { &*base.add(at).cast() }
-    }
-
-    fn word32(&self, at: usize) -> &AtomicU32 {
-        let base = self.base();
-        // SAFETY: as in `word64`.
-        unsafe { &*base.add(at).cast() }
-    }
-
-    fn base(&self) -> *const u8 {
-        // An empty range at the start is always inside.
-        self.memory.address(0, 0).map_or(std::ptr::null(), |address| address.as_ptr().cast_const())
-    }
-
-    fn put(&self, cursor: u64, bytes: &[u8]) -> Result<(), RingError> {
-        let at = cursor & (self.capacity - 1);
-        let first = bytes.len().min((self.capacity - at) as usize);
-        self.memory.write(WORDS_BYTES + at, &bytes[..first])?;
-        self.memory.write(WORDS_BYTES, &bytes[first..])?;
-        Ok(())
-    }
-
-    fn get(&self, cursor: u64, bytes: &mut [u8]) -> Result<(), RingError> {
-        let at = cursor & (self.capacity - 1);
-        let first = bytes.len().min((self.capacity - at) as usize);
-        let (head, rest) = bytes.split_at_mut(first);
-        self.memory.read(WORDS_BYTES + at, head)?;
-        self.memory.read(WORDS_BYTES, rest)?;
-        Ok(())
-    }
-
-    fn is_closed(&self) -> bool {
-        self.word32(CLOSED_AT).load(Ordering::Acquire) != 0
-    }
-
-    fn close(&self) {
-        self.word32(CLOSED_AT).store(1, Ordering::SeqCst);
-        for at in [CONSUMER_SLEEPS_AT, PRODUCER_SLEEPS_AT] {
-            self.word32(at).store(0, Ordering::SeqCst);
-            futex_wake(self.word32(at));
-        }
-    }
-
-    /// Wakes the side that sleeps on this word, if it does. True if it did.
-    fn wake(&self, at: usize) -> bool {
-        fence(Ordering::SeqCst);
-        let word = self.word32(at);
-        let sleeps = word.load(Ordering::Relaxed) != 0 && word.swap(0, Ordering::SeqCst) != 0;
-        if sleeps {
-            futex_wake(word);
-        }
-        sleeps
-    }
-
-    /// Sleeps on this word until `ready`, the ring closes, or the deadline. Counts sleeps.
-    fn sleep(
-        &self,
-        at: usize,
-        deadline: Option<Instant>,
-        sleeps: &mut u64,
-        mut ready: impl FnMut() -> Result<bool, RingError>,
-    ) -> Result<bool, RingError> {
-        let word = self.word32(at);
-        loop {
-            word.store(1, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
-            let is_ready = ready();
-            if !matches!(is_ready, Ok(false)) || self.is_closed() {
-                word.store(0, Ordering::SeqCst);
-                return is_ready;
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                word.store(0, Ordering::SeqCst);
-                return Ok(false);
-            }
-            *sleeps += 1;
-            futex_wait(word, 1, left);
-        }
-    }
 }
 
 /// Closes a ring from anywhere, and wakes who sleeps in it.
@@ -227,7 +107,12 @@ impl RingProducer {
     }
 
     fn new(shared: Shared) -> Self {
-        Self { shared, head: 0, tail_seen: 0, stats: RingStats::default() }
+        Self {
+            shared,
+            head: 0,
+            tail_seen: 0,
+            stats: RingStats::default(),
+        }
     }
 
     /// The longest frame that fits.
@@ -281,7 +166,9 @@ impl RingProducer {
             cursor += part.len() as u64;
         }
         self.head += size;
-        self.shared.word64(HEAD_AT).store(self.head, Ordering::Release);
+        self.shared
+            .word64(HEAD_AT)
+            .store(self.head, Ordering::Release);
         self.stats.frames += 1;
         self.stats.bytes += len;
         self.stats.wakes += u64::from(self.shared.wake(CONSUMER_SLEEPS_AT));
@@ -300,11 +187,7 @@ impl RingProducer {
     ///
     /// # Errors
     /// [`RingError`].
-    pub fn push_timeout(
-        &mut self,
-        parts: &[&[u8]],
-        timeout: Duration,
-    ) -> Result<bool, RingError> {
+    pub fn push_timeout(&mut self, parts: &[&[u8]], timeout: Duration) -> Result<bool, RingError> {
         self.push_until(parts, Some(Instant::now() + timeout))
     }
 
@@ -316,9 +199,11 @@ impl RingProducer {
         while !self.try_push(parts)? {
             let before = self.tail_seen;
             let mut sleeps = 0;
-            let moved = self.shared.sleep(PRODUCER_SLEEPS_AT, deadline, &mut sleeps, || {
-                Ok(self.shared.word64(TAIL_AT).load(Ordering::Acquire) != before)
-            });
+            let moved = self
+                .shared
+                .sleep(PRODUCER_SLEEPS_AT, deadline, &mut sleeps, || {
+                    Ok(self.shared.word64(TAIL_AT).load(Ordering::Acquire) != before)
+                });
             self.stats.sleeps += sleeps;
             if !moved? && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(false);
@@ -356,7 +241,13 @@ impl RingConsumer {
 
     fn new(shared: Shared, policy: WaitPolicy) -> Self {
         let spinner = Spinner::new(policy);
-        Self { shared, tail: 0, head_seen: 0, spinner, stats: RingStats::default() }
+        Self {
+            shared,
+            tail: 0,
+            head_seen: 0,
+            spinner,
+            stats: RingStats::default(),
+        }
     }
 
     /// The memory, to be sent to the other side.
@@ -403,12 +294,16 @@ impl RingConsumer {
         }
         let size = PREFIX_BYTES + len.next_multiple_of(8);
         if size > self.head_seen - self.tail {
-            return Err(RingError::Corrupt("a frame reaches past the producer's cursor"));
+            return Err(RingError::Corrupt(
+                "a frame reaches past the producer's cursor",
+            ));
         }
         frame.resize(len as usize, 0);
         self.shared.get(self.tail + PREFIX_BYTES, frame)?;
         self.tail += size;
-        self.shared.word64(TAIL_AT).store(self.tail, Ordering::Release);
+        self.shared
+            .word64(TAIL_AT)
+            .store(self.tail, Ordering::Release);
         self.stats.frames += 1;
         self.stats.bytes += len;
         // A producer that waits is woken when it surely has room, not for every frame.
@@ -449,15 +344,12 @@ impl RingConsumer {
             }
             let (shared, tail) = (&self.shared, self.tail);
             let arrived = || shared.word64(HEAD_AT).load(Ordering::Acquire) != tail;
-            let started = Instant::now();
-            if self.spinner.spin(started, || arrived() || shared.is_closed()) {
+            if self.spinner.spin(|| arrived() || shared.is_closed()) {
                 continue;
             }
             let mut sleeps = 0;
-            let came =
-                shared.sleep(CONSUMER_SLEEPS_AT, deadline, &mut sleeps, || Ok(arrived()))?;
+            let came = shared.sleep(CONSUMER_SLEEPS_AT, deadline, &mut sleeps, || Ok(arrived()))?;
             self.stats.sleeps += sleeps;
-            self.spinner.slept(started.elapsed());
             if !came && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return self.try_pop(frame);
             }

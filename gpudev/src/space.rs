@@ -98,7 +98,14 @@ impl Space {
             Some(&block) => block,
             None => {
                 let (block, _) = self.take_blocks(1)?;
-                self.shared.insert(block, Shared { class, taken: 0, bits: [0; WORDS] });
+                self.shared.insert(
+                    block,
+                    Shared {
+                        class,
+                        taken: 0,
+                        bits: [0; WORDS],
+                    },
+                );
                 self.open[class].insert(block);
                 block
             }

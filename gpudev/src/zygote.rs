@@ -5,12 +5,13 @@
 //! executor does to itself (a crash in a kernel) reaches the daemon as [`Exit`], and the rings
 //! to it are closed, so that nobody waits for it.
 
+mod launch;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -20,8 +21,9 @@ use crate::arena::Arena;
 use crate::device::DeviceKind;
 use crate::mapping::{Mapping, MemoryError};
 use crate::message::{Exit, FromZygote, Limits, MESSAGE_MAX, ToZygote};
-use crate::ring::{RingCloser, RingConsumer, RingError, RingProducer, WaitPolicy};
+use crate::ring::{RingCloser, RingConsumer, RingError, RingProducer};
 use crate::seqpacket;
+use launch::{bury, command};
 
 /// How long libtorch may take to load.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -149,7 +151,10 @@ impl Zygote {
         on_event: impl FnMut(Event) + Send + 'static,
     ) -> Result<(Self, ZygoteInfo), ZygoteError> {
         let (ours, theirs) = seqpacket::pair()?;
-        let inner = Arc::new(Inner { socket: ours, running: Mutex::new(HashMap::new()) });
+        let inner = Arc::new(Inner {
+            socket: ours,
+            running: Mutex::new(HashMap::new()),
+        });
         let command = command(executable, libtorch_dir, &theirs);
         let (sender, hello) = channel();
         let shared = Arc::clone(&inner);
@@ -159,15 +164,24 @@ impl Zygote {
                 // Spawned here because the kernel kills it when the thread that started it ends.
                 watch(command, theirs, &shared, &sender, on_event);
             })?;
-        let zygote = Self { inner, thread: Some(thread) };
-        let not_ready = |why: String| ZygoteError::NotReady { libtorch: libtorch_dir.into(), why };
+        let zygote = Self {
+            inner,
+            thread: Some(thread),
+        };
+        let not_ready = |why: String| ZygoteError::NotReady {
+            libtorch: libtorch_dir.into(),
+            why,
+        };
         match hello.recv_timeout(START_TIMEOUT) {
             Ok(Start::Ready(info)) => Ok((zygote, info)),
-            Ok(Start::NotSpawned(source)) => {
-                Err(ZygoteError::Spawn { program: executable.into(), source })
-            }
+            Ok(Start::NotSpawned(source)) => Err(ZygoteError::Spawn {
+                program: executable.into(),
+                source,
+            }),
             Ok(Start::Ended(how)) => Err(not_ready(how)),
-            Err(_) => Err(not_ready(format!("it said nothing within {START_TIMEOUT:?}"))),
+            Err(_) => Err(not_ready(format!(
+                "it said nothing within {START_TIMEOUT:?}"
+            ))),
         }
     }
 
@@ -182,10 +196,12 @@ impl Zygote {
         limits: Limits,
     ) -> Result<ExecutorHandle, ZygoteError> {
         let to_executor = RingProducer::create(limits.ring_bytes)?;
-        let from_executor = RingConsumer::create(limits.ring_bytes, WaitPolicy::default())?;
+        let from_executor = RingConsumer::create(limits.ring_bytes, limits.wait_policy())?;
         let inbound = Arena::create(limits.arena_bytes)?;
         let outbound = Arc::new(Mapping::create(
-            limits.arena_bytes.next_multiple_of(crate::arena::BLOCK_BYTES),
+            limits
+                .arena_bytes
+                .next_multiple_of(crate::arena::BLOCK_BYTES),
         )?);
         let (sender, answer) = channel();
         {
@@ -194,17 +210,46 @@ impl Zygote {
                 return Err(ZygoteError::Twice(session));
             }
             let (to, from) = (to_executor.closer(), from_executor.closer());
-            running.insert(session, Running { to, from, answer: Some(sender) });
+            running.insert(
+                session,
+                Running {
+                    to,
+                    from,
+                    answer: Some(sender),
+                },
+            );
         }
         // From here on dropping it cleans up.
-        let mut life = Life { session, pid: 0, inner: Arc::clone(&self.inner) };
-        let files =
-            [to_executor.file(), from_executor.file(), inbound.memory().file(), outbound.file()];
+        let mut life = Life {
+            session,
+            pid: 0,
+            inner: Arc::clone(&self.inner),
+        };
+        let files = [
+            to_executor.file(),
+            from_executor.file(),
+            inbound.memory().file(),
+            outbound.file(),
+        ];
         self.inner
-            .send(&ToZygote::Fork { session, device, limits }, &files)
+            .send(
+                &ToZygote::Fork {
+                    session,
+                    device,
+                    limits,
+                },
+                &files,
+            )
             .map_err(|_| ZygoteError::Gone)?;
         life.pid = wait_for_pid(&answer)?;
-        Ok(ExecutorHandle { pid: life.pid, to_executor, from_executor, inbound, outbound, life })
+        Ok(ExecutorHandle {
+            pid: life.pid,
+            to_executor,
+            from_executor,
+            inbound,
+            outbound,
+            life,
+        })
     }
 
     /// Executors that live.
@@ -269,7 +314,12 @@ impl Life {
     pub fn kill(&self) {
         // The zygote does it, since it knows whether the process still is this executor. If it
         // is gone, so is the executor.
-        drop(self.inner.send(&ToZygote::Kill { session: self.session }, &[]));
+        drop(self.inner.send(
+            &ToZygote::Kill {
+                session: self.session,
+            },
+            &[],
+        ));
     }
 }
 
@@ -327,8 +377,16 @@ fn watch(
             Ok((len, _)) => FromZygote::decode(&bytes[..len]),
         };
         match message {
-            Ok(FromZygote::Hello { pid, torch_version, schema_hash }) => {
-                let info = ZygoteInfo { pid, torch_version, schema_hash };
+            Ok(FromZygote::Hello {
+                pid,
+                torch_version,
+                schema_hash,
+            }) => {
+                let info = ZygoteInfo {
+                    pid,
+                    torch_version,
+                    schema_hash,
+                };
                 drop(start.send(Start::Ready(info)));
             }
             Ok(FromZygote::Forked { session, pid }) => answer(inner, session, Ok(pid)),
@@ -364,76 +422,4 @@ fn answer(inner: &Inner, session: u64, result: Result<u32, String>) {
     {
         drop(sender.send(result));
     }
-}
-
-/// Ends the zygote for sure and says how it ended.
-fn bury(child: &mut Child) -> String {
-    // It ends by itself at the end of its socket; what does not is killed.
-    for _ in 0..100 {
-        match child.try_wait() {
-            Ok(Some(status)) => return describe(status),
-            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-            Err(error) => return error.to_string(),
-        }
-    }
-    drop(child.kill());
-    child.wait().map_or_else(|error| error.to_string(), describe)
-}
-
-fn describe(status: std::process::ExitStatus) -> String {
-    match status.signal() {
-        Some(signal) => format!("it ended by {}", Exit::Signal(signal)),
-        None => format!("it ended with {status}"),
-    }
-}
-
-fn command(executable: &Path, libtorch_dir: &Path, socket: &OwnedFd) -> Command {
-    let mut command = Command::new(executable);
-    command
-        .arg("zygote")
-        .arg("--socket")
-        .arg(socket.as_raw_fd().to_string())
-        .env("LD_LIBRARY_PATH", library_path(libtorch_dir))
-        .stdin(Stdio::null());
-    // Idle OpenMP threads sleep at once instead of spinning: the cores are needed elsewhere.
-    for (name, value) in [("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "0")] {
-        if std::env::var_os(name).is_none() {
-            command.env(name, value);
-        }
-    }
-    let (raw, daemon) = (socket.as_raw_fd(), std::process::id());
-    // SAFETY: the closure runs between fork and exec and makes plain system calls only.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::fcntl(raw, libc::F_SETFD, 0) < 0
-                || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0
-            {
-                return Err(io::Error::last_os_error());
-            }
-            // The daemon may have died before the line above.
-            if libc::getppid() as u32 != daemon {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            Ok(())
-        });
-    }
-    command
-}
-
-/// libtorch's own folder, and those of the vendor packages beside it that a Python installation
-/// has (`nvidia/*/lib`), before what is set already.
-fn library_path(libtorch_dir: &Path) -> std::ffi::OsString {
-    let mut folders = vec![libtorch_dir.join("lib")];
-    let real = libtorch_dir.canonicalize().unwrap_or_else(|_| libtorch_dir.to_path_buf());
-    if let Some(packages) = real.parent()
-        && let Ok(entries) = std::fs::read_dir(packages.join("nvidia"))
-    {
-        folders.extend(entries.flatten().map(|entry| entry.path().join("lib")));
-        folders[1..].sort();
-    }
-    folders.retain(|folder| folder.is_dir());
-    if let Some(present) = std::env::var_os("LD_LIBRARY_PATH") {
-        folders.extend(std::env::split_paths(&present));
-    }
-    std::env::join_paths(folders).unwrap_or_default()
 }

@@ -6,10 +6,23 @@ use std::path::{Path, PathBuf};
 use genie_session::fault::Code;
 use genie_session::skeleton::{element_bytes, flag, out, tag};
 
-const SOURCES: [&str; 6] =
-    ["arguments", "attention", "dispatch", "recurrent", "results", "storage"];
-const HEADERS: [&str; 7] =
-    ["arguments", "dispatch", "error", "kernels", "results", "schema_hash", "view"];
+const SOURCES: [&str; 6] = [
+    "arguments",
+    "attention",
+    "dispatch",
+    "recurrent",
+    "results",
+    "storage",
+];
+const HEADERS: [&str; 7] = [
+    "arguments",
+    "dispatch",
+    "error",
+    "kernels",
+    "results",
+    "schema_hash",
+    "view",
+];
 
 fn main() {
     let manifest = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap());
@@ -45,7 +58,10 @@ fn main() {
         println!("cargo:rerun-if-changed=cpp/{name}.h");
     }
     build.compile("genie_torch");
-    println!("cargo:rustc-link-search=native={}", libtorch.join("lib").display());
+    println!(
+        "cargo:rustc-link-search=native={}",
+        libtorch.join("lib").display()
+    );
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
     link_in_checkout(&manifest);
@@ -89,6 +105,10 @@ fn tags() -> String {
     }
     let mask = (0..64).filter(|&dtype| element_bytes(dtype).is_some());
     let mask = mask.fold(0_u64, |mask, dtype| mask | (1 << dtype));
-    writeln!(text, "}}\nconstexpr uint64_t DTYPE_MASK = {mask:#x}ULL;\n}}").unwrap();
+    writeln!(
+        text,
+        "}}\nconstexpr uint64_t DTYPE_MASK = {mask:#x}ULL;\n}}"
+    )
+    .unwrap();
     text
 }

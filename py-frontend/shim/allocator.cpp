@@ -4,7 +4,6 @@
 #include <c10/core/Allocator.h>
 #include <c10/util/Exception.h>
 
-#include <atomic>
 #include <utility>
 
 #include "errors.h"
@@ -13,15 +12,37 @@ namespace genie {
 namespace {
 
 // Fake addresses: apart for every storage, never used twice, and far above what a process maps, so
-// that PyTorch's own comparisons of data pointers hold and a stray dereference faults.
+// that a stray dereference faults. PyTorch rebuilds tensors from a bare data pointer when it
+// pickles storages, so the address tells the handle: 13 bits of epoch, 40 bits of id, 512 bytes
+// apart. Handles beyond that have an address which tells nothing.
 constexpr uint64_t kFirstAddress = uint64_t{1} << 62;
-constexpr uint64_t kAddressStep = 512;
-std::atomic<uint64_t> next_address{kFirstAddress};
+constexpr unsigned kStepBits = 9;
+constexpr unsigned kIdBits = 40;
+constexpr unsigned kEpochBits = 13;
+constexpr unsigned kHandleIdBits = 48;
+constexpr uint64_t kOpaqueAddress = uint64_t{1} << 63;
 
-void* fake_address(uint64_t nbytes) noexcept {
-  const uint64_t steps = nbytes / kAddressStep + 1;
-  return reinterpret_cast<void*>(
-      next_address.fetch_add(steps * kAddressStep, std::memory_order_relaxed));
+constexpr uint64_t low_bits(uint64_t value, unsigned bits) noexcept {
+  return value & ((uint64_t{1} << bits) - 1);
+}
+
+void* address_of(GenieStorage handle) noexcept {
+  const uint64_t epoch = handle >> kHandleIdBits;
+  const uint64_t id = low_bits(handle, kHandleIdBits);
+  if (epoch >> kEpochBits != 0 || id >> kIdBits != 0) {
+    return reinterpret_cast<void*>(kOpaqueAddress);
+  }
+  return reinterpret_cast<void*>(kFirstAddress | ((epoch << kIdBits | id) << kStepBits));
+}
+
+// The handle that an address tells, or 0.
+GenieStorage handle_at(const void* address) noexcept {
+  const auto bits = reinterpret_cast<uint64_t>(address);
+  if (bits >> 62 != 1 || low_bits(bits, kStepBits) != 0) {
+    return 0;
+  }
+  const uint64_t index = (bits ^ kFirstAddress) >> kStepBits;
+  return (index >> kIdBits) << kHandleIdBits | low_bits(index, kIdBits);
 }
 
 // The data pointer's context is the handle itself: no allocation beside the storage's own.
@@ -29,9 +50,9 @@ void free_context(void* context) {
   genie_free(reinterpret_cast<GenieStorage>(context));
 }
 
-c10::DataPtr data_pointer(GenieStorage handle, uint64_t nbytes, c10::DeviceIndex device) {
+c10::DataPtr data_pointer(GenieStorage handle, c10::DeviceIndex device) {
   return c10::DataPtr(
-      fake_address(nbytes),
+      address_of(handle),
       reinterpret_cast<void*>(handle),
       &free_context,
       c10::Device(kRemote, device));
@@ -42,7 +63,7 @@ struct RemoteAllocator final : c10::Allocator {
     const c10::DeviceIndex device = current_device();
     GenieStorage handle = 0;
     check(genie_alloc(device, nbytes, &handle));
-    return data_pointer(handle, nbytes, device);
+    return data_pointer(handle, device);
   }
 
   c10::DeleterFnPtr raw_deleter() const override {
@@ -66,7 +87,7 @@ c10::Storage adopt_storage(GenieStorage handle, uint64_t nbytes, c10::DeviceInde
   return c10::Storage(
       c10::Storage::use_byte_size_t(),
       static_cast<size_t>(nbytes),
-      data_pointer(handle, nbytes, device),
+      data_pointer(handle, device),
       &allocator,
       /*resizable=*/true);
 }
@@ -84,14 +105,14 @@ GenieStorage handle_of(const at::TensorBase& tensor) {
       kDeviceName,
       ", got one on ",
       tensor.device());
-  const GenieStorage handle =
-      handle_or_zero(*tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl());
-  TORCH_CHECK(
-      handle != 0,
-      "this tensor's storage was not made by ",
-      kDeviceName,
-      " (was it rebuilt from a pointer?)");
-  return handle;
+  c10::StorageImpl& storage = *tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+  const GenieStorage handle = handle_or_zero(storage);
+  if (handle != 0) {
+    return handle;
+  }
+  const GenieStorage told = handle_at(storage._mutable_data_ptr_no_checks().get());
+  TORCH_CHECK(told != 0, "this tensor's storage was not made by ", kDeviceName);
+  return told;
 }
 
 void resize_storage(c10::StorageImpl& storage, uint64_t nbytes) {
@@ -99,12 +120,6 @@ void resize_storage(c10::StorageImpl& storage, uint64_t nbytes) {
   TORCH_CHECK(handle != 0, "cannot resize a storage that ", kDeviceName, " did not make");
   TORCH_CHECK(storage.resizable(), "Trying to resize storage that is not resizable");
   check(genie_resize(handle, nbytes));
-  // A grown storage would reach into its neighbour's addresses: the same handle, a new address.
-  c10::DataPtr& old = storage._mutable_data_ptr_no_checks();
-  const c10::DeviceIndex device = old.device().index();
-  void* const context = old.release_context();
-  storage.set_data_ptr_noswap(
-      data_pointer(reinterpret_cast<GenieStorage>(context), nbytes, device));
   storage.set_nbytes(static_cast<size_t>(nbytes));
 }
 

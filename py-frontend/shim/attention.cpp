@@ -67,8 +67,8 @@ c10::IValue lengths(size_t result, Arguments arguments) {
   return arguments[result == kMaxQueries ? kQuery : kKey].toTensor().size(2);
 }
 
-// Strides of [batch, heads, length, size] whose memory is [batch, length, heads, size], so that the
-// `transpose(1, 2).reshape` that follows attention is a view. Fused kernels give the same.
+// Strides of [batch, heads, length, size] whose memory is [batch, length, heads, size], as the fused
+// kernels lay out gradients: the gradient of the `transpose(1, 2)` before attention is then a view.
 void heads_inside(c10::ScalarType dtype, c10::IntArrayRef sizes, ResultBuilder& results) {
   const int64_t heads = sizes[1];
   const int64_t length = sizes[2];
@@ -93,9 +93,14 @@ void adapt_attention(Operator& op) {
 
 Shapes attention_rule(const Operator& /*op*/, Arguments arguments, ResultBuilder& results) {
   const Tensor& query = arguments[kQuery].toTensor();
-  const int64_t output[] = {
-      query.size(0), query.size(1), query.size(2), arguments[kValue].toTensor().size(3)};
-  heads_inside(query.scalar_type(), output, results);
+  const Tensor& value = arguments[kValue].toTensor();
+  // The fused kernel's output is laid out like the query; the composition's is contiguous.
+  if (query.size(1) == value.size(1) && query.size(3) == value.size(3)) {
+    results.like(query);
+  } else {
+    const int64_t output[] = {query.size(0), query.size(1), query.size(2), value.size(3)};
+    results.contiguous(query.scalar_type(), output);
+  }
   // logsumexp [batch, heads, length], laid out as [batch, length, heads].
   const int64_t heads = query.size(1);
   const int64_t length = query.size(2);

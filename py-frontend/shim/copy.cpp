@@ -2,15 +2,15 @@
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/ExpandUtils.h>
-#include <ATen/ops/_copy_from_native.h>
 #include <ATen/ops/_to_copy_native.h>
-#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
 #include "allocator.h"
 #include "errors.h"
+#include "kernels.h"
 #include "record.h"
+#include "skeleton.h"
 
 namespace genie {
 namespace {
@@ -24,7 +24,8 @@ bool is_remote(const Tensor& tensor) {
 GenieView view_of(const Tensor& tensor) {
   GenieView view{};
   view.storage = handle_of(tensor);
-  view.flags = (tensor.is_neg() ? 4 : 0) | (tensor.is_conj() ? 8 : 0);
+  view.flags = static_cast<uint8_t>(
+      (tensor.is_neg() ? flag::Negative : 0) | (tensor.is_conj() ? flag::Conjugate : 0));
   view.dtype = static_cast<uint8_t>(tensor.scalar_type());
   view.offset = tensor.storage_offset();
   view.sizes = tensor.sizes().data();
@@ -94,20 +95,18 @@ Tensor& copy_(Tensor& self, const Tensor& source, bool /*non_blocking*/) {
   }
   TORCH_CHECK_NOT_IMPLEMENTED(
       !source.device().is_meta(), "Cannot copy out of meta tensor; no data!");
-  const bool expands = at::is_expandable_to(source.sizes(), self.sizes());
   TORCH_CHECK(
-      expands,
+      at::is_expandable_to(source.sizes(), self.sizes()),
       "The size of tensor a (",
       self.sizes(),
       ") must match the size of tensor b (",
       source.sizes(),
       ") in copy_");
   if (is_remote(self) && is_remote(source)) {
-    // Between two devices of one session too: the node knows both.
     if (self.device() == source.device()) {
       record_copy(self, source);
     } else {
-      to_remote(self, fetch(source));
+      to_remote(self, fetch(source));  // a call runs on one device
     }
   } else if (is_remote(self)) {
     to_remote(self, source.device().is_cpu() ? source : source.cpu());

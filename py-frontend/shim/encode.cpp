@@ -116,7 +116,7 @@ void Encoder::tensor(const Operator& op, size_t position, bool writes, const at:
 
   GenieStorage handle = handle_or_zero(*impl->unsafe_storage().unsafeGetStorageImpl());
   if (C10_UNLIKELY(handle == 0)) {
-    handle = handle_of(tensor);  // throws, with the reason
+    handle = handle_of(tensor);  // a storage rebuilt from its address, or an error
   }
   const c10::IntArrayRef sizes = impl->sizes();
   const c10::IntArrayRef strides = impl->strides();

@@ -1,7 +1,6 @@
 #include "infer.h"
 
 #include <ATen/EmptyTensor.h>
-#include <ATen/MemoryOverlap.h>
 #include <ATen/ExpandUtils.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/List.h>
@@ -70,6 +69,9 @@ GenieResults ResultBuilder::results() const noexcept {
 }
 
 at::Tensor to_meta(const at::Tensor& tensor) {
+  if (tensor.device().is_cpu() && tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
+    return tensor;  // PyTorch's Python shape functions take it for the number it wraps
+  }
   at::Tensor meta =
       at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), tensor.scalar_type());
   c10::TensorImpl* const impl = meta.unsafeGetTensorImpl();

@@ -38,7 +38,7 @@ Shapes infer(const Operator& op, Arguments arguments, ResultBuilder& results);
 ShapeRule find_rule(const c10::OperatorName& name);
 std::optional<c10::KernelFunction> find_meta(const c10::OperatorName& name);
 
-// A tensor of the same sizes, strides and dtype on the Meta device.
+// A tensor of the same sizes, strides and dtype on the Meta device; a wrapped number as it is.
 at::Tensor to_meta(const at::Tensor& tensor);
 
 }  // namespace genie

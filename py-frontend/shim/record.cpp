@@ -4,9 +4,7 @@
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/List.h>
-#include <ATen/native/CPUFallback.h>
 #include <c10/util/Exception.h>
-#include <torch/library.h>
 
 #include <atomic>
 #include <cstring>

@@ -1,4 +1,6 @@
 // What the recorder calls once, before the first use of the device.
+#include <c10/util/Exception.h>
+
 #include <exception>
 #include <mutex>
 #include <string>
@@ -20,6 +22,9 @@ extern "C" const char* genie_backend_register(void) {
       genie::register_autocast();
       genie::register_module_ops();
     });
+  } catch (const c10::Error& error) {
+    failure = error.what_without_backtrace();
+    return failure.c_str();
   } catch (const std::exception& error) {
     failure = error.what();
     return failure.c_str();

@@ -2,9 +2,12 @@
 // for those that PyTorch composes. Each gives what the CPU's kernel gives.
 #include <ATen/ExpandUtils.h>
 #include <ATen/TensorIterator.h>
+#include <ATen/TensorUtils.h>
 #include <ATen/WrapDimUtils.h>
+#include <ATen/WrapDimUtilsMulti.h>
 #include <ATen/native/ConvUtils.h>
 #include <ATen/native/TypeProperties.h>
+#include <ATen/native/layer_norm.h>
 #include <ATen/ops/index_meta_dispatch.h>
 
 #include <algorithm>
@@ -73,6 +76,12 @@ Shapes like_first(const Operator&, Arguments arguments, ResultBuilder& results) 
   return Shapes::Known;
 }
 
+Shapes contiguous_first(const Operator&, Arguments arguments, ResultBuilder& results) {
+  const Tensor& self = arguments[0].toTensor();
+  results.contiguous(self.scalar_type(), self.sizes());
+  return Shapes::Known;
+}
+
 Shapes like_second(const Operator&, Arguments arguments, ResultBuilder& results) {
   results.like(arguments[1].toTensor());
   return Shapes::Known;
@@ -93,6 +102,7 @@ Shapes like_bool(const Operator&, Arguments arguments, ResultBuilder& results) {
 void broadcast(c10::ScalarType dtype, at::ArrayRef<Tensor> tensors, ResultBuilder& results) {
   at::TensorIteratorConfig config;
   config.check_all_same_dtype(false)
+      .allow_cpu_scalars(true)
       .declare_static_dtype_and_device(dtype, c10::Device(c10::kMeta))
       .add_owned_output(Tensor());
   for (const Tensor& tensor : tensors) {
@@ -106,6 +116,23 @@ void broadcast(c10::ScalarType dtype, at::ArrayRef<Tensor> tensors, ResultBuilde
 Shapes logical_binary(const Operator&, Arguments arguments, ResultBuilder& results) {
   broadcast(
       c10::ScalarType::Bool, {arguments[0].toTensor(), arguments[1].toTensor()}, results);
+  return Shapes::Known;
+}
+
+// Operators of two tensors, or of one and a number, whose result has their promoted dtype.
+Shapes promoting_binary(const Operator& op, Arguments arguments, ResultBuilder& results) {
+  at::native::ResultTypeState state{};
+  state = at::native::update_result_type_state(arguments[0].toTensor(), state);
+  if (op.arguments[1].kind == ArgKind::Scalar) {
+    state = at::native::update_result_type_state(arguments[1].toScalar(), state);
+    results.like(arguments[0].toTensor(), at::native::result_type(state));
+    return Shapes::Known;
+  }
+  state = at::native::update_result_type_state(arguments[1].toTensor(), state);
+  broadcast(
+      at::native::result_type(state),
+      {arguments[0].toTensor(), arguments[1].toTensor()},
+      results);
   return Shapes::Known;
 }
 
@@ -241,6 +268,28 @@ Shapes mean_all(const Operator&, Arguments arguments, ResultBuilder& results) {
   return Shapes::Known;
 }
 
+// Reductions over the dimensions in argument 1; `keepdim` is the last argument.
+Shapes reduce(const Operator&, Arguments arguments, ResultBuilder& results) {
+  const Tensor& self = arguments[0].toTensor();
+  if (!self.is_contiguous() || arguments[1].isNone() ||
+      c10::isIntegralType(self.scalar_type(), /*includeBool=*/true)) {
+    return Shapes::AskMeta;  // whose strides follow the input's
+  }
+  const bool keep = arguments.back().toBool();
+  const Sizes dims = int_list(arguments[1]);
+  const auto reduced = at::dim_list_to_bitset(c10::IntArrayRef(dims), self.dim());
+  Sizes sizes;
+  for (int64_t i = 0; i < self.dim(); ++i) {
+    if (!dims.empty() && !reduced[i]) {
+      sizes.push_back(self.size(i));
+    } else if (keep) {
+      sizes.push_back(1);
+    }
+  }
+  results.contiguous(c10::toRealValueType(self.scalar_type()), sizes);
+  return Shapes::Known;
+}
+
 Shapes extremum_all(const Operator& op, Arguments arguments, ResultBuilder& results) {
   if (arguments[0].toTensor().numel() == 0) {
     return Shapes::AskMeta;
@@ -265,6 +314,11 @@ bool any_mask(const c10::IValue& indices) {
   return false;
 }
 
+// Shapes that differ between kinds of devices.
+Shapes ask_node(const Operator&, Arguments, ResultBuilder&) {
+  return Shapes::AskNode;
+}
+
 // Masks have as many results as true elements, which only the node can count.
 Shapes index(const Operator&, Arguments arguments, ResultBuilder&) {
   return any_mask(arguments[1]) ? Shapes::AskNode : Shapes::AskMeta;
@@ -281,7 +335,7 @@ void check_index_put(Arguments arguments) {
   }
   const Tensor selected = at::meta::index(to_meta(arguments[0].toTensor()), indices);
   const Tensor& values = arguments[2].toTensor();
-  TORCH_CHECK_INDEX(
+  TORCH_CHECK(
       at::is_expandable_to(values.sizes(), selected.sizes()),
       "shape mismatch: value tensor of shape ",
       values.sizes(),
@@ -317,11 +371,9 @@ Shapes index_select(const Operator&, Arguments arguments, ResultBuilder& results
 Shapes embedding(const Operator&, Arguments arguments, ResultBuilder& results) {
   const Tensor& weight = arguments[0].toTensor();
   const Tensor& indices = arguments[1].toTensor();
-  if (weight.dim() != 2 ||
-      !(indices.scalar_type() == c10::ScalarType::Long ||
-        indices.scalar_type() == c10::ScalarType::Int)) {
-    return Shapes::AskMeta;
-  }
+  TORCH_CHECK(weight.dim() == 2, "'weight' must be 2-D");
+  at::checkScalarTypes(
+      "embedding", at::TensorArg(indices, "indices", 1), {at::kLong, at::kInt});
   Sizes sizes(indices.sizes().begin(), indices.sizes().end());
   sizes.push_back(weight.size(1));
   results.contiguous(weight.scalar_type(), sizes);
@@ -363,11 +415,11 @@ c10::ScalarType statistics_dtype(const Tensor& input, const c10::IValue& weight)
 Shapes native_layer_norm(const Operator&, Arguments arguments, ResultBuilder& results) {
   const Tensor& input = arguments[0].toTensor();
   const Sizes normalized = int_list(arguments[1]);
+  const auto parameter = [&](size_t i) {
+    return is_tensor(arguments[i]) ? arguments[i].toTensor() : Tensor();
+  };
+  at::native::_check_layer_norm_inputs(input, normalized, parameter(2), parameter(3));
   const int64_t outer = input.dim() - static_cast<int64_t>(normalized.size());
-  if (outer < 0 || normalized.empty() ||
-      !input.sizes().slice(outer).equals(c10::IntArrayRef(normalized))) {
-    return Shapes::AskMeta;
-  }
   results.contiguous(input.scalar_type(), input.sizes());
   Sizes statistics(input.sizes().begin(), input.sizes().end());
   std::fill(statistics.begin() + outer, statistics.end(), 1);
@@ -473,9 +525,20 @@ Shapes convolution(const Operator&, Arguments arguments, ResultBuilder& results)
   const Sizes dilation = per_dimension(arguments[5], spatial);
   const Sizes output_padding = per_dimension(arguments[7], spatial);
   const int64_t channels = transposed ? weight.size(0) : weight.size(1) * groups;
-  if (input.size(1) != channels) {
-    return Shapes::AskMeta;
-  }
+  TORCH_CHECK(
+      input.size(1) == channels,
+      "Given ",
+      transposed ? "transposed=1" : "groups=",
+      transposed ? std::string() : std::to_string(groups),
+      ", weight of size ",
+      weight.sizes(),
+      ", expected input",
+      input.sizes(),
+      " to have ",
+      channels,
+      " channels, but got ",
+      input.size(1),
+      " channels instead");
   Sizes sizes;
   sizes.push_back(input.size(0));
   sizes.push_back(transposed ? weight.size(1) * groups : weight.size(0));
@@ -690,12 +753,13 @@ Table make_table() {
        "exponential_", "random_", "random_.to", "random_.from", "log_normal_", "cauchy_",
        "geometric_", "relu_", "hardtanh_", "hardswish_", "abs_", "logical_not_"});
   add(&like_first,
-      {"relu", "hardtanh", "hardswish", "bernoulli", "bernoulli.p", "masked_scatter", "flip",
-       "roll"});
+      {"relu", "hardtanh", "hardswish", "bernoulli", "bernoulli.p", "flip"});
+  add(&contiguous_first, {"roll", "_transformer_encoder_layer_fwd"});
   add(&like_real, {"abs"});
   add(&like_bool, {"logical_not", "isnan", "isinf"});
   add(&like_second, {"_adaptive_avg_pool2d_backward"});
   add(&logical_binary, {"logical_and", "logical_or", "logical_xor"});
+  add(&promoting_binary, {"floor_divide", "rsub.Scalar", "rsub.Tensor"});
   add(&where, {"where.self"});
   add(&masked_fill, {"masked_fill.Scalar", "masked_fill.Tensor"});
   add(&masked_fill_, {"masked_fill_.Scalar", "masked_fill_.Tensor"});
@@ -708,7 +772,9 @@ Table make_table() {
   add(&to_number, {"dot"});
   add(&sum_all, {"sum"});
   add(&mean_all, {"mean"});
+  add(&reduce, {"var.correction", "std.correction", "logsumexp"});
   add(&extremum_all, {"max", "min"});
+  add(&ask_node, {"_embedding_bag", "_embedding_bag_forward_only"});
   add(&index, {"index.Tensor", "_unsafe_index.Tensor"});
   add(&index_put_, {"index_put_", "_index_put_impl_"});
   add(&index_put, {"index_put", "_unsafe_index_put"});

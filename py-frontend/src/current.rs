@@ -45,16 +45,16 @@ pub struct Target {
 }
 
 impl Target {
-    /// From GENIE_ADDRESS, GENIE_CA, GENIE_CERT and GENIE_KEY.
+    /// From GENIE_ADDRESS (empty if unset), GENIE_CA, GENIE_CERT and GENIE_KEY.
     #[must_use]
-    pub fn from_environment() -> Option<Self> {
+    pub fn from_environment() -> Self {
         let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Some(Self {
-            address: read("GENIE_ADDRESS")?,
+        Self {
+            address: read("GENIE_ADDRESS").unwrap_or_default(),
             ca: read("GENIE_CA"),
             cert: read("GENIE_CERT"),
             key: read("GENIE_KEY"),
-        })
+        }
     }
 }
 
@@ -104,9 +104,10 @@ pub fn session() -> Result<&'static Session, Error> {
     if let Some(session) = get() {
         return Ok(session);
     }
-    match Target::from_environment() {
-        Some(target) => connect(&target, Duration::from_secs(5)),
-        None => Err(Error::Genie(
+    let target = Target::from_environment();
+    match target.address.is_empty() {
+        false => connect(&target, Duration::from_secs(5)),
+        true => Err(Error::Genie(
             Exception::NotConnected,
             "not connected to a node: call genie.connect(\"tcp://HOST:7700\") first, or set \
              GENIE_ADDRESS"

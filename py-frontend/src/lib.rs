@@ -60,7 +60,7 @@ fn connect(
     key: Option<String>,
     timeout: f64,
 ) -> PyResult<()> {
-    let environment = Target::from_environment().unwrap_or_default();
+    let environment = Target::from_environment();
     let target = Target {
         address: address.unwrap_or(environment.address),
         ca: ca.or(environment.ca),

@@ -244,7 +244,7 @@ impl Session {
     /// Whether the line of the next record has to be looked up.
     #[must_use]
     pub fn wants_site(&self, origin: Origin) -> bool {
-        origin.forward_nr < 0 && !self.follows_plan.load(Ordering::Relaxed)
+        origin.forward_nr < 0
     }
 
     /// Appends `draft`; after it, what is full leaves.

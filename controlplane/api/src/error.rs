@@ -78,9 +78,10 @@ impl ErrorCode {
     #[must_use]
     pub fn status(self, message: impl Into<String>) -> Status {
         let mut status = Status::new(self.grpc_code(), message);
-        status
-            .metadata_mut()
-            .insert(ERROR_KEY, tonic::metadata::MetadataValue::from_static(self.as_str()));
+        status.metadata_mut().insert(
+            ERROR_KEY,
+            tonic::metadata::MetadataValue::from_static(self.as_str()),
+        );
         status
     }
 

@@ -75,7 +75,11 @@ impl Arguments {
     ) -> Result<(), WireError> {
         let mut take = |n: usize| -> Result<Vec<i64>, WireError> {
             let taken: Vec<i64> = params.by_ref().take(n).collect();
-            if taken.len() == n { Ok(taken) } else { Err(WireError::Truncated) }
+            if taken.len() == n {
+                Ok(taken)
+            } else {
+                Err(WireError::Truncated)
+            }
         };
         match reader.u8()? {
             tag::TENSOR => {
@@ -83,7 +87,13 @@ impl Arguments {
                 let ndim = usize::from(reader.u8()?);
                 let offset = take(1)?[0];
                 let (dims, strides) = (take(ndim)?, take(ndim)?);
-                self.tensors.push(Tensor { flags, dtype, offset, dims, strides });
+                self.tensors.push(Tensor {
+                    flags,
+                    dtype,
+                    offset,
+                    dims,
+                    strides,
+                });
             }
             tag::SCALAR_TENSOR => drop(reader.bytes(2)?),
             tag::INT => self.integers.push(take(1)?),

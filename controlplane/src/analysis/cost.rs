@@ -6,10 +6,40 @@ use super::graph::{Graph, Operator};
 
 /// Operators that compute each element from the same element of their inputs.
 const POINTWISE: [&str; 34] = [
-    "abs", "add", "addcdiv", "addcmul", "bitwise_and", "bitwise_not", "bitwise_or", "clamp", "cos",
-    "div", "eq", "exp", "ge", "gelu", "gt", "le", "log", "lt", "mul", "ne", "neg", "pow",
-    "reciprocal", "relu", "rsqrt", "sigmoid", "silu", "sin", "sqrt", "sub", "tanh", "where",
-    "_to_copy", "masked_fill",
+    "abs",
+    "add",
+    "addcdiv",
+    "addcmul",
+    "bitwise_and",
+    "bitwise_not",
+    "bitwise_or",
+    "clamp",
+    "cos",
+    "div",
+    "eq",
+    "exp",
+    "ge",
+    "gelu",
+    "gt",
+    "le",
+    "log",
+    "lt",
+    "mul",
+    "ne",
+    "neg",
+    "pow",
+    "reciprocal",
+    "relu",
+    "rsqrt",
+    "sigmoid",
+    "silu",
+    "sin",
+    "sqrt",
+    "sub",
+    "tanh",
+    "where",
+    "_to_copy",
+    "masked_fill",
 ];
 /// FLOPs of one element of what is in no table.
 const FLOPS_ELEMENT: u64 = 1;
@@ -20,9 +50,8 @@ pub fn annotate(graph: &mut Graph) {
         let node = &mut graph.srg.nodes[operator.node];
         node.cost = Some(of(operator));
         node.can_fuse = is_pointwise(&operator.name);
-        node.can_recompute = !operator.is_in_place()
-            && !operator.arguments.random
-            && !operator.outputs.is_empty();
+        node.can_recompute =
+            !operator.is_in_place() && !operator.arguments.random && !operator.outputs.is_empty();
     }
 }
 
@@ -38,8 +67,13 @@ pub fn of(operator: &Operator) -> Cost {
     // Sums stay far below what a graph may have in total.
     const MOST: u64 = 1 << 46;
     let tensors = &operator.arguments.tensors;
-    let read = tensors.iter().fold(0_u64, |sum, tensor| sum.saturating_add(tensor.bytes()));
-    let overwritten = tensors.iter().enumerate().filter(|(index, _)| operator.writes(*index));
+    let read = tensors
+        .iter()
+        .fold(0_u64, |sum, tensor| sum.saturating_add(tensor.bytes()));
+    let overwritten = tensors
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| operator.writes(*index));
     let written = operator
         .results
         .iter()
@@ -54,7 +88,9 @@ fn flops(operator: &Operator) -> u64 {
     let out_elements = out.map_or(0, super::arguments::Tensor::elements);
     // The size that a product sums over.
     let inner = |index: usize| {
-        tensors.get(index).map_or(0, |tensor| u64::try_from(tensor.dim_from_end(0)).unwrap_or(0))
+        tensors.get(index).map_or(0, |tensor| {
+            u64::try_from(tensor.dim_from_end(0)).unwrap_or(0)
+        })
     };
     let product = |inner: u64| out_elements.saturating_mul(inner).saturating_mul(2);
     match operator.name.as_str() {
@@ -69,7 +105,9 @@ fn flops(operator: &Operator) -> u64 {
             product(kernel)
         }
         "convolution_backward" => {
-            let gradient = tensors.first().map_or(0, super::arguments::Tensor::elements);
+            let gradient = tensors
+                .first()
+                .map_or(0, super::arguments::Tensor::elements);
             let kernel = tensors.get(2).map_or(0, |weight| {
                 let out_channels = weight.dims.first().copied().unwrap_or(1).max(1);
                 weight.elements() / out_channels.unsigned_abs()
@@ -83,11 +121,16 @@ fn flops(operator: &Operator) -> u64 {
                 _ => return 0,
             };
             let keys = u64::try_from(key.dim_from_end(1)).unwrap_or(0);
-            query.elements().saturating_mul(keys).saturating_mul(2 * backward)
+            query
+                .elements()
+                .saturating_mul(keys)
+                .saturating_mul(2 * backward)
         }
         _ => {
             let largest = tensors.iter().map(super::arguments::Tensor::elements).max();
-            out_elements.max(largest.unwrap_or(0)).saturating_mul(FLOPS_ELEMENT)
+            out_elements
+                .max(largest.unwrap_or(0))
+                .saturating_mul(FLOPS_ELEMENT)
         }
     }
 }

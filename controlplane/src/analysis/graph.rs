@@ -56,7 +56,10 @@ impl Operator {
     /// Whether it writes argument `index`.
     #[must_use]
     pub fn writes(&self, index: usize) -> bool {
-        self.arguments.tensors.get(index).is_some_and(|tensor| tensor.flags & flag::WRITE != 0)
+        self.arguments
+            .tensors
+            .get(index)
+            .is_some_and(|tensor| tensor.flags & flag::WRITE != 0)
     }
 
     /// Whether it writes any argument.
@@ -67,7 +70,7 @@ impl Operator {
 }
 
 /// A segment as a graph, with what analysis asks for at hand.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Graph {
     /// Of the structure.
     pub fingerprint: Fingerprint,
@@ -115,17 +118,6 @@ struct Builder {
     locals: Vec<usize>,
 }
 
-impl Default for Graph {
-    fn default() -> Self {
-        Self {
-            fingerprint: [0; 16],
-            srg: Srg::default(),
-            operators: Vec::new(),
-            storages: Vec::new(),
-        }
-    }
-}
-
 const STRANGE: WireError = WireError::Malformed("a record names a storage that it can't know");
 
 impl Builder {
@@ -136,20 +128,34 @@ impl Builder {
     ) -> Result<(), AnalysisError> {
         for &free in &record.frees {
             // Relative to the segment: what came before it is negative, and lives as it did.
-            let local = usize::try_from(free).ok().and_then(|free| self.locals.get(free));
+            let local = usize::try_from(free)
+                .ok()
+                .and_then(|free| self.locals.get(free));
             if let Some(&storage) = local {
                 self.graph.storages[storage].freed = true;
             }
         }
-        let numbers = template.numbers.get(record.numbers()).ok_or(WireError::Truncated)?;
+        let numbers = template
+            .numbers
+            .get(record.numbers())
+            .ok_or(WireError::Truncated)?;
         let shape = &record.shape;
-        let (ids, rest) = numbers.split_at_checked(shape.externals).ok_or(WireError::Truncated)?;
+        let (ids, rest) = numbers
+            .split_at_checked(shape.externals)
+            .ok_or(WireError::Truncated)?;
         let inputs = self.resolve(&shape.refs, ids)?;
-        let (params, rest) = rest.split_at_checked(shape.counts.params).ok_or(WireError::Truncated)?;
+        let (params, rest) = rest
+            .split_at_checked(shape.counts.params)
+            .ok_or(WireError::Truncated)?;
         let tail_numbers = rest.get(shape.counts.data..).ok_or(WireError::Truncated)?;
-        let skeleton =
-            record.structure.get(shape.skeleton.clone()).ok_or(WireError::Truncated)?;
-        let tail = record.structure.get(shape.tail..).ok_or(WireError::Truncated)?;
+        let skeleton = record
+            .structure
+            .get(shape.skeleton.clone())
+            .ok_or(WireError::Truncated)?;
+        let tail = record
+            .structure
+            .get(shape.tail..)
+            .ok_or(WireError::Truncated)?;
         let arguments = Arguments::read(skeleton, params)?;
         match record.kind {
             Kind::Op | Kind::CallSync => {
@@ -163,7 +169,9 @@ impl Builder {
                 // What decides the structure besides the arguments: kind and results.
                 let call = [&[record.kind as u8], skeleton, tail].concat();
                 let mut parameters = Vec::new();
-                rest.iter().chain(params).for_each(|&number| put_i64(&mut parameters, number));
+                rest.iter()
+                    .chain(params)
+                    .for_each(|&number| put_i64(&mut parameters, number));
                 let node = Node::operator(0, name.as_str()).with_call(call, parameters);
                 self.operator(node, bare(name), arguments, inputs, results, shape.fresh);
             }
@@ -200,7 +208,10 @@ impl Builder {
                 Ref::Local(index) => *self.locals.get(index as usize).ok_or(STRANGE)?,
                 Ref::Slot(index) => *self.slots.get(index as usize).ok_or(STRANGE)?,
                 Ref::New => {
-                    let id = ids.next().and_then(|&id| u64::try_from(id).ok()).ok_or(STRANGE)?;
+                    let id = ids
+                        .next()
+                        .and_then(|&id| u64::try_from(id).ok())
+                        .ok_or(STRANGE)?;
                     let node = self.node(Node::input(0, ""));
                     self.graph.storages.push(Storage {
                         external: Some(id),
@@ -228,7 +239,10 @@ impl Builder {
     /// A storage that the segment makes.
     fn local(&mut self) -> usize {
         let id = LOCAL_ID + self.locals.len() as u64;
-        self.graph.storages.push(Storage { id, ..Storage::default() });
+        self.graph.storages.push(Storage {
+            id,
+            ..Storage::default()
+        });
         self.locals.push(self.graph.storages.len() - 1);
         self.graph.storages.len() - 1
     }
@@ -258,12 +272,21 @@ impl Builder {
         let made = outputs.iter().copied();
         let overwritten = arguments.tensors.iter().zip(&inputs);
         let overwritten = overwritten.filter(|(tensor, _)| tensor.flags & flag::WRITE != 0);
-        let all: Vec<usize> = made.chain(overwritten.map(|(_, &storage)| storage)).collect();
+        let all: Vec<usize> = made
+            .chain(overwritten.map(|(_, &storage)| storage))
+            .collect();
         for (output, storage) in all.into_iter().enumerate() {
             self.written(storage, node, output as u32);
         }
         let name = name.to_owned();
-        self.graph.operators.push(Operator { node, name, arguments, inputs, results, outputs });
+        self.graph.operators.push(Operator {
+            node,
+            name,
+            arguments,
+            inputs,
+            results,
+            outputs,
+        });
     }
 
     fn edge(&mut self, consumer: usize, input: u32, tensor: &Tensor, storage: usize) {
@@ -293,7 +316,12 @@ fn results(skeleton: &[u8], numbers: &[i64]) -> Result<Vec<Tensor>, WireError> {
                 let (dtype, ndim) = (reader.u8()?, usize::from(reader.u8()?));
                 let dims: Vec<i64> = numbers.by_ref().take(ndim).collect();
                 let strides: Vec<i64> = numbers.by_ref().take(ndim).collect();
-                results.push(Tensor { dtype, dims, strides, ..Tensor::default() });
+                results.push(Tensor {
+                    dtype,
+                    dims,
+                    strides,
+                    ..Tensor::default()
+                });
             }
             out::ALIAS => drop(reader.u8()?),
             out::LIST => drop(reader.u16()?),

@@ -96,16 +96,25 @@ pub fn annotate(mut graph: Graph, constants: &HashSet<u64>) -> Result<Analysis, 
 fn count_phases(graph: &Graph) -> Vec<v1::PhaseCount> {
     let mut counts = HashMap::<i32, u32>::new();
     for operator in &graph.operators {
-        *counts.entry(graph.srg.nodes[operator.node].phase).or_default() += 1;
+        *counts
+            .entry(graph.srg.nodes[operator.node].phase)
+            .or_default() += 1;
     }
     let mut phases: Vec<_> = counts
         .into_iter()
         .map(|(phase, operators)| {
             let phase = Phase::try_from(phase).unwrap_or(Phase::Unknown);
-            v1::PhaseCount { phase: name_of(phase.as_str_name()), operators }
+            v1::PhaseCount {
+                phase: name_of(phase.as_str_name()),
+                operators,
+            }
         })
         .collect();
-    phases.sort_by(|a, b| b.operators.cmp(&a.operators).then_with(|| a.phase.cmp(&b.phase)));
+    phases.sort_by(|a, b| {
+        b.operators
+            .cmp(&a.operators)
+            .then_with(|| a.phase.cmp(&b.phase))
+    });
     phases
 }
 
@@ -113,7 +122,11 @@ impl Analysis {
     /// One line for the log.
     #[must_use]
     pub fn summary(&self) -> String {
-        let hex: String = self.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = self
+            .fingerprint
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!(
             "segment {hex}: {} at {:.0}%, {} steps",
             self.workload_name(),
@@ -132,7 +145,9 @@ impl Analysis {
 /// A value of the schema's enums in lower case, without the enum's own name.
 #[must_use]
 pub fn name_of(value: &str) -> String {
-    let bare = value.strip_prefix("WORKLOAD_CLASS_").or_else(|| value.strip_prefix("PHASE_"));
+    let bare = value
+        .strip_prefix("WORKLOAD_CLASS_")
+        .or_else(|| value.strip_prefix("PHASE_"));
     bare.unwrap_or(value).to_ascii_lowercase()
 }
 

@@ -10,13 +10,27 @@ use super::residency::grows_cache;
 const SAMPLING: [&str; 5] = ["argmax", "multinomial", "topk", "sort", "cumsum"];
 /// Operators that only make or fill values.
 const FILLING: [&str; 14] = [
-    "alloc", "empty", "zeros", "ones", "full", "fill_", "zero_", "normal_", "uniform_", "copy_",
-    "arange", "bernoulli_", "randn", "rand",
+    "alloc",
+    "empty",
+    "zeros",
+    "ones",
+    "full",
+    "fill_",
+    "zero_",
+    "normal_",
+    "uniform_",
+    "copy_",
+    "arange",
+    "bernoulli_",
+    "randn",
+    "rand",
 ];
 /// In-place operators that only optimisers use on a model's own weights.
 const OPTIMIZER: [&str; 4] = ["addcdiv_", "addcmul_", "lerp_", "_fused_adamw_"];
 /// Lookups without attention that make it a recommendation.
 const TABLES_MIN: usize = 4;
+/// A product that widens by so much makes logits over a vocabulary: feed-forward layers widen by 4.
+const WIDENS_MIN: i64 = 16;
 /// Convolutions that make it vision without doubt.
 const CONVOLUTIONS_MIN: usize = 3;
 
@@ -51,6 +65,8 @@ struct Seen {
     rows: i64,
     /// Most columns that a product made.
     columns: i64,
+    /// By how much a product widened at most.
+    widens: i64,
     softmaxes: usize,
     products: usize,
     norms: usize,
@@ -63,7 +79,10 @@ struct Seen {
 
 impl Seen {
     fn of(graph: &Graph) -> Self {
-        let mut seen = Self { grows_cache: grows_cache(graph), ..Self::default() };
+        let mut seen = Self {
+            grows_cache: grows_cache(graph),
+            ..Self::default()
+        };
         for operator in &graph.operators {
             let (name, tensors) = (operator.name.as_str(), &operator.arguments.tensors);
             let result = operator.results.first();
@@ -87,6 +106,9 @@ impl Seen {
                     seen.products += 1;
                     let columns = result.map_or(0, |result| result.dim_from_end(0));
                     seen.columns = seen.columns.max(columns);
+                    // A bias comes first in `addmm`, and is as wide as the result.
+                    let inner = tensors.iter().map(|tensor| tensor.dim_from_end(0)).min();
+                    seen.widens = seen.widens.max(columns / inner.unwrap_or(1).max(1));
                 }
                 _ if name.contains("_norm") => seen.norms += 1,
                 _ if FILLING.contains(&name) => seen.filling += 1,
@@ -102,9 +124,10 @@ impl Seen {
         self.attentions > 0 || (self.softmaxes > 0 && self.products > 2 * self.softmaxes)
     }
 
-    /// A product with as many columns as a table has rows: logits over a vocabulary.
+    /// A product with as many columns as a table has rows, or a very wide one: logits over a
+    /// vocabulary.
     fn predicts_tokens(&self) -> bool {
-        self.rows > 0 && self.columns == self.rows
+        (self.rows > 0 && self.columns == self.rows) || self.widens >= WIDENS_MIN
     }
 
     fn workload(&self) -> Workload {
@@ -121,7 +144,11 @@ impl Seen {
             (Class::Vision, 0.85)
         } else if self.attends() && self.grows_cache {
             let one_token = self.attentions == 0 || self.queries == 1;
-            if one_token { (Class::LlmDecode, 0.95) } else { (Class::LlmPrefill, 0.8) }
+            if one_token {
+                (Class::LlmDecode, 0.95)
+            } else {
+                (Class::LlmPrefill, 0.8)
+            }
         } else if self.attends() && self.predicts_tokens() {
             (Class::LlmPrefill, 0.85)
         } else if self.attends() && self.lookups > 0 {
@@ -174,9 +201,7 @@ pub fn annotate(graph: &mut Graph) -> Workload {
             "embedding" | "_embedding_bag" | "embedding_bag" if stage != Phase::Backward => {
                 Phase::Embedding
             }
-            _ if SAMPLING.contains(&name)
-                && matches!(stage, Phase::Decode | Phase::Prefill) =>
-            {
+            _ if SAMPLING.contains(&name) && matches!(stage, Phase::Decode | Phase::Prefill) => {
                 Phase::Sampling
             }
             _ => stage,

@@ -47,12 +47,19 @@ impl History {
 
 /// Marks nodes with what becomes of what they make.
 pub fn annotate(graph: &mut Graph, constants: &HashSet<u64>) {
-    let training = graph.operators.iter().any(|operator| phase::is_backward(&operator.name));
+    let training = graph
+        .operators
+        .iter()
+        .any(|operator| phase::is_backward(&operator.name));
     let mut of_node: HashMap<usize, Residency> = HashMap::new();
     for storage in &graph.storages {
         let Some(id) = storage.external else { continue };
         let Some(node) = storage.input else { continue };
-        let residency = if constants.contains(&id) { Residency::Weight } else { Residency::Input };
+        let residency = if constants.contains(&id) {
+            Residency::Weight
+        } else {
+            Residency::Input
+        };
         of_node.insert(node, residency);
     }
     for operator in &graph.operators {
@@ -83,7 +90,10 @@ fn of_results(graph: &Graph, operator: &Operator, training: bool) -> Residency {
         return Residency::KvCache;
     }
     let phase = graph.srg.nodes[operator.node].phase();
-    let made = operator.outputs.iter().map(|&storage| &graph.storages[storage]);
+    let made = operator
+        .outputs
+        .iter()
+        .map(|&storage| &graph.storages[storage]);
     let (mut kept, mut fetched, mut any) = (false, false, false);
     for storage in made {
         any = true;
@@ -95,7 +105,11 @@ fn of_results(graph: &Graph, operator: &Operator, training: bool) -> Residency {
         Phase::Backward if kept => Residency::Gradient,
         _ if fetched => Residency::Output,
         _ if any && !kept => {
-            if training && phase == Phase::Forward { Residency::Activation } else { Residency::Ephemeral }
+            if training && phase == Phase::Forward {
+                Residency::Activation
+            } else {
+                Residency::Ephemeral
+            }
         }
         _ => Residency::Unknown,
     }
@@ -121,13 +135,18 @@ fn grown_cache(graph: &Graph, operator: &Operator) -> Option<usize> {
     let [before, new] = [0, 1].map(|index| &operator.arguments.tensors[index].dims);
     let differing = before.iter().zip(new).filter(|(a, b)| a != b).count();
     let is_cache = before.len() >= 3 && before.len() == new.len() && differing <= 1;
-    operator.inputs.first().copied().filter(|&storage| {
-        is_cache && graph.storages[storage].external.is_some()
-    })
+    operator
+        .inputs
+        .first()
+        .copied()
+        .filter(|&storage| is_cache && graph.storages[storage].external.is_some())
 }
 
 /// Whether the segment makes a KV cache grow.
 #[must_use]
 pub fn grows_cache(graph: &Graph) -> bool {
-    graph.operators.iter().any(|operator| grown_cache(graph, operator).is_some())
+    graph
+        .operators
+        .iter()
+        .any(|operator| grown_cache(graph, operator).is_some())
 }

@@ -40,7 +40,11 @@ impl Tape {
         let in_place = name.ends_with('_');
         let (mut skeleton, mut refs, mut params) = (Vec::new(), Vec::new(), Vec::new());
         for (index, (value, dims)) in args.iter().enumerate() {
-            let flags = if in_place && index == 0 { flag::WRITE } else { 0 };
+            let flags = if in_place && index == 0 {
+                flag::WRITE
+            } else {
+                0
+            };
             skeleton.extend([tag::TENSOR, flags, FLOAT, dims.len() as u8]);
             refs.push(*value);
             params.push(0);
@@ -142,20 +146,30 @@ fn language_model(tokens: i64, past: i64, shift: u64) -> Tape {
         &[(table, &[1000, 64]), (E(4 + shift), &[tokens])],
         &[tokens, 64],
     );
-    let key = tape.one("aten::mm", &[(hidden, &[tokens, 64]), (weight, &[64, 64])], &[tokens, 64]);
+    let key = tape.one(
+        "aten::mm",
+        &[(hidden, &[tokens, 64]), (weight, &[64, 64])],
+        &[tokens, 64],
+    );
     let new: &[i64] = &[1, 4, tokens, 16];
     let (keys, length) = if past > 0 {
         let grown: &[i64] = &[1, 4, past + tokens, 16];
-        let grown =
-            tape.one("aten::cat", &[(cache, &[1, 4, past, 16]), (key, new)], grown);
+        let grown = tape.one(
+            "aten::cat",
+            &[(cache, &[1, 4, past, 16]), (key, new)],
+            grown,
+        );
         (grown, past + tokens)
     } else {
         (key, tokens)
     };
     let all: &[i64] = &[1, 4, length, 16];
     let attended = tape.one(SDPA, &[(key, new), (keys, all), (keys, all)], new);
-    let logits =
-        tape.one("aten::mm", &[(attended, &[tokens, 64]), (table, &[64, 1000])], &[tokens, 1000]);
+    let logits = tape.one(
+        "aten::mm",
+        &[(attended, &[tokens, 64]), (table, &[64, 1000])],
+        &[tokens, 1000],
+    );
     let next = tape.one("aten::argmax", &[(logits, &[tokens, 1000])], &[tokens]);
     tape.fetch(next, &[tokens]);
     tape
@@ -166,7 +180,13 @@ fn residency_of(analysis: &Analysis, name: &str) -> Vec<Residency> {
         Some(node::Kind::Operator(operator)) => operator.name == name,
         _ => false,
     };
-    analysis.srg.nodes().iter().filter(named).map(genie_srg::Node::residency).collect()
+    analysis
+        .srg
+        .nodes()
+        .iter()
+        .filter(named)
+        .map(genie_srg::Node::residency)
+        .collect()
 }
 
 #[test]
@@ -175,15 +195,28 @@ fn a_decode_step_is_known_by_its_cache_and_one_token() {
     assert_eq!(analysis.workload_name(), "llm_decode");
     assert!(analysis.confidence >= 0.9 && analysis.warnings.is_empty());
     assert_eq!(analysis.phases[0].phase, "decode");
-    assert!(analysis.phases.iter().any(|count| count.phase == "sampling"));
+    assert!(
+        analysis
+            .phases
+            .iter()
+            .any(|count| count.phase == "sampling")
+    );
     assert_eq!(residency_of(&analysis, "aten::cat"), [Residency::KvCache]);
     assert_eq!(residency_of(&analysis, "aten::argmax"), [Residency::Output]);
-    let inputs =
-        analysis.srg.nodes().iter().filter(|n| matches!(n.kind, Some(node::Kind::Input(_))));
+    let inputs = analysis
+        .srg
+        .nodes()
+        .iter()
+        .filter(|n| matches!(n.kind, Some(node::Kind::Input(_))));
     let inputs = inputs.map(genie_srg::Node::residency).collect::<Vec<_>>();
     assert_eq!(
         inputs,
-        [Residency::Weight, Residency::Input, Residency::Weight, Residency::KvCache]
+        [
+            Residency::Weight,
+            Residency::Input,
+            Residency::Weight,
+            Residency::KvCache
+        ]
     );
 }
 
@@ -206,7 +239,11 @@ fn sizes_and_ids_do_not_matter_and_wiring_does() {
         let a = tape.one("aten::relu", &[(E(1), &[2])], &[2]);
         let b = tape.one("aten::relu", &[(E(2), &[2])], &[2]);
         let (first, second) = if swap { (b, a) } else { (a, b) };
-        tape.call("aten::sub.Tensor", &[(first, &[2]), (second, &[2])], &[&[2]]);
+        tape.call(
+            "aten::sub.Tensor",
+            &[(first, &[2]), (second, &[2])],
+            &[&[2]],
+        );
         tape.graph().fingerprint
     };
     assert_ne!(twice(false), twice(true));
@@ -224,16 +261,31 @@ fn a_training_step_goes_forward_backward_and_optimises() {
     for layer in 0..4 {
         x = tape.one("aten::gelu_backward", &[(x, dims), (E(1), dims)], dims);
         let gradient = tape.one("aten::mm", &[(x, dims), (E(10 + layer), dims)], dims);
-        tape.call("aten::lerp_", &[(E(20 + layer), dims), (gradient, dims)], &[]);
+        tape.call(
+            "aten::lerp_",
+            &[(E(20 + layer), dims), (gradient, dims)],
+            &[],
+        );
     }
     for layer in 0..4 {
-        tape.call("aten::addcdiv_", &[(E(10 + layer), dims), (E(20 + layer), dims)], &[]);
+        tape.call(
+            "aten::addcdiv_",
+            &[(E(10 + layer), dims), (E(20 + layer), dims)],
+            &[],
+        );
     }
     let analysis = tape.analysis();
     assert_eq!(analysis.workload_name(), "training");
     assert!(analysis.confidence > 0.9);
-    let phases: HashSet<_> = analysis.phases.iter().map(|count| count.phase.as_str()).collect();
-    assert!(phases.is_superset(&HashSet::from(["forward", "backward", "optimizer"])), "{phases:?}");
+    let phases: HashSet<_> = analysis
+        .phases
+        .iter()
+        .map(|count| count.phase.as_str())
+        .collect();
+    assert!(
+        phases.is_superset(&HashSet::from(["forward", "backward", "optimizer"])),
+        "{phases:?}"
+    );
 }
 
 #[test]
@@ -246,10 +298,21 @@ fn what_is_not_known_gets_a_warning_and_the_conservative_plan() {
     let analysis = tape.analysis();
     assert_eq!(analysis.workload_name(), "unknown");
     assert_eq!(analysis.warnings.len(), 1);
-    let after: Vec<_> = analysis.sequence.steps.iter().map(|step| step.after.clone()).collect();
+    let after: Vec<_> = analysis
+        .sequence
+        .steps
+        .iter()
+        .map(|step| step.after.clone())
+        .collect();
     assert_eq!(after, [vec![], vec![0], vec![1]]);
     let keep = Caching::Keep as i32;
-    assert!(analysis.sequence.lifetimes.iter().all(|l| l.caching == keep && l.last_step.is_none()));
+    assert!(
+        analysis
+            .sequence
+            .lifetimes
+            .iter()
+            .all(|l| l.caching == keep && l.last_step.is_none())
+    );
 }
 
 #[test]
@@ -263,11 +326,18 @@ fn steps_wait_for_what_they_read_and_overwrite() {
     tape.one("aten::neg", &[(c, &[4])], &[4]);
     let graph = tape.graph();
     let sequence = crate::sequence::for_one_node(&graph, false);
-    let after: Vec<_> = sequence.steps.iter().map(|step| step.after.clone()).collect();
+    let after: Vec<_> = sequence
+        .steps
+        .iter()
+        .map(|step| step.after.clone())
+        .collect();
     assert_eq!(after[..3], [vec![], vec![], vec![0]]);
     assert_eq!(after[4], [2]);
     let dropped = &sequence.lifetimes[0];
-    assert_eq!((dropped.last_step, dropped.caching), (Some(2), Caching::Drop as i32));
+    assert_eq!(
+        (dropped.last_step, dropped.caching),
+        (Some(2), Caching::Drop as i32)
+    );
 }
 
 #[test]
@@ -277,8 +347,12 @@ fn overwriting_waits_for_readers_and_makes_a_version() {
     tape.call("aten::relu_", &[(E(1), &[4])], &[]);
     tape.one("aten::neg", &[(E(1), &[4])], &[4]);
     let graph = tape.graph();
-    let versions: Vec<_> =
-        graph.srg.edges.iter().map(|edge| edge.storage.unwrap().version).collect();
+    let versions: Vec<_> = graph
+        .srg
+        .edges
+        .iter()
+        .map(|edge| edge.storage.unwrap().version)
+        .collect();
     assert_eq!(versions, [0, 0, 1]);
     let sequence = crate::sequence::for_one_node(&graph, false);
     assert_eq!(sequence.steps[1].after, [0]);
@@ -304,15 +378,25 @@ fn products_cost_two_flops_a_step_and_the_rest_one_an_element() {
     let x = tape.one("aten::mm", &[(E(1), &[3, 5]), (E(2), &[5, 7])], &[3, 7]);
     tape.one("aten::relu", &[(x, &[3, 7])], &[3, 7]);
     let image: &[i64] = &[1, 3, 8, 8];
-    tape.one("aten::convolution", &[(E(3), image), (E(4), &[6, 3, 3, 3])], &[1, 6, 8, 8]);
+    tape.one(
+        "aten::convolution",
+        &[(E(3), image), (E(4), &[6, 3, 3, 3])],
+        &[1, 6, 8, 8],
+    );
     let q: &[i64] = &[1, 2, 4, 8];
     let k: &[i64] = &[1, 2, 16, 8];
     tape.one(SDPA, &[(E(5), q), (E(6), k), (E(6), k)], q);
     let graph = tape.graph();
     let costs: Vec<_> = graph.operators.iter().map(cost::of).collect();
     let flops: Vec<_> = costs.iter().map(|cost| cost.flops).collect();
-    assert_eq!(flops, [2 * 3 * 5 * 7, 21, 2 * 6 * 64 * 27, 4 * 2 * 4 * 16 * 8]);
-    assert_eq!((costs[0].bytes_read, costs[0].bytes_written), (4 * (15 + 35), 4 * 21));
+    assert_eq!(
+        flops,
+        [2 * 3 * 5 * 7, 21, 2 * 6 * 64 * 27, 4 * 2 * 4 * 16 * 8]
+    );
+    assert_eq!(
+        (costs[0].bytes_read, costs[0].bytes_written),
+        (4 * (15 + 35), 4 * 21)
+    );
 }
 
 #[test]
@@ -327,8 +411,14 @@ fn bytes_that_are_no_segment_are_refused() {
         broken[at] ^= 0x55;
         let _ = Graph::read(&broken).map(|graph| annotate(graph, &HashSet::new()));
     }
-    assert!(matches!(Graph::read(&[0xff; 64]), Err(AnalysisError::Wire(_))));
+    assert!(matches!(
+        Graph::read(&[0xff; 64]),
+        Err(AnalysisError::Wire(_))
+    ));
     let mut tape = Tape::default();
     tape.call("no namespace", &[], &[]);
-    assert!(matches!(Graph::read(&tape.bytes), Err(AnalysisError::Graph(_))));
+    assert!(matches!(
+        Graph::read(&tape.bytes),
+        Err(AnalysisError::Graph(_))
+    ));
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use genie_control_api::ErrorCode;
 use genie_control_api::v1::control_client::ControlClient;
 use genie_control_api::v1::{
-    CloseSessionRequest, OpenSessionReply, OpenSessionRequest, SubmitSegmentReply,
-    SubmitSegmentRequest,
+    CloseSessionRequest, OpenSessionReply, OpenSessionRequest, StatusReply, StatusRequest,
+    SubmitSegmentReply, SubmitSegmentRequest,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -35,6 +35,29 @@ pub enum ControlError {
         /// For a person.
         message: String,
     },
+}
+
+/// Asks a node what it has and does. Needs no session.
+///
+/// # Errors
+/// Nobody there, or refused.
+pub fn status(
+    address: &Address,
+    tls: Option<&Tls>,
+    timeout: Duration,
+) -> Result<StatusReply, ControlError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ControlError::Unreachable(error.to_string()))?;
+    let late = || ControlError::Unreachable(format!("no answer within {timeout:?}"));
+    runtime.block_on(async {
+        let mut client = channel(address, tls, timeout).await?;
+        let reply = tokio::time::timeout(timeout, client.status(StatusRequest {}))
+            .await
+            .map_err(|_| late())?;
+        Ok(reply.map_err(refused)?.into_inner())
+    })
 }
 
 /// What is done with the answer to a submitted segment.
@@ -137,12 +160,22 @@ async fn open(
     request: OpenSessionRequest,
     timeout: Duration,
 ) -> Result<(ControlClient<Channel>, OpenSessionReply), ControlError> {
-    let unreachable = |error: &dyn std::fmt::Display| ControlError::Unreachable(error.to_string());
     let late = || ControlError::Unreachable(format!("no answer within {timeout:?}"));
-    // A first connection by hand: its error says more than the channel's.
+    let mut client = channel(address, tls.as_ref(), timeout).await?;
+    let reply = tokio::time::timeout(timeout, client.open_session(request))
+        .await
+        .map_err(|_| late())?
+        .map_err(refused)?;
+    Ok((client, reply.into_inner()))
+}
+
+async fn channel(
+    address: &Address,
+    tls: Option<&Tls>,
+    timeout: Duration,
+) -> Result<ControlClient<Channel>, ControlError> {
+    let unreachable = |error: &dyn std::fmt::Display| ControlError::Unreachable(error.to_string());
     let target = (address.host.clone(), address.port);
-    let probe = tokio::time::timeout(timeout, TcpStream::connect((target.0.as_str(), target.1)));
-    drop(probe.await.map_err(|_| late())?.map_err(|error| unreachable(&error))?);
     let scheme_host = format!("http://{}", address.to_string().trim_start_matches("tcp://"));
     let endpoint = Endpoint::from_shared(scheme_host)
         .map_err(|error| unreachable(&error))?
@@ -167,14 +200,9 @@ async fn open(
         }
     };
     let channel = channel.map_err(|error| ControlError::Unreachable(chain(&error)))?;
-    let mut client = ControlClient::new(channel)
+    Ok(ControlClient::new(channel)
         .max_encoding_message_size(MESSAGE_MAX)
-        .max_decoding_message_size(MESSAGE_MAX);
-    let reply = tokio::time::timeout(timeout, client.open_session(request))
-        .await
-        .map_err(|_| late())?
-        .map_err(refused)?;
-    Ok((client, reply.into_inner()))
+        .max_decoding_message_size(MESSAGE_MAX))
 }
 
 /// An error with its causes, innermost last: the outer ones only say "transport error".

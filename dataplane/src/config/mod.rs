@@ -155,7 +155,10 @@ pub struct TlsFiles {
 
 /// A configuration that was checked.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "each field is the key of the same name in `Settings`")]
+#[allow(
+    missing_docs,
+    reason = "each field is the key of the same name in `Settings`"
+)]
 pub struct Config {
     pub listen: Address,
     pub devices: Vec<DeviceKind>,
@@ -213,12 +216,22 @@ impl Settings {
         let all = self.over(Self::defaults());
         let tls = match (all.tls_certificate, all.tls_key, all.tls_client_ca) {
             (None, None, None) => None,
-            (Some(certificate), Some(key), Some(client_ca)) => {
-                Some(TlsFiles { certificate, key, client_ca })
+            (Some(certificate), Some(key), Some(client_ca)) => Some(TlsFiles {
+                certificate,
+                key,
+                client_ca,
+            }),
+            (None, ..) => {
+                return Err(ConfigError::HalfTls {
+                    missing: "tls_certificate",
+                });
             }
-            (None, ..) => return Err(ConfigError::HalfTls { missing: "tls_certificate" }),
             (_, None, _) => return Err(ConfigError::HalfTls { missing: "tls_key" }),
-            (_, _, None) => return Err(ConfigError::HalfTls { missing: "tls_client_ca" }),
+            (_, _, None) => {
+                return Err(ConfigError::HalfTls {
+                    missing: "tls_client_ca",
+                });
+            }
         };
         let devices = all.devices.unwrap_or_default();
         if devices.is_empty() {
@@ -254,8 +267,12 @@ impl Settings {
 /// The message of `error`, with its key where the value was the trouble.
 fn named(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().trim().to_owned();
-    let Some(span) = error.span() else { return message };
-    let start = text[..span.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1);
+    let Some(span) = error.span() else {
+        return message;
+    };
+    let start = text[..span.start.min(text.len())]
+        .rfind('\n')
+        .map_or(0, |at| at + 1);
     let line = text[start..].lines().next().unwrap_or_default();
     match line.split_once('=') {
         Some((key, _)) if Settings::KEYS.contains(&key.trim()) => {
@@ -279,10 +296,23 @@ mod tests {
     fn the_example_lists_every_key_with_its_default() {
         let defaults = Settings::defaults();
         assert_eq!(parse(EXAMPLE).unwrap(), defaults.clone());
-        let optional = ["tls_certificate", "tls_key", "tls_client_ca", "libtorch", "executor"];
+        let optional = [
+            "tls_certificate",
+            "tls_key",
+            "tls_client_ca",
+            "libtorch",
+            "executor",
+        ];
         for key in Settings::KEYS {
-            let shown = if optional.contains(key) { format!("# {key} = ") } else { format!("{key} = ") };
-            let lines = EXAMPLE.lines().filter(|line| line.starts_with(&shown)).count();
+            let shown = if optional.contains(key) {
+                format!("# {key} = ")
+            } else {
+                format!("{key} = ")
+            };
+            let lines = EXAMPLE
+                .lines()
+                .filter(|line| line.starts_with(&shown))
+                .count();
             assert_eq!(lines, 1, "{key} is in the example {lines} times");
         }
     }
@@ -301,9 +331,14 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_with_its_line_and_the_known_ones() {
-        let error = parse("listen = \"127.0.0.1:1\"\n\nlissen = 3\n").unwrap_err().to_string();
+        let error = parse("listen = \"127.0.0.1:1\"\n\nlissen = 3\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("node.toml:3: "), "{error}");
-        assert!(error.contains("lissen") && error.contains("window_bytes"), "{error}");
+        assert!(
+            error.contains("lissen") && error.contains("window_bytes"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -317,7 +352,10 @@ mod tests {
             ("log = \"loud\"", 1, "log", "trace"),
         ] {
             let error = parse(text).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("node.toml:{line}: {key}: ")), "{error}");
+            assert!(
+                error.starts_with(&format!("node.toml:{line}: {key}: ")),
+                "{error}"
+            );
             assert!(error.contains(allowed), "{error}");
         }
     }
@@ -331,14 +369,31 @@ mod tests {
     #[test]
     fn the_higher_layer_wins() {
         let file = parse("sessions = 3\nplans = 9").unwrap();
-        let flags = Settings { sessions: Some(Count(5)), ..Settings::default() };
+        let flags = Settings {
+            sessions: Some(Count(5)),
+            ..Settings::default()
+        };
         let config = flags.over(file).into_config().unwrap();
-        assert_eq!((config.sessions_max, config.plans_max, config.connections_max), (5, 9, 1024));
+        assert_eq!(
+            (
+                config.sessions_max,
+                config.plans_max,
+                config.connections_max
+            ),
+            (5, 9, 1024)
+        );
     }
 
     #[test]
     fn half_of_tls_is_refused() {
-        let error = parse("tls_key = \"k\"\ntls_certificate = \"c\"").unwrap().into_config();
-        assert_eq!(error.unwrap_err(), ConfigError::HalfTls { missing: "tls_client_ca" });
+        let error = parse("tls_key = \"k\"\ntls_certificate = \"c\"")
+            .unwrap()
+            .into_config();
+        assert_eq!(
+            error.unwrap_err(),
+            ConfigError::HalfTls {
+                missing: "tls_client_ca"
+            }
+        );
     }
 }

@@ -18,7 +18,9 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let refuse = || {
-            format!("{text:?} is not a size: allowed are a number of bytes, or one with KiB, MiB, GiB or TiB, such as \"8GiB\"")
+            format!(
+                "{text:?} is not a size: allowed are a number of bytes, or one with KiB, MiB, GiB or TiB, such as \"8GiB\""
+            )
         };
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
         let unit = text[digits.len()..].trim();
@@ -110,9 +112,9 @@ impl FromStr for DeviceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|error: genie_gpudev::device::DeviceNameError| {
-            error.to_string()
-        })
+        text.parse()
+            .map(Self)
+            .map_err(|error: genie_gpudev::device::DeviceNameError| error.to_string())
     }
 }
 
@@ -194,7 +196,12 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_shown() {
-        for (text, bytes) in [("4096", 4096), ("64KiB", 65536), ("8GiB", 8 << 30), ("1 MiB", 1 << 20)] {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("64KiB", 65536),
+            ("8GiB", 8 << 30),
+            ("1 MiB", 1 << 20),
+        ] {
             let size: Size = text.parse().unwrap();
             assert_eq!(size.0, bytes);
             assert_eq!(size.to_string().parse::<Size>(), Ok(size));
@@ -216,17 +223,27 @@ mod tests {
 
     #[test]
     fn devices_are_host_or_cuda() {
-        assert_eq!("host:1".parse::<DeviceName>().unwrap().to_string(), "host:1");
+        assert_eq!(
+            "host:1".parse::<DeviceName>().unwrap().to_string(),
+            "host:1"
+        );
         assert_eq!("cuda".parse::<DeviceName>().unwrap().to_string(), "cuda:0");
         for text in ["hots:0", "cuda:x", "cuda:128", ""] {
-            assert!(text.parse::<DeviceName>().unwrap_err().contains("host:N"), "{text}");
+            assert!(
+                text.parse::<DeviceName>().unwrap_err().contains("host:N"),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn counts_say_their_bounds() {
         assert_eq!("3".parse::<Count<1, 4>>(), Ok(Count(3)));
-        assert!("5".parse::<Count<1, 4>>().unwrap_err().contains("from 1 to 4"));
+        assert!(
+            "5".parse::<Count<1, 4>>()
+                .unwrap_err()
+                .contains("from 1 to 4")
+        );
     }
 
     #[test]

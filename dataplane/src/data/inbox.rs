@@ -98,7 +98,9 @@ impl Inbox {
     pub fn flush(&self) -> Result<bool, Undelivered> {
         while self.has_posted.load(Ordering::SeqCst) {
             // Its holder looks again after giving it up.
-            let Some(mut ring) = self.ring.try_lock() else { return Ok(false) };
+            let Some(mut ring) = self.ring.try_lock() else {
+                return Ok(false);
+            };
             if !self.flush_into(&mut ring)? {
                 return Ok(false);
             }
@@ -138,7 +140,14 @@ mod tests {
 
     fn fill(inbox: &Inbox) -> u64 {
         let mut sent = 0;
-        while inbox.send(&Header::new(Kind::Records, sent, 0), [&[0; 512], &[]], || true).is_ok() {
+        while inbox
+            .send(
+                &Header::new(Kind::Records, sent, 0),
+                [&[0; 512], &[]],
+                || true,
+            )
+            .is_ok()
+        {
             sent += 1;
         }
         sent
@@ -149,7 +158,9 @@ mod tests {
         let (inbox, mut consumer) = pair();
         let sent = fill(&inbox);
         assert!(sent > 0);
-        inbox.post(Header::new(Kind::PlaceSent, 7, 0), vec![0; 512]).unwrap();
+        inbox
+            .post(Header::new(Kind::PlaceSent, 7, 0), vec![0; 512])
+            .unwrap();
         assert!(!inbox.flush().unwrap());
         let mut frame = Vec::new();
         for _ in 0..sent {
@@ -164,12 +175,16 @@ mod tests {
     fn what_was_posted_goes_first() {
         let (inbox, mut consumer) = pair();
         let sent = fill(&inbox);
-        inbox.post(Header::new(Kind::InstallPlan, 1, 0), vec![0; 512]).unwrap();
+        inbox
+            .post(Header::new(Kind::InstallPlan, 1, 0), vec![0; 512])
+            .unwrap();
         let mut frame = Vec::new();
         for _ in 0..sent {
             assert!(consumer.try_pop(&mut frame).unwrap());
         }
-        inbox.send(&Header::new(Kind::Records, sent, 0), [&[], &[]], || true).unwrap();
+        inbox
+            .send(&Header::new(Kind::Records, sent, 0), [&[], &[]], || true)
+            .unwrap();
         let mut kinds = Vec::new();
         while consumer.try_pop(&mut frame).unwrap() {
             kinds.push(frame[0]);

@@ -4,9 +4,12 @@
 //! - [`reader`]: socket to executor; uploads go straight into the session's memory.
 //! - [`writer`]: executor to socket; replies go straight out of it.
 //! - [`inbox`] and [`outgoing`]: the two ends, where other threads may leave a frame.
+//! - [`counters`] and [`installs`]: what it has done, and plans on their way.
 //! - [`stream`]: the connection's two halves, in the clear or under TLS.
 
+pub mod counters;
 pub mod inbox;
+pub mod installs;
 pub mod outgoing;
 pub mod reader;
 pub mod session;

@@ -59,7 +59,9 @@ impl Outgoing {
     /// Whoever can't get the socket leaves: its holder looks again after giving it up.
     fn flush_urgent(&self) -> io::Result<()> {
         while self.has_urgent.load(Ordering::SeqCst) {
-            let Some(mut half) = self.half.try_lock() else { return Ok(()) };
+            let Some(mut half) = self.half.try_lock() else {
+                return Ok(());
+            };
             let mut bytes = {
                 let mut urgent = self.urgent.lock();
                 self.has_urgent.store(false, Ordering::SeqCst);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genie_session::WireError;
-use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE, PAYLOAD_MAX};
 use genie_session::fault::{Code, Fault};
+use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE, PAYLOAD_MAX};
 
 use super::inbox::Undelivered;
 use super::session::{End, Link, Running, Session};
@@ -75,7 +75,11 @@ impl ReadError {
                 format!("{reason}: its session ended; reconnect to go on"),
             )),
             Self::Executor(_) => End::lost(Fault::new(Code::ExecutorDied, 0, reason)),
-            Self::Socket(_) | Self::Closed => End { reason, fault: None, lost: true },
+            Self::Socket(_) | Self::Closed => End {
+                reason,
+                fault: None,
+                lost: true,
+            },
         }
     }
 }
@@ -119,7 +123,7 @@ impl Buffer {
         self.start += here;
         let mut filled = here;
         while filled < into.len() {
-            filled += read(&mut self.half, &mut into[filled..])?;
+            filled += retry(|| self.half.read_much(&mut into[filled..]))?;
         }
         Ok(())
     }
@@ -137,8 +141,12 @@ impl Buffer {
 }
 
 fn read(half: &mut ReadHalf, into: &mut [u8]) -> Result<usize, ReadError> {
+    retry(|| half.read(into))
+}
+
+fn retry(mut read: impl FnMut() -> io::Result<usize>) -> Result<usize, ReadError> {
     loop {
-        match half.read(into) {
+        match read() {
             Ok(0) => return Err(ReadError::Closed),
             Ok(n) => return Ok(n),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -149,8 +157,12 @@ fn read(half: &mut ReadHalf, into: &mut [u8]) -> Result<usize, ReadError> {
 
 /// Reads frames until the session ends, and ends it if nobody else did.
 pub fn run(session: &Arc<Session>, link: &Link, half: ReadHalf) {
-    let mut buffer =
-        Buffer { half, bytes: vec![0; BUFFER_BYTES].into_boxed_slice(), start: 0, end: 0 };
+    let mut buffer = Buffer {
+        half,
+        bytes: vec![0; BUFFER_BYTES].into_boxed_slice(),
+        start: 0,
+        end: 0,
+    };
     let mut running = None;
     let error = loop {
         if let Err(error) = frame(session, link, &mut buffer, &mut running) {
@@ -188,11 +200,10 @@ fn frame<'a>(
     buffer.start = payload.end;
     session.received((HEADER_BYTES + payload_len) as u64);
     match header.kind {
-        Kind::Ping => {
-            link.outgoing
-                .send_urgent(&Header::new(Kind::Pong, header.seq, header.aux), &[])
-                .map_err(ReadError::Socket)
-        }
+        Kind::Ping => link
+            .outgoing
+            .send_urgent(&Header::new(Kind::Pong, header.seq, header.aux), &[])
+            .map_err(ReadError::Socket),
         Kind::Goodbye => Err(ReadError::Goodbye),
         Kind::Records | Kind::Rewind => {
             let running = start(session, running)?;
@@ -282,7 +293,11 @@ fn deliver(
 /// Whether the client closed the connection, asked while nothing is read from it.
 fn peer_is_gone(socket: &std::net::TcpStream) -> bool {
     use std::os::fd::AsRawFd as _;
-    let mut polled = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    let mut polled = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
     // SAFETY: one valid entry, and no waiting.
     let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
     ready > 0 && polled.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0

@@ -17,9 +17,11 @@ use genie_session::fault::{Code, Fault};
 use genie_session::frame::{Header, Kind, PAYLOAD_MAX};
 use parking_lot::{Condvar, Mutex};
 use rustls::ServerConnection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
+use super::counters::Counters;
 use super::inbox::Inbox;
+use super::installs::Installs;
 use super::outgoing::Outgoing;
 use super::{reader, stream, writer};
 use crate::executor::Process;
@@ -29,47 +31,8 @@ use crate::node::Shared;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Stack of the two threads of a session; their buffers are elsewhere.
 const STACK_BYTES: usize = 256 << 10;
-/// How long an executor has to answer that it installed a plan.
-const INSTALL_WAIT: Duration = Duration::from_secs(5);
 /// How long a plan waits for an executor that is starting.
 const START_WAIT: Duration = Duration::from_secs(1);
-/// Plans of one session whose installation is awaited.
-const INSTALLS_MAX: usize = 64;
-
-/// A number that is replaced.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicU64);
-
-impl Gauge {
-    /// Replaces it; gives what it was.
-    pub fn set(&self, value: u64) -> u64 {
-        self.0.swap(value, Ordering::Relaxed)
-    }
-
-    /// Adds to it.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// What it is.
-    #[must_use]
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What a session has done and holds.
-#[derive(Debug, Default)]
-#[allow(missing_docs, reason = "as in the status message")]
-pub struct Counters {
-    pub records: Gauge,
-    pub memory_bytes: Gauge,
-    pub tensors: Gauge,
-    pub plans: Gauge,
-    pub plan_hits: Gauge,
-    pub bytes_received: Gauge,
-    pub bytes_sent: Gauge,
-}
 
 /// Why a session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,13 +49,21 @@ impl End {
     /// As the client wished.
     #[must_use]
     pub fn quiet(reason: String) -> Self {
-        Self { reason, fault: None, lost: false }
+        Self {
+            reason,
+            fault: None,
+            lost: false,
+        }
     }
 
     /// With a fault that the client is told.
     #[must_use]
     pub fn lost(fault: Fault) -> Self {
-        Self { reason: fault.message.clone(), fault: Some(fault), lost: true }
+        Self {
+            reason: fault.message.clone(),
+            fault: Some(fault),
+            lost: true,
+        }
     }
 }
 
@@ -141,7 +112,7 @@ pub struct Session {
     end: OnceLock<End>,
     progress: Mutex<Progress>,
     progressed: Condvar,
-    installs: Mutex<Vec<(u32, oneshot::Sender<bool>)>>,
+    installs: Installs,
     started: watch::Sender<bool>,
 }
 
@@ -168,7 +139,7 @@ impl Session {
             end: OnceLock::new(),
             progress: Mutex::new(Progress::default()),
             progressed: Condvar::new(),
-            installs: Mutex::new(Vec::new()),
+            installs: Installs::default(),
             started: watch::Sender::new(false),
         }
     }
@@ -227,7 +198,11 @@ impl Session {
         let outgoing = Outgoing::new(write);
         self.heard();
         outgoing.send_urgent(&Header::new(Kind::Welcome, 0, 0), &[])?;
-        let link = Link { outgoing, socket, running: OnceLock::new() };
+        let link = Link {
+            outgoing,
+            socket,
+            running: OnceLock::new(),
+        };
         if self.link.set(link).is_err() {
             return Err(std::io::ErrorKind::AlreadyExists.into());
         }
@@ -306,13 +281,16 @@ impl Session {
             let deadline = Instant::now() + timeout;
             while progress.exit.is_none()
                 && !progress.over
-                && !self.progressed.wait_until(&mut progress, deadline).timed_out()
+                && !self
+                    .progressed
+                    .wait_until(&mut progress, deadline)
+                    .timed_out()
             {}
             progress.exit.clone()
         };
         let how = how.unwrap_or_else(|| "left without a word".to_owned());
         let message = format!(
-            "the executor of session {:x} {how}, somewhere after record {records}; other sessions \
+            "the executor of session {} {how}, somewhere after record {records}; other sessions \
              are not affected; reconnect to go on",
             self.id()
         );
@@ -331,10 +309,13 @@ impl Session {
             let _ = self.end.set(end.clone());
         }
         self.progressed.notify_all();
-        self.installs.lock().clear();
+        self.installs.give_up();
+        let (id, principal, reason) = (self.id(), &self.spec.principal, &end.reason);
         if end.lost {
             self.node.metrics.sessions_lost.increment();
-            tracing::warn!(session = self.id(), "session {} is lost: {}", self.id(), end.reason);
+            tracing::warn!(session = id, %principal, "session {id} is lost: {reason}");
+        } else {
+            tracing::info!(session = id, %principal, "session {id} ended: {reason}");
         }
         if let Some(fault) = &end.fault {
             self.node.metrics.fault(fault.code);
@@ -363,14 +344,22 @@ impl Session {
 
     fn close(&self) {
         let Some(link) = self.link.get() else { return };
-        let fault = self.end.get().and_then(|end| end.fault.as_ref()).map(Fault::encode);
+        let fault = self
+            .end
+            .get()
+            .and_then(|end| end.fault.as_ref())
+            .map(Fault::encode);
         let header = Header::new(Kind::Lost, 0, 0);
-        link.outgoing.finish(fault.as_ref().map(|fault| (&header, fault.as_slice())));
+        link.outgoing
+            .finish(fault.as_ref().map(|fault| (&header, fault.as_slice())));
         {
             let mut progress = self.progress.lock();
             let deadline = Instant::now() + LAST_WORDS;
             while !progress.reader_done
-                && !self.progressed.wait_until(&mut progress, deadline).timed_out()
+                && !self
+                    .progressed
+                    .wait_until(&mut progress, deadline)
+                    .timed_out()
             {}
         }
         // It may be closed already.
@@ -387,11 +376,16 @@ impl Session {
     pub fn wait_over(&self, timeout: Duration) {
         let mut progress = self.progress.lock();
         let deadline = Instant::now() + timeout;
-        while !progress.over && !self.progressed.wait_until(&mut progress, deadline).timed_out() {}
+        while !progress.over
+            && !self
+                .progressed
+                .wait_until(&mut progress, deadline)
+                .timed_out()
+        {}
     }
 
-    /// Installs a plan and waits for the executor's word. False where there is no executor yet,
-    /// or it refuses.
+    /// Installs a plan and waits for the executor's word. False where there is no executor, or it
+    /// refuses.
     ///
     /// # Errors
     /// The session is over.
@@ -408,21 +402,14 @@ impl Session {
         if template.len() > PAYLOAD_MAX {
             return Ok(false);
         }
-        let (sender, answer) = oneshot::channel();
-        {
-            let mut installs = self.installs.lock();
-            if installs.len() >= INSTALLS_MAX {
-                return Ok(false);
-            }
-            installs.push((plan, sender));
-        }
+        let Some(answer) = self.installs.expect(plan) else {
+            return Ok(false);
+        };
         let header = Header::new(Kind::InstallPlan, u64::from(plan), 0);
         if running.inbox.post(header, template.to_vec()).is_err() {
             return Ok(false);
         }
-        let installed = tokio::time::timeout(INSTALL_WAIT, answer).await;
-        self.installs.lock().retain(|(waiting, _)| *waiting != plan);
-        Ok(matches!(installed, Ok(Ok(true))))
+        Ok(self.installs.wait(plan, answer).await)
     }
 
     /// The executor's word on a plan.
@@ -431,11 +418,7 @@ impl Session {
             self.counters.plans.add(1);
             self.node.metrics.plans_installed.increment();
         }
-        let mut installs = self.installs.lock();
-        if let Some(at) = installs.iter().position(|(waiting, _)| *waiting == plan) {
-            // Whoever asked may be gone.
-            let _ = installs.swap_remove(at).1.send(installed);
-        }
+        self.installs.answer(plan, installed);
     }
 
     /// Counts a frame of the client.
@@ -476,5 +459,9 @@ impl Session {
 }
 
 fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(work).map(drop)
+    std::thread::Builder::new()
+        .name(name)
+        .stack_size(STACK_BYTES)
+        .spawn(work)
+        .map(drop)
 }

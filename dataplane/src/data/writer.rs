@@ -55,7 +55,11 @@ pub fn run(session: &Arc<Session>, link: &Link, running: &Running, ring: RingCon
     let error = writer.run(ring);
     session.end(match error {
         WriteError::Lost(fault) => End::lost(fault),
-        WriteError::Socket(_) => End { reason: error.to_string(), fault: None, lost: true },
+        WriteError::Socket(_) => End {
+            reason: error.to_string(),
+            fault: None,
+            lost: true,
+        },
         WriteError::Ring(RingError::Closed) => {
             let fault = session.executor_fault(NEWS_WAIT);
             if !session.is_over() {
@@ -67,7 +71,7 @@ pub fn run(session: &Arc<Session>, link: &Link, running: &Running, ring: RingCon
             Code::ExecutorDied,
             session.counters.records.value(),
             format!(
-                "the executor of session {:x} was ended: {other}; reconnect to go on",
+                "the executor of session {} was ended: {other}; reconnect to go on",
                 session.id()
             ),
         )),
@@ -102,7 +106,11 @@ impl Writer<'_> {
             }
         }
         self.flush()?;
-        let wait = if self.running.inbox.flush()? { IDLE_WAIT } else { POSTED_WAIT };
+        let wait = if self.running.inbox.flush()? {
+            IDLE_WAIT
+        } else {
+            POSTED_WAIT
+        };
         if ring.pop_timeout(&mut self.frame, wait)? {
             self.take()?;
         }
@@ -119,7 +127,9 @@ impl Writer<'_> {
             .map_err(|_| WriteError::Violation("a frame header that is none"))?;
         let payload = &self.frame[HEADER_BYTES..];
         if payload.len() != header.payload_len as usize {
-            return Err(WriteError::Violation("a payload of another length than announced"));
+            return Err(WriteError::Violation(
+                "a payload of another length than announced",
+            ));
         }
         let counters = &self.session.counters;
         match header.kind {
@@ -157,7 +167,11 @@ impl Writer<'_> {
                     counters.plan_hits.set(u64::from_le_bytes(*hits));
                 }
             }
-            _ => return Err(WriteError::Violation("a frame that an executor may not send")),
+            _ => {
+                return Err(WriteError::Violation(
+                    "a frame that an executor may not send",
+                ));
+            }
         }
         Ok(())
     }
@@ -174,7 +188,13 @@ impl Writer<'_> {
             .map(|place| u64::from_le_bytes(*place))
             .ok_or(WriteError::Violation("a reply without a place"))?;
         let bytes = header.aux;
-        self.gathered.extend_from_slice(&Header { payload_len: 0, ..*header }.encode());
+        self.gathered.extend_from_slice(
+            &Header {
+                payload_len: 0,
+                ..*header
+            }
+            .encode(),
+        );
         self.session.sent(HEADER_BYTES as u64 + bytes);
         if bytes == 0 {
             return Ok(());
@@ -186,13 +206,17 @@ impl Writer<'_> {
             .outgoing
             .send(&mut [IoSlice::new(&self.gathered), IoSlice::new(memory)])?;
         self.gathered.clear();
-        self.running.inbox.post(Header::new(Kind::PlaceSent, place, 0), Vec::new())?;
+        self.running
+            .inbox
+            .post(Header::new(Kind::PlaceSent, place, 0), Vec::new())?;
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), WriteError> {
         if !self.gathered.is_empty() {
-            self.link.outgoing.send(&mut [IoSlice::new(&self.gathered)])?;
+            self.link
+                .outgoing
+                .send(&mut [IoSlice::new(&self.gathered)])?;
             self.gathered.clear();
         }
         Ok(())

@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 pub enum First {
     /// The data path; this is its whole opening.
     Data([u8; HELLO_BYTES]),
+    /// Nothing: it closed. Somebody looked whether the port is open.
+    Nothing,
     /// Anything else: HTTP will say whether it is its own. These bytes were read already.
     Http(Vec<u8>),
 }
@@ -18,12 +20,15 @@ pub enum First {
 /// Reads as little as tells.
 ///
 /// # Errors
-/// The peer left before it said anything.
+/// The peer left in the middle.
 pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<First> {
     let mut hello = [0; HELLO_BYTES];
     let mut have = 0;
     while have < DATA_MAGIC.len() {
         let n = stream.read(&mut hello[have..DATA_MAGIC.len()]).await?;
+        if n == 0 && have == 0 {
+            return Ok(First::Nothing);
+        }
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -46,7 +51,11 @@ pub struct Prefixed<S> {
 impl<S> Prefixed<S> {
     /// `prefix`, then `stream`.
     pub fn new(prefix: Vec<u8>, stream: S) -> Self {
-        Self { prefix, taken: 0, stream }
+        Self {
+            prefix,
+            taken: 0,
+            stream,
+        }
     }
 }
 

@@ -76,7 +76,10 @@ where
         router.clone().oneshot(request.map(Body::new))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(handshake);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(handshake);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -109,13 +109,20 @@ impl Server {
                     let session = self.attach(&hello, &principal, &mut socket).await?;
                     self.hand_over(&session, socket, None)
                 }
+                First::Nothing => Ok(()),
                 First::Http(bytes) => self.http(Prefixed::new(bytes, socket), principal).await,
             };
         };
         let opening = async {
             let mut stream = acceptor.accept(socket).await.map_err(Rejected::Tls)?;
-            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-            let principal = certificate.and_then(crate::tls::principal).ok_or(Rejected::Nameless)?;
+            let certificate = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(<[_]>::first);
+            let principal = certificate
+                .and_then(crate::tls::principal)
+                .ok_or(Rejected::Nameless)?;
             let first = first::read(&mut stream).await?;
             Ok::<_, Rejected>((stream, principal, first))
         };
@@ -126,6 +133,7 @@ impl Server {
                 let (socket, tls) = stream.into_inner();
                 self.hand_over(&session, socket, Some(tls))
             }
+            First::Nothing => Ok(()),
             First::Http(bytes) => self.http(Prefixed::new(bytes, stream), principal).await,
         }
     }
@@ -147,7 +155,10 @@ impl Server {
         };
         self.node.metrics.fault(fault.code);
         let payload = fault.encode();
-        let mut last = Header::new(Kind::Lost, 0, 0).with_payload(payload.len()).encode().to_vec();
+        let mut last = Header::new(Kind::Lost, 0, 0)
+            .with_payload(payload.len())
+            .encode()
+            .to_vec();
         last.extend_from_slice(&payload);
         let farewell = async {
             stream.write_all(&last).await?;
@@ -177,7 +188,9 @@ impl Server {
         socket: TcpStream,
         tls: Option<ServerConnection>,
     ) -> Result<(), Rejected> {
-        let connected = socket.into_std().and_then(|socket| session.connect(socket, tls));
+        let connected = socket
+            .into_std()
+            .and_then(|socket| session.connect(socket, tls));
         connected.map_err(|error| {
             session.end(crate::data::End {
                 reason: format!("its data connection failed: {error}"),
@@ -197,7 +210,9 @@ impl Server {
 }
 
 async fn in_time<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Rejected> {
-    tokio::time::timeout(limit, work).await.map_err(|_| Rejected::Slow)
+    tokio::time::timeout(limit, work)
+        .await
+        .map_err(|_| Rejected::Slow)
 }
 
 /// Binds the listener.

@@ -29,7 +29,9 @@ fn noise_on_the_port_disturbs_nobody() {
     let kept = client.upload(&pattern(10_000));
     let connect = || {
         let socket = TcpStream::connect(&daemon.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(4)))
+            .unwrap();
         socket
     };
     let mut strangers = Vec::new();
@@ -37,8 +39,15 @@ fn noise_on_the_port_disturbs_nobody() {
     let half_request = b"GET / HTTP/1.1\r\nHost: ".to_vec();
     let half_hello = [DATA_MAGIC.as_slice(), &[1, 0, 0, 0, 0]].concat();
     for bytes in [
-        noise(1), noise(64), noise(100_000), vec![0; 1000], DATA_MAGIC[..3].to_vec(), half_hello,
-        half_preface, half_request, Vec::new(),
+        noise(1),
+        noise(64),
+        noise(100_000),
+        vec![0; 1000],
+        DATA_MAGIC[..3].to_vec(),
+        half_hello,
+        half_preface,
+        half_request,
+        Vec::new(),
     ] {
         let mut socket = connect();
         // It may close before all is written.
@@ -52,8 +61,16 @@ fn noise_on_the_port_disturbs_nobody() {
         // Closed by the daemon, in time.
         let _ = socket.read_to_end(&mut Vec::new());
     }
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
-    daemon.wait_metric("genie_connections_rejected_total", 10.0, Duration::from_secs(2));
+    assert!(
+        started.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        started.elapsed()
+    );
+    daemon.wait_metric(
+        "genie_connections_rejected_total",
+        10.0,
+        Duration::from_secs(2),
+    );
     assert!(client.fetch(kept, 10_000) == pattern(10_000));
     assert_eq!(daemon.get("/healthz").0, "HTTP/1.1 200 OK");
 }
@@ -61,9 +78,13 @@ fn noise_on_the_port_disturbs_nobody() {
 #[test]
 fn connections_are_bounded() {
     let daemon = Daemon::start(&["--connections", "8", "--handshake-seconds", "1"]);
-    let idle: Vec<_> = (0..8).map(|_| TcpStream::connect(&daemon.address).unwrap()).collect();
+    let idle: Vec<_> = (0..8)
+        .map(|_| TcpStream::connect(&daemon.address).unwrap())
+        .collect();
     let mut ninth = TcpStream::connect(&daemon.address).unwrap();
-    ninth.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
+    ninth
+        .set_read_timeout(Some(Duration::from_secs(4)))
+        .unwrap();
     daemon.wait_line("too many");
     let _ = ninth.read(&mut [0]);
     // The eight run out of time, and there is room again.

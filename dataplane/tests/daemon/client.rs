@@ -55,8 +55,10 @@ pub struct Control {
 
 impl Control {
     pub fn connect(address: &str, tls: Option<&Certificates>) -> Result<Self, String> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let config = tls.map(|tls| tls.config(tls::alpn::HTTP2));
         let endpoint = Endpoint::try_from(format!("http://{address}")).unwrap();
         let target = address.to_owned();
@@ -78,31 +80,48 @@ impl Control {
         let channel = runtime
             .block_on(endpoint.connect_with_connector(connector))
             .map_err(|error| format!("{error:?}"))?;
-        Ok(Self { runtime, client: ControlClient::new(channel) })
+        Ok(Self {
+            runtime,
+            client: ControlClient::new(channel),
+        })
     }
 
     pub fn open(
         &mut self,
         request: v1::OpenSessionRequest,
     ) -> Result<v1::OpenSessionReply, tonic::Status> {
-        self.runtime.block_on(self.client.open_session(request)).map(tonic::Response::into_inner)
+        self.runtime
+            .block_on(self.client.open_session(request))
+            .map(tonic::Response::into_inner)
     }
 
     pub fn submit(
         &mut self,
         request: v1::SubmitSegmentRequest,
     ) -> Result<v1::SubmitSegmentReply, tonic::Status> {
-        self.runtime.block_on(self.client.submit_segment(request)).map(tonic::Response::into_inner)
+        self.runtime
+            .block_on(self.client.submit_segment(request))
+            .map(tonic::Response::into_inner)
     }
 
     pub fn close(&mut self, session_id: u64, data_token: Vec<u8>) -> bool {
-        let request = v1::CloseSessionRequest { session_id, data_token };
-        self.runtime.block_on(self.client.close_session(request)).unwrap().into_inner().closed
+        let request = v1::CloseSessionRequest {
+            session_id,
+            data_token,
+        };
+        self.runtime
+            .block_on(self.client.close_session(request))
+            .unwrap()
+            .into_inner()
+            .closed
     }
 
     pub fn status(&mut self) -> v1::StatusReply {
         let request = v1::StatusRequest {};
-        self.runtime.block_on(self.client.status(request)).unwrap().into_inner()
+        self.runtime
+            .block_on(self.client.status(request))
+            .unwrap()
+            .into_inner()
     }
 }
 
@@ -117,7 +136,9 @@ impl<T: Read + Write + Send> Connection for T {}
 pub fn data(address: &str, tls: Option<&Certificates>, hello: &[u8]) -> Box<dyn Connection> {
     let socket = TcpStream::connect(address).unwrap();
     socket.set_nodelay(true).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
     let mut stream: Box<dyn Connection> = match tls {
         None => Box::new(socket),
         Some(tls) => {
@@ -148,10 +169,18 @@ impl Frame {
         assert!(header.kind.is_from_node(), "{header:?}");
         let mut payload = vec![0; header.payload_len as usize];
         stream.read_exact(&mut payload)?;
-        let raw = if header.kind == Kind::Data { header.aux } else { 0 };
+        let raw = if header.kind == Kind::Data {
+            header.aux
+        } else {
+            0
+        };
         let mut raw = vec![0; raw as usize];
         stream.read_exact(&mut raw)?;
-        Ok(Self { header, payload, raw })
+        Ok(Self {
+            header,
+            payload,
+            raw,
+        })
     }
 
     pub fn fault(&self) -> Fault {
@@ -182,8 +211,16 @@ impl Client {
         let token = reply.data_token.as_slice().try_into().unwrap();
         let mut stream = data(address, tls, &frame::encode_hello(&token));
         let welcome = Frame::read(&mut *stream).unwrap();
-        assert_eq!((welcome.header.kind, welcome.header.seq), (Kind::Welcome, 0));
-        Self { control, reply, stream, log: ClientLog::new() }
+        assert_eq!(
+            (welcome.header.kind, welcome.header.seq),
+            (Kind::Welcome, 0)
+        );
+        Self {
+            control,
+            reply,
+            stream,
+            log: ClientLog::new(),
+        }
     }
 
     fn send(&mut self, message: &Message, raw: &[u8]) {
@@ -219,7 +256,12 @@ impl Client {
     /// Calls an operator without arguments or results.
     pub fn call(&mut self, op: u32, name: &str) {
         self.log.define_op(op, name);
-        self.log.append(&Draft { op, ..Draft::new(record::Kind::Op) }).unwrap();
+        self.log
+            .append(&Draft {
+                op,
+                ..Draft::new(record::Kind::Op)
+            })
+            .unwrap();
         self.flush();
     }
 
@@ -251,7 +293,11 @@ impl Client {
     pub fn fetch(&mut self, storage: u64, len: usize) -> Vec<u8> {
         self.ask(storage, len, 77);
         let frame = self.next();
-        assert_eq!((frame.header.kind, frame.header.seq), (Kind::Data, 77), "{frame:?}");
+        assert_eq!(
+            (frame.header.kind, frame.header.seq),
+            (Kind::Data, 77),
+            "{frame:?}"
+        );
         frame.raw
     }
 
@@ -279,5 +325,7 @@ impl Client {
 
 /// Bytes that repeat late.
 pub fn pattern(len: usize) -> Vec<u8> {
-    (0..len as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    (0..len as u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
 }

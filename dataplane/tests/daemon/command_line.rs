@@ -20,7 +20,10 @@ fn a_ready_node_says_so_everywhere() {
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["ready"], true);
     assert_eq!(json["devices"][1]["kind"], "host");
-    assert_eq!(daemon.get("/healthz"), ("HTTP/1.1 200 OK".into(), "ready\n".into()));
+    assert_eq!(
+        daemon.get("/healthz"),
+        ("HTTP/1.1 200 OK".into(), "ready\n".into())
+    );
     assert_eq!(daemon.metric("genie_ready"), 1.0);
     assert!(daemon.metric("process_resident_memory_bytes") > 1e6);
     assert!(daemon.get("/other").0.contains("404"));
@@ -31,16 +34,27 @@ fn a_node_without_libtorch_is_a_gateway() {
     let daemon = Daemon::gateway(&[]);
     let status = daemon.status(&[]);
     assert_eq!(status.status.code(), Some(1));
-    assert!(String::from_utf8(status.stdout).unwrap().contains("GENIE_LIBTORCH"));
+    assert!(
+        String::from_utf8(status.stdout)
+            .unwrap()
+            .contains("GENIE_LIBTORCH")
+    );
     assert!(daemon.get("/healthz").0.contains("503"));
-    let refused = Control::connect(&daemon.address, None).unwrap().open(request()).unwrap_err();
+    let refused = Control::connect(&daemon.address, None)
+        .unwrap()
+        .open(request())
+        .unwrap_err();
     assert_eq!(ErrorCode::of(&refused), Some(ErrorCode::NoExecutor));
     assert!(refused.message().contains("GENIE_LIBTORCH"), "{refused}");
 }
 
 #[test]
 fn a_node_that_is_not_there_is_unreachable() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
     let status = run(&["status", &free]);
     assert_eq!(status.status.code(), Some(2));
     let said = said(&status);
@@ -77,7 +91,10 @@ fn a_bad_configuration_is_refused_with_its_line() {
         let refused = run(&args);
         assert_eq!(refused.status.code(), Some(2));
         let text = said(&refused);
-        assert!(text.contains(&format!("{file}:3:")) && text.contains("sesions"), "{text}");
+        assert!(
+            text.contains(&format!("{file}:3:")) && text.contains("sesions"),
+            "{text}"
+        );
         assert!(text.contains("lease_seconds"), "{text}");
     }
     let good = folder.file("good.toml", "sessions = 3");
@@ -92,10 +109,17 @@ fn a_bad_configuration_is_refused_with_its_line() {
 #[test]
 fn flags_override_variables_and_those_the_file() {
     let folder = Folder::new();
-    let file = folder.file("node.toml", "sessions = 3\nmemory = \"3GiB\"\nlease_seconds = 3\n");
+    let file = folder.file(
+        "node.toml",
+        "sessions = 3\nmemory = \"3GiB\"\nlease_seconds = 3\n",
+    );
     let daemon = Daemon::gateway_with(
         &["--sessions", "5"],
-        &[("GENIE_CONFIG", &file), ("GENIE_SESSIONS", "4"), ("GENIE_MEMORY", "4GiB")],
+        &[
+            ("GENIE_CONFIG", &file),
+            ("GENIE_SESSIONS", "4"),
+            ("GENIE_MEMORY", "4GiB"),
+        ],
     );
     let status = daemon.status(&["--json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();

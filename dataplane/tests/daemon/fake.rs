@@ -42,14 +42,20 @@ pub fn install(folder: &crate::process::Folder) -> (String, String) {
 #[test]
 #[ignore = "the daemon starts it, as its zygote"]
 fn zygote() {
-    let Ok(socket) = std::env::var(SOCKET) else { return };
+    let Ok(socket) = std::env::var(SOCKET) else {
+        return;
+    };
     // SAFETY: the daemon handed this descriptor to this process, and nobody else owns it.
     let socket = Arc::new(unsafe { OwnedFd::from_raw_fd(socket.parse().unwrap()) });
     let say = |message: &FromZygote| {
         seqpacket::send(socket.as_fd(), &message.encode(), &[]).unwrap();
     };
     let pid = std::process::id();
-    say(&FromZygote::Hello { pid, torch_version: TORCH.into(), schema_hash: SCHEMAS });
+    say(&FromZygote::Hello {
+        pid,
+        torch_version: TORCH.into(),
+        schema_hash: SCHEMAS,
+    });
     let killed = Arc::new(Mutex::new(HashMap::<u64, Arc<AtomicBool>>::new()));
     let mut bytes = vec![0; MESSAGE_MAX];
     loop {
@@ -89,13 +95,23 @@ struct Keeper {
 }
 
 fn executor(files: Vec<OwnedFd>, kill: &AtomicBool) -> Exit {
-    let mut maps = files.into_iter().map(|file| Arc::new(Mapping::from_peer(file).unwrap()));
+    let mut maps = files
+        .into_iter()
+        .map(|file| Arc::new(Mapping::from_peer(file).unwrap()));
     let mut next = || maps.next().unwrap();
     let mut from = RingConsumer::open(next(), WaitPolicy::SLEEP).unwrap();
     let to = RingProducer::open(next()).unwrap();
     let (inbound, outbound) = (next(), Arena::over(next(), 0));
     let (stored, operators, freed) = (HashMap::new(), HashMap::new(), Vec::new());
-    let mut keeper = Keeper { inbound, outbound, to, stored, operators, freed, crashed: false };
+    let mut keeper = Keeper {
+        inbound,
+        outbound,
+        to,
+        stored,
+        operators,
+        freed,
+        crashed: false,
+    };
     let mut log = NodeLog::new();
     let mut replies = Vec::new();
     let mut frame = Vec::new();
@@ -136,7 +152,10 @@ fn executor(files: Vec<OwnedFd>, kill: &AtomicBool) -> Exit {
             keeper.send(Header::new(Kind::PlaceFree, place, 0), &[]);
         }
         let bytes = keeper.stored.values().map(Vec::len).sum::<usize>() as u64;
-        keeper.send(Header::new(Kind::Usage, keeper.stored.len() as u64, bytes), &[]);
+        keeper.send(
+            Header::new(Kind::Usage, keeper.stored.len() as u64, bytes),
+            &[],
+        );
     }
     Exit::Signal(9)
 }
@@ -198,7 +217,10 @@ impl Machine for Keeper {
         let bytes = self.stored.get(&view.storage).cloned().unwrap_or_default();
         let place = self.outbound.allocate(bytes.len() as u64).unwrap();
         self.outbound.memory().write(place, &bytes).unwrap();
-        self.send(Header::new(Kind::Data, fetch, bytes.len() as u64), &place.to_le_bytes());
+        self.send(
+            Header::new(Kind::Data, fetch, bytes.len() as u64),
+            &place.to_le_bytes(),
+        );
         Ok(())
     }
 

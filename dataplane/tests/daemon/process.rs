@@ -84,7 +84,11 @@ impl Daemon {
 
     /// The same with variables.
     pub fn gateway_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
-        Self::spawn(Folder::new(), &[&["--libtorch", "/nonexistent"], args].concat(), variables)
+        Self::spawn(
+            Folder::new(),
+            &[&["--libtorch", "/nonexistent"], args].concat(),
+            variables,
+        )
     }
 
     fn spawn(folder: Folder, args: &[&str], variables: &[(&str, &str)]) -> Self {
@@ -109,7 +113,12 @@ impl Daemon {
                 }
             }
         });
-        let mut daemon = Self { address: String::new(), child, lines, _folder: folder };
+        let mut daemon = Self {
+            address: String::new(),
+            child,
+            lines,
+            _folder: folder,
+        };
         let ready = daemon.wait_line("ready on ");
         let rest = ready.split("ready on ").nth(1).unwrap();
         daemon.address = rest.split(' ').next().unwrap().to_owned();
@@ -121,7 +130,10 @@ impl Daemon {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("no line: {text}"));
+            let line = self
+                .lines
+                .recv_timeout(left)
+                .unwrap_or_else(|_| panic!("no line: {text}"));
             if line.contains(text) {
                 return line;
             }
@@ -136,7 +148,9 @@ impl Daemon {
     /// A GET over HTTP/1: status line and body.
     pub fn get(&self, path: &str) -> (String, String) {
         let mut socket = TcpStream::connect(&self.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         socket.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
@@ -148,15 +162,23 @@ impl Daemon {
     /// A number that `/metrics` shows.
     pub fn metric(&self, name: &str) -> f64 {
         let (_, body) = self.get("/metrics");
-        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in {body}")).parse().unwrap()
+        let line = body
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {body}"))
+            .parse()
+            .unwrap()
     }
 
     /// Waits until a metric has this value.
     pub fn wait_metric(&self, name: &str, value: f64, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         while self.metric(name) != value {
-            assert!(Instant::now() < deadline, "{name} is {}, not {value}", self.metric(name));
+            assert!(
+                Instant::now() < deadline,
+                "{name} is {}, not {value}",
+                self.metric(name)
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use genie_control_api::{ErrorCode, v1};
+use genie_session::client::Draft;
 use genie_session::fault::Code;
 use genie_session::frame::{self, Header, Kind};
-use genie_session::client::Draft;
 use genie_session::record;
 use nix::sys::signal::Signal;
 
@@ -58,7 +58,11 @@ fn records_pile_up_behind_a_slow_executor_and_pings_do_not() {
     client.ask(storage, 100, 5);
     let asked = Instant::now();
     client.ping(3);
-    assert!(asked.elapsed() < Duration::from_millis(90), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_millis(90),
+        "{:?}",
+        asked.elapsed()
+    );
     assert_eq!(client.next().header.kind, Kind::Data);
 }
 
@@ -75,7 +79,10 @@ fn a_ping_needs_no_executor() {
 #[test]
 fn an_upload_without_room_is_dropped_and_poisons() {
     let daemon = Daemon::start(&[]);
-    let small = v1::OpenSessionRequest { memory_bytes_wanted: 1 << 20, ..request() };
+    let small = v1::OpenSessionRequest {
+        memory_bytes_wanted: 1 << 20,
+        ..request()
+    };
     let mut client = Client::connect_with(&daemon.address, None, small);
     assert_eq!(client.reply.memory_budget_bytes, 1 << 20);
     let storage = client.upload(&pattern(3 << 20));
@@ -127,7 +134,10 @@ fn a_segment_that_is_none_or_another_s_is_refused() {
     };
     let refused = client.control.submit(mine.clone()).unwrap_err();
     assert_eq!(ErrorCode::of(&refused), Some(ErrorCode::BadSegment));
-    let wrong = v1::SubmitSegmentRequest { data_token: vec![0; 32], ..mine };
+    let wrong = v1::SubmitSegmentRequest {
+        data_token: vec![0; 32],
+        ..mine
+    };
     let refused = client.control.submit(wrong).unwrap_err();
     assert_eq!(ErrorCode::of(&refused), Some(ErrorCode::UnknownSession));
 }
@@ -139,22 +149,34 @@ fn who_does_not_fit_is_refused_with_both_versions() {
     let good = request();
     for (request, code, text) in [
         (
-            v1::OpenSessionRequest { protocol_version: 999, ..good.clone() },
+            v1::OpenSessionRequest {
+                protocol_version: 999,
+                ..good.clone()
+            },
             ErrorCode::VersionMismatch,
             "999",
         ),
         (
-            v1::OpenSessionRequest { torch_version: "2.10.0+cpu".into(), ..good.clone() },
+            v1::OpenSessionRequest {
+                torch_version: "2.10.0+cpu".into(),
+                ..good.clone()
+            },
             ErrorCode::TorchMismatch,
             "torch==2.11.0",
         ),
         (
-            v1::OpenSessionRequest { schema_hash: 1, ..good.clone() },
+            v1::OpenSessionRequest {
+                schema_hash: 1,
+                ..good.clone()
+            },
             ErrorCode::SchemaMismatch,
             "schema hash",
         ),
         (
-            v1::OpenSessionRequest { memory_bytes_wanted: 2 << 30, ..good.clone() },
+            v1::OpenSessionRequest {
+                memory_bytes_wanted: 2 << 30,
+                ..good.clone()
+            },
             ErrorCode::Busy,
             "--memory",
         ),
@@ -163,7 +185,10 @@ fn who_does_not_fit_is_refused_with_both_versions() {
         assert_eq!(ErrorCode::of(&refused), Some(code));
         assert!(refused.message().contains(text), "{refused}");
     }
-    let other_build = v1::OpenSessionRequest { torch_version: "2.11.0+cu130".into(), ..good };
+    let other_build = v1::OpenSessionRequest {
+        torch_version: "2.11.0+cu130".into(),
+        ..good
+    };
     assert!(control.open(other_build).is_ok());
 }
 
@@ -208,7 +233,11 @@ fn a_crash_is_one_session_s_and_nobody_else_s() {
     client.call(1, fake::CRASH);
     let fault = client.lost();
     assert_eq!(fault.code, Code::ExecutorDied);
-    assert!(fault.message.contains("segmentation fault"), "{}", fault.message);
+    assert!(
+        fault.message.contains("segmentation fault"),
+        "{}",
+        fault.message
+    );
     daemon.wait_metric("genie_sessions", 1.0, GONE_MAX);
     assert_eq!(daemon.metric("genie_executors_died_total"), 1.0);
     assert!(other.fetch(kept, 100_000) == pattern(100_000));
@@ -251,7 +280,11 @@ fn a_client_that_leaves_takes_its_session_along() {
 
     // In the middle of an upload.
     let mut rude = Client::connect(&daemon.address);
-    let alloc = Draft { tail_numbers: &[9], fresh: 1, ..Draft::new(record::Kind::Alloc) };
+    let alloc = Draft {
+        tail_numbers: &[9],
+        fresh: 1,
+        ..Draft::new(record::Kind::Alloc)
+    };
     let storage = rude.log.append(&alloc).unwrap().first_fresh;
     let (_, message) = rude.log.append_bulk(storage, 1 << 20).unwrap();
     let mut bytes = message.header.encode().to_vec();

@@ -11,7 +11,15 @@ use crate::process::{Daemon, Folder, run, said};
 /// Makes an authority in `folder` with one client.
 fn certificates(folder: &Folder, client: &str) -> Certificates {
     let dir = folder.path(client);
-    let made = run(&["certs", "init", &dir, "--host", "node.example", "--client", client]);
+    let made = run(&[
+        "certs",
+        "init",
+        &dir,
+        "--host",
+        "node.example",
+        "--client",
+        client,
+    ]);
     assert!(made.status.success(), "{}", said(&made));
     Certificates {
         ca: format!("{dir}/ca.pem"),
@@ -21,8 +29,16 @@ fn certificates(folder: &Folder, client: &str) -> Certificates {
 
 fn daemon(folder: &Folder, authority: &str) -> Daemon {
     let dir = folder.path(authority);
-    let [certificate, key, ca] = ["server.pem", "server.key", "ca.pem"].map(|f| format!("{dir}/{f}"));
-    Daemon::start(&["--tls-certificate", &certificate, "--tls-key", &key, "--tls-client-ca", &ca])
+    let [certificate, key, ca] =
+        ["server.pem", "server.key", "ca.pem"].map(|f| format!("{dir}/{f}"));
+    Daemon::start(&[
+        "--tls-certificate",
+        &certificate,
+        "--tls-key",
+        &key,
+        "--tls-client-ca",
+        &ca,
+    ])
 }
 
 #[test]
@@ -54,37 +70,37 @@ fn both_paths_work_with_a_certificate_and_not_without() {
     client.ping(9);
     assert_eq!(client.control.status().sessions[0].principal, "alice");
 
-    let nobody = Certificates { identity: None, ..alice.clone() };
-    let refused = Control::connect(&daemon.address, Some(&nobody))
-        .and_then(|mut control| control.open(request()).map_err(|status| status.to_string()));
-    assert!(refused.is_err());
+    let nobody = Certificates {
+        identity: None,
+        ..alice.clone()
+    };
+    assert!(is_refused(&daemon.address, Some(&nobody)));
     // In the clear there is nothing, either.
-    assert!(Control::connect(&daemon.address, None).is_err_or_refuses());
+    assert!(is_refused(&daemon.address, None));
     let stranger = certificates(&folder, "mallory");
-    let wrong = Certificates { ca: alice.ca.clone(), ..stranger };
-    let refused = Control::connect(&daemon.address, Some(&wrong))
-        .and_then(|mut control| control.open(request()).map_err(|status| status.to_string()));
-    assert!(refused.is_err());
+    let wrong = Certificates {
+        ca: alice.ca.clone(),
+        ..stranger
+    };
+    assert!(is_refused(&daemon.address, Some(&wrong)));
     client.ping(10);
 
     let (cert, key) = alice.identity.clone().unwrap();
     let port = daemon.address.rsplit_once(':').unwrap().1;
     let address = format!("localhost:{port}");
-    let status = run(&["status", &address, "--ca", &alice.ca, "--cert", &cert, "--key", &key]);
+    let status = run(&[
+        "status", &address, "--ca", &alice.ca, "--cert", &cert, "--key", &key,
+    ]);
     assert_eq!(status.status.code(), Some(0), "{}", said(&status));
     let without = run(&["status", &daemon.address]);
     assert_eq!(without.status.code(), Some(2));
     assert!(said(&without).contains("--ca"), "{}", said(&without));
 }
 
-trait Refused {
-    fn is_err_or_refuses(self) -> bool;
-}
-
-impl Refused for Result<Control, String> {
-    fn is_err_or_refuses(self) -> bool {
-        self.is_err() || self.is_ok_and(|mut control| control.open(request()).is_err())
-    }
+/// Whether the connection, or opening a session on it, failed.
+fn is_refused(address: &str, tls: Option<&Certificates>) -> bool {
+    let control = Control::connect(address, tls);
+    control.is_err() || control.is_ok_and(|mut control| control.open(request()).is_err())
 }
 
 #[test]
@@ -99,18 +115,26 @@ fn a_token_is_its_principal_s_alone() {
     let issuer = Issuer::from_ca_cert_pem(&read("/ca.pem"), issuer_key).unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name.push(DnType::CommonName, "bob");
-    params.distinguished_name.push(DnType::OrganizationName, "bob's");
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "bob's");
     let key = KeyPair::generate().unwrap();
     let pem = params.signed_by(&key, &issuer).unwrap().pem();
     let cert = folder.file("bob.pem", &pem);
     let key = folder.file("bob.key", &key.serialize_pem());
-    let bob = Certificates { ca: alice.ca.clone(), identity: Some((cert, key)) };
+    let bob = Certificates {
+        ca: alice.ca.clone(),
+        identity: Some((cert, key)),
+    };
 
     let mut control = Control::connect(&daemon.address, Some(&alice)).unwrap();
     let reply = control.open(request()).unwrap();
     let hello = frame::encode_hello(&reply.data_token.as_slice().try_into().unwrap());
     let lost = Frame::read(&mut *data(&daemon.address, Some(&bob), &hello)).unwrap();
-    assert_eq!((lost.header.kind, lost.fault().code), (Kind::Lost, Code::SessionGone));
+    assert_eq!(
+        (lost.header.kind, lost.fault().code),
+        (Kind::Lost, Code::SessionGone)
+    );
     let mut bobs = Control::connect(&daemon.address, Some(&bob)).unwrap();
     assert!(!bobs.close(reply.session_id, reply.data_token.clone()));
     // Bob sees nothing of another tenant.

@@ -69,9 +69,12 @@ proptest! {
 
 #[test]
 fn a_hostile_consumer_is_found_out() {
-    for tail in [1, 8, u64::MAX & !7] {
+    for tail in [1, 8, !7_u64] {
         let (mut producer, consumer) = pair(4096, WaitPolicy::SLEEP);
-        consumer.shared.word64(TAIL_AT).store(tail.wrapping_add(1 << 20), Ordering::SeqCst);
+        consumer
+            .shared
+            .word64(TAIL_AT)
+            .store(tail.wrapping_add(1 << 20), Ordering::SeqCst);
         let mut result = Ok(true);
         for _ in 0..4 {
             result = producer.try_push(&[&[0; 2000]]);
@@ -86,7 +89,9 @@ fn a_hostile_consumer_is_found_out() {
 #[test]
 fn two_threads_see_every_frame_once_and_in_order() {
     for (capacity, spin) in [(4096, 0), (4096, 20), (1 << 20, 20)] {
-        let policy = WaitPolicy { spin_max: Duration::from_micros(spin) };
+        let policy = WaitPolicy {
+            spin_max: Duration::from_micros(spin),
+        };
         let (mut producer, mut consumer) = pair(capacity, policy);
         let sender = std::thread::spawn(move || {
             for number in 0_u64..20_000 {
@@ -104,7 +109,7 @@ fn two_threads_see_every_frame_once_and_in_order() {
         }
         let sent = sender.join().unwrap();
         assert_eq!(sent.frames, 20_000);
-        // Nobody is woken who does not sleep.
+        // Nobody is woken who did not ask for it.
         assert!(sent.wakes <= consumer.stats().sleeps);
         assert!(matches!(consumer.pop(&mut frame), Err(RingError::Closed)));
     }
@@ -127,11 +132,19 @@ fn waiting_ends_at_the_deadline_and_at_the_close() {
     let (mut producer, mut consumer) = pair(4096, WaitPolicy::default());
     let mut frame = Vec::new();
     let started = Instant::now();
-    assert!(!consumer.pop_timeout(&mut frame, Duration::from_millis(20)).unwrap());
+    assert!(
+        !consumer
+            .pop_timeout(&mut frame, Duration::from_millis(20))
+            .unwrap()
+    );
     assert!(started.elapsed() >= Duration::from_millis(20));
     producer.push(&[&[1; 2000]]).unwrap();
     producer.push(&[&[2; 2000]]).unwrap();
-    assert!(!producer.push_timeout(&[&[3; 2000]], Duration::from_millis(20)).unwrap());
+    assert!(
+        !producer
+            .push_timeout(&[&[3; 2000]], Duration::from_millis(20))
+            .unwrap()
+    );
     let closer = consumer.closer();
     let waiter = std::thread::spawn(move || producer.push(&[&[3; 2000]]));
     std::thread::sleep(Duration::from_millis(20));
@@ -147,6 +160,13 @@ fn waiting_ends_at_the_deadline_and_at_the_close() {
 #[test]
 fn frames_that_can_never_fit_are_refused() {
     let (mut producer, _consumer) = pair(4096, WaitPolicy::SLEEP);
-    assert!(producer.push(&[&vec![0; producer.frame_max() as usize]]).is_ok());
-    assert!(matches!(producer.push(&[&[0; 4096]]), Err(RingError::TooLong { .. })));
+    assert!(
+        producer
+            .push(&[&vec![0; producer.frame_max() as usize]])
+            .is_ok()
+    );
+    assert!(matches!(
+        producer.push(&[&[0; 4096]]),
+        Err(RingError::TooLong { .. })
+    ));
 }

@@ -12,7 +12,9 @@ pub struct WaitPolicy {
 
 impl WaitPolicy {
     /// Never spins.
-    pub const SLEEP: Self = Self { spin_max: Duration::ZERO };
+    pub const SLEEP: Self = Self {
+        spin_max: Duration::ZERO,
+    };
 }
 
 impl Default for WaitPolicy {
@@ -20,45 +22,69 @@ impl Default for WaitPolicy {
     /// only keeps the other side from working.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { spin_max: if cores > 1 { Duration::from_micros(20) } else { Duration::ZERO } }
+        Self {
+            spin_max: if cores > 1 {
+                Duration::from_micros(20)
+            } else {
+                Duration::ZERO
+            },
+        }
     }
 }
 
-/// Spins for a time that follows experience: the whole when frames come quickly, next to
-/// nothing when they don't.
+/// Waits in vain after which a side sleeps at once.
+const MISSES_MAX: u32 = 2;
+/// Of the waits of a side that sleeps at once, one in so many spins to see whether it pays now.
+const PROBE_EVERY: u32 = 64;
+/// Spinning for longer than this goes on with yielding, in case the other side waits for this
+/// very core.
+const PAUSE_MAX: Duration = Duration::from_micros(2);
+
+/// Spins where it tends to pay, and where it does not, only now and then to find out.
 #[derive(Debug)]
 pub(super) struct Spinner {
     max: Duration,
-    budget: Duration,
+    misses: u32,
+    skipped: u32,
 }
 
 impl Spinner {
     pub(super) fn new(policy: WaitPolicy) -> Self {
-        Self { max: policy.spin_max, budget: policy.spin_max }
+        Self {
+            max: policy.spin_max,
+            misses: 0,
+            skipped: 0,
+        }
     }
 
-    /// Spins until `ready` or the budget is gone. True if ready.
-    pub(super) fn spin(&mut self, started: Instant, ready: impl Fn() -> bool) -> bool {
-        if self.budget.is_zero() {
+    /// Spins until `ready` or long enough. True if ready.
+    pub(super) fn spin(&mut self, ready: impl Fn() -> bool) -> bool {
+        if self.max.is_zero() {
             return false;
         }
+        if self.misses >= MISSES_MAX && self.skipped < PROBE_EVERY {
+            self.skipped += 1;
+            return false;
+        }
+        self.skipped = 0;
+        let started = Instant::now();
         loop {
             for _ in 0..16 {
                 if ready() {
+                    self.misses = 0;
                     return true;
                 }
                 std::hint::spin_loop();
             }
-            if started.elapsed() >= self.budget {
+            let spent = started.elapsed();
+            if spent >= self.max {
+                self.misses = self.misses.saturating_add(1);
                 return false;
             }
+            if spent >= PAUSE_MAX {
+                std::thread::yield_now();
+            }
         }
-    }
-
-    /// Spinning was in vain, and a sleep followed; all of it took `waited`.
-    pub(super) fn slept(&mut self, waited: Duration) {
-        // A sleep that a slightly longer spin would have saved: a futex costs as much again.
-        self.budget = if waited < self.max * 4 { self.max } else { self.budget / 2 };
     }
 }
 
@@ -71,7 +97,15 @@ pub(super) fn futex_wait(word: &AtomicU32, value: u32, timeout: Option<Duration>
     let spec = spec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: `word` is a live, aligned 32-bit word and `spec` null or a valid time; the futex
     // is not private because the other side is another process.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, spec) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            value,
+            spec,
+        )
+    };
 }
 
 /// Wakes whoever sleeps on `word`.

@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 
 use genie_gpudev::arena::WARM_BYTES;
 use genie_gpudev::message::FORK_FILES;
-use genie_gpudev::{
-    Arena, DeviceKind, Limits, Mapping, RingConsumer, RingError, RingProducer,
-    WaitPolicy,
-};
+use genie_gpudev::{Arena, DeviceKind, Limits, Mapping, RingConsumer, RingError, RingProducer};
 use genie_session::WireError;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
@@ -53,7 +50,7 @@ impl From<WireError> for End {
 
 /// Runs one session to its end; gives the exit status.
 pub fn run(files: Vec<OwnedFd>, device: DeviceKind, limits: &Limits) -> i32 {
-    let mut machine = match open(files, device) {
+    let mut machine = match open(files, device, limits) {
         Ok(machine) => machine,
         Err(error) => {
             tracing::error!(%error, "the executor's memory");
@@ -67,13 +64,19 @@ pub fn run(files: Vec<OwnedFd>, device: DeviceKind, limits: &Limits) -> i32 {
     };
     if let Err(failure) = ffi::start(cuda, limits.threads) {
         tracing::error!(message = failure.message, %device, "the device can't be used");
-        lost(&mut machine, Fault::new(Code::NotImplemented, 0, failure.message));
+        lost(
+            &mut machine,
+            Fault::new(Code::NotImplemented, 0, failure.message),
+        );
         return 3;
     }
     match serve(&mut machine) {
         End::Closed => 0,
         End::Client(error) => {
-            lost(&mut machine, Fault::new(Code::Protocol, 0, error.to_string()));
+            lost(
+                &mut machine,
+                Fault::new(Code::Protocol, 0, error.to_string()),
+            );
             2
         }
         End::Ring(error) => {
@@ -83,22 +86,36 @@ pub fn run(files: Vec<OwnedFd>, device: DeviceKind, limits: &Limits) -> i32 {
     }
 }
 
-fn open(files: Vec<OwnedFd>, device: DeviceKind) -> Result<TorchMachine, RingError> {
-    let files: [OwnedFd; FORK_FILES] =
-        files.try_into().map_err(|_| RingError::Corrupt("a fork without its files"))?;
+fn open(
+    files: Vec<OwnedFd>,
+    device: DeviceKind,
+    limits: &Limits,
+) -> Result<TorchMachine, RingError> {
+    let files: [OwnedFd; FORK_FILES] = files
+        .try_into()
+        .map_err(|_| RingError::Corrupt("a fork without its files"))?;
     let [inbox, outbox, inbound, outbound] = files;
     let map = |file| Mapping::from_peer(file).map(Arc::new);
     let port = Port::new(
-        RingConsumer::open(map(inbox)?, WaitPolicy::default())?,
+        RingConsumer::open(map(inbox)?, limits.wait_policy())?,
         RingProducer::open(map(outbox)?)?,
     );
     let (inbound, outbound) = (map(inbound)?, map(outbound)?);
-    Ok(TorchMachine::new(port, inbound, Arena::over(outbound, WARM_BYTES), device))
+    Ok(TorchMachine::new(
+        port,
+        inbound,
+        Arena::over(outbound, WARM_BYTES),
+        device,
+    ))
 }
 
 /// Tells the daemon why the session is over.
 fn lost(machine: &mut TorchMachine, fault: Fault) {
-    drop(machine.port.send(Header::new(Kind::Lost, 0, 0), &fault.encode()));
+    drop(
+        machine
+            .port
+            .send(Header::new(Kind::Lost, 0, 0), &fault.encode()),
+    );
 }
 
 fn serve(machine: &mut TorchMachine) -> End {
@@ -145,8 +162,9 @@ impl Session {
     }
 
     fn apply(&mut self, machine: &mut TorchMachine, frame: &[u8]) -> Result<(), End> {
-        let (head, payload) =
-            frame.split_first_chunk::<HEADER_BYTES>().ok_or(WireError::Truncated)?;
+        let (head, payload) = frame
+            .split_first_chunk::<HEADER_BYTES>()
+            .ok_or(WireError::Truncated)?;
         let header = Header::decode(head)?;
         if header.payload_len as usize != payload.len() {
             return Err(WireError::Malformed("a frame of another length than it says").into());
@@ -155,18 +173,21 @@ impl Session {
             Kind::Goodbye => return Err(End::Closed),
             Kind::PlaceSent => machine.place_sent(header.seq),
             Kind::Bulk => {
-                let (place, record) =
-                    payload.split_first_chunk::<8>().ok_or(WireError::Truncated)?;
+                let (place, record) = payload
+                    .split_first_chunk::<8>()
+                    .ok_or(WireError::Truncated)?;
                 let source = match u64::from_le_bytes(*place) {
                     NO_PLACE => Source::NoMemory,
                     place => Source::Place(place),
                 };
                 let header = header.with_payload(record.len());
-                self.log.handle(&header, record, source, machine, &mut self.replies)?;
+                self.log
+                    .handle(&header, record, source, machine, &mut self.replies)?;
             }
             _ => {
                 let none = Source::NoMemory;
-                self.log.handle(&header, payload, none, machine, &mut self.replies)?;
+                self.log
+                    .handle(&header, payload, none, machine, &mut self.replies)?;
             }
         }
         for (header, payload) in self.replies.drain(..) {
@@ -174,9 +195,14 @@ impl Session {
         }
         memory::take_released(&mut self.released);
         for place in self.released.drain(..) {
-            machine.port.send(Header::new(Kind::PlaceFree, place, 0), &[])?;
+            machine
+                .port
+                .send(Header::new(Kind::PlaceFree, place, 0), &[])?;
         }
-        if self.reported_at.is_none_or(|at| at.elapsed() >= USAGE_EVERY) {
+        if self
+            .reported_at
+            .is_none_or(|at| at.elapsed() >= USAGE_EVERY)
+        {
             self.report(machine)?;
         }
         Ok(())
@@ -189,12 +215,17 @@ impl Session {
         if usage == self.reported {
             return Ok(false);
         }
-        if self.reported_at.is_some_and(|at| at.elapsed() < USAGE_EVERY) {
+        if self
+            .reported_at
+            .is_some_and(|at| at.elapsed() < USAGE_EVERY)
+        {
             return Ok(true);
         }
         self.reported = usage;
         self.reported_at = Some(Instant::now());
-        machine.port.send(Header::new(Kind::Usage, usage.1, usage.0), &[])?;
+        machine
+            .port
+            .send(Header::new(Kind::Usage, usage.1, usage.0), &[])?;
         Ok(false)
     }
 }

@@ -113,15 +113,26 @@ fn check(code: c_int) -> Result<(), Failure> {
         let text = genie_last_error(&mut len);
         String::from_utf8_lossy(std::slice::from_raw_parts(text.cast(), len)).into_owned()
     };
-    let codes = [Code::OutOfMemory, Code::Protocol, Code::Index, Code::NotImplemented, Code::Value];
-    let code = codes.into_iter().find(|&known| known as c_int == code).unwrap_or(Code::Operator);
+    let codes = [
+        Code::OutOfMemory,
+        Code::Protocol,
+        Code::Index,
+        Code::NotImplemented,
+        Code::Value,
+    ];
+    let code = codes
+        .into_iter()
+        .find(|&known| known as c_int == code)
+        .unwrap_or(Code::Operator);
     Err(Failure::new(code, message))
 }
 
 /// Version of the libtorch that was loaded.
 pub fn torch_version() -> String {
     // SAFETY: a constant C string.
-    unsafe { CStr::from_ptr(genie_torch_version()) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(genie_torch_version()) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Fingerprint of libtorch's operators.
@@ -159,7 +170,10 @@ impl Operator {
     /// Resolves `aten::add.Tensor`.
     pub fn find(name: &str) -> Result<Self, Failure> {
         let unknown = || {
-            Failure::new(Code::NotImplemented, format!("{name} is no operator of this libtorch"))
+            Failure::new(
+                Code::NotImplemented,
+                format!("{name} is no operator of this libtorch"),
+            )
         };
         let (base, overload) = split_name(name).ok_or_else(unknown)?;
         let mut found = std::ptr::null();
@@ -183,7 +197,10 @@ impl Operator {
         // room for `fresh_len` results, which is the number of FRESH items in `out_skeleton`.
         // `Storage` is a transparent non-null pointer; every result is written on success.
         unsafe {
-            let room = fresh.as_mut_ptr().add(fresh.len()).cast::<*mut RawStorage>();
+            let room = fresh
+                .as_mut_ptr()
+                .add(fresh.len())
+                .cast::<*mut RawStorage>();
             check(genie_call(self.0.as_ptr(), &raw, room))?;
             fresh.set_len(fresh.len() + fresh_len);
         }
@@ -215,7 +232,10 @@ impl Operator {
         // SAFETY: written on success.
         let metas = unsafe { metas.assume_init() };
         fresh.truncate(fresh_len);
-        let fresh = fresh.into_iter().filter_map(|raw| NonNull::new(raw).map(Storage)).collect();
+        let fresh = fresh
+            .into_iter()
+            .filter_map(|raw| NonNull::new(raw).map(Storage))
+            .collect();
         let metas = Metas {
             out_skeleton: copied(metas.out, metas.out_len),
             out_params: copied(metas.out_params, metas.out_params_len),
@@ -284,7 +304,9 @@ impl Storage {
     fn made(make: impl FnOnce(*mut *mut RawStorage) -> c_int) -> Result<Self, Failure> {
         let mut raw = std::ptr::null_mut();
         check(make(&mut raw))?;
-        NonNull::new(raw).map(Self).ok_or_else(|| Failure::new(Code::Operator, "no storage"))
+        NonNull::new(raw)
+            .map(Self)
+            .ok_or_else(|| Failure::new(Code::Operator, "no storage"))
     }
 
     /// For a call, while this reference lives.

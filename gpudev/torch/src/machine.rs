@@ -100,7 +100,10 @@ impl TorchMachine {
     }
 
     fn storage(&self, id: u64) -> Result<&Storage, Failure> {
-        self.storages.get(&id).map(|held| &held.storage).ok_or_else(|| unknown_storage(id))
+        self.storages
+            .get(&id)
+            .map(|held| &held.storage)
+            .ok_or_else(|| unknown_storage(id))
     }
 
     fn operator(&self, op: u32) -> Result<Operator, Failure> {
@@ -174,12 +177,19 @@ impl TorchMachine {
 
 impl Machine for TorchMachine {
     fn define_op(&mut self, op: u32, name: &str) -> Result<(), Failure> {
-        if self.operators.get(&op).is_some_and(|(known, _)| known == name) {
+        if self
+            .operators
+            .get(&op)
+            .is_some_and(|(known, _)| known == name)
+        {
             return Ok(());
         }
         operators::check(name)?;
         if self.operators.len() >= OPERATORS_MAX && !self.operators.contains_key(&op) {
-            return Err(Failure::new(Code::Protocol, "too many operators were defined"));
+            return Err(Failure::new(
+                Code::Protocol,
+                "too many operators were defined",
+            ));
         }
         let operator = Operator::find(name)?;
         self.operators.insert(op, (name.to_owned(), operator));
@@ -194,7 +204,10 @@ impl Machine for TorchMachine {
         let mut fresh = std::mem::take(&mut self.fresh);
         let done = operator.call(call, &self.arguments, counts.fresh, &mut fresh);
         let done = done.and_then(|()| {
-            fresh.drain(..).zip(call.first_fresh..).try_for_each(|(storage, id)| self.hold(id, storage))
+            fresh
+                .drain(..)
+                .zip(call.first_fresh..)
+                .try_for_each(|(storage, id)| self.hold(id, storage))
         });
         fresh.clear();
         self.fresh = fresh;

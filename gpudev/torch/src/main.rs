@@ -3,6 +3,7 @@
 
 mod executor;
 mod ffi;
+mod lean;
 mod machine;
 mod memory;
 mod operators;

@@ -22,7 +22,10 @@ const HEADER_BYTES: usize = 64;
 
 static USED: AtomicU64 = AtomicU64::new(0);
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
-static CACHE: Mutex<Cache> = Mutex::new(Cache { blocks: Vec::new(), bytes: 0 });
+static CACHE: Mutex<Cache> = Mutex::new(Cache {
+    blocks: Vec::new(),
+    bytes: 0,
+});
 /// Inbound places that are free again and not reported yet.
 static RELEASED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
@@ -96,10 +99,13 @@ unsafe impl Send for Cache {}
 impl Cache {
     /// A block of at least `capacity` bytes, and not much more.
     fn take(&mut self, capacity: usize) -> Option<(NonNull<u8>, usize)> {
-        let fits = |&&(_, has): &&(NonNull<u8>, usize)| {
-            has >= capacity && has - capacity <= capacity / 8
-        };
-        let (block, _) = self.blocks.iter().filter(fits).min_by_key(|(_, has)| *has)?;
+        let fits =
+            |&&(_, has): &&(NonNull<u8>, usize)| has >= capacity && has - capacity <= capacity / 8;
+        let (block, _) = self
+            .blocks
+            .iter()
+            .filter(fits)
+            .min_by_key(|(_, has)| *has)?;
         let at = self.blocks.iter().position(|(other, _)| other == block)?;
         let (block, has) = self.blocks.remove(at);
         self.bytes -= has;
@@ -153,12 +159,18 @@ fn small_layout(capacity: usize) -> Option<Layout> {
 }
 
 fn allocate(bytes: usize) -> Option<NonNull<u8>> {
-    let total = bytes.checked_add(HEADER_BYTES).filter(|&total| total < isize::MAX as usize / 2)?;
+    let total = bytes
+        .checked_add(HEADER_BYTES)
+        .filter(|&total| total < isize::MAX as usize / 2)?;
     if !charge(bytes as u64) {
         return None;
     }
     let block = if total >= MAPPED_BYTES {
-        let page = if total >= HUGE_BYTES { HUGE_PAGE_BYTES } else { 4096 };
+        let page = if total >= HUGE_BYTES {
+            HUGE_PAGE_BYTES
+        } else {
+            4096
+        };
         let capacity = total.next_multiple_of(page);
         // The lock is gone before the kernel is asked.
         let cached = locked(&CACHE).take(capacity);
@@ -175,7 +187,10 @@ fn allocate(bytes: usize) -> Option<NonNull<u8>> {
     };
     // SAFETY: the block has room for the header and `bytes` after it, and is aligned.
     unsafe {
-        block.cast::<Header>().write(Header { bytes: bytes as u64, capacity });
+        block.cast::<Header>().write(Header {
+            bytes: bytes as u64,
+            capacity,
+        });
         Some(block.add(HEADER_BYTES))
     }
 }
@@ -189,7 +204,9 @@ extern "C" fn genie_memory_allocate(bytes: usize) -> *mut c_void {
 /// Frees what `genie_memory_allocate` gave; null is ignored.
 #[unsafe(no_mangle)]
 extern "C" fn genie_memory_free(data: *mut c_void) {
-    let Some(data) = NonNull::new(data.cast::<u8>()) else { return };
+    let Some(data) = NonNull::new(data.cast::<u8>()) else {
+        return;
+    };
     // SAFETY: `data` is a block of `allocate`, with its header before it.
     let (block, header) = unsafe {
         let block = data.sub(HEADER_BYTES);

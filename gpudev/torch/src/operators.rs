@@ -92,7 +92,11 @@ mod tests {
             "add.Tensor",
             "",
         ] {
-            assert_eq!(check(name).map_err(|failure| failure.code), Err(Code::NotAllowed), "{name}");
+            assert_eq!(
+                check(name).map_err(|failure| failure.code),
+                Err(Code::NotAllowed),
+                "{name}"
+            );
         }
     }
 }

@@ -21,7 +21,12 @@ pub struct Port {
 impl Port {
     /// Over the rings of a fork.
     pub fn new(inbox: RingConsumer, outbox: RingProducer) -> Self {
-        Self { inbox, outbox, backlog: VecDeque::new(), backlog_bytes: 0 }
+        Self {
+            inbox,
+            outbox,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+        }
     }
 
     /// Replaces `frame` by the next frame, if there is one.
@@ -63,7 +68,11 @@ impl Port {
     /// # Errors
     /// As [`RingConsumer::pop_timeout`].
     pub fn wait_place_sent(&mut self, deadline: Instant) -> Result<Option<u64>, RingError> {
-        if let Some(at) = self.backlog.iter().position(|frame| place_sent(frame).is_some()) {
+        if let Some(at) = self
+            .backlog
+            .iter()
+            .position(|frame| place_sent(frame).is_some())
+        {
             let frame = self.backlog.remove(at).unwrap_or_default();
             self.backlog_bytes -= frame.len();
             return Ok(place_sent(&frame));

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use genie_gpudev::message::{Exit, FromZygote, MESSAGE_MAX, ToZygote};
 use genie_gpudev::{DeviceKind, Limits, seqpacket};
 
-use crate::{executor, ffi};
+use crate::{executor, ffi, lean};
 
 struct Child {
     session: u64,
@@ -38,8 +38,13 @@ fn start(socket: OwnedFd) -> io::Result<Zygote> {
         torch_version: ffi::torch_version(),
         schema_hash: ffi::schema_hash(),
     };
+    lean::forget_clean_pages();
     seqpacket::send(socket.as_fd(), &hello.encode(), &[])?;
-    Ok(Zygote { socket, signals, children: Vec::new() })
+    Ok(Zygote {
+        socket,
+        signals,
+        children: Vec::new(),
+    })
 }
 
 /// A descriptor that becomes readable when a child ends.
@@ -89,7 +94,11 @@ impl Zygote {
             let message = ToZygote::decode(&bytes[..len])
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             match message {
-                ToZygote::Fork { session, device, limits } => {
+                ToZygote::Fork {
+                    session,
+                    device,
+                    limits,
+                } => {
                     self.fork(session, device, &limits, files)?;
                 }
                 ToZygote::Kill { session } => self.kill(session),
@@ -127,7 +136,10 @@ impl Zygote {
             }
             pid => {
                 self.children.push(Child { session, pid });
-                self.say(&FromZygote::Forked { session, pid: pid as u32 })
+                self.say(&FromZygote::Forked {
+                    session,
+                    pid: pid as u32,
+                })
             }
         }
     }
@@ -144,7 +156,13 @@ impl Zygote {
         // One signal may stand for several children; its contents don't matter.
         let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
         // SAFETY: the buffer has room for one record; the descriptor does not block.
-        unsafe { libc::read(self.signals.as_raw_fd(), info.as_mut_ptr().cast(), info.len()) };
+        unsafe {
+            libc::read(
+                self.signals.as_raw_fd(),
+                info.as_mut_ptr().cast(),
+                info.len(),
+            )
+        };
         loop {
             let mut status = 0;
             // SAFETY: `status` is a valid place.
@@ -159,7 +177,11 @@ impl Zygote {
             };
             if let Some(at) = self.children.iter().position(|child| child.pid == pid) {
                 let Child { session, pid } = self.children.swap_remove(at);
-                self.say(&FromZygote::Exited { session, pid: pid as u32, exit })?;
+                self.say(&FromZygote::Exited {
+                    session,
+                    pid: pid as u32,
+                    exit,
+                })?;
             }
         }
     }
@@ -187,7 +209,10 @@ fn wait(socket: BorrowedFd<'_>, signals: BorrowedFd<'_>) -> io::Result<(bool, bo
 /// In the child: lets go of what is the zygote's, and dies with it.
 fn become_executor(zygote: u32, parent: &Zygote) -> io::Result<()> {
     let mask = child_mask();
-    let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let no_core = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: plain system calls in a process of one thread. The two descriptors are closed
     // here and never used again: this copy of `parent` is not dropped (the process ends by
     // _exit).

@@ -6,7 +6,9 @@ use common::{Arg, Client, F32, I64, NURSERY, Out, Tensor};
 use genie_gpudev::Limits;
 
 fn noise(count: usize, salt: usize) -> Vec<f32> {
-    (0..count).map(|n| ((n * 37 + salt * 101) % 29) as f32 / 14.0 - 1.0).collect()
+    (0..count)
+        .map(|n| ((n * 37 + salt * 101) % 29) as f32 / 14.0 - 1.0)
+        .collect()
 }
 
 fn wide(values: &[f32]) -> Vec<f64> {
@@ -19,7 +21,9 @@ fn attend(q: &[f64], k: &[f64], v: &[f64], bias: &[f64], width: usize) -> Vec<f6
     let mut out = Vec::new();
     for i in 0..queries {
         let weight = |j: usize| {
-            let dot: f64 = (0..width).map(|d| q[i * width + d] * k[j * width + d]).sum();
+            let dot: f64 = (0..width)
+                .map(|d| q[i * width + d] * k[j * width + d])
+                .sum();
             (dot / (width as f64).sqrt() + bias[i * keys + j]).exp()
         };
         let total: f64 = (0..keys).map(weight).sum();
@@ -38,13 +42,18 @@ fn gradient(x: &[f64], grad: &[f64], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64>
         moved[at] += by;
         f(&moved).iter().zip(grad).map(|(a, b)| a * b).sum::<f64>()
     };
-    (0..x.len()).map(|at| (along(at, step) - along(at, -step)) / (2.0 * step)).collect()
+    (0..x.len())
+        .map(|at| (along(at, step) - along(at, -step)) / (2.0 * step))
+        .collect()
 }
 
 fn assert_close(got: &[f32], wanted: &[f64], within: f64, what: &str) {
     assert_eq!(got.len(), wanted.len(), "{what}");
     for (a, b) in got.iter().zip(wanted) {
-        assert!((f64::from(*a) - b).abs() < within, "{what}: {got:?}\n{wanted:?}");
+        assert!(
+            (f64::from(*a) - b).abs() < within,
+            "{what}: {got:?}\n{wanted:?}"
+        );
     }
 }
 
@@ -52,7 +61,13 @@ const QUERIES: usize = 6;
 const WIDTH: usize = 8;
 const SIZES: [i64; 4] = [1, 1, QUERIES as i64, WIDTH as i64];
 
-fn forward(client: &mut Client, qkv: &[Tensor], bias: Arg, dropout: f64, causal: bool) -> Vec<Tensor> {
+fn forward(
+    client: &mut Client,
+    qkv: &[Tensor],
+    bias: Arg,
+    dropout: f64,
+    causal: bool,
+) -> Vec<Tensor> {
     client.call(
         "aten::_scaled_dot_product_fused_attention_overrideable",
         &[
@@ -125,12 +140,20 @@ fn attention_and_its_gradients() {
     let count = QUERIES * WIDTH;
     let [q, k, v, grad] = [1, 2, 3, 4].map(|salt| noise(count, salt));
     let [wq, wk, wv, wgrad] = [&q, &k, &v, &grad].map(|values| wide(values));
-    let tensors: Vec<Tensor> =
-        [&q, &k, &v].map(|values| client.floats(&SIZES, values)).into_iter().collect();
+    let tensors: Vec<Tensor> = [&q, &k, &v]
+        .map(|values| client.floats(&SIZES, values))
+        .into_iter()
+        .collect();
     let tgrad = client.floats(&SIZES, &grad);
     let zero = vec![0.0; QUERIES * QUERIES];
     let causal: Vec<f64> = (0..QUERIES * QUERIES)
-        .map(|n| if n % QUERIES <= n / QUERIES { 0.0 } else { f64::NEG_INFINITY })
+        .map(|n| {
+            if n % QUERIES <= n / QUERIES {
+                0.0
+            } else {
+                f64::NEG_INFINITY
+            }
+        })
         .collect();
     let soft = wide(&noise(QUERIES * QUERIES, 5));
     let square = [1, 1, QUERIES as i64, QUERIES as i64];
@@ -143,13 +166,26 @@ fn attention_and_its_gradients() {
     ] {
         let narrow: Vec<f32> = bias.iter().map(|&value| value as f32).collect();
         let tbias = client.floats(&square, &narrow);
-        let arg = || if passed { Arg::T(tbias.clone()) } else { Arg::None };
+        let arg = || {
+            if passed {
+                Arg::T(tbias.clone())
+            } else {
+                Arg::None
+            }
+        };
         let outs = forward(&mut client, &tensors, arg(), 0.0, is_causal);
         let got = client.fetch_floats(&outs[0]);
         assert_close(&got, &attend(&wq, &wk, &wv, bias, WIDTH), 1e-5, name);
         let bias_sizes = bias_wanted.then(|| square.to_vec());
         let grads = backward(
-            &mut client, &tgrad, &tensors, arg(), &outs, 0.0, is_causal, bias_sizes,
+            &mut client,
+            &tgrad,
+            &tensors,
+            arg(),
+            &outs,
+            0.0,
+            is_causal,
+            bias_sizes,
         );
         let wanted = [
             gradient(&wq, &wgrad, |q| attend(q, &wk, &wv, bias, WIDTH)),
@@ -171,16 +207,26 @@ fn attention_and_its_gradients() {
 fn dropout_in_attention_is_the_same_forth_and_back() {
     let mut client = NURSERY.session(401, Limits::default());
     let count = QUERIES * WIDTH;
-    let tensors: Vec<Tensor> =
-        [1, 2, 3].map(|salt| client.floats(&SIZES, &noise(count, salt))).into_iter().collect();
+    let tensors: Vec<Tensor> = [1, 2, 3]
+        .map(|salt| client.floats(&SIZES, &noise(count, salt)))
+        .into_iter()
+        .collect();
     let ones = client.floats(&SIZES, &vec![1.0; count]);
     let outs = forward(&mut client, &tensors, Arg::None, 0.5, false);
     let again = forward(&mut client, &tensors, Arg::None, 0.5, false);
     let out = client.fetch_floats(&outs[0]);
     assert_eq!(out, client.fetch_floats(&again[0]));
     // The output is linear in v: v . d(sum out)/dv is the sum of the output itself.
-    let grads =
-        backward(&mut client, &ones, &tensors, Arg::None, &outs, 0.5, false, None);
+    let grads = backward(
+        &mut client,
+        &ones,
+        &tensors,
+        Arg::None,
+        &outs,
+        0.5,
+        false,
+        None,
+    );
     let dv = client.fetch_floats(&grads[2]);
     let v = noise(count, 3);
     let along: f64 = dv.iter().zip(&v).map(|(a, b)| f64::from(a * b)).sum();
@@ -193,15 +239,39 @@ fn dropout_in_attention_is_the_same_forth_and_back() {
 fn grouped_queries_share_keys() {
     let mut client = NURSERY.session(402, Limits::default());
     let q = client.floats(&[1, 2, 3, 4], &noise(24, 1));
-    let (k, v) = (client.floats(&[1, 1, 3, 4], &noise(12, 2)), client.floats(&[1, 1, 3, 4], &noise(12, 3)));
+    let (k, v) = (
+        client.floats(&[1, 1, 3, 4], &noise(12, 2)),
+        client.floats(&[1, 1, 3, 4], &noise(12, 3)),
+    );
     let made = client.call(
         "aten::_scaled_dot_product_fused_attention_overrideable",
-        &[Arg::T(q), Arg::T(k), Arg::T(v), Arg::None, Arg::Double(0.0), Arg::Bool(false)],
-        &[Out::Fresh(F32, vec![1, 2, 3, 4]), Out::None, Out::None, Out::None, Out::None, Out::None, Out::None],
+        &[
+            Arg::T(q),
+            Arg::T(k),
+            Arg::T(v),
+            Arg::None,
+            Arg::Double(0.0),
+            Arg::Bool(false),
+        ],
+        &[
+            Out::Fresh(F32, vec![1, 2, 3, 4]),
+            Out::None,
+            Out::None,
+            Out::None,
+            Out::None,
+            Out::None,
+            Out::None,
+        ],
     );
     let got = client.fetch_floats(&made[0]);
-    let (q, k, v) = (wide(&noise(24, 1)), wide(&noise(12, 2)), wide(&noise(12, 3)));
-    let heads = [&q[..12], &q[12..]].map(|q| attend(q, &k, &v, &[0.0; 9], 4)).concat();
+    let (q, k, v) = (
+        wide(&noise(24, 1)),
+        wide(&noise(12, 2)),
+        wide(&noise(12, 3)),
+    );
+    let heads = [&q[..12], &q[12..]]
+        .map(|q| attend(q, &k, &v, &[0.0; 9], 4))
+        .concat();
     assert_close(&got, &heads, 1e-5, "grouped");
 }
 
@@ -213,9 +283,7 @@ fn sigmoid(x: f64) -> f64 {
 fn lstm(gates: &[f64], cx: &[f64]) -> Vec<f64> {
     let n = cx.len();
     let cy: Vec<f64> = (0..n)
-        .map(|i| {
-            sigmoid(gates[n + i]) * cx[i] + sigmoid(gates[i]) * gates[2 * n + i].tanh()
-        })
+        .map(|i| sigmoid(gates[n + i]) * cx[i] + sigmoid(gates[i]) * gates[2 * n + i].tanh())
         .collect();
     let hy = (0..n).map(|i| sigmoid(gates[3 * n + i]) * cy[i].tanh());
     hy.chain(cy.iter().copied()).collect()
@@ -225,15 +293,25 @@ fn lstm(gates: &[f64], cx: &[f64]) -> Vec<f64> {
 fn lstm_cells_and_their_gradients() {
     let mut client = NURSERY.session(403, Limits::default());
     let n = 3_usize;
-    let [a, b, cx, bias] =
-        [noise(4 * n, 1), noise(4 * n, 2), noise(n, 3), noise(4 * n, 4)];
+    let [a, b, cx, bias] = [
+        noise(4 * n, 1),
+        noise(4 * n, 2),
+        noise(n, 3),
+        noise(4 * n, 4),
+    ];
     let (row, wide_row) = ([1, n as i64], [1, 4 * n as i64]);
     let (ta, tb) = (client.floats(&wide_row, &a), client.floats(&wide_row, &b));
     let tcx = client.floats(&row, &cx);
     let tbias = client.floats(&[4 * n as i64], &bias);
     let outs = client.call(
         "aten::_thnn_fused_lstm_cell",
-        &[Arg::T(ta), Arg::T(tb), Arg::T(tcx.clone()), Arg::T(tbias.clone()), Arg::T(tbias)],
+        &[
+            Arg::T(ta),
+            Arg::T(tb),
+            Arg::T(tcx.clone()),
+            Arg::T(tbias.clone()),
+            Arg::T(tbias),
+        ],
         &[
             Out::Fresh(F32, row.to_vec()),
             Out::Fresh(F32, row.to_vec()),
@@ -296,10 +374,18 @@ fn gru_cells_and_their_gradients() {
     let outs = client.call(
         "aten::_thnn_fused_gru_cell",
         &[Arg::T(ta), Arg::T(tb), Arg::T(thx), Arg::None, Arg::None],
-        &[Out::Fresh(F32, row.clone()), Out::Fresh(F32, vec![1, 5 * n as i64])],
+        &[
+            Out::Fresh(F32, row.clone()),
+            Out::Fresh(F32, vec![1, 5 * n as i64]),
+        ],
     );
     let [wa, wb, whx, wghy] = [&a, &b, &hx, &ghy].map(|values| wide(values));
-    assert_close(&client.fetch_floats(&outs[0]), &gru(&wa, &wb, &whx), 1e-6, "hy");
+    assert_close(
+        &client.fetch_floats(&outs[0]),
+        &gru(&wa, &wb, &whx),
+        1e-6,
+        "hy",
+    );
     let grads = client.call(
         "aten::_thnn_fused_gru_cell_backward",
         &[Arg::T(tghy), Arg::T(outs[1].clone()), Arg::Bool(false)],

@@ -11,8 +11,16 @@ use genie_gpudev::Limits;
 /// A field of /proc/PID/smaps_rollup in KiB.
 fn memory_kib(pid: u32, field: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    line.trim_start_matches(':').split_ascii_whitespace().next().unwrap().parse().unwrap()
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .unwrap();
+    line.trim_start_matches(':')
+        .split_ascii_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn private_kib(pid: u32) -> u64 {
@@ -22,7 +30,12 @@ fn private_kib(pid: u32) -> u64 {
 /// Processor time of the process's first thread.
 fn cpu_us(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
-    text.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e3
+    text.split_whitespace()
+        .next()
+        .unwrap()
+        .parse::<f64>()
+        .unwrap()
+        / 1e3
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -45,8 +58,13 @@ fn add(client: &mut Client, a: &Tensor, b: &Tensor) -> Tensor {
 #[ignore = "a measurement"]
 fn a_start() {
     let started = Instant::now();
+    std::sync::LazyLock::force(&NURSERY);
     let zygote = NURSERY.info.pid;
-    println!("zygote ready in {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "zygote ready in {:.0} ms; schema hash {:#x}",
+        started.elapsed().as_secs_f64() * 1e3,
+        NURSERY.info.schema_hash
+    );
     println!(
         "zygote: {} KiB resident, {} KiB private",
         memory_kib(zygote, "Rss"),
@@ -62,14 +80,26 @@ fn a_start() {
         client.fetch(&sum).unwrap();
         times.push(started.elapsed().as_secs_f64() * 1e3);
         if session == 8 {
-            println!("fork {:.2} ms, to the first small result", forked.as_secs_f64() * 1e3);
-            println!("child with a tensor: {} KiB private", private_kib(client.executor.pid));
+            println!(
+                "fork {:.2} ms, to the first small result",
+                forked.as_secs_f64() * 1e3
+            );
+            println!(
+                "child with a tensor: {} KiB private",
+                private_kib(client.executor.pid)
+            );
             let sizes = [512, 512];
             let ones = |client: &mut Client| {
                 client
                     .call(
                         "aten::ones",
-                        &[Arg::Ints(sizes.to_vec()), Arg::Enum(6), Arg::None, Arg::Device, Arg::None],
+                        &[
+                            Arg::Ints(sizes.to_vec()),
+                            Arg::Enum(6),
+                            Arg::None,
+                            Arg::Device,
+                            Arg::None,
+                        ],
                         &[Out::Fresh(F32, sizes.to_vec())],
                     )
                     .remove(0)
@@ -120,10 +150,21 @@ fn b_small_adds() {
 #[test]
 #[ignore = "a measurement"]
 fn c_round_trips() {
-    let mut client = NURSERY.session(311, Limits::default());
+    for (session, spin_us) in [(320, 0), (321, 20), (322, 50), (323, 100)] {
+        round_trips(session, spin_us);
+    }
+}
+
+fn round_trips(session: u64, spin_us: u32) {
+    let limits = Limits {
+        spin_us,
+        ..Limits::default()
+    };
+    let mut client = NURSERY.session(session, limits);
     let a = client.floats(&[2, 2], &[1.0; 4]);
     for spacing_us in [0, 300] {
         let mut times = Vec::new();
+        let before = cpu_us(client.executor.pid);
         for _ in 0..2000 {
             let started = Instant::now();
             let sum = add(&mut client, &a, &a);
@@ -134,10 +175,15 @@ fn c_round_trips() {
                 std::thread::sleep(std::time::Duration::from_micros(spacing_us));
             }
         }
-        println!("add and fetch, {spacing_us} us apart: median {:.1} us", median(times));
+        println!(
+            "spin {spin_us} us: add and fetch, {spacing_us} us apart: median {:.1} us; executor's \
+             processor {:.1} us; so far {} sleeps, {} wakes",
+            median(times),
+            (cpu_us(client.executor.pid) - before) / 2000.0,
+            client.executor.from_executor.stats().sleeps,
+            client.executor.to_executor.stats().wakes,
+        );
     }
-    println!("to {:?}", client.executor.to_executor.stats());
-    println!("from {:?}", client.executor.from_executor.stats());
 }
 
 #[test]
@@ -165,7 +211,9 @@ fn d_bulk() {
             client.free(&a);
             client.free(&relu[0]);
             for (list, time) in
-                times.iter_mut().zip([uploaded, computed - uploaded, fetched - computed])
+                times
+                    .iter_mut()
+                    .zip([uploaded, computed - uploaded, fetched - computed])
             {
                 list.push(time.as_secs_f64() * 1e3);
             }
@@ -183,7 +231,13 @@ fn e_matmul_and_idle() {
     let a = client
         .call(
             "aten::ones",
-            &[Arg::Ints(sizes.clone()), Arg::Enum(6), Arg::None, Arg::Device, Arg::None],
+            &[
+                Arg::Ints(sizes.clone()),
+                Arg::Enum(6),
+                Arg::None,
+                Arg::Device,
+                Arg::None,
+            ],
             &[Out::Fresh(F32, sizes.clone())],
         )
         .remove(0);
@@ -191,7 +245,13 @@ fn e_matmul_and_idle() {
     let b = client
         .call(
             "aten::ones",
-            &[Arg::Ints(small.clone()), Arg::Enum(6), Arg::None, Arg::Device, Arg::None],
+            &[
+                Arg::Ints(small.clone()),
+                Arg::Enum(6),
+                Arg::None,
+                Arg::Device,
+                Arg::None,
+            ],
             &[Out::Fresh(F32, small.clone())],
         )
         .remove(0);
@@ -209,9 +269,40 @@ fn e_matmul_and_idle() {
         }
         println!("mm {sizes:?}: median {:.1} us", median(times));
     }
+    let wide = vec![1 << 17];
+    let c = client
+        .call(
+            "aten::ones",
+            &[
+                Arg::Ints(wide.clone()),
+                Arg::Enum(6),
+                Arg::None,
+                Arg::Device,
+                Arg::None,
+            ],
+            &[Out::Fresh(F32, wide.clone())],
+        )
+        .remove(0);
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let started = Instant::now();
+        for _ in 0..500 {
+            let args = [Arg::T(c.clone())];
+            let made = client.call("aten::exp", &args, &[Out::Fresh(F32, wide.clone())]);
+            client.free(&made[0]);
+        }
+        client.barrier().unwrap();
+        times.push(started.elapsed().as_secs_f64() * 1e6 / 500.0);
+    }
+    println!("exp of 131072: median {:.1} us", median(times));
     let ticks = || {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", client.executor.pid)).unwrap();
-        let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+        let fields: Vec<&str> = text
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
     let before = ticks();

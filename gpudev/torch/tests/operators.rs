@@ -11,6 +11,11 @@ use genie_session::skeleton::{out, tag};
 fn the_zygote_introduces_itself() {
     assert_eq!(NURSERY.info.torch_version, "2.11.0");
     assert_ne!(NURSERY.info.schema_hash, 0);
+    // Loading again gives the same fingerprint.
+    assert_eq!(
+        common::Nursery::start().info.schema_hash,
+        NURSERY.info.schema_hash
+    );
 }
 
 #[test]
@@ -23,8 +28,11 @@ fn add_relu_and_matmul() {
         &[Arg::T(a.clone()), Arg::T(b.clone()), Arg::ScalarInt(2)],
         &[Out::Fresh(F32, vec![2, 2])],
     );
-    let relu =
-        client.call("aten::relu", &[Arg::T(sum[0].clone())], &[Out::Fresh(F32, vec![2, 2])]);
+    let relu = client.call(
+        "aten::relu",
+        &[Arg::T(sum[0].clone())],
+        &[Out::Fresh(F32, vec![2, 2])],
+    );
     let product = client.call(
         "aten::mm",
         &[Arg::T(relu[0].clone()), Arg::T(a)],
@@ -40,11 +48,24 @@ fn add_relu_and_matmul() {
 fn a_view_is_fetched_row_major() {
     let mut client = NURSERY.session(101, Limits::default());
     let a = client.floats(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-    let turned = Tensor { sizes: vec![3, 2], strides: vec![1, 3], ..a.clone() };
+    let turned = Tensor {
+        sizes: vec![3, 2],
+        strides: vec![1, 3],
+        ..a.clone()
+    };
     assert_eq!(client.fetch_floats(&turned), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
-    let row = Tensor { sizes: vec![3], strides: vec![1], offset: 3, ..a.clone() };
+    let row = Tensor {
+        sizes: vec![3],
+        strides: vec![1],
+        offset: 3,
+        ..a.clone()
+    };
     assert_eq!(client.fetch_floats(&row), [4.0, 5.0, 6.0]);
-    let nothing = Tensor { sizes: vec![0, 3], strides: vec![3, 1], ..a };
+    let nothing = Tensor {
+        sizes: vec![0, 3],
+        strides: vec![3, 1],
+        ..a
+    };
     assert!(client.fetch(&nothing).unwrap().is_empty());
 }
 
@@ -58,18 +79,30 @@ fn lists_of_tensors_and_optional_tensors() {
         &[Arg::List(vec![Arg::T(a), Arg::T(b)]), Arg::Int(0)],
         &[Out::Fresh(F32, vec![3, 2])],
     );
-    assert_eq!(client.fetch_floats(&both[0]), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(
+        client.fetch_floats(&both[0]),
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    );
     let index = client.ints(&[2], &[1, 0]);
     let columns = client.call(
         "aten::index.Tensor",
-        &[Arg::T(both[0].clone()), Arg::List(vec![Arg::None, Arg::T(index)])],
+        &[
+            Arg::T(both[0].clone()),
+            Arg::List(vec![Arg::None, Arg::T(index)]),
+        ],
         &[Out::Fresh(F32, vec![3, 2])],
     );
-    assert_eq!(client.fetch_floats(&columns[0]), [2.0, 1.0, 4.0, 3.0, 6.0, 5.0]);
+    assert_eq!(
+        client.fetch_floats(&columns[0]),
+        [2.0, 1.0, 4.0, 3.0, 6.0, 5.0]
+    );
     let parts = client.call(
         "aten::split_with_sizes_copy",
         &[Arg::T(both[0].clone()), Arg::Ints(vec![1, 2])],
-        &[Out::List(vec![Out::Fresh(F32, vec![1, 2]), Out::Fresh(F32, vec![2, 2])])],
+        &[Out::List(vec![
+            Out::Fresh(F32, vec![1, 2]),
+            Out::Fresh(F32, vec![2, 2]),
+        ])],
     );
     assert_eq!(client.fetch_floats(&parts[1]), [3.0, 4.0, 5.0, 6.0]);
 }
@@ -101,8 +134,18 @@ fn an_int_serves_where_a_float_is_wanted() {
     assert!((client.fetch_floats(&gelu[0])[1] - 1.954_499_7).abs() < 1e-6);
     let norm = client.call(
         "aten::native_layer_norm",
-        &[Arg::T(a), Arg::Ints(vec![2]), Arg::None, Arg::None, Arg::Int(0)],
-        &[Out::Fresh(F32, vec![2]), Out::Fresh(F32, vec![1]), Out::Fresh(F32, vec![1])],
+        &[
+            Arg::T(a),
+            Arg::Ints(vec![2]),
+            Arg::None,
+            Arg::None,
+            Arg::Int(0),
+        ],
+        &[
+            Out::Fresh(F32, vec![2]),
+            Out::Fresh(F32, vec![1]),
+            Out::Fresh(F32, vec![1]),
+        ],
     );
     assert_eq!(client.fetch_floats(&norm[0]), [-1.0, 1.0]);
 }
@@ -111,8 +154,17 @@ fn an_int_serves_where_a_float_is_wanted() {
 fn in_place_operators_write_what_views_see() {
     let mut client = NURSERY.session(105, Limits::default());
     let a = client.floats(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
-    let row = Tensor { sizes: vec![2], strides: vec![1], offset: 2, ..a.clone() };
-    client.call("aten::mul_.Scalar", &[Arg::W(row), Arg::Scalar(10.0)], &[Out::Alias(0)]);
+    let row = Tensor {
+        sizes: vec![2],
+        strides: vec![1],
+        offset: 2,
+        ..a.clone()
+    };
+    client.call(
+        "aten::mul_.Scalar",
+        &[Arg::W(row), Arg::Scalar(10.0)],
+        &[Out::Alias(0)],
+    );
     assert_eq!(client.fetch_floats(&a), [1.0, 2.0, 30.0, 40.0]);
 }
 
@@ -122,7 +174,14 @@ fn a_seed_decides_the_random_numbers() {
     let mut draw = |seed| {
         let tensor = client.call(
             "aten::randn",
-            &[Arg::Ints(vec![8]), Arg::Enum(6), Arg::None, Arg::Device, Arg::None, Arg::Seed(seed)],
+            &[
+                Arg::Ints(vec![8]),
+                Arg::Enum(6),
+                Arg::None,
+                Arg::Device,
+                Arg::None,
+                Arg::Seed(seed),
+            ],
             &[Out::Fresh(F32, vec![8])],
         );
         client.fetch_floats(&tensor[0])
@@ -136,7 +195,12 @@ fn a_seed_decides_the_random_numbers() {
         let a = client.floats(&[4], &[0.0; 4]);
         client.call(
             "aten::uniform_",
-            &[Arg::W(a.clone()), Arg::Double(0.0), Arg::Double(1.0), Arg::Generator(seed)],
+            &[
+                Arg::W(a.clone()),
+                Arg::Double(0.0),
+                Arg::Double(1.0),
+                Arg::Generator(seed),
+            ],
             &[Out::Alias(0)],
         );
         client.fetch_floats(&a)
@@ -154,11 +218,21 @@ fn strides_are_as_predicted() {
         &[Arg::T(a.clone())],
         &[Out::Strided(F32, vec![2, 3], vec![1, 2])],
     );
-    assert_eq!(client.fetch_floats(&turned[0]), [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]);
+    assert_eq!(
+        client.fetch_floats(&turned[0]),
+        [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]
+    );
     // A result that shares its argument's memory, though a new one was predicted, is copied.
-    let alias = client.call("aten::alias", &[Arg::T(a.clone())], &[Out::Fresh(F32, vec![2, 3])]);
+    let alias = client.call(
+        "aten::alias",
+        &[Arg::T(a.clone())],
+        &[Out::Fresh(F32, vec![2, 3])],
+    );
     client.call("aten::zero_", &[Arg::W(a)], &[Out::Alias(0)]);
-    assert_eq!(client.fetch_floats(&alias[0]), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(
+        client.fetch_floats(&alias[0]),
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    );
 }
 
 #[test]
@@ -168,7 +242,10 @@ fn a_wrong_prediction_names_both_shapes() {
     let sum = client.call("aten::neg", &[Arg::T(a)], &[Out::Fresh(F32, vec![3])]);
     let (code, message) = client.fault_of(&sum[0]);
     assert_eq!(code, Code::Operator);
-    assert!(message.contains("[2]") && message.contains("[3]"), "{message}");
+    assert!(
+        message.contains("[2]") && message.contains("[3]"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -191,11 +268,18 @@ fn errors_have_their_class_and_no_backtrace() {
     );
     assert_eq!(client.fault_of(&product[0]).0, Code::Operator);
     // What depends on a failure has the same cause; the rest lives.
-    let after =
-        client.call("aten::neg", &[Arg::T(product[0].clone())], &[Out::Fresh(F32, vec![1])]);
+    let after = client.call(
+        "aten::neg",
+        &[Arg::T(product[0].clone())],
+        &[Out::Fresh(F32, vec![1])],
+    );
     assert_eq!(client.fault_of(&after[0]).0, Code::Operator);
     assert_eq!(client.fetch_floats(&a), [1.0, 2.0]);
-    let print = client.call("aten::from_file", &[Arg::Str("/etc/passwd")], &[Out::Fresh(F32, vec![1])]);
+    let print = client.call(
+        "aten::from_file",
+        &[Arg::Str("/etc/passwd")],
+        &[Out::Fresh(F32, vec![1])],
+    );
     assert_eq!(client.fault_of(&print[0]).0, Code::NotAllowed);
     let odd = client.call("aten::neg", &[Arg::Str("x")], &[Out::Fresh(F32, vec![1])]);
     let (code, message) = client.fault_of(&odd[0]);
@@ -217,12 +301,24 @@ fn a_view_past_its_storage_is_refused() {
         (0, vec![2, 2], vec![i64::MAX, i64::MAX]),
         (i64::MAX, vec![1], vec![1]),
     ] {
-        let view = Tensor { offset, sizes: sizes.clone(), strides, ..a.clone() };
-        let made = client.call("aten::neg", &[Arg::T(view.clone())], &[Out::Fresh(F32, vec![1])]);
+        let view = Tensor {
+            offset,
+            sizes: sizes.clone(),
+            strides,
+            ..a.clone()
+        };
+        let made = client.call(
+            "aten::neg",
+            &[Arg::T(view.clone())],
+            &[Out::Fresh(F32, vec![1])],
+        );
         assert_eq!(client.fault_of(&made[0]).0, Code::Protocol, "{view:?}");
         assert_ne!(client.fault_of(&view).1, "", "{view:?}");
     }
-    let odd = Tensor { dtype: 99, ..a.clone() };
+    let odd = Tensor {
+        dtype: 99,
+        ..a.clone()
+    };
     let made = client.call("aten::neg", &[Arg::T(odd)], &[Out::Fresh(F32, vec![1])]);
     assert_eq!(client.fault_of(&made[0]).0, Code::Protocol);
     assert_eq!(client.fetch_floats(&a), [1.0; 4]);
@@ -232,7 +328,9 @@ fn a_view_past_its_storage_is_refused() {
 fn synchronous_results_are_described() {
     let mut client = NURSERY.session(111, Limits::default());
     let a = client.floats(&[4], &[0.0, 1.0, 0.0, 2.0]);
-    let (metas, first) = client.call_sync("aten::nonzero", &[Arg::T(a.clone())]).unwrap();
+    let (metas, first) = client
+        .call_sync("aten::nonzero", &[Arg::T(a.clone())])
+        .unwrap();
     assert_eq!(metas.out_skeleton, [out::FRESH, I64, 2]);
     let (sizes, strides) = metas.out_params.split_at(2);
     assert_eq!(sizes, [2, 1]);
@@ -245,25 +343,45 @@ fn synchronous_results_are_described() {
     };
     let bytes = client.fetch(&found).unwrap();
     assert_eq!(bytes, [1_i64, 3].map(i64::to_le_bytes).concat());
-    let (metas, _) =
-        client.call_sync("aten::equal", &[Arg::T(a.clone()), Arg::T(a.clone())]).unwrap();
-    assert_eq!((metas.value_skeleton, metas.out_skeleton), (vec![tag::SCALAR_TRUE], vec![]));
-    let (metas, _) =
-        client.call_sync("aten::mul_.Scalar", &[Arg::W(a.clone()), Arg::Scalar(2.0)]).unwrap();
+    let (metas, _) = client
+        .call_sync("aten::equal", &[Arg::T(a.clone()), Arg::T(a.clone())])
+        .unwrap();
+    assert_eq!(
+        (metas.value_skeleton, metas.out_skeleton),
+        (vec![tag::SCALAR_TRUE], vec![])
+    );
+    let (metas, _) = client
+        .call_sync("aten::mul_.Scalar", &[Arg::W(a.clone()), Arg::Scalar(2.0)])
+        .unwrap();
     assert_eq!(metas.out_skeleton, [out::ALIAS, 0]);
-    assert!(client.call_sync("aten::mm", &[Arg::T(a.clone()), Arg::T(a)]).is_err());
+    assert!(
+        client
+            .call_sync("aten::mm", &[Arg::T(a.clone()), Arg::T(a)])
+            .is_err()
+    );
 }
 
 #[test]
 fn bulk_is_used_in_place_and_given_back() {
     let mut client = NURSERY.session(112, Limits::default());
     let values: Vec<f32> = (0..1 << 20).map(|n| n as f32).collect();
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
     let a = client.upload(F32, &[1 << 20], &bytes);
-    let b = client.call("aten::neg", &[Arg::T(a.clone())], &[Out::Fresh(F32, vec![1 << 20])]);
+    let b = client.call(
+        "aten::neg",
+        &[Arg::T(a.clone())],
+        &[Out::Fresh(F32, vec![1 << 20])],
+    );
     let back = client.fetch_floats(&b[0]);
     assert!(back.iter().zip(&values).all(|(got, sent)| *got == -sent));
-    client.call("aten::add_.Scalar", &[Arg::W(a.clone()), Arg::Scalar(1.0)], &[Out::Alias(0)]);
+    client.call(
+        "aten::add_.Scalar",
+        &[Arg::W(a.clone()), Arg::Scalar(1.0)],
+        &[Out::Alias(0)],
+    );
     assert_eq!(client.fetch_floats(&a)[7], 8.0);
     assert_eq!(client.executor.inbound.stats().places, 1);
     client.free(&a);
@@ -294,19 +412,30 @@ fn attention_outs(heads: i64, queries: i64, width: i64) -> Vec<Out> {
 }
 
 /// softmax(q k^T * scale + mask) v, one head, in f64.
-fn attend(q: &[f32], k: &[f32], v: &[f32], width: usize, allowed: impl Fn(usize, usize) -> bool) -> Vec<f32> {
+fn attend(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    width: usize,
+    allowed: impl Fn(usize, usize) -> bool,
+) -> Vec<f32> {
     let (queries, keys) = (q.len() / width, k.len() / width);
     let mut out = Vec::new();
     for i in 0..queries {
         let score = |j: usize| -> f64 {
-            let dot: f64 = (0..width).map(|d| f64::from(q[i * width + d]) * f64::from(k[j * width + d])).sum();
+            let dot: f64 = (0..width)
+                .map(|d| f64::from(q[i * width + d]) * f64::from(k[j * width + d]))
+                .sum();
             dot / (width as f64).sqrt()
         };
-        let weights: Vec<f64> =
-            (0..keys).map(|j| if allowed(i, j) { score(j).exp() } else { 0.0 }).collect();
+        let weights: Vec<f64> = (0..keys)
+            .map(|j| if allowed(i, j) { score(j).exp() } else { 0.0 })
+            .collect();
         let total: f64 = weights.iter().sum();
         for d in 0..width {
-            let sum: f64 = (0..keys).map(|j| weights[j] * f64::from(v[j * width + d])).sum();
+            let sum: f64 = (0..keys)
+                .map(|j| weights[j] * f64::from(v[j * width + d]))
+                .sum();
             out.push((sum / total) as f32);
         }
     }
@@ -319,14 +448,21 @@ fn attention_as_the_client_records_it() {
     let (heads, queries, width) = (1_i64, 5_i64, 8_i64);
     let count = (queries * width) as usize;
     let noise = |salt: usize| -> Vec<f32> {
-        (0..count).map(|n| ((n * 37 + salt * 101) % 29) as f32 / 14.0 - 1.0).collect()
+        (0..count)
+            .map(|n| ((n * 37 + salt * 101) % 29) as f32 / 14.0 - 1.0)
+            .collect()
     };
     let (q, k, v) = (noise(1), noise(2), noise(3));
     let sizes = [1, heads, queries, width];
-    let (tq, tk, tv) =
-        (client.floats(&sizes, &q), client.floats(&sizes, &k), client.floats(&sizes, &v));
+    let (tq, tk, tv) = (
+        client.floats(&sizes, &q),
+        client.floats(&sizes, &k),
+        client.floats(&sizes, &v),
+    );
     let mask_of = |i: usize, j: usize| if j <= i { 0.0 } else { f32::NEG_INFINITY };
-    let mask: Vec<f32> = (0..5).flat_map(|i| (0..5).map(move |j| mask_of(i, j))).collect();
+    let mask: Vec<f32> = (0..5)
+        .flat_map(|i| (0..5).map(move |j| mask_of(i, j)))
+        .collect();
     let mask = client.floats(&[1, 1, 5, 5], &mask);
     let plain = attend(&q, &k, &v, 8, |_, _| true);
     let causal = attend(&q, &k, &v, 8, |i, j| j <= i);
@@ -350,7 +486,10 @@ fn attention_as_the_client_records_it() {
             &attention_outs(heads, queries, width),
         );
         let got = client.fetch_floats(&made[0]);
-        assert!(got.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?}\n{wanted:?}");
+        assert!(
+            got.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5),
+            "{got:?}\n{wanted:?}"
+        );
     }
     assert!(client.faults.is_empty());
 }
@@ -367,7 +506,11 @@ fn booleans_and_masks() {
     assert_eq!(client.fetch(&positive[0]).unwrap(), [1, 0, 1]);
     let kept = client.call(
         "aten::where.self",
-        &[Arg::T(positive[0].clone()), Arg::T(a), Arg::Wrapped(F64, 0.0)],
+        &[
+            Arg::T(positive[0].clone()),
+            Arg::T(a),
+            Arg::Wrapped(F64, 0.0),
+        ],
         &[Out::Fresh(F32, vec![3])],
     );
     assert_eq!(client.fetch_floats(&kept[0]), [1.0, 0.0, 2.0]);

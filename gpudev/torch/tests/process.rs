@@ -55,20 +55,37 @@ fn a_crash_ends_one_session_and_nothing_else() {
 
 #[test]
 fn the_budget_holds() {
-    let limits = Limits { memory_bytes: 8 << 20, arena_bytes: 32 << 20, ..Limits::default() };
+    let limits = Limits {
+        memory_bytes: 8 << 20,
+        arena_bytes: 32 << 20,
+        ..Limits::default()
+    };
     let mut client = NURSERY.session(203, limits);
     let small = client.floats(&[2], &[1.0, 2.0]);
     let ones = |sizes: Vec<i64>| {
-        [Arg::Ints(sizes), Arg::Enum(6), Arg::None, Arg::Device, Arg::None].to_vec()
+        [
+            Arg::Ints(sizes),
+            Arg::Enum(6),
+            Arg::None,
+            Arg::Device,
+            Arg::None,
+        ]
+        .to_vec()
     };
     let big = vec![4 << 20];
     let made = client.call("aten::ones", &ones(big.clone()), &[Out::Fresh(F32, big)]);
     let (code, message) = client.fault_of(&made[0]);
     assert_eq!(code, Code::OutOfMemory);
-    assert!(message.contains("16777216") && message.contains("8388608"), "{message}");
+    assert!(
+        message.contains("16777216") && message.contains("8388608"),
+        "{message}"
+    );
     let vast = vec![1 << 60];
     let made = client.call("aten::ones", &ones(vast.clone()), &[Out::Fresh(F32, vast)]);
-    assert!(matches!(client.fault_of(&made[0]).0, Code::OutOfMemory | Code::Operator));
+    assert!(matches!(
+        client.fault_of(&made[0]).0,
+        Code::OutOfMemory | Code::Operator
+    ));
     // Uploads count too, and what they took is given back.
     let up = client.upload(F32, &[4 << 20], &vec![0; 16 << 20]);
     assert_eq!(client.fault_of(&up).0, Code::OutOfMemory);
@@ -78,7 +95,11 @@ fn the_budget_holds() {
     });
     // Freed memory can be used again, for as long as one likes.
     for _ in 0..20 {
-        let made = client.call("aten::ones", &ones(vec![1 << 20]), &[Out::Fresh(F32, vec![1 << 20])]);
+        let made = client.call(
+            "aten::ones",
+            &ones(vec![1 << 20]),
+            &[Out::Fresh(F32, vec![1 << 20])],
+        );
         client.barrier().unwrap();
         client.free(&made[0]);
     }
@@ -92,26 +113,46 @@ fn the_budget_holds() {
 
 #[test]
 fn temporaries_of_kernels_are_counted() {
-    let limits = Limits { memory_bytes: 4 << 20, arena_bytes: 8 << 20, ..Limits::default() };
+    let limits = Limits {
+        memory_bytes: 4 << 20,
+        arena_bytes: 8 << 20,
+        ..Limits::default()
+    };
     let mut client = NURSERY.session(204, limits);
     let a = client.floats(&[1, 1, 1, 1], &[1.0]);
-    let wide = common::Tensor { sizes: vec![1024, 1024, 1, 1], strides: vec![0; 4], ..a };
+    let wide = common::Tensor {
+        sizes: vec![1024, 1024, 1, 1],
+        strides: vec![0; 4],
+        ..a
+    };
     let sorted = client.call(
         "aten::sort",
         &[Arg::T(wide), Arg::Int(0), Arg::Bool(false)],
-        &[Out::Fresh(F32, vec![1024, 1024, 1, 1]), Out::Fresh(I64, vec![1024, 1024, 1, 1])],
+        &[
+            Out::Fresh(F32, vec![1024, 1024, 1, 1]),
+            Out::Fresh(I64, vec![1024, 1024, 1, 1]),
+        ],
     );
     assert_eq!(client.fault_of(&sorted[0]).0, Code::OutOfMemory);
 }
 
 #[test]
 fn a_fetch_waits_for_room_in_the_arena() {
-    let limits = Limits { arena_bytes: 4 << 20, ..Limits::default() };
+    let limits = Limits {
+        arena_bytes: 4 << 20,
+        ..Limits::default()
+    };
     let mut client = NURSERY.session(205, limits);
     let count = 600_000;
     let made = client.call(
         "aten::ones",
-        &[Arg::Ints(vec![count]), Arg::Enum(6), Arg::None, Arg::Device, Arg::None],
+        &[
+            Arg::Ints(vec![count]),
+            Arg::Enum(6),
+            Arg::None,
+            Arg::Device,
+            Arg::None,
+        ],
         &[Out::Fresh(F32, vec![count])],
     );
     // Three answers of 2.4 MB, room for one: each leaves when the one before was taken.
@@ -120,7 +161,11 @@ fn a_fetch_waits_for_room_in_the_arena() {
     for fetch in fetches {
         assert_eq!(client.wait_fetch(fetch).unwrap().len(), 4 * count as usize);
     }
-    let vast = common::Tensor { sizes: vec![1 << 21], strides: vec![0], ..made[0].clone() };
+    let vast = common::Tensor {
+        sizes: vec![1 << 21],
+        strides: vec![0],
+        ..made[0].clone()
+    };
     let (code, message) = client.fault_of(&vast);
     assert_eq!(code, Code::OutOfMemory, "{message}");
 }
@@ -141,8 +186,16 @@ fn a_dropped_handle_kills_even_a_busy_executor() {
     let mut client = NURSERY.session(207, Limits::default());
     let a = client.floats(&[1], &[1.0]);
     // Adds up for hours.
-    let vast = common::Tensor { sizes: vec![1 << 30, 1 << 20], strides: vec![0, 0], ..a };
-    client.call("aten::sum", &[Arg::T(vast), Arg::None], &[Out::Fresh(F32, vec![])]);
+    let vast = common::Tensor {
+        sizes: vec![1 << 30, 1 << 20],
+        strides: vec![0, 0],
+        ..a
+    };
+    client.call(
+        "aten::sum",
+        &[Arg::T(vast), Arg::None],
+        &[Out::Fresh(F32, vec![])],
+    );
     client.flush();
     std::thread::sleep(Duration::from_millis(50));
     let pid = client.executor.pid;
@@ -162,18 +215,25 @@ fn goodbye_ends_an_executor_in_peace() {
 #[test]
 fn a_session_has_one_executor() {
     let client = NURSERY.session(209, Limits::default());
-    let again = NURSERY.zygote.fork(209, DeviceKind::Host(0), Limits::default());
+    let again = NURSERY
+        .zygote
+        .fork(209, DeviceKind::Host(0), Limits::default());
     assert!(matches!(again, Err(ZygoteError::Twice(209))));
     drop(client);
 }
 
 #[test]
 fn nonsense_is_answered_and_ends_the_session_only() {
-    for (session, payload) in
-        [(210, &b"\xff\xff\xff"[..]), (211, &[0x10, 1, 200, 1]), (212, &[1, 0, 2, 0, 5, 0])]
-    {
+    for (session, payload) in [
+        (210, &b"\xff\xff\xff"[..]),
+        (211, &[0x10, 1, 200, 1]),
+        (212, &[1, 0, 2, 0, 5, 0]),
+    ] {
         let mut client = NURSERY.session(session, Limits::default());
-        client.push(Header::new(Kind::Records, 0, 0).with_payload(payload.len()), payload);
+        client.push(
+            Header::new(Kind::Records, 0, 0).with_payload(payload.len()),
+            payload,
+        );
         let lost = loop {
             match client.receive() {
                 Ok(Reply::Lost(fault)) => break fault,
@@ -197,7 +257,13 @@ fn odd_arguments_are_errors_and_not_crashes() {
         state ^= state << 17;
         state % below
     };
-    let names = ["aten::add.Tensor", "aten::relu", "aten::cat", "aten::mm", "aten::sum.dim_IntList"];
+    let names = [
+        "aten::add.Tensor",
+        "aten::relu",
+        "aten::cat",
+        "aten::mm",
+        "aten::sum.dim_IntList",
+    ];
     let mut client = NURSERY.session(213, Limits::default());
     let a = client.floats(&[8], &[1.0; 8]);
     for _ in 0..400 {
@@ -251,7 +317,12 @@ fn executors_die_with_the_zygote_and_the_zygote_with_the_daemon() {
     unsafe { libc::kill(nursery.info.pid as i32, libc::SIGKILL) };
     wait_for("the executor is gone", || !lives(client.executor.pid));
     assert!(client.barrier().is_err());
-    assert!(nursery.zygote.fork(2, DeviceKind::Host(0), Limits::default()).is_err());
+    assert!(
+        nursery
+            .zygote
+            .fork(2, DeviceKind::Host(0), Limits::default())
+            .is_err()
+    );
 }
 
 #[test]
@@ -261,13 +332,19 @@ fn what_can_not_start_says_why() {
         &common::libtorch(),
         |_: Event| {},
     );
-    assert!(matches!(missing, Err(ZygoteError::Spawn { .. })), "{missing:?}");
+    assert!(
+        matches!(missing, Err(ZygoteError::Spawn { .. })),
+        "{missing:?}"
+    );
     let other = genie_gpudev::Zygote::start(
         std::path::Path::new("/bin/false"),
         &common::libtorch(),
         |_: Event| {},
     );
-    assert!(matches!(other, Err(ZygoteError::NotReady { .. })), "{other:?}");
+    assert!(
+        matches!(other, Err(ZygoteError::NotReady { .. })),
+        "{other:?}"
+    );
     let by_hand = std::process::Command::new(env!("CARGO_BIN_EXE_genie-executor"))
         .output()
         .unwrap();
@@ -280,7 +357,10 @@ fn cuda_without_a_driver_is_a_clear_error() {
     if std::path::Path::new("/dev/nvidiactl").exists() {
         return;
     }
-    let executor = NURSERY.zygote.fork(214, DeviceKind::Cuda(0), Limits::default()).unwrap();
+    let executor = NURSERY
+        .zygote
+        .fork(214, DeviceKind::Cuda(0), Limits::default())
+        .unwrap();
     let mut client = common::Client::new(executor);
     match client.receive() {
         Ok(Reply::Lost(fault)) => assert_ne!(fault.message, ""),

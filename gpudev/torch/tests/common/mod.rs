@@ -54,11 +54,20 @@ impl Nursery {
             move |event| drop(sender.send(event)),
         )
         .unwrap();
-        Self { zygote, info, events: Mutex::new(events), seen: Mutex::default() }
+        Self {
+            zygote,
+            info,
+            events: Mutex::new(events),
+            seen: Mutex::default(),
+        }
     }
 
     pub fn session(&self, session: u64, limits: Limits) -> Client {
-        Client::new(self.zygote.fork(session, DeviceKind::Host(0), limits).unwrap())
+        Client::new(
+            self.zygote
+                .fork(session, DeviceKind::Host(0), limits)
+                .unwrap(),
+        )
     }
 
     /// How the executor of `session` ended.
@@ -70,19 +79,26 @@ impl Nursery {
                 seen.push(event);
             }
             for event in seen.iter() {
-                if let Event::Exited { session: of, exit, .. } = event
+                if let Event::Exited {
+                    session: of, exit, ..
+                } = event
                     && *of == session
                 {
                     return *exit;
                 }
             }
-            assert!(Instant::now() < deadline, "the executor of session {session} lives on");
+            assert!(
+                Instant::now() < deadline,
+                "the executor of session {session} lives on"
+            );
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A tensor as the client knows it.
@@ -162,16 +178,20 @@ impl Encoded {
             }
             Arg::Enum(value) => self.skeleton.extend([tag::ENUM, *value as u8]),
             Arg::Double(value) => self.number(tag::DOUBLE, value.to_bits()),
-            Arg::Bool(value) => self.skeleton.push(if *value { tag::TRUE } else { tag::FALSE }),
+            Arg::Bool(value) => self
+                .skeleton
+                .push(if *value { tag::TRUE } else { tag::FALSE }),
             Arg::Bools(values) => {
                 self.skeleton.push(tag::BOOL_LIST);
                 self.skeleton.extend((values.len() as u16).to_le_bytes());
-                self.skeleton.extend(values.iter().map(|&value| u8::from(value)));
+                self.skeleton
+                    .extend(values.iter().map(|&value| u8::from(value)));
             }
             Arg::Scalar(value) => self.number(tag::SCALAR_DOUBLE, value.to_bits()),
             Arg::ScalarInt(value) => self.number(tag::SCALAR_INT, *value as u64),
             Arg::Wrapped(dtype, value) => {
-                self.skeleton.extend([tag::SCALAR_TENSOR, flag::WRAPPED, *dtype]);
+                self.skeleton
+                    .extend([tag::SCALAR_TENSOR, flag::WRAPPED, *dtype]);
                 self.data.push(value.to_bits() as i64);
             }
             Arg::Str(text) => {
@@ -196,7 +216,8 @@ impl Encoded {
     }
 
     fn tensor(&mut self, tensor: &Tensor, flags: u8) {
-        self.skeleton.extend([tag::TENSOR, flags, tensor.dtype, tensor.sizes.len() as u8]);
+        self.skeleton
+            .extend([tag::TENSOR, flags, tensor.dtype, tensor.sizes.len() as u8]);
         self.storages.push(tensor.storage);
         self.params.push(tensor.offset);
         self.params.extend(&tensor.sizes);
@@ -365,7 +386,11 @@ impl Client {
         if let Some(before) = before {
             self.push(before.header, &before.payload);
         }
-        let place = self.executor.inbound.allocate(bytes.len() as u64).unwrap_or(NO_PLACE);
+        let place = self
+            .executor
+            .inbound
+            .allocate(bytes.len() as u64)
+            .unwrap_or(NO_PLACE);
         if place != NO_PLACE {
             self.executor.inbound.memory().write(place, bytes).unwrap();
         }
@@ -382,12 +407,18 @@ impl Client {
 
     pub fn floats(&mut self, sizes: &[i64], values: &[f32]) -> Tensor {
         assert_eq!(sizes.iter().product::<i64>(), values.len() as i64);
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.inline(F32, sizes, &bytes)
     }
 
     pub fn ints(&mut self, sizes: &[i64], values: &[i64]) -> Tensor {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.inline(I64, sizes, &bytes)
     }
 
@@ -439,7 +470,10 @@ impl Client {
 
     pub fn fetch_floats(&mut self, tensor: &Tensor) -> Vec<f32> {
         let bytes = self.fetch(tensor).unwrap();
-        bytes.chunks_exact(4).map(|raw| f32::from_le_bytes(raw.try_into().unwrap())).collect()
+        bytes
+            .chunks_exact(4)
+            .map(|raw| f32::from_le_bytes(raw.try_into().unwrap()))
+            .collect()
     }
 
     pub fn fault_of(&mut self, tensor: &Tensor) -> (Code, String) {
@@ -451,8 +485,10 @@ impl Client {
     pub fn barrier(&mut self) -> Result<(), RingError> {
         let id = self.next_fetch;
         self.next_fetch += 1;
-        let draft =
-            Draft { tail_numbers: &[id as i64], ..Draft::new(record::Kind::Barrier) };
+        let draft = Draft {
+            tail_numbers: &[id as i64],
+            ..Draft::new(record::Kind::Barrier)
+        };
         self.log.append(&draft).unwrap();
         self.flush();
         loop {
@@ -476,7 +512,10 @@ impl Client {
 
     /// The next frame from the executor.
     pub fn receive(&mut self) -> Result<Reply, RingError> {
-        let came = self.executor.from_executor.pop_timeout(&mut self.frame, PATIENCE)?;
+        let came = self
+            .executor
+            .from_executor
+            .pop_timeout(&mut self.frame, PATIENCE)?;
         assert!(came, "the executor is silent");
         let (head, payload) = self.frame.split_first_chunk::<HEADER_BYTES>().unwrap();
         let header = Header::decode(head).unwrap();
@@ -488,7 +527,11 @@ impl Client {
             }
             Kind::Data => {
                 let place = u64::from_le_bytes(payload.try_into().unwrap());
-                let wanted = if self.copy_data { header.aux as usize } else { 0 };
+                let wanted = if self.copy_data {
+                    header.aux as usize
+                } else {
+                    0
+                };
                 let mut bytes = vec![0; wanted];
                 if place == NO_PLACE {
                     assert_eq!(header.aux, 0);
