@@ -45,7 +45,10 @@ fn main() {
         .link_lib_modifier("+whole-archive")
         .files(sources(Path::new("shim")))
         .compile("genie_shim");
-    println!("cargo:rustc-link-search=native={}", torch.join("lib").display());
+    println!(
+        "cargo:rustc-link-search=native={}",
+        torch.join("lib").display()
+    );
     println!("cargo:rustc-link-lib=dylib=torch_cpu");
     println!("cargo:rustc-link-lib=dylib=c10");
 }

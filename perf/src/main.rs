@@ -14,7 +14,9 @@ use clap::Parser;
 use crate::options::{Command, Options};
 
 fn main() -> ExitCode {
-    let Options { command: Command::Client(options) } = Options::parse();
+    let Options {
+        command: Command::Client(options),
+    } = Options::parse();
     match run(&options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {

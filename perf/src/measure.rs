@@ -28,7 +28,12 @@ pub fn run(options: &Client) -> Result<Report> {
             }
         }
     }
-    let transport = peer.opened.transports.first().cloned().unwrap_or_else(|| "tcp".to_owned());
+    let transport = peer
+        .opened
+        .transports
+        .first()
+        .cloned()
+        .unwrap_or_else(|| "tcp".to_owned());
     peer.close();
     Ok(Report {
         schema_version: SCHEMA_VERSION,
@@ -79,7 +84,8 @@ impl Meter {
         let since = self.began.get_or_insert_with(|| (began, cpu_time()));
         debug_assert!(since.0 <= began);
         self.transfers += 1;
-        self.histogram.saturating_record((now - began).as_nanos() as u64);
+        self.histogram
+            .saturating_record((now - began).as_nanos() as u64);
     }
 
     fn finish(self, test: &'static str, size_bytes: u64, batch: u32) -> Measurement {
@@ -115,9 +121,17 @@ impl Meter {
 fn cpu_time() -> Duration {
     // From /proc, in clock ticks of 10 ms: fine for runs of seconds.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> =
-        stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|f| f.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
@@ -133,7 +147,11 @@ fn pattern(bytes: &mut [u8], turn: u64) {
 }
 
 fn differences(a: &[u8], b: &[u8]) -> u64 {
-    if a == b { 0 } else { a.iter().zip(b).filter(|(a, b)| a != b).count() as u64 }
+    if a == b {
+        0
+    } else {
+        a.iter().zip(b).filter(|(a, b)| a != b).count() as u64
+    }
 }
 
 fn latency(peer: &mut Peer, options: &Client, size: u64) -> Result<Measurement> {

@@ -81,7 +81,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
         "GiB" | "G" => 1 << 30,
         other => return Err(format!("unknown unit {other:?}: use KiB, MiB or GiB")),
     };
-    let count: u64 = digits.parse().map_err(|_| format!("{text:?} is not a size"))?;
+    let count: u64 = digits
+        .parse()
+        .map_err(|_| format!("{text:?} is not a size"))?;
     count
         .checked_mul(scale)
         .filter(|bytes| (1..=SIZE_MAX).contains(bytes))
@@ -89,7 +91,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| format!("{text:?} is not a number of seconds"))?;
     if !(0.0..=3600.0).contains(&seconds) {
         return Err(format!("{text:?} is not between 0 and 3600 seconds"));
     }

@@ -122,7 +122,10 @@ impl Peer {
     pub fn barrier(&mut self) -> Result<u64> {
         let id = self.next_fetch;
         self.next_fetch += 1;
-        let draft = Draft { tail_numbers: &[id as i64], ..Draft::new(record::Kind::Barrier) };
+        let draft = Draft {
+            tail_numbers: &[id as i64],
+            ..Draft::new(record::Kind::Barrier)
+        };
         self.log.append(&draft)?;
         self.flush()?;
         Ok(id)
@@ -135,7 +138,11 @@ impl Peer {
             match header.kind {
                 Kind::Data if header.seq == id => {
                     if header.aux != into.len() as u64 {
-                        bail!("the node sent {} bytes instead of {}", header.aux, into.len());
+                        bail!(
+                            "the node sent {} bytes instead of {}",
+                            header.aux,
+                            into.len()
+                        );
                     }
                     return self.exact(into);
                 }

@@ -61,7 +61,11 @@ impl Report {
             self.path,
             if self.tls { "on" } else { "off" },
             self.cores,
-            if self.verified { "compared" } else { "not compared" },
+            if self.verified {
+                "compared"
+            } else {
+                "not compared"
+            },
         );
         out.push_str(
             "test         size  batch      Gbit/s  Gbit/s/core     msg/s     p50 us     p90 us     \
@@ -106,7 +110,13 @@ mod tests {
 
     #[test]
     fn the_json_has_what_is_documented() {
-        let latency_us = Latency { p50: 1.0, p90: 2.0, p99: 3.0, p999: 4.0, max: 5.0 };
+        let latency_us = Latency {
+            p50: 1.0,
+            p90: 2.0,
+            p99: 3.0,
+            p999: 4.0,
+            max: 5.0,
+        };
         let report = Report {
             schema_version: SCHEMA_VERSION,
             version: "x",
@@ -133,8 +143,14 @@ mod tests {
             assert!(json.get(key).is_some(), "{key}");
         }
         let first = &json["results"][0];
-        for key in ["test", "size_bytes", "batch", "gbit_per_s", "messages_per_s", "verify_errors"]
-        {
+        for key in [
+            "test",
+            "size_bytes",
+            "batch",
+            "gbit_per_s",
+            "messages_per_s",
+            "verify_errors",
+        ] {
             assert!(first.get(key).is_some(), "{key}");
         }
         for key in ["p50", "p90", "p99", "p999", "max"] {

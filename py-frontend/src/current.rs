@@ -20,8 +20,11 @@ use crate::wake::Wake;
 /// and a process has few.
 static CURRENT: AtomicPtr<Session> = AtomicPtr::new(std::ptr::null_mut());
 /// Held while connecting or disconnecting.
-static CONNECTING: Mutex<Book> =
-    Mutex::new(Book { sessions: Vec::new(), torch_version: String::new(), schema_hash: 0 });
+static CONNECTING: Mutex<Book> = Mutex::new(Book {
+    sessions: Vec::new(),
+    torch_version: String::new(),
+    schema_hash: 0,
+});
 static FORKED: AtomicBool = AtomicBool::new(false);
 static FALLBACKS: AtomicU64 = AtomicU64::new(0);
 
@@ -119,7 +122,12 @@ pub fn session() -> Result<&'static Session, Error> {
 /// The session of `epoch`, living or not.
 #[must_use]
 pub fn of_epoch(epoch: u16) -> Option<&'static Session> {
-    CONNECTING.lock().sessions.iter().copied().find(|session| session.epoch == epoch)
+    CONNECTING
+        .lock()
+        .sessions
+        .iter()
+        .copied()
+        .find(|session| session.epoch == epoch)
 }
 
 /// Opens a session and makes it the one in use.
@@ -162,7 +170,10 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
     let (control, opened) = Control::open(address.clone(), tls.clone(), request, timeout)
         .map_err(|error| control_error(&address, &error))?;
     let lost = |why: String| {
-        Error::Genie(Exception::Connect, format!("the node at {address} was lost: {why}"))
+        Error::Genie(
+            Exception::Connect,
+            format!("the node at {address} was lost: {why}"),
+        )
     };
     let link = Link::connect(&address, tls.as_ref(), timeout).map_err(|e| lost(e.to_string()))?;
     match handshake(&link, &opened.data_token, timeout) {

@@ -94,7 +94,6 @@ impl Error {
     }
 }
 
-
 static CLASSES: Mutex<Vec<Py<PyAny>>> = Mutex::new(Vec::new());
 
 /// Takes the exception classes from the Python package.
@@ -111,7 +110,10 @@ pub fn load_classes(module: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 fn class_pointer(which: Exception) -> *mut c_void {
-    CLASSES.lock().get(which as usize).map_or(std::ptr::null_mut(), |class| class.as_ptr().cast())
+    CLASSES
+        .lock()
+        .get(which as usize)
+        .map_or(std::ptr::null_mut(), |class| class.as_ptr().cast())
 }
 
 impl From<Error> for PyErr {
@@ -122,7 +124,10 @@ impl From<Error> for PyErr {
         };
         match error {
             Error::Genie(which, text) => Python::attach(|py| {
-                let class = CLASSES.lock().get(which as usize).map(|class| class.clone_ref(py));
+                let class = CLASSES
+                    .lock()
+                    .get(which as usize)
+                    .map(|class| class.clone_ref(py));
                 match class.map(|class| class.call1(py, (text.clone(),))) {
                     Some(Ok(instance)) => PyErr::from_value(instance.into_bound(py)),
                     _ => PyRuntimeError::new_err(text),
@@ -166,7 +171,8 @@ pub fn set_last(error: &Error) {
             let pointer = Python::attach(|py| {
                 let taken = PyErr::take(py);
                 drop(taken);
-                py.get_type::<pyo3::exceptions::PyKeyboardInterrupt>().as_ptr() as usize
+                py.get_type::<pyo3::exceptions::PyKeyboardInterrupt>()
+                    .as_ptr() as usize
             });
             (5, pointer)
         }

@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 
 use crate::current;
 use crate::errors::{Error, Exception, set_last};
-use genie_recorder::names;
 use crate::session::{Destination, Origin, Session};
-use genie_recorder::shapes::{Results, Signature};
 use crate::sites;
+use genie_recorder::names;
+use genie_recorder::shapes::{Results, Signature};
 
 const OK: i32 = 0;
 const UNKNOWN_SHAPE: i32 = 1;
@@ -160,13 +160,23 @@ impl RawCall {
                 op: self.op,
                 skeleton: slice(self.skeleton, self.skeleton_len),
                 params: slice(self.params, self.n_params),
-                data: slice(self.data, if self.key_has_data == 0 { 0 } else { self.n_data }),
+                data: slice(
+                    self.data,
+                    if self.key_has_data == 0 {
+                        0
+                    } else {
+                        self.n_data
+                    },
+                ),
             }
         }
     }
 
     fn origin(&self) -> Origin {
-        Origin { sequence_nr: self.sequence_nr, forward_nr: self.forward_nr }
+        Origin {
+            sequence_nr: self.sequence_nr,
+            forward_nr: self.forward_nr,
+        }
     }
 }
 
@@ -222,7 +232,9 @@ unsafe fn record(
         let (mut draft, signature) = unsafe { (call.draft(&kept.ids), call.signature()) };
         let name = || names::name(call.op);
         let found = session.record_known(&mut draft, &signature, name, origin, site)?;
-        let Some((appended, known)) = found else { return Ok(UNKNOWN_SHAPE) };
+        let Some((appended, known)) = found else {
+            return Ok(UNKNOWN_SHAPE);
+        };
         if !wants_site && appended.planned.is_none() && origin.forward_nr < 0 {
             // It looked as if a plan would be followed, and was not.
             session.amend_site(appended.seq, sites::here());
@@ -255,9 +267,15 @@ unsafe extern "C" fn genie_learn(call: *const RawCall, results: *const RawResult
         let counts = skeleton::measure_out(&skeleton, |_, _| {}, |_| {})
             .map_err(|error| Error::Runtime(format!("inferred results: {error}")))?;
         if counts.params != params.len() {
-            return Err(Error::Runtime("inferred results: numbers do not fit".to_owned()));
+            return Err(Error::Runtime(
+                "inferred results: numbers do not fit".to_owned(),
+            ));
         }
-        let results = Results { skeleton, params, fresh: counts.fresh as u64 };
+        let results = Results {
+            skeleton,
+            params,
+            fresh: counts.fresh as u64,
+        };
         current::session()?.learn(&signature, results);
         Ok(OK)
     })())
@@ -280,9 +298,16 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
     let ids: Result<Vec<u64>, Error> = handles.iter().map(|&h| id_of(session, h)).collect();
     let ids = ids?;
     let origin = call.origin();
-    let site = if session.wants_site(origin) { sites::here() } else { 0 };
+    let site = if session.wants_site(origin) {
+        sites::here()
+    } else {
+        0
+    };
     // SAFETY: as the caller says.
-    let draft = Draft { kind: Kind::CallSync, ..unsafe { call.draft(&ids) } };
+    let draft = Draft {
+        kind: Kind::CallSync,
+        ..unsafe { call.draft(&ids) }
+    };
     let (first_fresh, metas) = session.call_sync(&draft, names::name(call.op), origin, site)?;
     KEPT.with(|kept| {
         let metas = {
@@ -308,7 +333,10 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
     Ok(OK)
 }
 
-const NO_ORIGIN: Origin = Origin { sequence_nr: -1, forward_nr: -1 };
+const NO_ORIGIN: Origin = Origin {
+    sequence_nr: -1,
+    forward_nr: -1,
+};
 
 /// # Safety
 /// As recorder.h says.
@@ -323,7 +351,11 @@ unsafe extern "C" fn genie_alloc(device: i32, nbytes: u64, storage: *mut u64) ->
             )));
         }
         let bytes = [nbytes as i64];
-        let draft = Draft { tail_numbers: &bytes, fresh: 1, ..Draft::new(Kind::Alloc) };
+        let draft = Draft {
+            tail_numbers: &bytes,
+            fresh: 1,
+            ..Draft::new(Kind::Alloc)
+        };
         let appended = session.record(&draft, "", NO_ORIGIN, 0)?;
         // SAFETY: the backend passes a valid place.
         unsafe { storage.write(handle(session, appended.first_fresh)) };
@@ -351,8 +383,11 @@ extern "C" fn genie_resize(storage: u64, nbytes: u64) -> i32 {
         let session = session_of(&[storage])?;
         let ids = [id_of(session, storage)?];
         let bytes = [nbytes as i64];
-        let draft =
-            Draft { storages: &ids, tail_numbers: &bytes, ..Draft::new(Kind::Resize) };
+        let draft = Draft {
+            storages: &ids,
+            tail_numbers: &bytes,
+            ..Draft::new(Kind::Resize)
+        };
         session.record(&draft, "", NO_ORIGIN, 0).map(|_| OK)
     })())
 }
@@ -399,14 +434,21 @@ unsafe extern "C" fn genie_fetch(
             ..Draft::new(Kind::Fetch)
         };
         let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
-        let destination = Destination { pointer: destination.cast(), len };
+        let destination = Destination {
+            pointer: destination.cast(),
+            len,
+        };
         session.fetch(&draft, destination).map(|()| OK)
     })())
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn genie_barrier() -> i32 {
-    status(current::session().and_then(|session| session.barrier()).map(|()| OK))
+    status(
+        current::session()
+            .and_then(|session| session.barrier())
+            .map(|()| OK),
+    )
 }
 
 #[unsafe(no_mangle)]
@@ -421,6 +463,8 @@ unsafe extern "C" fn genie_count_fallback(name: *const c_char) -> i32 {
     static SEEN: Mutex<Option<HashSet<String>>> = Mutex::new(None);
     current::count_fallback();
     // SAFETY: as the caller says.
-    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+    let name = unsafe { CStr::from_ptr(name) }
+        .to_string_lossy()
+        .into_owned();
     i32::from(SEEN.lock().get_or_insert_with(HashSet::new).insert(name))
 }

@@ -41,7 +41,9 @@ fn register(
     let message = unsafe { genie_backend_register() };
     if !message.is_null() {
         // SAFETY: a message is NUL-terminated and static.
-        let message = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+        let message = unsafe { CStr::from_ptr(message) }
+            .to_string_lossy()
+            .into_owned();
         return Err(PyRuntimeError::new_err(message));
     }
     // SAFETY: the backend is registered.
@@ -96,12 +98,23 @@ fn is_connected() -> bool {
 #[pyfunction]
 fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let out = PyDict::new(py);
-    let session = if current::is_forked() { None } else { current::get() };
-    let log = session.map(|session| session.log_counters()).unwrap_or_default();
-    let moved = session.map(|session| session.counters.read()).unwrap_or_default();
+    let session = if current::is_forked() {
+        None
+    } else {
+        current::get()
+    };
+    let log = session
+        .map(|session| session.log_counters())
+        .unwrap_or_default();
+    let moved = session
+        .map(|session| session.counters.read())
+        .unwrap_or_default();
     out.set_item("connected", is_connected())?;
     out.set_item("transport", session.map_or("none", |_| "tcp"))?;
-    out.set_item("session", session.map_or(0, |session| session.opened.session_id))?;
+    out.set_item(
+        "session",
+        session.map_or(0, |session| session.opened.session_id),
+    )?;
     out.set_item("operators", log.operators)?;
     out.set_item("records", log.records)?;
     out.set_item("planned_records", log.planned)?;
@@ -115,7 +128,10 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     out.set_item("plans_refused", log.refused)?;
     out.set_item("faults", moved.faults)?;
     out.set_item("fallback_operators", current::fallbacks())?;
-    out.set_item("shape_signatures", session.map_or(0, |session| session.signatures()))?;
+    out.set_item(
+        "shape_signatures",
+        session.map_or(0, |session| session.signatures()),
+    )?;
     out.set_item("workload_class", moved.analysis.workload_class)?;
     out.set_item("confidence", moved.analysis.confidence)?;
     out.set_item("warnings", moved.analysis.warnings)?;

@@ -18,7 +18,11 @@ pub struct ReadState {
 
 impl Default for ReadState {
     fn default() -> Self {
-        Self { buffer: vec![0; BUFFER_BYTES], start: 0, end: 0 }
+        Self {
+            buffer: vec![0; BUFFER_BYTES],
+            start: 0,
+            end: 0,
+        }
     }
 }
 
@@ -110,7 +114,11 @@ impl ReadState {
         self.raw_bytes(session, header.aux, fits)?;
         session.counters.received_raw(header.aux);
         let result = if wanted.is_some() && fits.is_none() {
-            Err(Fault::new(Code::Protocol, u64::MAX, "the node sent bytes of another size"))
+            Err(Fault::new(
+                Code::Protocol,
+                u64::MAX,
+                "the node sent bytes of another size",
+            ))
         } else {
             Ok(Vec::new())
         };
@@ -128,7 +136,11 @@ impl ReadState {
         let mut left = usize::try_from(len)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "too many bytes"))?;
         let mut at = 0;
-        let mut scrap = if place.is_none() { vec![0_u8; BUFFER_BYTES] } else { Vec::new() };
+        let mut scrap = if place.is_none() {
+            vec![0_u8; BUFFER_BYTES]
+        } else {
+            Vec::new()
+        };
         while left > 0 {
             let target: &mut [u8] = match place {
                 // SAFETY: the memory is valid for `place.len == len` bytes while its slot says
@@ -143,8 +155,7 @@ impl ReadState {
             };
             let buffered = (self.end - self.start).min(target.len());
             let n = if buffered > 0 {
-                target[..buffered]
-                    .copy_from_slice(&self.buffer[self.start..self.start + buffered]);
+                target[..buffered].copy_from_slice(&self.buffer[self.start..self.start + buffered]);
                 self.take(buffered);
                 buffered
             } else {
@@ -154,7 +165,9 @@ impl ReadState {
                         n
                     }
                     None => {
-                        session.check().map_err(|_| io::ErrorKind::ConnectionAborted)?;
+                        session
+                            .check()
+                            .map_err(|_| io::ErrorKind::ConnectionAborted)?;
                         session.node_answers()?;
                         0
                     }

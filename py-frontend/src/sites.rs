@@ -34,7 +34,9 @@ pub fn set_inner_folders(folders: Vec<String>) {
 #[must_use]
 pub fn text(site: SiteId) -> String {
     let sites = SITES.lock();
-    let known = sites.as_ref().and_then(|sites| sites.texts.get(site.checked_sub(1)? as usize));
+    let known = sites
+        .as_ref()
+        .and_then(|sites| sites.texts.get(site.checked_sub(1)? as usize));
     known.cloned().unwrap_or_default()
 }
 
@@ -124,7 +126,9 @@ unsafe fn intern(code: *mut ffi::PyCodeObject, line: i32) -> SiteId {
     let (file, name) = unsafe { (attribute(code, c"co_filename"), attribute(code, c"co_name")) };
     let mut guard = SITES.lock();
     let sites = guard.get_or_insert_with(Sites::default);
-    sites.texts.push(format!("File \"{file}\", line {line}, in {name}"));
+    sites
+        .texts
+        .push(format!("File \"{file}\", line {line}, in {name}"));
     let site = sites.texts.len() as SiteId;
     sites.by_line.insert((code as usize, line), site);
     site

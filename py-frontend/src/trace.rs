@@ -42,7 +42,13 @@ impl Trace {
 
     fn of(records: usize, forwards: usize) -> Self {
         Self {
-            records: vec![Origin { seq: u64::MAX, ..Origin::default() }; records],
+            records: vec![
+                Origin {
+                    seq: u64::MAX,
+                    ..Origin::default()
+                };
+                records
+            ],
             forwards: vec![(-1, 0); forwards],
             plans: HashMap::new(),
             segment: Vec::new(),
@@ -52,7 +58,12 @@ impl Trace {
     /// Record `seq` is operator `op` of line `site`.
     pub fn note(&mut self, seq: u64, op: u32, site: SiteId, backward: bool) {
         let at = seq as usize % self.records.len();
-        self.records[at] = Origin { seq, op, site, backward };
+        self.records[at] = Origin {
+            seq,
+            op,
+            site,
+            backward,
+        };
         self.segment.push(site);
     }
 
@@ -111,7 +122,15 @@ impl Trace {
         }
         let name = name_of(origin.op);
         let line = sites::text(origin.site);
-        let what = if origin.backward { "the backward of a forward" } else { "recorded" };
-        if line.is_empty() { format!("in {name}") } else { format!("in {name}, {what} at {line}") }
+        let what = if origin.backward {
+            "the backward of a forward"
+        } else {
+            "recorded"
+        };
+        if line.is_empty() {
+            format!("in {name}")
+        } else {
+            format!("in {name}, {what} at {line}")
+        }
     }
 }

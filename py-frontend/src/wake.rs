@@ -26,7 +26,10 @@ impl Wake {
         }
         // SAFETY: a descriptor that was just made and belongs to nobody else.
         let event = unsafe { OwnedFd::from_raw_fd(raw) };
-        Ok(Self { event, asleep: AtomicBool::new(false) })
+        Ok(Self {
+            event,
+            asleep: AtomicBool::new(false),
+        })
     }
 
     /// Wakes the sleeper, if it sleeps.
@@ -43,8 +46,11 @@ impl Wake {
     pub fn sleep(&self, link: &Link, dirty: &AtomicBool, timeout: Duration) {
         self.asleep.store(true, Ordering::SeqCst);
         if !dirty.load(Ordering::SeqCst) {
-            let mut polled = [link.descriptor(), self.event.as_raw_fd()]
-                .map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+            let mut polled = [link.descriptor(), self.event.as_raw_fd()].map(|fd| libc::pollfd {
+                fd,
+                events: libc::POLLIN,
+                revents: 0,
+            });
             let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
             // SAFETY: two valid pollfds whose descriptors outlive the call.
             unsafe { libc::poll(polled.as_mut_ptr(), 2, millis) };
@@ -52,6 +58,12 @@ impl Wake {
         self.asleep.store(false, Ordering::SeqCst);
         let mut count = [0_u8; 8];
         // SAFETY: room for eight bytes; the descriptor does not block.
-        unsafe { libc::read(self.event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        unsafe {
+            libc::read(
+                self.event.as_raw_fd(),
+                count.as_mut_ptr().cast(),
+                count.len(),
+            )
+        };
     }
 }

@@ -78,7 +78,10 @@ impl Address {
         if host.is_empty() || host.contains(['/', ' ', '@']) || port == 0 {
             return Err(malformed());
         }
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 
@@ -116,10 +119,15 @@ impl Tls {
             (.., None) => return Err(AddressError::Incomplete("the key")),
             (Some(ca), Some(cert), Some(key)) => (ca, cert, key),
         };
-        let file = |path: &str, why: String| AddressError::File { path: path.to_owned(), why };
+        let file = |path: &str, why: String| AddressError::File {
+            path: path.to_owned(),
+            why,
+        };
         let mut roots = rustls::RootCertStore::empty();
         for authority in certificates(ca)? {
-            roots.add(authority).map_err(|error| file(ca, error.to_string()))?;
+            roots
+                .add(authority)
+                .map_err(|error| file(ca, error.to_string()))?;
         }
         let chain = certificates(cert)?;
         let private = PrivateKeyDer::from_pem_file(Path::new(key))
@@ -131,12 +139,17 @@ impl Tls {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, private)
             .map_err(|error| file(cert, error.to_string()))?;
-        Ok(Some(Self { config: Arc::new(config) }))
+        Ok(Some(Self {
+            config: Arc::new(config),
+        }))
     }
 }
 
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, AddressError> {
-    let file = |why: String| AddressError::File { path: path.to_owned(), why };
+    let file = |why: String| AddressError::File {
+        path: path.to_owned(),
+        why,
+    };
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(Path::new(path))
         .map_err(|error| file(error.to_string()))?
         .collect();
@@ -154,14 +167,28 @@ mod tests {
     #[test]
     fn addresses_parse() {
         let parse = |text: &str| Address::parse(text).map(|a| (a.host, a.port)).ok();
-        assert_eq!(parse("tcp://127.0.0.1:7701"), Some(("127.0.0.1".into(), 7701)));
+        assert_eq!(
+            parse("tcp://127.0.0.1:7701"),
+            Some(("127.0.0.1".into(), 7701))
+        );
         assert_eq!(parse("node7"), Some(("node7".into(), DEFAULT_PORT)));
         assert_eq!(parse("tcp://[::1]:80"), Some(("::1".into(), 80)));
         assert_eq!(parse("::1"), Some(("::1".into(), DEFAULT_PORT)));
-        for bad in ["", "tcp://", "http://a:1", "a:b", "a:99999", "tcp://a:0", "a b:1"] {
+        for bad in [
+            "",
+            "tcp://",
+            "http://a:1",
+            "a:b",
+            "a:99999",
+            "tcp://a:0",
+            "a b:1",
+        ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
-        assert!(matches!(Address::parse("unix:///x"), Err(AddressError::Gateway(_))));
+        assert!(matches!(
+            Address::parse("unix:///x"),
+            Err(AddressError::Gateway(_))
+        ));
     }
 
     #[test]

@@ -89,7 +89,9 @@ impl Control {
         std::thread::Builder::new()
             .name("genie-control".to_owned())
             .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
                 match runtime {
                     Ok(runtime) => {
                         runtime.block_on(serve(address, tls, request, timeout, opened, inbox));
@@ -101,19 +103,27 @@ impl Control {
             })
             .map_err(|error| ControlError::Unreachable(error.to_string()))?;
         let late = || ControlError::Unreachable(format!("no answer within {timeout:?}"));
-        let reply = answer.recv_timeout(timeout + Duration::from_secs(1)).map_err(|_| late())??;
+        let reply = answer
+            .recv_timeout(timeout + Duration::from_secs(1))
+            .map_err(|_| late())??;
         Ok((Self { requests }, reply))
     }
 
     /// Submits a segment; `done` is called on the channel's thread. False if too many wait.
     pub fn submit(&self, request: SubmitSegmentRequest, done: OnPlan) -> bool {
-        self.requests.try_send(Request::Submit(request, done)).is_ok()
+        self.requests
+            .try_send(Request::Submit(request, done))
+            .is_ok()
     }
 
     /// Ends the session, waiting at most `timeout`.
     pub fn close(&self, request: CloseSessionRequest, timeout: Duration) {
         let (done, waited) = std::sync::mpsc::channel();
-        if self.requests.try_send(Request::Close(request, done)).is_ok() {
+        if self
+            .requests
+            .try_send(Request::Close(request, done))
+            .is_ok()
+        {
             let _ = waited.recv_timeout(timeout);
         }
     }
@@ -176,7 +186,10 @@ async fn channel(
 ) -> Result<ControlClient<Channel>, ControlError> {
     let unreachable = |error: &dyn std::fmt::Display| ControlError::Unreachable(error.to_string());
     let target = (address.host.clone(), address.port);
-    let scheme_host = format!("http://{}", address.to_string().trim_start_matches("tcp://"));
+    let scheme_host = format!(
+        "http://{}",
+        address.to_string().trim_start_matches("tcp://")
+    );
     let endpoint = Endpoint::from_shared(scheme_host)
         .map_err(|error| unreachable(&error))?
         .connect_timeout(timeout)
@@ -224,5 +237,8 @@ fn refused(status: tonic::Status) -> ControlError {
     if code.is_none() {
         return ControlError::Unreachable(chain(&status));
     }
-    ControlError::Refused { code, message: status.message().to_owned() }
+    ControlError::Refused {
+        code,
+        message: status.message().to_owned(),
+    }
 }

@@ -12,12 +12,19 @@ use crate::link::Link;
 pub fn handshake(link: &Link, token: &[u8], timeout: Duration) -> io::Result<Result<(), Fault>> {
     let mut fixed = [0; frame::TOKEN_BYTES];
     if token.len() != fixed.len() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a token of another length"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a token of another length",
+        ));
     }
     fixed.copy_from_slice(token);
     let deadline = Instant::now() + timeout;
     let mut on_time = || {
-        if Instant::now() < deadline { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+        if Instant::now() < deadline {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::TimedOut.into())
+        }
     };
     link.write_all(&[&frame::encode_hello(&fixed)], &mut on_time)?;
     let exact = |buffer: &mut [u8]| -> io::Result<()> {
@@ -38,7 +45,9 @@ pub fn handshake(link: &Link, token: &[u8], timeout: Duration) -> io::Result<Res
     exact(&mut payload)?;
     match header.kind {
         Kind::Welcome => Ok(Ok(())),
-        Kind::Lost => Fault::decode(&payload).map(Err).map_err(|error| invalid(error.to_string())),
+        Kind::Lost => Fault::decode(&payload)
+            .map(Err)
+            .map_err(|error| invalid(error.to_string())),
         _ => Err(invalid("an unexpected answer to the hello".to_owned())),
     }
 }

@@ -39,9 +39,14 @@ fn is_tick(error: &io::Error) -> bool {
 /// # Errors
 /// A name that does not resolve.
 pub fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<_> = (address.host.as_str(), address.port).to_socket_addrs()?.collect();
+    let found: Vec<_> = (address.host.as_str(), address.port)
+        .to_socket_addrs()?
+        .collect();
     if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        ));
     }
     Ok(found)
 }
@@ -87,8 +92,14 @@ impl Link {
         }
         socket.set_read_timeout(Some(TICK))?;
         socket.set_write_timeout(Some(TICK))?;
-        let state = TlsState { connection, outgoing: Vec::new() };
-        Ok(Self { socket, tls: Some(Mutex::new(state)) })
+        let state = TlsState {
+            connection,
+            outgoing: Vec::new(),
+        };
+        Ok(Self {
+            socket,
+            tls: Some(Mutex::new(state)),
+        })
     }
 
     /// Reads what there is, at least one byte. `Ok(None)` after a tick without any.
@@ -127,7 +138,10 @@ impl Link {
             }
             while !rest.is_empty() {
                 state.connection.read_tls(&mut rest)?;
-                state.connection.process_new_packets().map_err(io::Error::other)?;
+                state
+                    .connection
+                    .process_new_packets()
+                    .map_err(io::Error::other)?;
             }
         }
     }
@@ -141,7 +155,9 @@ impl Link {
         parts: &[&[u8]],
         go_on: &mut dyn FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
-        let Some(tls) = &self.tls else { return self.write_plain(parts, go_on) };
+        let Some(tls) = &self.tls else {
+            return self.write_plain(parts, go_on);
+        };
         // Records of 16 KiB: bounded ciphertext whatever the size of the tensor.
         for part in parts {
             for piece in part.chunks(256 << 10) {
@@ -172,8 +188,11 @@ impl Link {
         parts: &[&[u8]],
         go_on: &mut dyn FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut slices: Vec<IoSlice<'_>> =
-            parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+        let mut slices: Vec<IoSlice<'_>> = parts
+            .iter()
+            .filter(|part| !part.is_empty())
+            .map(|part| IoSlice::new(part))
+            .collect();
         let mut slices = &mut slices[..];
         while !slices.is_empty() {
             match (&self.socket).write_vectored(slices) {
@@ -195,8 +214,11 @@ impl Link {
 
     /// Waits until there is something to read, or for `timeout`.
     pub fn wait_readable(&self, timeout: Duration) -> bool {
-        let mut poll =
-            libc::pollfd { fd: self.descriptor(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: self.descriptor(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: one valid pollfd, and its socket outlives the call.
         unsafe { libc::poll(&mut poll, 1, millis) > 0 }

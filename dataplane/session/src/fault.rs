@@ -76,7 +76,11 @@ impl Fault {
             }
             message.truncate(cut);
         }
-        Self { code, cause_seq, message }
+        Self {
+            code,
+            cause_seq,
+            message,
+        }
     }
 
     /// Its bytes: code, cause (varint), length (varint), message.
@@ -102,6 +106,10 @@ impl Fault {
         let len = reader.count("message bytes", MESSAGE_MAX)?;
         let message = std::str::from_utf8(reader.bytes(len)?)
             .map_err(|_| WireError::Malformed("a fault message that is not UTF-8"))?;
-        Ok(Self { code, cause_seq, message: message.to_owned() })
+        Ok(Self {
+            code,
+            cause_seq,
+            message: message.to_owned(),
+        })
     }
 }

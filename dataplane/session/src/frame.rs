@@ -140,14 +140,22 @@ impl Header {
     /// A header without payload.
     #[must_use]
     pub fn new(kind: Kind, seq: u64, aux: u64) -> Self {
-        Self { kind, payload_len: 0, seq, aux }
+        Self {
+            kind,
+            payload_len: 0,
+            seq,
+            aux,
+        }
     }
 
     /// The same with `payload_len`.
     #[must_use]
     pub fn with_payload(self, payload_len: usize) -> Self {
         debug_assert!(payload_len <= PAYLOAD_MAX);
-        Self { payload_len: payload_len as u32, ..self }
+        Self {
+            payload_len: payload_len as u32,
+            ..self
+        }
     }
 
     /// Its bytes.
@@ -168,7 +176,9 @@ impl Header {
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, WireError> {
         let kind = Kind::from_u8(bytes[0]).ok_or(WireError::Malformed("an unknown frame kind"))?;
         if bytes[1..4] != [0, 0, 0] {
-            return Err(WireError::Malformed("reserved bits of a frame header are set"));
+            return Err(WireError::Malformed(
+                "reserved bits of a frame header are set",
+            ));
         }
         let word = |at: usize| {
             let mut raw = [0; 8];
@@ -183,7 +193,12 @@ impl Header {
                 max: PAYLOAD_MAX,
             });
         }
-        Ok(Self { kind, payload_len, seq: word(8), aux: word(16) })
+        Ok(Self {
+            kind,
+            payload_len,
+            seq: word(8),
+            aux: word(16),
+        })
     }
 }
 
@@ -219,7 +234,10 @@ pub fn decode_hello(bytes: &[u8; HELLO_BYTES]) -> Result<[u8; TOKEN_BYTES], Wire
     }
     let theirs = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
     if theirs != PROTOCOL_VERSION {
-        return Err(WireError::Version { theirs, ours: PROTOCOL_VERSION });
+        return Err(WireError::Version {
+            theirs,
+            ours: PROTOCOL_VERSION,
+        });
     }
     let mut token = [0; TOKEN_BYTES];
     token.copy_from_slice(&bytes[16..]);

@@ -147,7 +147,11 @@ impl Template {
     pub fn bytes(&self) -> usize {
         let fixed = std::mem::size_of::<RecordTemplate>() + 64;
         self.numbers.len() * 24
-            + self.records.iter().map(|r| r.structure.len() + fixed).sum::<usize>()
+            + self
+                .records
+                .iter()
+                .map(|r| r.structure.len() + fixed)
+                .sum::<usize>()
     }
 }
 
@@ -162,15 +166,17 @@ impl Predictor {
     /// Starts from the recorded numbers, expecting them again.
     #[must_use]
     pub fn new(numbers: &[i64]) -> Self {
-        Self { last: numbers.to_vec(), step: vec![0; numbers.len()] }
+        Self {
+            last: numbers.to_vec(),
+            step: vec![0; numbers.len()],
+        }
     }
 
     /// Client: appends what of `actual` (numbers from index `first` on) was predicted wrong, as
     /// `count, (gap, difference)...`, and learns. Gives whether anything was appended.
     pub fn encode(&mut self, first: usize, actual: &[i64], out: &mut Vec<u8>) -> bool {
         let range = first..first + actual.len();
-        let (Some(last), Some(step)) =
-            (self.last.get_mut(range.clone()), self.step.get_mut(range))
+        let (Some(last), Some(step)) = (self.last.get_mut(range.clone()), self.step.get_mut(range))
         else {
             debug_assert!(false, "numbers past the template");
             return false;
@@ -212,20 +218,24 @@ impl Predictor {
         out: &mut Vec<i64>,
     ) -> Result<(), WireError> {
         let start = out.len();
-        let (Some(last), Some(step)) =
-            (self.last.get_mut(range.clone()), self.step.get_mut(range))
+        let (Some(last), Some(step)) = (self.last.get_mut(range.clone()), self.step.get_mut(range))
         else {
             return Err(WireError::Malformed("numbers past the plan"));
         };
-        out.extend(last.iter().zip(step.iter()).map(|(last, step)| last.wrapping_add(*step)));
+        out.extend(
+            last.iter()
+                .zip(step.iter())
+                .map(|(last, step)| last.wrapping_add(*step)),
+        );
         if let Some(reader) = reader {
             let mut index = start;
             let wrong = reader.count("differences", last.len())?;
             for _ in 0..wrong {
                 index += reader.count("predicted numbers", last.len())?;
                 let difference = reader.var_i64()?;
-                let value =
-                    out.get_mut(index).ok_or(WireError::Malformed("a difference past the plan"))?;
+                let value = out
+                    .get_mut(index)
+                    .ok_or(WireError::Malformed("a difference past the plan"))?;
                 *value = value.wrapping_add(difference);
                 index += 1;
             }
@@ -282,7 +292,10 @@ impl ChunkWriter {
         let numbers_differ = predictor.encode(template.first_number, numbers, &mut self.scratch);
         let frees_differ = template.frees != frees;
         if numbers_differ || frees_differ {
-            put_u64(&mut self.exceptions, u64::from(self.count - self.last_exception));
+            put_u64(
+                &mut self.exceptions,
+                u64::from(self.count - self.last_exception),
+            );
             self.last_exception = self.count;
             self.exceptions.push(
                 u8::from(numbers_differ) * NUMBERS_DIFFER + u8::from(frees_differ) * FREES_DIFFER,
@@ -343,7 +356,11 @@ impl<'a> ChunkReader<'a> {
         }
         let mut exceptions = Reader::new(body);
         let until_exception = exceptions.var_u64()?;
-        Ok(Self { exceptions, blobs: Reader::new(scan.rest()), until_exception })
+        Ok(Self {
+            exceptions,
+            blobs: Reader::new(scan.rest()),
+            until_exception,
+        })
     }
 
     /// The next record: its numbers and frees are appended; gives its inline bytes.

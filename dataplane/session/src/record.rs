@@ -69,7 +69,10 @@ impl Kind {
     /// True where the segment ends with this record.
     #[must_use]
     pub fn ends_segment(self) -> bool {
-        matches!(self, Self::Fetch | Self::CallSync | Self::Barrier | Self::Cut)
+        matches!(
+            self,
+            Self::Fetch | Self::CallSync | Self::Barrier | Self::Cut
+        )
     }
 }
 
@@ -233,7 +236,10 @@ pub fn packed<'a>(reader: &mut Reader<'a>, max: usize) -> Result<Packed<'a>, Wir
     for _ in 0..count {
         reader.var_u64()?;
     }
-    Ok(Packed { count, bytes: &start[..start.len() - reader.rest().len()] })
+    Ok(Packed {
+        count,
+        bytes: &start[..start.len() - reader.rest().len()],
+    })
 }
 
 /// Reads the next item of a payload.
@@ -260,7 +266,12 @@ pub fn next_item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, WireError> {
             };
             let (plan, start, count) = (word()?, word()?, word()?);
             let len = reader.count("chunk bytes", crate::frame::PAYLOAD_MAX)?;
-            Ok(Item::Chunk { plan, start, count, body: reader.bytes(len)? })
+            Ok(Item::Chunk {
+                plan,
+                start,
+                count,
+                body: reader.bytes(len)?,
+            })
         }
         _ => plain(head, reader).map(Item::Plain),
     }
@@ -277,8 +288,11 @@ fn plain<'a>(head: u8, reader: &mut Reader<'a>) -> Result<Plain<'a>, WireError> 
     let kind = Kind::from_u8(head & KIND_MASK)
         .filter(|_| head & !(KIND_MASK | HAS_FREES | HAS_BLOB | STASHED) == 0)
         .ok_or(WireError::Malformed("an unknown record kind"))?;
-    let frees =
-        if head & HAS_FREES != 0 { packed(reader, FREES_MAX)? } else { Packed::default() };
+    let frees = if head & HAS_FREES != 0 {
+        packed(reader, FREES_MAX)?
+    } else {
+        Packed::default()
+    };
     let op = op_number(reader)?;
     let len = reader.count("bytes of structure", STRUCTURE_MAX)?;
     let structure = reader.bytes(len)?;
@@ -289,7 +303,15 @@ fn plain<'a>(head: u8, reader: &mut Reader<'a>) -> Result<Plain<'a>, WireError> 
     } else {
         None
     };
-    Ok(Plain { kind, op, structure, numbers, frees, blob, stashed: head & STASHED != 0 })
+    Ok(Plain {
+        kind,
+        op,
+        structure,
+        numbers,
+        frees,
+        blob,
+        stashed: head & STASHED != 0,
+    })
 }
 
 /// A structure taken apart and checked against its kind.
@@ -409,7 +431,9 @@ impl Shape {
         let bare = matches!(kind, Kind::Upload | Kind::Resize | Kind::Alloc)
             || matches!(kind, Kind::Barrier | Kind::Cut | Kind::Frees);
         if bare && skeleton_len != 0 {
-            return Err(WireError::Malformed("arguments of a record that takes none"));
+            return Err(WireError::Malformed(
+                "arguments of a record that takes none",
+            ));
         }
         Ok(shape)
     }
@@ -418,7 +442,9 @@ impl Shape {
         if self.refs.len() == wanted {
             Ok(())
         } else {
-            Err(WireError::Malformed("the storages do not fit the arguments"))
+            Err(WireError::Malformed(
+                "the storages do not fit the arguments",
+            ))
         }
     }
 

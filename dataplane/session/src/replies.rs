@@ -19,7 +19,11 @@ impl<F: Clone> ReplyLog<F> {
     /// Keeps at most `max` frames.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { first: 0, kept: VecDeque::new(), max }
+        Self {
+            first: 0,
+            kept: VecDeque::new(),
+            max,
+        }
     }
 
     /// Keeps a frame that is being sent; gives its number, or `None` if too many are kept: the
@@ -39,7 +43,9 @@ impl<F: Clone> ReplyLog<F> {
     pub fn confirmed(&mut self, count: u64) -> Result<(), WireError> {
         let sent = self.first + self.kept.len() as u64;
         if count > sent {
-            return Err(WireError::Malformed("a confirmation of what was never sent"));
+            return Err(WireError::Malformed(
+                "a confirmation of what was never sent",
+            ));
         }
         while self.first < count {
             self.kept.pop_front();

@@ -44,7 +44,11 @@ impl Ref {
         }
         let index = u32::try_from((code - 1) / 2)
             .map_err(|_| WireError::Malformed("a storage reference past 32 bits"))?;
-        Ok(if code % 2 == 1 { Self::Local(index) } else { Self::Slot(index) })
+        Ok(if code % 2 == 1 {
+            Self::Local(index)
+        } else {
+            Self::Slot(index)
+        })
     }
 }
 
@@ -85,7 +89,11 @@ pub const FIRST_ID: u64 = 1;
 
 impl Default for Namer {
     fn default() -> Self {
-        Self { base: FIRST_ID, next: FIRST_ID, slots: IdMap::default() }
+        Self {
+            base: FIRST_ID,
+            next: FIRST_ID,
+            slots: IdMap::default(),
+        }
     }
 }
 
@@ -145,7 +153,11 @@ pub struct Resolver {
 
 impl Default for Resolver {
     fn default() -> Self {
-        Self { base: FIRST_ID, next: FIRST_ID, slots: Vec::new() }
+        Self {
+            base: FIRST_ID,
+            next: FIRST_ID,
+            slots: Vec::new(),
+        }
     }
 }
 
@@ -185,7 +197,9 @@ impl Resolver {
                     id
                 }
             };
-            ids.push(id.ok_or(WireError::Malformed("a reference to a storage that never was"))?);
+            ids.push(id.ok_or(WireError::Malformed(
+                "a reference to a storage that never was",
+            ))?);
         }
         Ok(())
     }

@@ -264,5 +264,7 @@ pub fn span_bytes(dtype: u8, offset: i64, sizes: &[i64], strides: &[i64]) -> Opt
         }
         last = last.checked_add((size - 1).checked_mul(stride)?)?;
     }
-    last.checked_add(1)?.checked_mul(element).filter(|&bytes| bytes <= i64::MAX as u64)
+    last.checked_add(1)?
+        .checked_mul(element)
+        .filter(|&bytes| bytes <= i64::MAX as u64)
 }

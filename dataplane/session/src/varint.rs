@@ -118,6 +118,10 @@ impl<'a> Reader<'a> {
         usize::try_from(raw)
             .ok()
             .filter(|&n| n <= max)
-            .ok_or(WireError::TooMany { what, got: raw, max })
+            .ok_or(WireError::TooMany {
+                what,
+                got: raw,
+                max,
+            })
     }
 }

@@ -21,7 +21,10 @@ struct Checker {
 impl Checker {
     fn all_live(&self, ids: &[u64]) {
         for id in ids {
-            assert!(self.live.contains(id), "storage {id} was never made or is freed");
+            assert!(
+                self.live.contains(id),
+                "storage {id} was never made or is freed"
+            );
         }
     }
 }
@@ -75,7 +78,14 @@ impl Machine for Checker {
 
 /// A payload of records that is often right, so that the deeper code is reached.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
-    let record = (0_u8..12, 0_u64..6, 0_u64..8, any::<i64>(), any::<bool>(), 0_i64..6);
+    let record = (
+        0_u8..12,
+        0_u64..6,
+        0_u64..8,
+        any::<i64>(),
+        any::<bool>(),
+        0_i64..6,
+    );
     prop::collection::vec(record, 0..40).prop_map(|records| {
         let mut out = Vec::new();
         record::put_define_op(&mut out, 0, "aten::add.Tensor");

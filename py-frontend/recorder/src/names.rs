@@ -31,6 +31,8 @@ pub fn intern(name: &str) -> u32 {
 #[must_use]
 pub fn name(number: u32) -> &'static str {
     let guard = NAMES.read();
-    let known = guard.as_ref().and_then(|names| names.by_number.get(number as usize));
+    let known = guard
+        .as_ref()
+        .and_then(|names| names.by_number.get(number as usize));
     known.copied().unwrap_or("an unknown operator")
 }

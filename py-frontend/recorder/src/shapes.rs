@@ -45,7 +45,11 @@ impl Signature<'_> {
     fn hash(&self) -> u64 {
         let seed = xxh3_64_with_seed(self.skeleton, u64::from(self.op));
         let seed = xxh3_64_with_seed(as_bytes(self.params), seed);
-        if self.data.is_empty() { seed } else { xxh3_64_with_seed(as_bytes(self.data), seed) }
+        if self.data.is_empty() {
+            seed
+        } else {
+            xxh3_64_with_seed(as_bytes(self.data), seed)
+        }
     }
 
     fn is(&self, entry: &Entry) -> bool {
@@ -112,17 +116,32 @@ mod tests {
     use super::*;
 
     fn signature(params: &[i64]) -> Signature<'_> {
-        Signature { op: 1, skeleton: &[3, 3], params, data: &[] }
+        Signature {
+            op: 1,
+            skeleton: &[3, 3],
+            params,
+            data: &[],
+        }
     }
 
     #[test]
     fn finds_what_it_learnt_and_nothing_else() {
         let mut cache = ShapeCache::default();
-        let results = |n| Results { skeleton: vec![1, 6, 1], params: vec![n, 1], fresh: 1 };
+        let results = |n| Results {
+            skeleton: vec![1, 6, 1],
+            params: vec![n, 1],
+            fresh: 1,
+        };
         cache.learn(&signature(&[2, 3]), results(2));
-        assert_eq!(cache.find(&signature(&[2, 3])).as_deref(), Some(&results(2)));
+        assert_eq!(
+            cache.find(&signature(&[2, 3])).as_deref(),
+            Some(&results(2))
+        );
         assert_eq!(cache.find(&signature(&[3, 2])), None);
-        let other_op = Signature { op: 2, ..signature(&[2, 3]) };
+        let other_op = Signature {
+            op: 2,
+            ..signature(&[2, 3])
+        };
         assert_eq!(cache.find(&other_op), None);
     }
 
@@ -130,7 +149,11 @@ mod tests {
     fn stays_within_its_bound_and_keeps_what_is_used() {
         let mut cache = ShapeCache::default();
         for n in 0..3 * SIGNATURES_MAX as i64 {
-            let results = Results { skeleton: vec![], params: vec![], fresh: 0 };
+            let results = Results {
+                skeleton: vec![],
+                params: vec![],
+                fresh: 0,
+            };
             cache.learn(&signature(&[n]), results);
             assert!(cache.find(&signature(&[0])).is_some());
             assert!(cache.len() <= SIGNATURES_MAX);

@@ -11,7 +11,10 @@ use genie_session::skeleton;
 pub const FAIL: i64 = -77;
 
 pub fn mix(a: u64, b: u64) -> u64 {
-    (a.rotate_left(23) ^ b).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17) ^ (b >> 7)
+    (a.rotate_left(23) ^ b)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(17)
+        ^ (b >> 7)
 }
 
 /// What an operator computes from its inputs.
@@ -37,7 +40,10 @@ pub struct SimMachine {
 
 impl SimMachine {
     fn get(&self, id: u64) -> u64 {
-        *self.storages.get(&id).expect("the log names only storages that live")
+        *self
+            .storages
+            .get(&id)
+            .expect("the log names only storages that live")
     }
 }
 
@@ -49,7 +55,10 @@ impl Machine for SimMachine {
     }
 
     fn call(&mut self, call: &Call<'_>) -> Result<(), Failure> {
-        assert!(self.names.contains_key(&call.op), "an operator that was never named");
+        assert!(
+            self.names.contains_key(&call.op),
+            "an operator that was never named"
+        );
         self.calls += 1;
         if call.data.contains(&FAIL) {
             return Err(Failure::new(Code::Operator, "asked to fail"));
@@ -75,7 +84,9 @@ impl Machine for SimMachine {
         let out = skeleton::measure_out(call.out_skeleton, |_, _| {}, |_| {}).expect("measured");
         assert_eq!(out.params, call.out_params.len());
         for fresh in 0..out.fresh as u64 {
-            let taken = self.storages.insert(call.first_fresh + fresh, mix(hash, 2 + fresh));
+            let taken = self
+                .storages
+                .insert(call.first_fresh + fresh, mix(hash, 2 + fresh));
             assert!(taken.is_none(), "an id was given twice");
         }
         Ok(())
@@ -112,7 +123,9 @@ impl Machine for SimMachine {
             }
             Source::Place(place) => {
                 self.uploads_by_place += 1;
-                self.places.remove(&place).expect("a place is consumed once")
+                self.places
+                    .remove(&place)
+                    .expect("a place is consumed once")
             }
             Source::NoMemory => return Err(Failure::new(Code::OutOfMemory, "full")),
         };

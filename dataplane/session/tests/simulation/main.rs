@@ -40,7 +40,14 @@ fn run(name: &str, faults: Faults, count: u64) -> world::Totals {
 
 #[test]
 fn a_quiet_link_gives_the_right_answers_and_plans_hit() {
-    let totals = run("quiet", Faults { single: true, ..Faults::default() }, 200);
+    let totals = run(
+        "quiet",
+        Faults {
+            single: true,
+            ..Faults::default()
+        },
+        200,
+    );
     assert!(totals.plan_hits > totals.plan_misses, "{totals:?}");
     assert_eq!(totals.refused, 0);
 }
@@ -54,22 +61,40 @@ fn threads_that_interleave_still_get_the_right_answers() {
 
 #[test]
 fn refused_plans_are_repeated_in_full_and_nothing_is_applied_twice() {
-    let faults = Faults { drop_plans: true, ..Faults::default() };
+    let faults = Faults {
+        drop_plans: true,
+        ..Faults::default()
+    };
     let totals = run("refusals", faults, 300);
     assert!(totals.refused > 50, "{totals:?}");
-    assert!(totals.stashed > 0, "no bulk was under way during any refusal: {totals:?}");
+    assert!(
+        totals.stashed > 0,
+        "no bulk was under way during any refusal: {totals:?}"
+    );
 }
 
 #[test]
 fn a_cut_link_resumes_and_nothing_is_applied_twice() {
-    let faults = Faults { cuts: true, ..Faults::default() };
+    let faults = Faults {
+        cuts: true,
+        ..Faults::default()
+    };
     let totals = run("cuts", faults, 300);
     assert!(totals.cuts > 100, "{totals:?}");
 }
 
 #[test]
 fn everything_at_once() {
-    let faults = Faults { cuts: true, drop_plans: true, slow: true, failures: true, single: false };
+    let faults = Faults {
+        cuts: true,
+        drop_plans: true,
+        slow: true,
+        failures: true,
+        single: false,
+    };
     let totals = run("everything", faults, 300);
-    assert!(totals.refused > 0 && totals.cuts > 0 && totals.poisoned > 0, "{totals:?}");
+    assert!(
+        totals.refused > 0 && totals.cuts > 0 && totals.poisoned > 0,
+        "{totals:?}"
+    );
 }

@@ -10,14 +10,35 @@ use crate::rng::Rng;
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Inputs (positions in the thread's own list of values), the one written in place, results.
-    Op { op: u32, inputs: Vec<usize>, writes: Option<usize>, results: u64, data: i64, param: i64 },
+    Op {
+        op: u32,
+        inputs: Vec<usize>,
+        writes: Option<usize>,
+        results: u64,
+        data: i64,
+        param: i64,
+    },
     Alloc,
-    Upload { target: usize, value: u64, bulk: bool },
-    Resize { target: usize, bytes: i64 },
-    Free { target: usize },
-    Fetch { target: usize },
+    Upload {
+        target: usize,
+        value: u64,
+        bulk: bool,
+    },
+    Resize {
+        target: usize,
+        bytes: i64,
+    },
+    Free {
+        target: usize,
+    },
+    Fetch {
+        target: usize,
+    },
     Barrier,
-    CallSync { input: usize, param: i64 },
+    CallSync {
+        input: usize,
+        param: i64,
+    },
 }
 
 /// One thread.
@@ -32,7 +53,12 @@ pub struct Thread {
 impl Thread {
     pub fn new(rng: &mut Rng) -> Self {
         let routines = (0..1 + rng.below(3)).map(|_| routine(rng)).collect();
-        Self { routines, now: Vec::new(), at: 0, turn: 0 }
+        Self {
+            routines,
+            now: Vec::new(),
+            at: 0,
+            turn: 0,
+        }
     }
 
     /// The next step. `values` is how many values the thread holds.
@@ -82,12 +108,21 @@ fn routine(rng: &mut Rng) -> Vec<Step> {
         let target = rng.below(6) as usize;
         steps.push(match rng.below(14) {
             0 => Step::Alloc,
-            1 => Step::Upload { target, value: 0, bulk: rng.one_in(2) },
-            2 => Step::Resize { target, bytes: rng.below(64) as i64 },
+            1 => Step::Upload {
+                target,
+                value: 0,
+                bulk: rng.one_in(2),
+            },
+            2 => Step::Resize {
+                target,
+                bytes: rng.below(64) as i64,
+            },
             3 | 4 => Step::Free { target },
             _ => Step::Op {
                 op: rng.below(8) as u32,
-                inputs: (0..1 + rng.below(3)).map(|_| rng.below(6) as usize).collect(),
+                inputs: (0..1 + rng.below(3))
+                    .map(|_| rng.below(6) as usize)
+                    .collect(),
                 writes: rng.one_in(4).then_some(0),
                 results: rng.below(3),
                 data: rng.below(10) as i64,
@@ -98,7 +133,9 @@ fn routine(rng: &mut Rng) -> Vec<Step> {
     steps.push(match rng.below(6) {
         0 => Step::Barrier,
         1 => Step::CallSync { input: 0, param: 3 },
-        _ => Step::Fetch { target: rng.below(6) as usize },
+        _ => Step::Fetch {
+            target: rng.below(6) as usize,
+        },
     });
     steps
 }
@@ -107,7 +144,11 @@ fn routine(rng: &mut Rng) -> Vec<Step> {
 pub fn arguments(inputs: usize, writes: Option<usize>) -> Vec<u8> {
     let mut skeleton = Vec::new();
     for index in 0..inputs {
-        let flags = if writes == Some(index) { flag::WRITE } else { 0 };
+        let flags = if writes == Some(index) {
+            flag::WRITE
+        } else {
+            0
+        };
         skeleton.extend([tag::TENSOR, flags, 6, 0]);
     }
     skeleton.extend([tag::INT, tag::DOUBLE]);
@@ -117,5 +158,8 @@ pub fn arguments(inputs: usize, writes: Option<usize>) -> Vec<u8> {
 /// A result skeleton of `results` fresh vectors.
 pub fn results(results: u64) -> (Vec<u8>, Vec<i64>) {
     let one = [out::FRESH, 6, 1];
-    (one.repeat(results as usize), [4, 1].repeat(results as usize))
+    (
+        one.repeat(results as usize),
+        [4, 1].repeat(results as usize),
+    )
 }

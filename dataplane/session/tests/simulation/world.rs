@@ -101,7 +101,11 @@ pub struct World {
 
 impl World {
     pub fn new(mut rng: Rng, faults: Faults) -> Self {
-        let count = if faults.single { 1 } else { 1 + rng.below(4) as usize };
+        let count = if faults.single {
+            1
+        } else {
+            1 + rng.below(4) as usize
+        };
         let threads: Vec<Thread> = (0..count).map(|_| Thread::new(&mut rng)).collect();
         Self {
             rng,
@@ -152,7 +156,11 @@ impl World {
                 _ => self.background(),
             };
             idle = if progressed { 0 } else { idle + 1 };
-            assert!(idle < 5_000, "both ends wait for each other: {:?}", self.waits);
+            assert!(
+                idle < 5_000,
+                "both ends wait for each other: {:?}",
+                self.waits
+            );
         }
         self.settle();
     }
@@ -165,14 +173,22 @@ impl World {
                 break;
             }
         }
-        assert!(self.waits.is_empty(), "answers never came: {:?}", self.waits);
+        assert!(
+            self.waits.is_empty(),
+            "answers never came: {:?}",
+            self.waits
+        );
         for (&id, value) in &self.oracle {
             if let Some(value) = value {
                 assert_eq!(self.machine.storages.get(&id), Some(value), "storage {id}");
             }
         }
         let client_live = self.oracle.len();
-        assert_eq!(self.node.live(), client_live, "values are left behind, or lost");
+        assert_eq!(
+            self.node.live(),
+            client_live,
+            "values are left behind, or lost"
+        );
     }
 
     fn send(&mut self, message: Message, bulk: u64) {
@@ -217,7 +233,10 @@ impl World {
 
     /// Everything under way is lost; both ends resume.
     fn cut(&mut self) {
-        let lost_bulk = self.up.iter().any(|(header, ..)| header.kind == frame::Kind::Bulk);
+        let lost_bulk = self
+            .up
+            .iter()
+            .any(|(header, ..)| header.kind == frame::Kind::Bulk);
         let resume_at = self.node.expected_seq();
         if lost_bulk || !self.client.can_resume(resume_at) {
             // Bulk does not survive (see `ClientLog::resume`): wait for a better moment.
@@ -226,7 +245,10 @@ impl World {
         self.totals.cuts += 1;
         self.up.clear();
         self.down.clear();
-        let again = self.replies.resume(self.received).expect("the client's count is right");
+        let again = self
+            .replies
+            .resume(self.received)
+            .expect("the client's count is right");
         self.down.extend(again);
         for message in self.client.resume(resume_at).expect("it can resume") {
             self.send(message, 0);
@@ -253,7 +275,11 @@ impl World {
     }
 
     fn alloc(&mut self, thread: usize) {
-        let draft = Draft { tail_numbers: &[8], fresh: 1, ..Draft::new(Kind::Alloc) };
+        let draft = Draft {
+            tail_numbers: &[8],
+            fresh: 1,
+            ..Draft::new(Kind::Alloc)
+        };
         let appended = self.client.append(&draft).expect("an alloc");
         self.oracle.insert(appended.first_fresh, Some(8));
         self.held[thread].push(appended.first_fresh);
@@ -263,7 +289,14 @@ impl World {
         let at = |index: usize| self.held[thread][index % self.held[thread].len()];
         match step {
             Step::Alloc => self.alloc(thread),
-            Step::Op { op, inputs, writes, results: fresh, data, param } => {
+            Step::Op {
+                op,
+                inputs,
+                writes,
+                results: fresh,
+                data,
+                param,
+            } => {
                 let ids: Vec<u64> = inputs.iter().map(|&index| at(index)).collect();
                 let skeleton = arguments(ids.len(), *writes);
                 let (tail, tail_numbers) = results(*fresh);
@@ -291,7 +324,8 @@ impl World {
                 }
                 for index in 0..*fresh {
                     let id = appended.first_fresh + index;
-                    self.oracle.insert(id, hash.map(|hash| mix(hash, 2 + index)));
+                    self.oracle
+                        .insert(id, hash.map(|hash| mix(hash, 2 + index)));
                     self.held[thread].insert(0, id);
                 }
                 while self.held[thread].len() > 12 {
@@ -304,7 +338,11 @@ impl World {
                 let id = self.held[thread].remove(index);
                 self.free(id);
             }
-            Step::Upload { target, value, bulk } => {
+            Step::Upload {
+                target,
+                value,
+                bulk,
+            } => {
                 let id = at(*target);
                 self.oracle.insert(id, Some(*value));
                 if *bulk {
@@ -377,7 +415,8 @@ impl World {
                     }
                     None => Expected::Poisoned,
                 };
-                self.waits.insert((true, appended.seq), Waiting { thread, expected });
+                self.waits
+                    .insert((true, appended.seq), Waiting { thread, expected });
                 self.blocked[thread] = true;
                 self.flush();
             }
@@ -392,7 +431,10 @@ impl World {
     fn ask(&mut self, thread: usize, draft: &Draft<'_>, expected: Expected) {
         let id = self.next_wait;
         self.next_wait += 1;
-        let draft = Draft { tail_numbers: &[id as i64], ..*draft };
+        let draft = Draft {
+            tail_numbers: &[id as i64],
+            ..*draft
+        };
         self.client.append(&draft).expect("a question");
         self.waits.insert((false, id), Waiting { thread, expected });
         self.blocked[thread] = true;
@@ -400,7 +442,9 @@ impl World {
     }
 
     fn node_step(&mut self) -> bool {
-        let Some((header, payload, bulk)) = self.up.pop_front() else { return false };
+        let Some((header, payload, bulk)) = self.up.pop_front() else {
+            return false;
+        };
         let source = if header.kind == frame::Kind::Bulk {
             self.next_place += 1;
             self.machine.places.insert(self.next_place, bulk);
@@ -425,7 +469,9 @@ impl World {
         let data = answers
             .into_iter()
             .map(|(fetch, value)| (Header::new(frame::Kind::Data, fetch, 8), Vec::new(), value));
-        let frames = out.into_iter().map(|(header, payload)| (header, payload, 0));
+        let frames = out
+            .into_iter()
+            .map(|(header, payload)| (header, payload, 0));
         for frame in data.chain(frames) {
             if frame.0.kind.is_from_node() {
                 self.replies.push(frame.clone()).expect("room for replies");
@@ -435,11 +481,15 @@ impl World {
     }
 
     fn client_step(&mut self) -> bool {
-        let Some((header, payload, value)) = self.down.pop_front() else { return false };
+        let Some((header, payload, value)) = self.down.pop_front() else {
+            return false;
+        };
         self.received += 1;
         match header.kind {
             frame::Kind::Ack => {
-                self.client.acknowledged(header.seq, 0).expect("an honest node");
+                self.client
+                    .acknowledged(header.seq, 0)
+                    .expect("an honest node");
             }
             frame::Kind::Data => self.answered((false, header.seq), Expected::Value(value)),
             frame::Kind::Synced => self.answered((false, header.seq), Expected::Done),
@@ -452,8 +502,10 @@ impl World {
                 Fault::decode(&payload).expect("a fault");
             }
             frame::Kind::Refused => {
-                let messages =
-                    self.client.refused(header.seq, header.aux).expect("an honest node");
+                let messages = self
+                    .client
+                    .refused(header.seq, header.aux)
+                    .expect("an honest node");
                 for message in messages {
                     self.send(message, 0);
                 }
@@ -465,7 +517,10 @@ impl World {
     }
 
     fn answered(&mut self, key: (bool, u64), got: Expected) {
-        let waiting = self.waits.remove(&key).expect("an answer comes once, and was asked for");
+        let waiting = self
+            .waits
+            .remove(&key)
+            .expect("an answer comes once, and was asked for");
         self.totals.answers += 1;
         self.blocked[waiting.thread] = false;
         match (&waiting.expected, &got) {

@@ -1,0 +1,428 @@
+//! The client's end of the log: names and numbers records, matches them against plans, keeps
+//! them until they are acknowledged, and says what to send.
+
+mod plans;
+mod sending;
+
+use std::collections::VecDeque;
+
+use crate::frame::{self, Header};
+use crate::plan::{ChunkWriter, Predictor, Template};
+use crate::record::{self, INLINE_MAX, Kind};
+use crate::segment::{IdMap, Namer, SEGMENT_RECORDS_MAX};
+use crate::varint::put_u64;
+
+/// Bytes of records that leave in one message.
+pub const BATCH_BYTES: usize = 32 << 10;
+/// Shortest segment that is worth a plan.
+pub const PLAN_RECORDS_MIN: usize = 3;
+/// Plans whose analysis was asked for and not yet answered.
+pub const PLANS_PENDING_MAX: usize = 8;
+
+/// A record before it is named: storages by their ids.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    /// What it does.
+    pub kind: Kind,
+    /// Operator number, or 0.
+    pub op: u32,
+    /// Argument skeleton.
+    pub skeleton: &'a [u8],
+    /// Ids of its storages.
+    pub storages: &'a [u64],
+    /// Shape-deciding integers.
+    pub params: &'a [i64],
+    /// Other numbers.
+    pub data: &'a [i64],
+    /// Tail of the structure: see [`crate::record`].
+    pub tail: &'a [u8],
+    /// Numbers of the tail.
+    pub tail_numbers: &'a [i64],
+    /// Ids that it takes.
+    pub fresh: u64,
+    /// Bytes inside the record, at most [`INLINE_MAX`].
+    pub blob: Option<&'a [u8]>,
+}
+
+impl Draft<'_> {
+    /// A record of `kind` with nothing in it.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            op: 0,
+            skeleton: &[],
+            storages: &[],
+            params: &[],
+            data: &[],
+            tail: &[],
+            tail_numbers: &[],
+            fresh: 0,
+            blob: None,
+        }
+    }
+}
+
+/// Where a record went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its sequence number.
+    pub seq: u64,
+    /// First id that it took.
+    pub first_fresh: u64,
+    /// The plan and the record of it that it was, if it went through one.
+    pub planned: Option<(u32, u32)>,
+    /// It ended a segment.
+    pub ended: bool,
+    /// The batch is full: send now.
+    pub full: bool,
+}
+
+/// Why a record was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// A storage was never given by this session.
+    #[error("a tensor names storage {0}, which this session never made")]
+    UnknownStorage(u64),
+    /// Bytes inside a record are past their bound.
+    #[error("{0} bytes are too many inside a record")]
+    BlobTooLong(usize),
+    /// The call has too many arguments.
+    #[error("the call has too many arguments or dimensions to be sent")]
+    TooLong,
+}
+
+/// A message to send: header, payload. Bulk bytes follow where the header says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Header.
+    pub header: Header,
+    /// Payload.
+    pub payload: Vec<u8>,
+}
+
+/// A segment whose plan is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The plan's number.
+    pub plan: u32,
+    /// [`Template`] bytes.
+    pub segment: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    first_seq: u64,
+    count: u64,
+    /// The records written out, kept until they are acknowledged.
+    plain: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct ClientPlan {
+    template: Template,
+    predictor: Predictor,
+    /// Hash of the structure up to and with each record.
+    prefixes: Vec<u64>,
+    ready: bool,
+    last_used: u64,
+}
+
+/// What the client's end has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientCounters {
+    /// Records appended.
+    pub records: u64,
+    /// Operators among them.
+    pub operators: u64,
+    /// Records that went through a plan.
+    pub planned: u64,
+    /// Segments that were a plan from end to end.
+    pub plan_hits: u64,
+    /// Segments that were not.
+    pub plan_misses: u64,
+    /// Chunks that the node refused.
+    pub refused: u64,
+}
+
+/// The client's end.
+#[derive(Debug, Default)]
+pub struct ClientLog {
+    namer: Namer,
+    next_seq: u64,
+    acked_seq: u64,
+    bulk_sent: u64,
+    bulk_acked: u64,
+    /// Counts rewinds, so that a refusal from before the last one is known.
+    generation: u32,
+    /// Records not acknowledged whose bytes were bulk.
+    bulk_records: VecDeque<u64>,
+    /// Frees since the last record, by id.
+    frees: Vec<u64>,
+    defined_ops: Vec<bool>,
+    op_names: Vec<(u32, String)>,
+    // The batch under construction.
+    batch_first: u64,
+    batch_count: u64,
+    plain: Vec<u8>,
+    wire: Vec<u8>,
+    chunk: ChunkWriter,
+    chunk_start: u32,
+    // Sent, not acknowledged.
+    retained: VecDeque<Batch>,
+    retained_bytes: usize,
+    spare: Vec<Vec<u8>>,
+    // The segment under construction.
+    segment: Vec<u8>,
+    segment_records: usize,
+    segment_ops: usize,
+    segment_planned: usize,
+    segment_bulk: usize,
+    prefix: u64,
+    /// The plan and the record that come next, while the segment is one.
+    cursor: Option<(u32, u32)>,
+    off_trie: bool,
+    // Plans.
+    plans: IdMap<ClientPlan>,
+    trie: IdMap<(u32, u32)>,
+    asked: IdMap<()>,
+    pending: usize,
+    next_plan: u32,
+    submissions: VecDeque<Submission>,
+    dropped_plans: Vec<u32>,
+    counters: ClientCounters,
+    // Scratch.
+    structure: Vec<u8>,
+    numbers: Vec<i64>,
+    relative_frees: Vec<i64>,
+}
+
+impl ClientLog {
+    /// A session that has recorded nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counters(&self) -> ClientCounters {
+        self.counters
+    }
+
+    /// Records appended and not acknowledged.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.next_seq - self.acked_seq
+    }
+
+    /// Bulk bytes sent and not consumed.
+    #[must_use]
+    pub fn bulk_in_flight(&self) -> u64 {
+        self.bulk_sent - self.bulk_acked
+    }
+
+    /// Bytes kept for a refusal.
+    #[must_use]
+    pub fn retained_bytes(&self) -> usize {
+        self.retained_bytes + self.plain.len()
+    }
+
+    /// Sequence number of the next record.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Names an operator; does nothing if it has a name.
+    pub fn define_op(&mut self, op: u32, name: &str) {
+        let index = op as usize;
+        if self.defined_ops.len() <= index {
+            self.defined_ops.resize(index + 1, false);
+        }
+        if !self.defined_ops[index] {
+            self.defined_ops[index] = true;
+            self.op_names.push((op, name.to_owned()));
+            self.end_chunk();
+            record::put_define_op(&mut self.wire, op, name);
+            record::put_define_op(&mut self.plain, op, name);
+        }
+    }
+
+    /// True when `op` was named.
+    #[inline]
+    #[must_use]
+    pub fn is_defined(&self, op: u32) -> bool {
+        self.defined_ops.get(op as usize).copied().unwrap_or(false)
+    }
+
+    /// Notes that a storage died. It travels with the next record, or with [`Self::flush`].
+    pub fn free(&mut self, id: u64) {
+        self.frees.push(id);
+    }
+
+    /// Frees that wait for a record to travel with.
+    #[must_use]
+    pub fn pending_frees(&self) -> usize {
+        self.frees.len()
+    }
+
+    /// True while records follow a plan.
+    #[must_use]
+    pub fn follows_plan(&self) -> bool {
+        self.cursor.is_some()
+    }
+
+    /// True when there is something to send.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.batch_count > 0 || !self.frees.is_empty()
+    }
+
+    /// Appends a record.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing was appended then.
+    pub fn append(&mut self, draft: &Draft<'_>) -> Result<Appended, AppendError> {
+        self.cut_if_long();
+        self.name(draft)?;
+        self.place(draft, false)
+    }
+
+    /// Appends an upload whose `bytes` follow its message. Gives the messages to send: what came
+    /// before, then the upload; its raw bytes come right after it.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_bulk(
+        &mut self,
+        storage: u64,
+        bytes: u64,
+    ) -> Result<(Option<Message>, Message), AppendError> {
+        self.cut_if_long();
+        let draft = Draft {
+            storages: &[storage],
+            tail: &[1],
+            tail_numbers: &[bytes as i64],
+            ..Draft::new(Kind::Upload)
+        };
+        self.name(&draft)?;
+        let before = self.flush_records();
+        let appended = self.place(&draft, true)?;
+        self.segment_bulk += 1;
+        self.bulk_sent += bytes;
+        self.bulk_records.push_back(appended.seq);
+        let payload = self.plain.clone();
+        self.wire.clear();
+        self.keep_batch();
+        let header = Header::new(frame::Kind::Bulk, appended.seq, bytes);
+        let header = header.with_payload(payload.len());
+        Ok((before, Message { header, payload }))
+    }
+
+    fn cut_if_long(&mut self) {
+        if self.segment_records >= SEGMENT_RECORDS_MAX {
+            let cut = Draft::new(Kind::Cut);
+            // A cut names no storage, so naming it can't fail.
+            if self.name(&cut).is_ok() {
+                let _ = self.place(&cut, false);
+            }
+        }
+    }
+
+    /// Builds the normal form in `self.structure` and `self.numbers`.
+    fn name(&mut self, draft: &Draft<'_>) -> Result<(), AppendError> {
+        if let Some(blob) = draft.blob.filter(|blob| blob.len() > INLINE_MAX) {
+            return Err(AppendError::BlobTooLong(blob.len()));
+        }
+        if draft.skeleton.len() + 8 * draft.storages.len() + draft.tail.len() + 16
+            > record::STRUCTURE_MAX
+            || draft.storages.len()
+                + draft.params.len()
+                + draft.data.len()
+                + draft.tail_numbers.len()
+                > record::NUMBERS_MAX
+        {
+            return Err(AppendError::TooLong);
+        }
+        // A name given to a storage must not outlive a record that is not taken.
+        if let Some(&id) = draft
+            .storages
+            .iter()
+            .find(|&&id| id == 0 || id >= self.namer.next())
+        {
+            return Err(AppendError::UnknownStorage(id));
+        }
+        self.structure.clear();
+        self.numbers.clear();
+        put_u64(&mut self.structure, draft.skeleton.len() as u64);
+        self.structure.extend_from_slice(draft.skeleton);
+        put_u64(&mut self.structure, draft.storages.len() as u64);
+        for &id in draft.storages {
+            let reference = self.namer.name(id).ok_or(AppendError::UnknownStorage(id))?;
+            if reference == crate::segment::Ref::New {
+                self.numbers.push(id as i64);
+            }
+            put_u64(&mut self.structure, reference.code());
+        }
+        self.structure.extend_from_slice(draft.tail);
+        self.numbers.extend_from_slice(draft.params);
+        self.numbers.extend_from_slice(draft.data);
+        self.numbers.extend_from_slice(draft.tail_numbers);
+        self.relative_frees.clear();
+        let base = self.namer.base();
+        self.relative_frees
+            .extend(self.frees.drain(..).map(|id| id.wrapping_sub(base) as i64));
+        Ok(())
+    }
+
+    /// Puts the named record into the batch.
+    fn place(&mut self, draft: &Draft<'_>, bulk: bool) -> Result<Appended, AppendError> {
+        let item_start = self.plain.len();
+        record::put_plain(
+            &mut self.plain,
+            draft.kind,
+            draft.op,
+            &self.structure,
+            &self.numbers,
+            &self.relative_frees,
+            draft.blob,
+        );
+        self.segment.extend_from_slice(&self.plain[item_start..]);
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.batch_count += 1;
+        let first_fresh = self.namer.take(draft.fresh);
+        self.counters.records += 1;
+        self.segment_records += 1;
+        if matches!(draft.kind, Kind::Op | Kind::CallSync) {
+            self.counters.operators += 1;
+            self.segment_ops += 1;
+        }
+        let in_chunk = self.follow(draft, bulk);
+        let planned = self
+            .cursor
+            .map(|(plan, next)| (plan, next.saturating_sub(1)));
+        if in_chunk {
+            self.counters.planned += 1;
+            self.segment_planned += 1;
+        } else if !bulk {
+            self.end_chunk();
+            self.wire.extend_from_slice(&self.plain[item_start..]);
+        }
+        if draft.kind.ends_segment() {
+            self.end_segment();
+        }
+        let full = self.wire.len() + self.chunk.len() >= BATCH_BYTES
+            || self.plain.len() >= 4 * BATCH_BYTES
+            || self.batch_count >= 128;
+        let ended = draft.kind.ends_segment();
+        Ok(Appended {
+            seq,
+            first_fresh,
+            planned,
+            ended,
+            full,
+        })
+    }
+}

@@ -1,0 +1,214 @@
+//! Appending records, within the window.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use genie_control_api::v1::SubmitSegmentRequest;
+use genie_recorder::shapes::{Results, Signature};
+use genie_session::client::{AppendError, Appended, ClientLog, Draft};
+use genie_session::node::ACK_BULK_BYTES;
+
+use super::{Append, Origin, Outgoing, RETAINED_BYTES_MAX, Session};
+use crate::errors::{Error, Exception};
+use crate::sites::SiteId;
+
+impl Session {
+    /// Runs `body` under the append lock, once the window has room.
+    pub(super) fn appending<R>(
+        &self,
+        bulk: u64,
+        body: impl FnOnce(&mut Append) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.check()?;
+        let mut append = self.append.lock();
+        while !self.has_room(&append.log, bulk) {
+            self.flush_into_outbox(&mut append);
+            drop(append);
+            self.pump(true)?;
+            self.wait_while(|| !self.has_room(&self.append.lock().log, bulk))?;
+            append = self.append.lock();
+        }
+        let result = body(&mut append);
+        self.follows_plan
+            .store(append.log.follows_plan(), Ordering::Relaxed);
+        result
+    }
+
+    pub(super) fn has_room(&self, log: &ClientLog, bulk: u64) -> bool {
+        log.in_flight() < self.opened.window_records
+            && log.retained_bytes() < RETAINED_BYTES_MAX
+            && (bulk == 0
+                || log.bulk_in_flight() + bulk <= self.opened.window_bytes
+                || log.bulk_in_flight() < ACK_BULK_BYTES)
+    }
+
+    pub(super) fn flush_into_outbox(&self, append: &mut Append) {
+        self.dirty.store(false, Ordering::Relaxed);
+        if let Some(message) = append.log.flush() {
+            self.outbox
+                .lock()
+                .push_back(Outgoing { message, raw: None });
+        }
+        if append.log.is_dirty() {
+            self.mark_dirty();
+        }
+    }
+
+    pub(super) fn mark_dirty(&self) {
+        if !self.dirty.swap(true, Ordering::Relaxed) {
+            self.wake.wake_if_idle();
+        }
+    }
+
+    /// Whether the line of the next record has to be looked up.
+    #[must_use]
+    pub fn wants_site(&self, origin: Origin) -> bool {
+        origin.forward_nr < 0
+    }
+
+    /// Appends `draft`; after it, what is full leaves.
+    pub fn record(
+        &self,
+        draft: &Draft<'_>,
+        name: &str,
+        origin: Origin,
+        site: SiteId,
+    ) -> Result<Appended, Error> {
+        let appended = self.appending(0, |append| {
+            self.append_noted(append, draft, name, origin, site)
+        })?;
+        self.sent_later(&appended)?;
+        Ok(appended)
+    }
+
+    /// As [`Session::record`] where the results are known by signature; `Ok(None)` if not.
+    pub fn record_known(
+        &self,
+        draft: &mut Draft<'_>,
+        signature: &Signature<'_>,
+        name: impl FnOnce() -> &'static str,
+        origin: Origin,
+        site: SiteId,
+    ) -> Result<Option<(Appended, Arc<Results>)>, Error> {
+        let found = self.appending(0, |append| {
+            let Some(results) = append.shapes.find(signature) else {
+                return Ok(None);
+            };
+            let draft = Draft {
+                tail: &results.skeleton,
+                tail_numbers: &results.params,
+                fresh: results.fresh,
+                ..*draft
+            };
+            let name = if append.log.is_defined(draft.op) {
+                ""
+            } else {
+                name()
+            };
+            let appended = self.append_noted(append, &draft, name, origin, site)?;
+            Ok(Some((appended, results)))
+        })?;
+        if let Some((appended, _)) = &found {
+            self.sent_later(appended)?;
+        }
+        Ok(found)
+    }
+
+    /// Remembers the results of a call.
+    pub fn learn(&self, signature: &Signature<'_>, results: Results) {
+        self.append.lock().shapes.learn(signature, results);
+    }
+
+    pub(super) fn append_noted(
+        &self,
+        append: &mut Append,
+        draft: &Draft<'_>,
+        name: &str,
+        origin: Origin,
+        mut site: SiteId,
+    ) -> Result<Appended, Error> {
+        if !name.is_empty() {
+            append.log.define_op(draft.op, name);
+        }
+        let appended = append.log.append(draft).map_err(append_error)?;
+        if let Some((plan, index)) = appended.planned {
+            site = append.trace.planned(plan, index);
+        } else if origin.forward_nr >= 0 {
+            site = append.trace.forward(origin.forward_nr);
+        }
+        let backward = origin.forward_nr >= 0;
+        append.trace.note(appended.seq, draft.op, site, backward);
+        if origin.sequence_nr >= 0 {
+            append.trace.note_forward(origin.sequence_nr, site);
+        }
+        if appended.ended {
+            self.submit(append);
+        }
+        if appended.full {
+            self.flush_into_outbox(append);
+        }
+        Ok(appended)
+    }
+
+    /// Sends a finished segment to be planned.
+    pub(super) fn submit(&self, append: &mut Append) {
+        let submission = append.log.take_submission();
+        append
+            .trace
+            .end_segment(submission.as_ref().map(|submission| submission.plan));
+        let Some(submission) = submission else { return };
+        let plan = submission.plan;
+        self.counters.sent(submission.segment.len() as u64);
+        let request = SubmitSegmentRequest {
+            session_id: self.opened.session_id,
+            plan_id: plan,
+            segment: submission.segment,
+            data_token: self.opened.data_token.clone(),
+        };
+        let epoch = self.epoch;
+        let accepted = self.control.submit(
+            request,
+            Box::new(move |reply| {
+                let Some(session) = crate::current::of_epoch(epoch) else {
+                    return;
+                };
+                let installed = reply.as_ref().is_ok_and(|reply| reply.installed);
+                session.counters.received(32);
+                if let Ok(reply) = reply {
+                    session.counters.analysed(&reply);
+                }
+                session.append.lock().log.plan_answered(plan, installed);
+            }),
+        );
+        if !accepted {
+            append.log.plan_answered(plan, false);
+        }
+    }
+
+    pub(super) fn sent_later(&self, appended: &Appended) -> Result<(), Error> {
+        if appended.full {
+            self.pump(false)
+        } else {
+            self.mark_dirty();
+            Ok(())
+        }
+    }
+
+    /// Notes that a storage died. Never blocks for long: the lock is held for appends only.
+    pub fn free(&self, id: u64) {
+        self.append.lock().log.free(id);
+        self.mark_dirty();
+    }
+
+    /// The line of record `seq` became known only now.
+    pub fn amend_site(&self, seq: u64, site: SiteId) {
+        self.append.lock().trace.amend(seq, site);
+    }
+}
+
+pub(super) fn append_error(error: AppendError) -> Error {
+    match error {
+        AppendError::UnknownStorage(_) => Error::Genie(Exception::StaleTensor, error.to_string()),
+        AppendError::BlobTooLong(_) | AppendError::TooLong => Error::Value(error.to_string()),
+    }
+}

@@ -1,0 +1,77 @@
+//! What nobody waits for, and the session's end.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use genie_control_api::v1::CloseSessionRequest;
+use genie_session::client::{ClientLog, Message};
+use genie_session::frame::{Header, Kind};
+
+use super::{FLUSH_AFTER, IDLE_AFTER, Outgoing, PING_AFTER, Session};
+use crate::errors::{Error, Exception};
+use crate::trace::Trace;
+use genie_recorder::shapes::ShapeCache;
+
+impl Session {
+    /// Sends what nobody waits for, reads what nobody waits for, until the session ends.
+    pub fn housekeeping(&self) {
+        let mut last_work = Instant::now();
+        while !self.is_lost.load(Ordering::Acquire) {
+            if last_work.elapsed() > IDLE_AFTER && self.waiting.load(Ordering::Relaxed) == 0 {
+                self.wake.sleep(&self.link, &self.dirty, PING_AFTER);
+            } else {
+                std::thread::sleep(FLUSH_AFTER);
+            }
+            if self.dirty.load(Ordering::Relaxed) {
+                last_work = Instant::now();
+                let mut append = self.append.lock();
+                self.flush_into_outbox(&mut append);
+            }
+            if !self.outbox.lock().is_empty() {
+                let _ = self.pump(false);
+            }
+            if self.waiting.load(Ordering::Relaxed) == 0
+                && let Some(mut reading) = self.reading.try_lock()
+            {
+                while reading.has_frame() || self.link.wait_readable(Duration::ZERO) {
+                    last_work = Instant::now();
+                    if !self.read_frame(&mut reading).unwrap_or(false) {
+                        break;
+                    }
+                }
+            }
+            let _ = self.look_after_node();
+        }
+    }
+
+    /// Ends the session in good order.
+    pub fn close(&self) {
+        if self.check().is_ok() {
+            let mut append = self.append.lock();
+            self.flush_into_outbox(&mut append);
+            let message = Message {
+                header: Header::new(Kind::Goodbye, 0, 0),
+                payload: Vec::new(),
+            };
+            self.outbox
+                .lock()
+                .push_back(Outgoing { message, raw: None });
+            drop(append);
+            let _ = self.pump(true);
+        }
+        self.lose(Error::Genie(
+            Exception::StaleTensor,
+            "this tensor's session was closed by genie.disconnect()".to_owned(),
+        ));
+        let request = CloseSessionRequest {
+            session_id: self.opened.session_id,
+            data_token: self.opened.data_token.clone(),
+        };
+        self.control.close(request, Duration::from_millis(500));
+        // The session itself stays, since others may still look at it; what it held does not.
+        let mut append = self.append.lock();
+        append.log = ClientLog::new();
+        append.shapes = ShapeCache::default();
+        append.trace = Trace::small();
+    }
+}

@@ -1,0 +1,209 @@
+//! One session with a node: appends to the log, moves messages, waits for answers.
+
+mod appending;
+mod asking;
+mod handling;
+mod housekeeping;
+mod moving;
+mod waiting;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use genie_client::control::Control;
+use genie_client::link::Link;
+use genie_control_api::v1::OpenSessionReply;
+use genie_recorder::shapes::ShapeCache;
+use genie_session::client::{ClientLog, Message};
+use genie_session::fault::Fault;
+use parking_lot::{Condvar, Mutex};
+
+use crate::counters::Counters;
+use crate::errors::{Error, Exception};
+use crate::reading::ReadState;
+use crate::trace::Trace;
+use crate::wake::Wake;
+
+/// Bytes of records under way at most; less than a ring to an executor holds.
+const RETAINED_BYTES_MAX: usize = 2 << 20;
+/// Silence after which the node is asked whether it lives.
+const PING_AFTER: Duration = Duration::from_millis(400);
+/// Silence after a ping that means it does not.
+const DEAD_AFTER: Duration = Duration::from_millis(1500);
+/// Results that a synchronous operator may have.
+const RESERVED: u64 = 64;
+/// Records that nobody waits for leave after this long.
+const FLUSH_AFTER: Duration = Duration::from_millis(1);
+/// Without anything to do for so long, the housekeeper sleeps.
+const IDLE_AFTER: Duration = Duration::from_millis(20);
+
+/// An answer that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A fetch or a barrier, by its id.
+    Wait(u64),
+    /// A synchronous operator, by its record.
+    Call(u64),
+}
+
+/// How far an answer has come.
+pub enum Slot {
+    /// Not here. A fetch's bytes go to this place.
+    Pending(Destination),
+    /// Its bytes are being read into place.
+    Receiving,
+    /// Here.
+    Done(Result<Vec<u8>, Fault>),
+    /// Nobody waits any more.
+    Abandoned,
+}
+
+/// Memory of a waiting thread.
+#[derive(Clone, Copy)]
+pub struct Destination {
+    /// First byte.
+    pub pointer: *mut u8,
+    /// Bytes.
+    pub len: usize,
+}
+
+// SAFETY: the memory belongs to a thread that waits until the slot is no longer pending, and
+// only the one thread that reads the link writes to it.
+unsafe impl Send for Destination {}
+
+struct Outgoing {
+    message: Message,
+    /// Bulk bytes that follow: the memory of a thread that waits until they were sent.
+    raw: Option<(*const u8, usize)>,
+}
+
+// SAFETY: the thread that owns the memory waits in `upload` until the message was written.
+unsafe impl Send for Outgoing {}
+
+/// What appending needs, under the append lock.
+pub struct Append {
+    pub log: ClientLog,
+    pub shapes: ShapeCache,
+    pub trace: Trace,
+    next_wait: u64,
+}
+
+/// Where a record comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// autograd's number of this forward operator, or -1.
+    pub sequence_nr: i64,
+    /// In a backward: the number of the forward operator, or -1.
+    pub forward_nr: i64,
+}
+
+/// One session.
+pub struct Session {
+    /// Its number in this process; part of every tensor's storage handle.
+    pub epoch: u16,
+    /// What the node answered.
+    pub opened: OpenSessionReply,
+    pub(crate) link: Link,
+    control: Control,
+    append: Mutex<Append>,
+    outbox: Mutex<VecDeque<Outgoing>>,
+    writing: Mutex<()>,
+    reading: Mutex<ReadState>,
+    pub(crate) slots: Mutex<HashMap<Key, Slot>>,
+    pub(crate) woken: Condvar,
+    waiting: AtomicUsize,
+    follows_plan: AtomicBool,
+    dirty: AtomicBool,
+    wake: Wake,
+    lost: OnceLock<Error>,
+    is_lost: AtomicBool,
+    started: Instant,
+    last_received_ms: AtomicU64,
+    last_ping_ms: AtomicU64,
+    ping_queued: AtomicBool,
+    pub(crate) counters: Counters,
+}
+
+impl Session {
+    /// A session over a link that was welcomed. Start [`Session::housekeeping`] next.
+    pub fn new(
+        epoch: u16,
+        opened: OpenSessionReply,
+        link: Link,
+        control: Control,
+        wake: Wake,
+    ) -> Self {
+        Self {
+            epoch,
+            opened,
+            link,
+            control,
+            append: Mutex::new(Append {
+                log: ClientLog::new(),
+                shapes: ShapeCache::default(),
+                trace: Trace::default(),
+                next_wait: 1,
+            }),
+            outbox: Mutex::default(),
+            writing: Mutex::default(),
+            reading: Mutex::default(),
+            slots: Mutex::default(),
+            woken: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+            follows_plan: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
+            wake,
+            lost: OnceLock::new(),
+            is_lost: AtomicBool::new(false),
+            started: Instant::now(),
+            last_received_ms: AtomicU64::new(0),
+            last_ping_ms: AtomicU64::new(0),
+            ping_queued: AtomicBool::new(false),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Fails once the session is over.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.is_lost.load(Ordering::Acquire) {
+            return Err(self.lost.get().cloned().unwrap_or(Error::Interrupted));
+        }
+        Ok(())
+    }
+
+    /// The session is over; the first reason stays.
+    pub fn lose(&self, reason: Error) {
+        let _ = self.lost.set(reason);
+        self.is_lost.store(true, Ordering::Release);
+        self.link.shutdown();
+        let _slots = self.slots.lock();
+        self.woken.notify_all();
+    }
+
+    fn lose_link(&self, error: &io::Error) {
+        let why = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+            _ => error.to_string(),
+        };
+        self.lose(Error::Genie(
+            Exception::NodeLost,
+            format!(
+                "the node was lost: {why}. Tensors of this session are gone; genie.connect() \
+                 starts another"
+            ),
+        ));
+    }
+
+    /// Counters of the log: records, operators, plan hits and misses.
+    pub fn log_counters(&self) -> genie_session::client::ClientCounters {
+        self.append.lock().log.counters()
+    }
+
+    /// Signatures in the shape cache.
+    pub fn signatures(&self) -> usize {
+        self.append.lock().shapes.len()
+    }
+}
