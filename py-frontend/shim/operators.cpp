@@ -87,6 +87,17 @@ bool is_recorded(const c10::OperatorHandle& op) {
   return takes_tensor || is_recorded_factory(op.operator_name());
 }
 
+// Compositions that read their tensors' memory instead of calling operators. A kernel for this
+// backend comes before them.
+bool reads_memory(std::string_view name) {
+  return name.rfind("fbgemm_", 0) == 0 || name.rfind("quantized_", 0) == 0;
+}
+
+void refuse(const c10::OperatorHandle& op, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false, op.schema().name(), " needs this machine's memory and does not run on ", kDeviceName);
+}
+
 }  // namespace
 
 void register_recorded_operators() {
@@ -98,12 +109,16 @@ void register_recorded_operators() {
       continue;
     }
     const auto op = dispatcher.findSchema(name);
-    if (!op.has_value() || !is_recorded(*op)) {
+    if (!op.has_value()) {
       continue;
     }
     const std::string full =
         name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
-    aten.impl(full.c_str(), recorder_kernel());
+    if (reads_memory(std::string_view(name.name).substr(6))) {
+      aten.impl(full.c_str(), torch::CppFunction::makeFromBoxedFunction<&refuse>());
+    } else if (is_recorded(*op)) {
+      aten.impl(full.c_str(), recorder_kernel());
+    }
   }
 }
 

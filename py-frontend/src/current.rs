@@ -164,7 +164,10 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
         torch_version: book.torch_version.clone(),
         schema_hash: book.schema_hash,
         pid: std::process::id(),
-        hostname: std::env::var("HOSTNAME").unwrap_or_default(),
+        hostname: std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
         memory_bytes_wanted: 0,
     };
     let (control, opened) = Control::open(address.clone(), tls.clone(), request, timeout)

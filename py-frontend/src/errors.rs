@@ -133,7 +133,15 @@ impl From<Error> for PyErr {
                     _ => PyRuntimeError::new_err(text),
                 }
             }),
-            Error::OutOfMemory(text) => PyMemoryError::new_err(text),
+            Error::OutOfMemory(text) => Python::attach(|py| {
+                let class = py
+                    .import("torch")
+                    .and_then(|t| t.getattr("OutOfMemoryError"));
+                match class.and_then(|class| class.call1((text.clone(),))) {
+                    Ok(instance) => PyErr::from_value(instance),
+                    Err(_) => PyMemoryError::new_err(text),
+                }
+            }),
             Error::Index(text) => PyIndexError::new_err(text),
             Error::NotImplemented(text) => PyNotImplementedError::new_err(text),
             Error::Value(text) => PyValueError::new_err(text),

@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use crate::current;
 use crate::errors::{Error, Exception, set_last};
 use crate::session::{Destination, Origin, Session};
-use crate::sites;
 use genie_recorder::names;
 use genie_recorder::shapes::{Results, Signature};
 
@@ -226,8 +225,7 @@ unsafe fn record(
             kept.ids.push(id_of(session, handle)?);
         }
         let origin = call.origin();
-        let wants_site = session.wants_site(origin);
-        let site = if wants_site { sites::here() } else { 0 };
+        let site = origin.site();
         // SAFETY: as the caller says.
         let (mut draft, signature) = unsafe { (call.draft(&kept.ids), call.signature()) };
         let name = || names::name(call.op);
@@ -235,10 +233,6 @@ unsafe fn record(
         let Some((appended, known)) = found else {
             return Ok(UNKNOWN_SHAPE);
         };
-        if !wants_site && appended.planned.is_none() && origin.forward_nr < 0 {
-            // It looked as if a plan would be followed, and was not.
-            session.amend_site(appended.seq, sites::here());
-        }
         // SAFETY: the backend passes valid places.
         unsafe {
             first_fresh.write(handle(session, appended.first_fresh));
@@ -298,11 +292,7 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
     let ids: Result<Vec<u64>, Error> = handles.iter().map(|&h| id_of(session, h)).collect();
     let ids = ids?;
     let origin = call.origin();
-    let site = if session.wants_site(origin) {
-        sites::here()
-    } else {
-        0
-    };
+    let site = origin.site();
     // SAFETY: as the caller says.
     let draft = Draft {
         kind: Kind::CallSync,

@@ -1,15 +1,11 @@
 //! Where each record came from, for as long as its failure can still arrive.
 
-use std::collections::HashMap;
-
 use crate::sites::{self, SiteId};
 
 /// Records remembered.
 const RECORDS: usize = 1 << 16;
 /// Forward operators remembered for their backwards.
 const FORWARDS: usize = 1 << 15;
-/// Plans whose lines are remembered.
-const PLANS: usize = 512;
 
 #[derive(Clone, Copy, Default)]
 struct Origin {
@@ -19,12 +15,10 @@ struct Origin {
     backward: bool,
 }
 
-/// Lines of records, of forward operators, and of plans.
+/// Lines of records and of forward operators.
 pub struct Trace {
     records: Vec<Origin>,
     forwards: Vec<(i64, SiteId)>,
-    plans: HashMap<u32, Vec<SiteId>>,
-    segment: Vec<SiteId>,
 }
 
 impl Default for Trace {
@@ -50,8 +44,6 @@ impl Trace {
                 records
             ],
             forwards: vec![(-1, 0); forwards],
-            plans: HashMap::new(),
-            segment: Vec::new(),
         }
     }
 
@@ -64,16 +56,6 @@ impl Trace {
             site,
             backward,
         };
-        self.segment.push(site);
-    }
-
-    /// The line of record `seq` became known.
-    pub fn amend(&mut self, seq: u64, site: SiteId) {
-        let at = seq as usize % self.records.len();
-        let origin = &mut self.records[at];
-        if origin.seq == seq {
-            origin.site = site;
-        }
     }
 
     /// Forward operator `nr` (autograd's sequence number) is of line `site`.
@@ -87,30 +69,6 @@ impl Trace {
     pub fn forward(&self, nr: i64) -> SiteId {
         let (known, site) = self.forwards[nr.unsigned_abs() as usize % self.forwards.len()];
         if known == nr { site } else { 0 }
-    }
-
-    /// The line of a plan's record when it was recorded.
-    #[must_use]
-    pub fn planned(&self, plan: u32, index: u32) -> SiteId {
-        self.plans
-            .get(&plan)
-            .and_then(|lines| lines.get(index as usize))
-            .copied()
-            .unwrap_or_default()
-    }
-
-    /// The segment ended; it became `plan`, if one was asked for.
-    pub fn end_segment(&mut self, plan: Option<u32>) {
-        let lines = std::mem::take(&mut self.segment);
-        if let Some(plan) = plan {
-            if self.plans.len() >= PLANS {
-                self.plans.clear();
-            }
-            self.plans.insert(plan, lines);
-        } else {
-            self.segment = lines;
-            self.segment.clear();
-        }
     }
 
     /// The operator of record `seq`, and a sentence that names it and its line.

@@ -13,10 +13,17 @@ use crate::address::{Address, Tls};
 /// How long a blocking socket call waits before the caller looks at signals and the peer's health.
 pub const TICK: Duration = Duration::from_millis(100);
 
+/// Ciphertext taken from the socket at a time.
+const CIPHER_BYTES: usize = 64 << 10;
+
 struct TlsState {
     connection: ClientConnection,
     /// Ciphertext that is ready for the socket.
     outgoing: Vec<u8>,
+    /// Ciphertext from the socket: what lies from `at` on was not taken yet, since rustls holds
+    /// a bounded amount of plaintext.
+    incoming: Vec<u8>,
+    at: usize,
 }
 
 /// One data connection.
@@ -95,6 +102,8 @@ impl Link {
         let state = TlsState {
             connection,
             outgoing: Vec::new(),
+            incoming: Vec::new(),
+            at: 0,
         };
         Ok(Self {
             socket,
@@ -120,29 +129,36 @@ impl Link {
     }
 
     fn read_tls(&self, tls: &Mutex<TlsState>, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut cipher = [0_u8; 32 << 10];
         loop {
             {
-                let mut state = tls.lock();
-                match state.connection.reader().read(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    other => return other,
+                let state = &mut *tls.lock();
+                loop {
+                    match state.connection.reader().read(buffer) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        other => return other,
+                    }
+                    let mut rest = &state.incoming[state.at..];
+                    if rest.is_empty() {
+                        break;
+                    }
+                    state.at += state.connection.read_tls(&mut rest)?;
+                    state
+                        .connection
+                        .process_new_packets()
+                        .map_err(io::Error::other)?;
                 }
             }
+            let mut cipher = [0_u8; CIPHER_BYTES];
             let n = (&self.socket).read(&mut cipher)?;
             let mut state = tls.lock();
-            let mut rest = &cipher[..n];
             if n == 0 {
-                state.connection.read_tls(&mut rest)?;
+                let mut end: &[u8] = &[];
+                state.connection.read_tls(&mut end)?;
                 return Ok(0);
             }
-            while !rest.is_empty() {
-                state.connection.read_tls(&mut rest)?;
-                state
-                    .connection
-                    .process_new_packets()
-                    .map_err(io::Error::other)?;
-            }
+            state.incoming.clear();
+            state.incoming.extend_from_slice(&cipher[..n]);
+            state.at = 0;
         }
     }
 

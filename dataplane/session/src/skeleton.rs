@@ -246,7 +246,7 @@ pub fn element_bytes(dtype: u8) -> Option<u64> {
         3 | 6 | 8 => 4,
         4 | 7 | 9 => 8,
         10 => 16,
-        27 | 28 | 29 => [2, 4, 8][usize::from(dtype) - 27],
+        27..=29 => [2, 4, 8][usize::from(dtype) - 27],
         _ => return None,
     })
 }

@@ -50,7 +50,14 @@ __all__ = [
 ]
 
 
+_registered = False
+
+
 def _register() -> None:
+    """Give torch the device. Once a process."""
+    global _registered
+    if _registered:
+        return
     if torch.__version__.split("+")[0] != TORCH_VERSION:
         raise ImportError(
             f"genie {__version__} is built for torch {TORCH_VERSION}, and this is torch "
@@ -62,6 +69,14 @@ def _register() -> None:
     _native.register(torch.__version__, inner, errors)
     _backend.register()
     atexit.register(_native.disconnect)
+    _registered = True
+
+
+def _register_on_import() -> None:
+    # PyTorch takes a registered backend for the process's accelerator. On a machine that has
+    # accelerators of its own it therefore waits until a node is asked for.
+    if os.environ.get("GENIE_ADDRESS") or not torch.accelerator.is_available():
+        _register()
 
 
 def connect(
@@ -83,6 +98,7 @@ def connect(
     """
     if address is None and not os.environ.get("GENIE_ADDRESS"):
         raise ValueError("no address: pass one (tcp://HOST:PORT), or set GENIE_ADDRESS")
+    _register()
     _native.connect(address, ca, cert, key, timeout)
 
 
@@ -93,6 +109,7 @@ def disconnect() -> None:
 
 def synchronize() -> None:
     """Wait until everything recorded so far has run on the node."""
+    _register()
     _native.synchronize()
 
 
@@ -106,4 +123,4 @@ def stats() -> dict[str, Any]:
     return _native.stats()
 
 
-_register()
+_register_on_import()

@@ -28,10 +28,7 @@ impl Session {
             self.wait_while(|| !self.has_room(&self.append.lock().log, bulk))?;
             append = self.append.lock();
         }
-        let result = body(&mut append);
-        self.follows_plan
-            .store(append.log.follows_plan(), Ordering::Relaxed);
-        result
+        body(&mut append)
     }
 
     pub(super) fn has_room(&self, log: &ClientLog, bulk: u64) -> bool {
@@ -58,12 +55,6 @@ impl Session {
         if !self.dirty.swap(true, Ordering::Relaxed) {
             self.wake.wake_if_idle();
         }
-    }
-
-    /// Whether the line of the next record has to be looked up.
-    #[must_use]
-    pub fn wants_site(&self, origin: Origin) -> bool {
-        origin.forward_nr < 0
     }
 
     /// Appends `draft`; after it, what is full leaves.
@@ -131,9 +122,7 @@ impl Session {
             append.log.define_op(draft.op, name);
         }
         let appended = append.log.append(draft).map_err(append_error)?;
-        if let Some((plan, index)) = appended.planned {
-            site = append.trace.planned(plan, index);
-        } else if origin.forward_nr >= 0 {
+        if origin.forward_nr >= 0 {
             site = append.trace.forward(origin.forward_nr);
         }
         let backward = origin.forward_nr >= 0;
@@ -152,11 +141,9 @@ impl Session {
 
     /// Sends a finished segment to be planned.
     pub(super) fn submit(&self, append: &mut Append) {
-        let submission = append.log.take_submission();
-        append
-            .trace
-            .end_segment(submission.as_ref().map(|submission| submission.plan));
-        let Some(submission) = submission else { return };
+        let Some(submission) = append.log.take_submission() else {
+            return;
+        };
         let plan = submission.plan;
         self.counters.sent(submission.segment.len() as u64);
         let request = SubmitSegmentRequest {
@@ -198,11 +185,6 @@ impl Session {
     pub fn free(&self, id: u64) {
         self.append.lock().log.free(id);
         self.mark_dirty();
-    }
-
-    /// The line of record `seq` became known only now.
-    pub fn amend_site(&self, seq: u64, site: SiteId) {
-        self.append.lock().trace.amend(seq, site);
     }
 }
 

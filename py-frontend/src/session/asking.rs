@@ -12,7 +12,7 @@ use genie_session::record;
 use super::appending::append_error;
 use super::{Destination, Key, Origin, Outgoing, RESERVED, Session, Slot};
 use crate::errors::Error;
-use crate::sites::{self, SiteId};
+use crate::sites::SiteId;
 
 impl Session {
     /// Overwrites storage `id` with `len` bytes; returns when they were copied or sent.
@@ -79,11 +79,7 @@ impl Session {
             sequence_nr: -1,
             forward_nr: -1,
         };
-        let site = if self.wants_site(origin) {
-            sites::here()
-        } else {
-            0
-        };
+        let site = origin.site();
         let key = self.appending(0, |append| {
             let id = append.next_wait;
             append.next_wait += 1;

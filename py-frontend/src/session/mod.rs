@@ -24,6 +24,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::counters::Counters;
 use crate::errors::{Error, Exception};
 use crate::reading::ReadState;
+use crate::sites::{self, SiteId};
 use crate::trace::Trace;
 use crate::wake::Wake;
 
@@ -100,6 +101,19 @@ pub struct Origin {
     pub forward_nr: i64,
 }
 
+impl Origin {
+    /// The line that records it. A backward has its forward's, which is looked up when it is
+    /// appended.
+    #[must_use]
+    pub fn site(self) -> SiteId {
+        if self.forward_nr < 0 {
+            sites::here()
+        } else {
+            0
+        }
+    }
+}
+
 /// One session.
 pub struct Session {
     /// Its number in this process; part of every tensor's storage handle.
@@ -115,7 +129,6 @@ pub struct Session {
     pub(crate) slots: Mutex<HashMap<Key, Slot>>,
     pub(crate) woken: Condvar,
     waiting: AtomicUsize,
-    follows_plan: AtomicBool,
     dirty: AtomicBool,
     wake: Wake,
     lost: OnceLock<Error>,
@@ -153,7 +166,6 @@ impl Session {
             slots: Mutex::default(),
             woken: Condvar::new(),
             waiting: AtomicUsize::new(0),
-            follows_plan: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             wake,
             lost: OnceLock::new(),

@@ -267,12 +267,6 @@ impl ClientLog {
         self.frees.len()
     }
 
-    /// True while records follow a plan.
-    #[must_use]
-    pub fn follows_plan(&self) -> bool {
-        self.cursor.is_some()
-    }
-
     /// True when there is something to send.
     #[must_use]
     pub fn is_dirty(&self) -> bool {

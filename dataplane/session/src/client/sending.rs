@@ -230,4 +230,3 @@ fn rewrite(payload: &mut Vec<u8>, first_seq: u64, seq: u64) -> Result<u64, WireE
     *payload = keep;
     Ok(new_first)
 }
-

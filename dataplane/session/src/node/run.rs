@@ -250,7 +250,6 @@ impl NodeLog {
     }
 }
 
-
 fn view_of<'a>(call: &Call<'a>) -> Option<View<'a>> {
     let &[tag, flags, dtype, ndim] = call.skeleton else {
         return None;
@@ -270,4 +269,3 @@ fn view_of<'a>(call: &Call<'a>) -> Option<View<'a>> {
         strides,
     })
 }
-
