@@ -22,7 +22,8 @@ LEFT_OUT = re.compile(
     | _?to_dense.* | _to_cpu | _copy_from.* | _?resize.* | rename_? | names | align_.*
     | refine_names | sym_.* | _functional_.* | _use_.* | _autocast.* | _(add|remove)_batch_dim
     | quantize.* | dequantize | q_.* | qscheme | int_repr | empty_quantized | _saturate_weight.*
-    | _?(make|empty)_(per_|affine).* | .*qparams(_optimized|_per_tensor) | _dyn_quant.* | _wrapped_.*
+    | _?(make|empty)_(per_|affine).* | .*qparams(_optimized|_per_tensor) | _dyn_quant.*
+    | _wrapped_.*
     | _validate.* | _propagate_xla.* | _is_zerotensor
     """,
     re.VERBOSE,
