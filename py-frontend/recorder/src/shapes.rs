@@ -106,7 +106,7 @@ impl ShapeCache {
 
     /// Signatures held.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn signatures(&self) -> usize {
         self.young.len() + self.old.len()
     }
 }
@@ -156,7 +156,7 @@ mod tests {
             };
             cache.learn(&signature(&[n]), results);
             assert!(cache.find(&signature(&[0])).is_some());
-            assert!(cache.len() <= SIGNATURES_MAX);
+            assert!(cache.signatures() <= SIGNATURES_MAX);
         }
     }
 }

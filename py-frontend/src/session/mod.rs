@@ -216,6 +216,6 @@ impl Session {
 
     /// Signatures in the shape cache.
     pub fn signatures(&self) -> usize {
-        self.append.lock().shapes.len()
+        self.append.lock().shapes.signatures()
     }
 }
