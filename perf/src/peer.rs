@@ -133,18 +133,21 @@ impl Peer {
 
     /// Waits for the answer to question `id`; the bytes go to `into`.
     pub fn answer(&mut self, id: u64, into: &mut [u8]) -> Result<()> {
+        let mut at = 0_usize;
         loop {
             let header = self.frame_header()?;
             match header.kind {
                 Kind::Data if header.seq == id => {
-                    if header.aux != into.len() as u64 {
-                        bail!(
-                            "the node sent {} bytes instead of {}",
-                            header.aux,
-                            into.len()
-                        );
+                    let end =
+                        usize::try_from(header.aux).map_or(usize::MAX, |n| at.saturating_add(n));
+                    let Some(part) = into.get_mut(at..end) else {
+                        bail!("the node sent more than the {} bytes asked for", into.len());
+                    };
+                    self.exact(part)?;
+                    at = end;
+                    if at == into.len() {
+                        return Ok(());
                     }
-                    return self.exact(into);
                 }
                 Kind::Synced if header.seq == id => return Ok(()),
                 Kind::Ack => self.log.acknowledged(header.seq, header.aux)?,

@@ -424,12 +424,26 @@ unsafe extern "C" fn genie_fetch(
             ..Draft::new(Kind::Fetch)
         };
         let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
+        advise_huge_pages(destination, len);
         let destination = Destination {
             pointer: destination.cast(),
             len,
+            at: 0,
         };
         session.fetch(&draft, destination).map(|()| OK)
     })())
+}
+
+/// Asks for huge pages under a large new destination: a fault for every 4 KiB would cost as much
+/// as receiving it.
+fn advise_huge_pages(start: *mut c_void, len: usize) {
+    const HUGE: usize = 2 << 20;
+    let first = (start as usize).next_multiple_of(HUGE);
+    let end = (start as usize + len) / HUGE * HUGE;
+    if end > first {
+        // SAFETY: whole pages inside the caller's memory; the call is only advice.
+        unsafe { libc::madvise(first as *mut c_void, end - first, libc::MADV_HUGEPAGE) };
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -110,19 +110,27 @@ impl ReadState {
                 _ => None,
             }
         };
-        let fits = wanted.filter(|place| place.len as u64 == header.aux);
+        let fits = wanted.filter(|place| {
+            let left = (place.len - place.at) as u64;
+            header.aux <= left && (header.aux > 0 || left == 0)
+        });
         self.raw_bytes(session, header.aux, fits)?;
         session.counters.received_raw(header.aux);
-        let result = if wanted.is_some() && fits.is_none() {
-            Err(Fault::new(
-                Code::Protocol,
-                u64::MAX,
-                "the node sent bytes of another size",
-            ))
-        } else {
-            Ok(Vec::new())
-        };
-        session.answer(key, result);
+        match fits {
+            Some(place) => {
+                let at = place.at + header.aux as usize;
+                if at < place.len {
+                    session.part(key, Destination { at, ..place });
+                } else {
+                    session.answer(key, Ok(Vec::new()));
+                }
+            }
+            None if wanted.is_some() => {
+                let message = "the node sent more bytes than were asked for";
+                session.answer(key, Err(Fault::new(Code::Protocol, u64::MAX, message)));
+            }
+            None => {}
+        }
         Ok(())
     }
 
@@ -135,7 +143,7 @@ impl ReadState {
     ) -> io::Result<()> {
         let mut left = usize::try_from(len)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "too many bytes"))?;
-        let mut at = 0;
+        let mut at = place.map_or(0, |place| place.at);
         let mut scrap = if place.is_none() {
             vec![0_u8; BUFFER_BYTES]
         } else {
@@ -143,8 +151,8 @@ impl ReadState {
         };
         while left > 0 {
             let target: &mut [u8] = match place {
-                // SAFETY: the memory is valid for `place.len == len` bytes while its slot says
-                // Receiving (its owner waits), and `at + left == len`.
+                // SAFETY: the memory is valid for `place.len` bytes while its slot says Receiving
+                // (its owner waits), and `at + left` is at most that.
                 Some(place) => unsafe {
                     std::slice::from_raw_parts_mut(place.pointer.add(at), left)
                 },

@@ -45,7 +45,8 @@ pub enum Kind {
     /// Node: every record below `seq` was executed. `aux`: bytes of bulk that were consumed
     /// since the session began.
     Ack = 16,
-    /// Node: answer to fetch `seq`; `aux` raw bytes follow.
+    /// Node: answer to fetch `seq`, or a part of it; `aux` raw bytes follow. Parts come in order
+    /// and without a gap until all bytes that were asked for are there.
     /// In a ring: payload is place (u64), nothing follows.
     Data = 17,
     /// Node: record `seq` failed. Payload: [`crate::fault::Fault`].

@@ -17,6 +17,8 @@ use crate::{memory, operators};
 
 /// Operators that a session may define.
 const OPERATORS_MAX: usize = 1 << 14;
+/// Bytes of an answer that are copied and sent at a time.
+const PART_BYTES: u64 = 1 << 20;
 /// How long a fetch waits for the daemon to send earlier replies.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -168,6 +170,25 @@ impl TorchMachine {
         }
     }
 
+    /// Copies `bytes` bytes of `view` into the outbound arena and sends them.
+    fn part(&mut self, fetch: u64, view: &View<'_>, bytes: u64) -> Result<(), Failure> {
+        let place = self.outbound_place(bytes)?;
+        let done = self
+            .outbound
+            .memory()
+            .address(place, bytes)
+            .map_err(|error| Failure::new(Code::Protocol, error.to_string()))
+            .and_then(|target| {
+                // SAFETY: the target is a place of this many bytes that was just allocated.
+                unsafe { self.storage(view.storage)?.fetch(view, target, bytes) }
+            });
+        if let Err(failure) = done {
+            self.place_sent(place);
+            return Err(failure);
+        }
+        self.reply(fetch, bytes, place)
+    }
+
     fn reply(&mut self, fetch: u64, bytes: u64, place: u64) -> Result<(), Failure> {
         self.port
             .send(Header::new(Kind::Data, fetch, bytes), &place.to_le_bytes())
@@ -280,26 +301,44 @@ impl Machine for TorchMachine {
         if bytes == 0 {
             return self.reply(fetch, 0, NO_PLACE);
         }
-        let place = self.outbound_place(bytes)?;
-        let done = self
-            .outbound
-            .memory()
-            .address(place, bytes)
-            .map_err(|error| Failure::new(Code::Protocol, error.to_string()))
-            .and_then(|target| {
-                // SAFETY: the target is a place of this many bytes that was just allocated.
-                unsafe { self.storage(view.storage)?.fetch(view, target, bytes) }
-            });
-        if let Err(failure) = done {
-            self.place_sent(place);
-            return Err(failure);
+        let element = skeleton::element_bytes(view.dtype).unwrap_or(1);
+        if bytes <= PART_BYTES || view.flags != 0 || !is_contiguous(view) {
+            return self.part(fetch, view, bytes);
         }
-        self.reply(fetch, bytes, place)
+        // In parts, so that one is sent while the next is copied.
+        let (part, all) = (PART_BYTES / element, bytes / element);
+        let mut done = 0;
+        while done < all {
+            let elements = part.min(all - done);
+            let flat = View {
+                offset: view.offset.saturating_add_unsigned(done),
+                sizes: &[elements as i64],
+                strides: &[1],
+                ..*view
+            };
+            self.part(fetch, &flat, elements * element)?;
+            done += elements;
+        }
+        Ok(())
     }
 
     fn free(&mut self, id: u64) {
         self.release(id);
     }
+}
+
+/// Row-major without gaps.
+fn is_contiguous(view: &View<'_>) -> bool {
+    let mut expected = 1_i64;
+    view.sizes
+        .iter()
+        .zip(view.strides)
+        .rev()
+        .all(|(&size, &stride)| {
+            let fits = size == 1 || stride == expected;
+            expected = expected.saturating_mul(size);
+            fits
+        })
 }
 
 fn unknown_storage(id: u64) -> Failure {

@@ -65,6 +65,7 @@ impl Session {
         let nowhere = Destination {
             pointer: std::ptr::null_mut(),
             len: 0,
+            at: 0,
         };
         self.ask(&Draft::new(record::Kind::Barrier), nowhere)
             .map(|_| ())
@@ -119,6 +120,7 @@ impl Session {
             let nowhere = Destination {
                 pointer: std::ptr::null_mut(),
                 len: 0,
+                at: 0,
             };
             let appended = self.append_noted(append, &draft, name, origin, site)?;
             let key = Key::Call(appended.seq);

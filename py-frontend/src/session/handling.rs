@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use genie_session::fault::Fault;
 use genie_session::frame::{Header, Kind};
 
-use super::{Key, Outgoing, Session, Slot};
+use super::{Destination, Key, Outgoing, Session, Slot};
 use crate::errors::Error;
 
 impl Session {
@@ -73,6 +73,13 @@ impl Session {
                 io::ErrorKind::InvalidData,
                 "an unexpected frame",
             )),
+        }
+    }
+
+    /// A part of an answer is there, more will come.
+    pub(crate) fn part(&self, key: Key, place: Destination) {
+        if let Some(slot @ Slot::Receiving) = self.slots.lock().get_mut(&key) {
+            *slot = Slot::Pending(place);
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Destination {
     pub pointer: *mut u8,
     /// Bytes.
     pub len: usize,
+    /// Bytes that are there.
+    pub at: usize,
 }
 
 // SAFETY: the memory belongs to a thread that waits until the slot is no longer pending, and

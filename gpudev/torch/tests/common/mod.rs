@@ -269,6 +269,8 @@ pub struct Client {
     /// The last report of memory use: bytes, tensors.
     pub usage: (u64, u64),
     copy_data: bool,
+    /// Bytes that fetches under way still expect, by fetch.
+    expected: HashMap<u64, usize>,
 }
 
 impl Client {
@@ -283,6 +285,7 @@ impl Client {
             places_free: 0,
             usage: (0, 0),
             copy_data: true,
+            expected: HashMap::new(),
         }
     }
 
@@ -447,6 +450,10 @@ impl Client {
         encoded.tensor(tensor, 0);
         let fetch = self.next_fetch;
         self.next_fetch += 1;
+        let element = genie_session::skeleton::element_bytes(tensor.dtype).unwrap();
+        let elements: i64 = tensor.sizes.iter().product();
+        self.expected
+            .insert(fetch, elements as usize * element as usize);
         let draft = Draft {
             skeleton: &encoded.skeleton,
             storages: &encoded.storages,
@@ -459,9 +466,18 @@ impl Client {
     }
 
     pub fn wait_fetch(&mut self, fetch: u64) -> Result<Vec<u8>, Fault> {
+        let mut all = Vec::new();
         loop {
             match self.receive().expect("the executor died") {
-                Reply::Data(of, bytes) if of == fetch => return Ok(bytes),
+                Reply::Data(of, bytes, part) if of == fetch => {
+                    all.extend(bytes);
+                    let left = self.expected.get_mut(&fetch).expect("a fetch under way");
+                    *left = left.checked_sub(part).expect("no more than was asked for");
+                    if *left == 0 {
+                        self.expected.remove(&fetch);
+                        return Ok(all);
+                    }
+                }
                 Reply::FetchFault(of, fault) if of == fetch => return Err(fault),
                 _ => {}
             }
@@ -539,7 +555,7 @@ impl Client {
                     self.executor.outbound.read(place, &mut bytes).unwrap();
                     self.push(Header::new(Kind::PlaceSent, place, 0), &[]);
                 }
-                Reply::Data(header.seq, bytes)
+                Reply::Data(header.seq, bytes, header.aux as usize)
             }
             Kind::Fault => {
                 self.faults.push(Fault::decode(payload).unwrap());
@@ -566,7 +582,8 @@ impl Client {
 /// A frame from the executor.
 #[derive(Debug)]
 pub enum Reply {
-    Data(u64, Vec<u8>),
+    /// Of which fetch, the bytes if they are wanted, how many they are.
+    Data(u64, Vec<u8>, usize),
     FetchFault(u64, Fault),
     Metas(u64, Metas),
     Synced(u64),
