@@ -39,6 +39,8 @@ PROMPT_TOKENS = 32
 MINILM_BATCH = 32
 MINILM_TOKENS = 32
 
+Stats = dict[str, float]
+
 
 @dataclass
 class Figure:
@@ -295,7 +297,7 @@ def measure_transfer(
 
     assert torch.equal(there_and_back(), torch.relu(tensor))
     calls: dict[str, Callable[[], list[float]]] = {
-        "genie": lambda: seconds_of(there_and_back, repeats)
+        "genie": lambda: (there_and_back(), seconds_of(there_and_back, repeats))[1]
     }
     for pair in pairs:
         calls[pair.kind] = lambda pair=pair: pair.measure(elements, repeats)  # type: ignore[misc]
@@ -378,29 +380,26 @@ def bench_gpt2(report: Report, options: argparse.Namespace) -> None:
     remote = copy.deepcopy(local).to(options.device)
     prompt = torch.randint(50000, (1, PROMPT_TOKENS))
 
-    def decode(model: Any, device: str, steps: int) -> tuple[list[float], list[int]]:
+    def decode(model: Any, device: str, steps: int) -> tuple[list[float], list[int], Stats]:
         cache = transformers.DynamicCache()
         logits = model(prompt.to(device), past_key_values=cache, use_cache=True).logits
         token = logits[:, -1:].argmax(-1)
         chosen = [int(token.item())]
         seconds = []
+        before = genie.stats()
         for _ in range(steps):
             start = time.perf_counter()
             logits = model(token, past_key_values=cache, use_cache=True).logits
             token = logits[:, -1:].argmax(-1)
             chosen.append(int(token.item()))
             seconds.append(time.perf_counter() - start)
-        return seconds, chosen
+        used = {name: counted(before, name) / steps for name in COUNTERS}
+        return seconds, chosen, used
 
     steps = 24
     with torch.inference_mode():
         assert decode(local, "cpu", steps)[1] == decode(remote, options.device, steps)[1]
-        before = genie.stats()
-        decode(remote, options.device, 1)
-        first = {name: counted(before, name) for name in COUNTERS}
-        before = genie.stats()
-        decode(remote, options.device, 1 + steps)
-        used = {name: (counted(before, name) - first[name]) / steps for name in COUNTERS}
+        used = decode(remote, options.device, steps)[2]
         found = in_turns(
             {
                 "local": lambda: decode(local, "cpu", steps)[0],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,9 +37,26 @@ class Pair:
                 )
             )
         self._read()  # ready
+        self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)
 
     def measure(self, elements: int, repeats: int) -> list[float]:
-        """Seconds of each repetition: send a tensor, relu there, get it back."""
+        """Seconds of each repetition: send a tensor, relu there, get it back.
+
+        Between its turns a pair is stopped: its reactors poll, and would take the cores of
+        whoever is measured then.
+        """
+        self._signal(signal.SIGCONT)
+        try:
+            return self._measure(elements, repeats)
+        finally:
+            self._signal(signal.SIGSTOP)
+
+    def _measure(self, elements: int, repeats: int) -> list[float]:
         client = self._processes[1]
         assert client.stdin is not None
         print(json.dumps({"elements": elements, "repeats": repeats}), file=client.stdin, flush=True)
@@ -55,6 +73,7 @@ class Pair:
 
     def close(self) -> None:
         """Ends both processes."""
+        self._signal(signal.SIGCONT)
         client = self._processes[1]
         if client.stdin is not None:
             client.stdin.close()
@@ -91,6 +110,7 @@ def _answer(requests: IO[str], answers: IO[str], torch: Any, rpc: Any) -> None:
     for line in requests:
         request = json.loads(line)
         tensor = torch.randn(request["elements"])
+        rpc.rpc_sync(WORKER, torch.relu, args=(tensor,))  # warms, after the pause
         seconds = []
         for _ in range(request["repeats"]):
             start = time.perf_counter()
