@@ -1,6 +1,5 @@
 #include "copy.h"
 
-#include <ATen/EmptyTensor.h>
 #include <ATen/ExpandUtils.h>
 #include <ATen/ops/_to_copy_native.h>
 #include <c10/util/Exception.h>
@@ -8,6 +7,7 @@
 
 #include "allocator.h"
 #include "errors.h"
+#include "host_memory.h"
 #include "kernels.h"
 #include "record.h"
 #include "skeleton.h"
@@ -131,6 +131,19 @@ c10::Scalar local_scalar_dense(const Tensor& self) {
   return fetch(self).item();
 }
 
+// True when a copy to the CPU is the bytes of `self` as they are.
+bool is_plain_fetch(
+    const Tensor& self,
+    std::optional<c10::ScalarType> dtype,
+    c10::Device device,
+    std::optional<bool> pin_memory,
+    std::optional<c10::MemoryFormat> memory_format) {
+  const auto format = memory_format.value_or(c10::MemoryFormat::Preserve);
+  return device.is_cpu() && dtype.value_or(self.scalar_type()) == self.scalar_type() &&
+      !pin_memory.value_or(false) && self.is_contiguous() &&
+      (format == c10::MemoryFormat::Preserve || format == c10::MemoryFormat::Contiguous);
+}
+
 Tensor to_copy(
     const Tensor& self,
     std::optional<c10::ScalarType> dtype,
@@ -141,6 +154,9 @@ Tensor to_copy(
     std::optional<c10::MemoryFormat> memory_format) {
   const bool stays = !device.has_value() ||
       (device->type() == kRemote && index_or_current(*device) == self.device().index());
+  if (!stays && is_plain_fetch(self, dtype, *device, pin_memory, memory_format)) {
+    return fetch(self);
+  }
   if (!stays) {
     return at::native::_to_copy(
         self, dtype, layout, device, pin_memory, non_blocking, memory_format);
@@ -180,7 +196,7 @@ Tensor upload(const Tensor& source, c10::Device device) {
 }
 
 Tensor fetch(const Tensor& source) {
-  Tensor result = at::detail::empty_cpu(source.sizes(), source.scalar_type());
+  Tensor result = empty_result(source.sizes(), source.scalar_type());
   fetch_into(source, result);
   return result;
 }

@@ -110,6 +110,12 @@ typedef struct GenieView {
 // Waits, and writes the view's elements, contiguous, into `destination`.
 GenieStatus genie_fetch(const GenieView* view, void* destination, uint64_t nbytes);
 
+// Memory on this machine for a large result, kept for the next one when it is given back.
+// NULL if the system has none. *capacity goes back with the memory.
+void* genie_host_take(uint64_t nbytes, uint64_t* capacity);
+void genie_host_give(void* memory, uint64_t capacity);
+#define GENIE_HOST_MIN (1 << 20)  // smaller results do not use it
+
 // Waits until everything recorded so far has run.
 GenieStatus genie_barrier(void);
 

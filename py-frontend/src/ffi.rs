@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use crate::current;
 use crate::errors::{Error, Exception, set_last};
 use crate::session::{Destination, Origin, Session};
-use genie_recorder::names;
 use genie_recorder::shapes::{Results, Signature};
+use genie_recorder::{host_cache, names};
 
 const OK: i32 = 0;
 const UNKNOWN_SHAPE: i32 = 1;
@@ -424,7 +424,6 @@ unsafe extern "C" fn genie_fetch(
             ..Draft::new(Kind::Fetch)
         };
         let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
-        advise_huge_pages(destination, len);
         let destination = Destination {
             pointer: destination.cast(),
             len,
@@ -434,15 +433,28 @@ unsafe extern "C" fn genie_fetch(
     })())
 }
 
-/// Asks for huge pages under a large new destination: a fault for every 4 KiB would cost as much
-/// as receiving it.
-fn advise_huge_pages(start: *mut c_void, len: usize) {
-    const HUGE: usize = 2 << 20;
-    let first = (start as usize).next_multiple_of(HUGE);
-    let end = (start as usize + len) / HUGE * HUGE;
-    if end > first {
-        // SAFETY: whole pages inside the caller's memory; the call is only advice.
-        unsafe { libc::madvise(first as *mut c_void, end - first, libc::MADV_HUGEPAGE) };
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_host_take(nbytes: u64, capacity: *mut u64) -> *mut c_void {
+    let bytes = usize::try_from(nbytes).unwrap_or(usize::MAX);
+    let Some(block) = host_cache::CACHE.lock().take(bytes) else {
+        return std::ptr::null_mut();
+    };
+    let (start, size) = block.into_raw();
+    // SAFETY: the backend passes a valid place.
+    unsafe { capacity.write(size as u64) };
+    start.as_ptr().cast()
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_host_give(memory: *mut c_void, capacity: u64) {
+    if let Some(start) = std::ptr::NonNull::new(memory.cast()) {
+        // SAFETY: both came from `genie_host_take`, and go back once.
+        let block = unsafe { host_cache::Block::from_raw(start, capacity as usize) };
+        host_cache::CACHE.lock().give(block);
     }
 }
 

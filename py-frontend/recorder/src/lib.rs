@@ -1,7 +1,8 @@
-//! The parts of the recorder that know neither Python nor a node: what calls result in, and the
-//! numbers of operators.
+//! The parts of the recorder that know neither Python nor a node: what calls result in, the
+//! numbers of operators, memory for large results.
 
 #![warn(missing_docs)]
 
+pub mod host_cache;
 pub mod names;
 pub mod shapes;

@@ -4,13 +4,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use genie_control_api::v1::CloseSessionRequest;
+use genie_recorder::host_cache::CACHE;
+use genie_recorder::shapes::ShapeCache;
 use genie_session::client::{ClientLog, Message};
 use genie_session::frame::{Header, Kind};
 
-use super::{FLUSH_AFTER, IDLE_AFTER, Outgoing, PING_AFTER, Session};
+use super::{FLUSH_AFTER, IDLE_AFTER, IDLE_TICK, Outgoing, Session, TRIM_AFTER};
 use crate::errors::{Error, Exception};
 use crate::trace::Trace;
-use genie_recorder::shapes::ShapeCache;
 
 impl Session {
     /// Sends what nobody waits for, reads what nobody waits for, until the session ends.
@@ -18,7 +19,7 @@ impl Session {
         let mut last_work = Instant::now();
         while !self.is_lost.load(Ordering::Acquire) {
             if last_work.elapsed() > IDLE_AFTER && self.waiting.load(Ordering::Relaxed) == 0 {
-                self.wake.sleep(&self.link, &self.dirty, PING_AFTER);
+                self.wake.sleep(&self.link, &self.dirty, IDLE_TICK);
             } else {
                 std::thread::sleep(FLUSH_AFTER);
             }
@@ -40,7 +41,15 @@ impl Session {
                     }
                 }
             }
-            let _ = self.look_after_node();
+            if last_work.elapsed() > TRIM_AFTER {
+                CACHE.lock().trim();
+            }
+            // The lease has to be kept also while nobody waits.
+            let _ = if self.waiting.load(Ordering::Relaxed) > 0 {
+                self.look_after_node()
+            } else {
+                self.ask_after(self.lease() / 4)
+            };
         }
     }
 

@@ -38,6 +38,10 @@ const DEAD_AFTER: Duration = Duration::from_millis(1500);
 const RESERVED: u64 = 64;
 /// Records that nobody waits for leave after this long.
 const FLUSH_AFTER: Duration = Duration::from_millis(1);
+/// How long the housekeeper sleeps at a time when nothing happens.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Memory for results goes back to the system after this long without work.
+const TRIM_AFTER: Duration = Duration::from_secs(10);
 /// Without anything to do for so long, the housekeeper sleeps.
 const IDLE_AFTER: Duration = Duration::from_millis(20);
 

@@ -73,8 +73,18 @@ impl Session {
             .map_err(|_| io::ErrorKind::ConnectionAborted.into())
     }
 
+    /// A session that is silent for so long is ended by the node.
+    pub(super) fn lease(&self) -> Duration {
+        Duration::from_millis(u64::from(self.opened.lease_ms.max(1000)))
+    }
+
     /// Asks a silent node whether it lives; gives it up when it does not answer.
     pub(super) fn look_after_node(&self) -> Result<(), Error> {
+        self.ask_after(PING_AFTER)
+    }
+
+    /// Asks a node that was silent for `quiet` whether it lives.
+    pub(super) fn ask_after(&self, quiet: Duration) -> Result<(), Error> {
         let now = self.now_ms();
         let heard = self.last_received_ms.load(Ordering::Relaxed);
         let asked = self.last_ping_ms.load(Ordering::Relaxed);
@@ -90,8 +100,7 @@ impl Session {
             ));
             return self.check();
         }
-        if silent > PING_AFTER && asked <= heard && !self.ping_queued.swap(true, Ordering::Relaxed)
-        {
+        if silent > quiet && asked <= heard && !self.ping_queued.swap(true, Ordering::Relaxed) {
             let message = Message {
                 header: Header::new(Kind::Ping, now, 0),
                 payload: Vec::new(),
