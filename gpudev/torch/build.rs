@@ -89,7 +89,8 @@ fn tags() -> String {
     let mut text = String::from("#pragma once\n#include <cstdint>\nnamespace genie {\n");
     constants!(text, tag: NONE TENSOR SCALAR_TENSOR INT ENUM DOUBLE TRUE FALSE SCALAR_INT
         SCALAR_DOUBLE SCALAR_TRUE SCALAR_FALSE SCALAR_COMPLEX STRING INT_LIST DOUBLE_LIST
-        BOOL_LIST LIST DEVICE GENERATOR SEED);
+        BOOL_LIST LIST DEVICE GENERATOR SEED
+        DEFAULT_DTYPE);
     constants!(text, flag: WRITE WRAPPED NEGATIVE CONJUGATE);
     constants!(text, out: NONE FRESH ALIAS LIST);
     text.push_str("namespace code {\n");

@@ -2,6 +2,7 @@
 
 #include <ATen/SequenceNumber.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/DefaultDtype.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/autograd/function.h>
 
@@ -63,6 +64,11 @@ void Encoder::encode(const Operator& op, Arguments arguments, Seeds seeds) {
   device_ = -1;
   requires_grad_ = false;
 
+  const c10::ScalarType default_dtype = c10::get_default_dtype_as_scalartype();
+  if (C10_UNLIKELY(default_dtype != c10::kFloat)) {
+    skeleton_.push(tag::DefaultDtype);
+    skeleton_.push(static_cast<uint8_t>(default_dtype));
+  }
   const bool training =
       op.training_argument >= 0 && arguments[op.training_argument].toBool();
   for (size_t i = 0; i < op.arguments.size(); ++i) {

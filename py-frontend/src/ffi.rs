@@ -218,18 +218,22 @@ unsafe fn record(
     // SAFETY: as the caller says.
     let handles = unsafe { slice(call.storages, call.n_storages) };
     let session = session_of(handles)?;
+    // Looking at frames and waiting for room may run Python code, and that may come back here: so
+    // nothing of this thread is borrowed meanwhile.
+    let origin = call.origin();
+    let site = origin.site();
+    let mut ids = KEPT.with(|kept| std::mem::take(&mut kept.borrow_mut().ids));
+    ids.clear();
+    for &handle in handles {
+        ids.push(id_of(session, handle)?);
+    }
+    // SAFETY: as the caller says.
+    let (draft, signature) = unsafe { (call.draft(&ids), call.signature()) };
+    let name = || names::name(call.op);
+    let found = session.record_known(&draft, &signature, name, origin, site)?;
     KEPT.with(|kept| {
         let kept = &mut *kept.borrow_mut();
-        kept.ids.clear();
-        for &handle in handles {
-            kept.ids.push(id_of(session, handle)?);
-        }
-        let origin = call.origin();
-        let site = origin.site();
-        // SAFETY: as the caller says.
-        let (mut draft, signature) = unsafe { (call.draft(&kept.ids), call.signature()) };
-        let name = || names::name(call.op);
-        let found = session.record_known(&mut draft, &signature, name, origin, site)?;
+        kept.ids = ids;
         let Some((appended, known)) = found else {
             return Ok(UNKNOWN_SHAPE);
         };

@@ -471,3 +471,18 @@ def test_unused_tensors_are_freed_on_the_node(session: Any) -> None:
 def test_to_cpu_of_a_structure() -> None:
     tree = {"a": torch.ones(2, device=REMOTE), "b": [torch.zeros(1, device=REMOTE)]}
     torch.testing.assert_close(to_cpu(tree), {"a": torch.ones(2), "b": [torch.zeros(1)]})
+
+
+def test_the_default_dtype_travels_with_each_operator() -> None:
+    whole = torch.arange(3, device=REMOTE)
+    assert (whole / 2).cpu().dtype == torch.float32
+    torch.set_default_dtype(torch.float64)
+    try:
+        for got in (whole / 2, torch.ones(3, device=REMOTE), torch.full((3,), 0.5, device=REMOTE)):
+            assert got.dtype == torch.float64
+            assert got.cpu().dtype == torch.float64
+        assert_same(whole / 3, torch.arange(3) / 3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    # The same structure again, as it was before.
+    assert (whole / 2).cpu().dtype == torch.float32

@@ -66,6 +66,7 @@ pub type OnPlan = Box<dyn FnOnce(Result<SubmitSegmentReply, ControlError>) + Sen
 enum Request {
     Submit(SubmitSegmentRequest, OnPlan),
     Close(CloseSessionRequest, std::sync::mpsc::Sender<()>),
+    Abandon,
 }
 
 /// A control channel to one node.
@@ -116,6 +117,12 @@ impl Control {
             .is_ok()
     }
 
+    /// The node is lost: the channel's thread ends.
+    pub fn abandon(&self) {
+        // With a full queue the thread is in a call, which fails by itself.
+        let _ = self.requests.try_send(Request::Abandon);
+    }
+
     /// Ends the session, waiting at most `timeout`.
     pub fn close(&self, request: CloseSessionRequest, timeout: Duration) {
         let (done, waited) = std::sync::mpsc::channel();
@@ -155,6 +162,7 @@ async fn serve(
                 let reply = client.submit_segment(request).await;
                 done(reply.map(tonic::Response::into_inner).map_err(refused));
             }
+            Request::Abandon => return,
             Request::Close(request, done) => {
                 let _ = client.close_session(request).await;
                 let _ = done.send(());

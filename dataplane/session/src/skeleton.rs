@@ -59,6 +59,9 @@ pub mod tag {
     pub const GENERATOR: u8 = 19;
     /// After the last argument of a random operator without a generator. Data: one, the seed.
     pub const SEED: u8 = 20;
+    /// Before the first argument, where it is not float32: PyTorch's default dtype at capture,
+    /// `[dtype u8]`. It decides what operators make of integers and Python numbers.
+    pub const DEFAULT_DTYPE: u8 = 21;
 }
 
 /// Flags of [`tag::TENSOR`] and [`tag::SCALAR_TENSOR`].
@@ -166,7 +169,7 @@ fn item(
             counts.data += if is_complex(dtype) { 2 } else { 1 };
         }
         tag::INT => counts.params += 1,
-        tag::ENUM | tag::DEVICE => {
+        tag::ENUM | tag::DEVICE | tag::DEFAULT_DTYPE => {
             reader.u8()?;
         }
         tag::DOUBLE | tag::SCALAR_INT | tag::SCALAR_DOUBLE | tag::GENERATOR | tag::SEED => {

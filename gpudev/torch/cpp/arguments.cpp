@@ -5,6 +5,7 @@
 #include <ATen/ScalarOps.h>
 #include <ATen/core/List.h>
 #include <ATen/core/jit_type.h>
+#include <c10/core/DefaultDtype.h>
 
 #include <cstring>
 
@@ -410,6 +411,17 @@ void build(
   const size_t n = op.arguments.size();
   stack.reserve(n);
   size_t index = 0;
+  auto default_dtype = c10::kFloat;
+  if (!in.empty() && in.peek() == tag::DEFAULT_DTYPE) {
+    in.u8();
+    default_dtype = checked_dtype(in.u8());
+    if (!c10::isFloatingType(default_dtype)) {
+      throw ProtocolError("a default dtype that is not a floating type");
+    }
+  }
+  if (default_dtype != c10::get_default_dtype_as_scalartype()) {
+    c10::set_default_dtype(c10::scalarTypeToTypeMeta(default_dtype));
+  }
   while (!in.empty()) {
     if (in.peek() == tag::SEED) {
       in.u8();

@@ -1,7 +1,5 @@
 //! The hands of a session: storages by id, operators by number.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +7,7 @@ use genie_gpudev::{Arena, DeviceKind, Mapping};
 use genie_session::fault::Code;
 use genie_session::frame::{Header, Kind, NO_PLACE};
 use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
+use genie_session::segment::IdMap;
 use genie_session::skeleton;
 
 use crate::ffi::{Operator, RawStorage, Storage};
@@ -21,33 +20,6 @@ const OPERATORS_MAX: usize = 1 << 14;
 const PART_BYTES: u64 = 1 << 20;
 /// How long a fetch waits for the daemon to send earlier replies.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Hashes ids, which are spread by whoever gives them.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        let mixed = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-
-    fn write_u32(&mut self, id: u32) {
-        self.write_u64(u64::from(id));
-    }
-}
-
-type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 /// A storage, and what it counts on a device whose memory libtorch manages itself.
 struct Held {
@@ -62,8 +34,8 @@ pub struct TorchMachine {
     inbound: Arc<Mapping>,
     outbound: Arena,
     on_host: bool,
-    operators: IdMap<u32, (String, Operator)>,
-    storages: IdMap<u64, Held>,
+    operators: IdMap<(String, Operator)>,
+    storages: IdMap<Held>,
     arguments: Vec<*mut RawStorage>,
     fresh: Vec<Storage>,
 }
@@ -110,7 +82,7 @@ impl TorchMachine {
 
     fn operator(&self, op: u32) -> Result<Operator, Failure> {
         self.operators
-            .get(&op)
+            .get(&u64::from(op))
             .map(|(_, operator)| *operator)
             .ok_or_else(|| Failure::new(Code::Protocol, format!("operator {op} was not defined")))
     }
@@ -200,20 +172,21 @@ impl Machine for TorchMachine {
     fn define_op(&mut self, op: u32, name: &str) -> Result<(), Failure> {
         if self
             .operators
-            .get(&op)
+            .get(&u64::from(op))
             .is_some_and(|(known, _)| known == name)
         {
             return Ok(());
         }
         operators::check(name)?;
-        if self.operators.len() >= OPERATORS_MAX && !self.operators.contains_key(&op) {
+        if self.operators.len() >= OPERATORS_MAX && !self.operators.contains_key(&u64::from(op)) {
             return Err(Failure::new(
                 Code::Protocol,
                 "too many operators were defined",
             ));
         }
         let operator = Operator::find(name)?;
-        self.operators.insert(op, (name.to_owned(), operator));
+        self.operators
+            .insert(u64::from(op), (name.to_owned(), operator));
         Ok(())
     }
 

@@ -75,7 +75,7 @@ impl Session {
     /// As [`Session::record`] where the results are known by signature; `Ok(None)` if not.
     pub fn record_known(
         &self,
-        draft: &mut Draft<'_>,
+        draft: &Draft<'_>,
         signature: &Signature<'_>,
         name: impl FnOnce() -> &'static str,
         origin: Origin,

@@ -51,6 +51,7 @@ impl Session {
                 self.ask_after(self.lease() / 4)
             };
         }
+        self.control.abandon();
     }
 
     /// Ends the session in good order.
@@ -68,15 +69,18 @@ impl Session {
             drop(append);
             let _ = self.pump(true);
         }
-        self.lose(Error::Genie(
+        // Before the node closes the connection, which would be another reason.
+        let reason = Error::Genie(
             Exception::StaleTensor,
             "this tensor's session was closed by genie.disconnect()".to_owned(),
-        ));
+        );
+        let _ = self.lost.set(reason.clone());
         let request = CloseSessionRequest {
             session_id: self.opened.session_id,
             data_token: self.opened.data_token.clone(),
         };
         self.control.close(request, Duration::from_millis(500));
+        self.lose(reason);
         // The session itself stays, since others may still look at it; what it held does not.
         let mut append = self.append.lock();
         append.log = ClientLog::new();

@@ -1,0 +1,57 @@
+//! Every bound of the crate in one place, so that its memory can be added up.
+//!
+//! A connection takes about 4.5 MiB when it is opened and allocates nothing afterwards.
+
+use std::time::Duration;
+
+/// Connections of one endpoint.
+pub const CONNECTIONS_MAX: usize = 64;
+/// Packets whose fate is not known; a power of two, since the packet number indexes a ring.
+pub const IN_FLIGHT_MAX: usize = 4096;
+/// Slots of that ring that only probes may take, so that a full ring can still be probed.
+pub const IN_FLIGHT_RESERVE: usize = 64;
+/// Things (pieces of transfers, messages, resets) that one frame carries.
+pub const CONTENTS_MAX: usize = 4;
+/// Transfers that wait or are under way, and completions that were not yet polled.
+pub const TRANSFERS_MAX: usize = 1024;
+/// Grants that are open, and their completions that were not yet polled.
+pub const GRANTS_MAX: usize = 1024;
+/// Runs of received bytes in one grant; one more hole than these is dropped and sent again.
+pub const HOLES_MAX: usize = 128;
+/// Runs of received packet numbers that are remembered.
+pub const RUNS_MAX: usize = 64;
+/// Runs of packet numbers that one acknowledgement names.
+pub const ACK_RANGES_MAX: usize = 32;
+/// Bytes of one inline message.
+pub const MESSAGE_BYTES_MAX: usize = 1024;
+/// Messages that are not yet acknowledged, or not yet read at the other end.
+pub const MESSAGES_MAX: usize = 64;
+/// Resets (of cancelled and refused transfers) that wait to be sent.
+pub const RESETS_MAX: usize = TRANSFERS_MAX + GRANTS_MAX;
+/// Of those, refusals of what a confused peer sent: it must not push out our own.
+pub const REFUSALS_MAX: usize = 64;
+
+/// The smallest link, in bytes of a frame: IPv6's least MTU less IPv6 and UDP headers.
+pub const MTU_MIN: usize = 1232;
+/// The largest frame in bytes, below the 16 bits of an mbuf's length.
+pub const MTU_MAX: usize = 16 * 1024;
+/// Tensor bytes in one frame: 64 KiB are eight frames.
+pub const FRAME_DATA_MAX: usize = 8192;
+/// A piece of a transfer that only fills up a frame is not cut smaller than this.
+pub const PIECE_MIN: usize = 512;
+
+/// What a submission to the device gathers from small transfers while the link is busy.
+pub const SUBMISSION_MIN: u64 = 1 << 20;
+/// Spans of one submission.
+pub const SPANS_MAX: usize = 512;
+
+/// Bytes that a peer may send before its first acknowledgement tells it more.
+pub const CREDIT_INITIAL: u64 = 128 << 10;
+/// Packets after which an acknowledgement is due at once.
+pub const ACK_EVERY: u32 = 4;
+/// The longest wait between two probes of a silent peer.
+pub const PROBE_INTERVAL_MAX: Duration = Duration::from_millis(200);
+/// An idle connection asks after its peer this often.
+pub const KEEPALIVE: Duration = Duration::from_millis(400);
+/// After this long without a sign of life the peer is dead.
+pub const PEER_TIMEOUT: Duration = Duration::from_millis(1800);
