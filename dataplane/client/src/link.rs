@@ -13,6 +13,10 @@ use crate::address::{Address, Tls};
 /// How long a blocking socket call waits before the caller looks at signals and the peer's health.
 pub const TICK: Duration = Duration::from_millis(100);
 
+/// Reads of at least so much wait until they are full.
+const BULK_BYTES: usize = 256 << 10;
+/// And take at most so much at a time, so that the caller sees progress.
+const BULK_BYTES_MAX: usize = 4 << 20;
 /// Ciphertext taken from the socket at a time.
 const CIPHER_BYTES: usize = 64 << 10;
 
@@ -117,6 +121,7 @@ impl Link {
     /// The end of the stream, too, is an error.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let n = match &self.tls {
+            None if buffer.len() >= BULK_BYTES => self.read_bulk(buffer),
             None => (&self.socket).read(buffer),
             Some(tls) => self.read_tls(tls, buffer),
         };
@@ -126,6 +131,22 @@ impl Link {
             Err(error) if is_tick(&error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Fills as much of `buffer` as comes within a tick, up to a bound: one system call where there
+    /// would be many.
+    fn read_bulk(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = buffer.len().min(BULK_BYTES_MAX);
+        // SAFETY: the buffer is valid for `len` bytes, and the socket outlives the call.
+        let n = unsafe {
+            libc::recv(
+                self.descriptor(),
+                buffer.as_mut_ptr().cast(),
+                len,
+                libc::MSG_WAITALL,
+            )
+        };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 
     fn read_tls(&self, tls: &Mutex<TlsState>, buffer: &mut [u8]) -> io::Result<usize> {

@@ -91,6 +91,10 @@ int genie_storage_copy(const void* source, uint64_t bytes, GenieStorage** storag
 int genie_storage_place(void* data, uint64_t bytes, uint64_t place, GenieStorage** storage);
 int genie_storage_resize(GenieStorage* storage, uint64_t bytes);
 uint64_t genie_storage_bytes(const GenieStorage* storage);
+// First byte, or NULL where it is not in the machine's memory.
+const void* genie_storage_data(const GenieStorage* storage);
+// One more reference, freed like the others.
+GenieStorage* genie_storage_share(GenieStorage* storage);
 void genie_storage_free(GenieStorage* storage);
 // Copies the elements of `view`, row-major, to `target` of `target_bytes` bytes.
 int genie_fetch(const GenieView* view, void* target, uint64_t target_bytes);

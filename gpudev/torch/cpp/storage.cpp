@@ -247,6 +247,15 @@ uint64_t genie_storage_bytes(const GenieStorage* storage) {
   return genie::impl(storage)->nbytes();
 }
 
+const void* genie_storage_data(const GenieStorage* storage) {
+  const auto* held = genie::impl(storage);
+  return held->device().is_cpu() ? held->data() : nullptr;
+}
+
+GenieStorage* genie_storage_share(GenieStorage* storage) {
+  return genie::give(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(genie::impl(storage)));
+}
+
 void genie_storage_free(GenieStorage* storage) {
   auto owned = c10::intrusive_ptr<c10::StorageImpl>::reclaim(genie::impl(storage));
 }

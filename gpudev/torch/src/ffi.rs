@@ -98,6 +98,8 @@ unsafe extern "C" {
     ) -> c_int;
     fn genie_storage_resize(storage: *mut RawStorage, bytes: u64) -> c_int;
     fn genie_storage_bytes(storage: *const RawStorage) -> u64;
+    fn genie_storage_data(storage: *const RawStorage) -> *const c_void;
+    fn genie_storage_share(storage: *mut RawStorage) -> *mut RawStorage;
     fn genie_storage_free(storage: *mut RawStorage);
     fn genie_fetch(view: *const RawView, target: *mut c_void, target_bytes: u64) -> c_int;
 }
@@ -318,6 +320,19 @@ impl Storage {
     pub fn bytes(&self) -> u64 {
         // SAFETY: the storage is alive.
         unsafe { genie_storage_bytes(self.0.as_ptr()) }
+    }
+
+    /// Address of its first byte, if it is in the machine's memory.
+    pub fn address(&self) -> Option<usize> {
+        // SAFETY: the storage is alive.
+        let data = unsafe { genie_storage_data(self.0.as_ptr()) };
+        NonNull::new(data.cast_mut()).map(|data| data.as_ptr() as usize)
+    }
+
+    /// Another reference to the same storage.
+    pub fn share(&self) -> Option<Self> {
+        // SAFETY: the storage is alive; the new reference belongs to the new value.
+        NonNull::new(unsafe { genie_storage_share(self.0.as_ptr()) }).map(Self)
     }
 
     /// Another size; keeps what fits.

@@ -16,6 +16,8 @@ use crate::{memory, operators};
 
 /// Operators that a session may define.
 const OPERATORS_MAX: usize = 1 << 14;
+/// Tensors that may be on their way at a time without a copy.
+const PINS_MAX: usize = 64;
 /// Bytes of an answer that are copied and sent at a time.
 const PART_BYTES: u64 = 1 << 20;
 /// How long a fetch waits for the daemon to send earlier replies.
@@ -27,12 +29,20 @@ struct Held {
     charged: u64,
 }
 
+/// A tensor whose bytes the daemon is sending. Until it has, nothing may write them and nobody
+/// else have their memory.
+struct Pin {
+    place: u64,
+    storage: Storage,
+}
+
 /// The hands, on libtorch.
 pub struct TorchMachine {
     /// Frames of replies leave while others are still being worked on.
     pub port: Port,
     inbound: Arc<Mapping>,
-    outbound: Arena,
+    /// What is being sent from where it lies.
+    pins: Vec<Pin>,
     on_host: bool,
     operators: IdMap<(String, Operator)>,
     storages: IdMap<Held>,
@@ -43,10 +53,11 @@ pub struct TorchMachine {
 impl TorchMachine {
     /// A session that holds nothing.
     pub fn new(port: Port, inbound: Arc<Mapping>, outbound: Arena, device: DeviceKind) -> Self {
+        memory::set_arena(outbound);
         Self {
             port,
             inbound,
-            outbound,
+            pins: Vec::new(),
             on_host: matches!(device, DeviceKind::Host(_)),
             operators: IdMap::default(),
             storages: IdMap::default(),
@@ -62,14 +73,81 @@ impl TorchMachine {
 
     /// The bytes of a reply were sent: their place can be used again.
     pub fn place_sent(&mut self, place: u64) {
-        if let Err(error) = self.outbound.free(place) {
+        if let Some(at) = self.pins.iter().position(|pin| pin.place == place) {
+            self.pins.swap_remove(at);
+            return;
+        }
+        if let Some(Err(error)) = memory::with_arena(|arena| arena.free(place)) {
             tracing::warn!(%error, "the daemon gave back what it never had");
         }
     }
 
+    /// Waits until no storage that `call` writes is being sent.
+    fn unpin(&mut self, call: &Call<'_>) -> Result<(), Failure> {
+        if self.pins.is_empty() {
+            return Ok(());
+        }
+        let mut at = 0;
+        let mut written = Vec::new();
+        skeleton::measure(call.skeleton, |flags, _, _| {
+            if flags & skeleton::flag::WRITE != 0 {
+                written.extend(self.arguments.get(at).copied());
+            }
+            at += 1;
+        })
+        .map_err(|error| Failure::new(Code::Protocol, error.to_string()))?;
+        for storage in written {
+            self.unpin_storage(storage)?;
+        }
+        Ok(())
+    }
+
+    fn unpin_storage(&mut self, storage: *const RawStorage) -> Result<(), Failure> {
+        let deadline = Instant::now() + PLACE_TIMEOUT;
+        while self
+            .pins
+            .iter()
+            .any(|pin| std::ptr::eq(pin.storage.as_raw(), storage))
+        {
+            match self.port.wait_place_sent(deadline) {
+                Ok(Some(place)) => self.place_sent(place),
+                _ => {
+                    return Err(Failure::new(
+                        Code::ExecutorDied,
+                        "a tensor that is being fetched was to be written, and the client does \
+                         not take it",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a large contiguous tensor from where it lies. False if it lies elsewhere.
+    fn send_in_place(
+        &mut self,
+        fetch: u64,
+        view: &View<'_>,
+        element: u64,
+        bytes: u64,
+    ) -> Result<bool, Failure> {
+        let storage = self.storage(view.storage)?;
+        let offset = view.offset.unsigned_abs().saturating_mul(element);
+        let inside = view.offset >= 0 && offset.saturating_add(bytes) <= storage.bytes();
+        let place = storage
+            .address()
+            .filter(|_| inside && self.pins.len() < PINS_MAX)
+            .and_then(memory::arena_place);
+        let (Some(place), Some(storage)) = (place, storage.share()) else {
+            return Ok(false);
+        };
+        let place = place + offset;
+        self.pins.push(Pin { place, storage });
+        self.reply(fetch, bytes, place).map(|()| true)
+    }
+
     /// Gives memory back that only makes the next operator faster.
     pub fn trim(&mut self) {
-        self.outbound.trim(0);
         memory::trim();
     }
 
@@ -119,10 +197,11 @@ impl TorchMachine {
     fn outbound_place(&mut self, bytes: u64) -> Result<u64, Failure> {
         let deadline = Instant::now() + PLACE_TIMEOUT;
         loop {
-            if let Some(place) = self.outbound.allocate(bytes) {
+            let (place, stats) = memory::with_arena(|arena| (arena.allocate(bytes), arena.stats()))
+                .unwrap_or_default();
+            if let Some(place) = place {
                 return Ok(place);
             }
-            let stats = self.outbound.stats();
             let sent = if stats.places == 0 || bytes > stats.capacity {
                 None
             } else {
@@ -145,11 +224,9 @@ impl TorchMachine {
     /// Copies `bytes` bytes of `view` into the outbound arena and sends them.
     fn part(&mut self, fetch: u64, view: &View<'_>, bytes: u64) -> Result<(), Failure> {
         let place = self.outbound_place(bytes)?;
-        let done = self
-            .outbound
-            .memory()
-            .address(place, bytes)
-            .map_err(|error| Failure::new(Code::Protocol, error.to_string()))
+        let done = memory::with_arena(|arena| arena.memory().address(place, bytes))
+            .and_then(Result::ok)
+            .ok_or_else(|| Failure::new(Code::Protocol, "a place outside the arena"))
             .and_then(|target| {
                 // SAFETY: the target is a place of this many bytes that was just allocated.
                 unsafe { self.storage(view.storage)?.fetch(view, target, bytes) }
@@ -193,6 +270,7 @@ impl Machine for TorchMachine {
     fn call(&mut self, call: &Call<'_>) -> Result<(), Failure> {
         let operator = self.operator(call.op)?;
         self.gather(call)?;
+        self.unpin(call)?;
         let counts = skeleton::measure_out(call.out_skeleton, |_, _| {}, |_| {})
             .map_err(|error| Failure::new(Code::Protocol, error.to_string()))?;
         let mut fresh = std::mem::take(&mut self.fresh);
@@ -211,6 +289,7 @@ impl Machine for TorchMachine {
     fn call_sync(&mut self, call: &Call<'_>, reserved: u64) -> Result<Metas, Failure> {
         let operator = self.operator(call.op)?;
         self.gather(call)?;
+        self.unpin(call)?;
         let (metas, fresh) = operator.call_sync(call, &self.arguments, reserved)?;
         for (storage, id) in fresh.into_iter().zip(call.first_fresh..) {
             self.hold(id, storage)?;
@@ -224,6 +303,8 @@ impl Machine for TorchMachine {
     }
 
     fn resize(&mut self, id: u64, bytes: u64) -> Result<(), Failure> {
+        let raw = self.storage(id)?.as_raw();
+        self.unpin_storage(raw)?;
         self.storage(id)?.resize(bytes)?;
         if let Some(held) = self.storages.get_mut(&id)
             && !self.on_host
@@ -275,8 +356,11 @@ impl Machine for TorchMachine {
             return self.reply(fetch, 0, NO_PLACE);
         }
         let element = skeleton::element_bytes(view.dtype).unwrap_or(1);
-        if bytes <= PART_BYTES || view.flags != 0 || !is_contiguous(view) {
+        if bytes < PART_BYTES || view.flags != 0 || !is_contiguous(view) {
             return self.part(fetch, view, bytes);
+        }
+        if self.send_in_place(fetch, view, element, bytes)? {
+            return Ok(());
         }
         // In parts, so that one is sent while the next is copied.
         let (part, all) = (PART_BYTES / element, bytes / element);

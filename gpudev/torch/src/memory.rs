@@ -1,5 +1,6 @@
 //! The memory of a session's tensors: counted against its budget, temporaries of kernels
-//! included, with a small cache of large blocks, because new pages are slow.
+//! included. Large blocks come from the outbound arena, so that a result is sent from where it was
+//! computed; where that is full, from mappings with a small cache, because new pages are slow.
 //!
 //! libtorch calls in from any of its threads. There is one session in a process.
 
@@ -8,6 +9,8 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use genie_gpudev::Arena;
 
 /// Blocks at least this large are mapped, and cached when freed.
 const MAPPED_BYTES: usize = 1 << 20;
@@ -20,6 +23,11 @@ const CACHE_BLOCKS: usize = 64;
 /// Before every block: its size. Keeps the block aligned to a cache line.
 const HEADER_BYTES: usize = 64;
 
+/// Of the arena, what tensors may not take: answers that are copied need room too.
+const ARENA_RESERVE: u64 = 4;
+
+/// The outbound arena, once the session has one.
+static ARENA: Mutex<Option<Arena>> = Mutex::new(None);
 static USED: AtomicU64 = AtomicU64::new(0);
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
 static CACHE: Mutex<Cache> = Mutex::new(Cache {
@@ -28,6 +36,39 @@ static CACHE: Mutex<Cache> = Mutex::new(Cache {
 });
 /// Inbound places that are free again and not reported yet.
 static RELEASED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+/// Large blocks come from `arena` from now on.
+pub fn set_arena(arena: Arena) {
+    *locked(&ARENA) = Some(arena);
+}
+
+/// Looks at or changes the arena, if there is one.
+pub fn with_arena<R>(body: impl FnOnce(&mut Arena) -> R) -> Option<R> {
+    locked(&ARENA).as_mut().map(body)
+}
+
+/// Where in the arena `address` lies, if it does.
+pub fn arena_place(address: usize) -> Option<u64> {
+    with_arena(|arena| {
+        let memory = arena.memory();
+        let base = memory.address(0, 1).ok()?.as_ptr() as usize;
+        let place = address.checked_sub(base)? as u64;
+        (place < memory.capacity()).then_some(place)
+    })?
+}
+
+/// A large block of the arena, if it has room beside the reserve.
+fn arena_take(bytes: usize) -> Option<NonNull<u8>> {
+    with_arena(|arena| {
+        let stats = arena.stats();
+        let room = stats.capacity - stats.capacity / ARENA_RESERVE;
+        if stats.taken.saturating_add(bytes as u64) > room {
+            return None;
+        }
+        let place = arena.allocate(bytes as u64)?;
+        arena.memory().address(place, bytes as u64).ok()
+    })?
+}
 
 /// Sets the budget in bytes.
 pub fn set_limit(bytes: u64) {
@@ -72,6 +113,7 @@ pub fn take_released(into: &mut Vec<u64>) {
 /// Gives cached blocks back to the system. For a session that is idle.
 pub fn trim() {
     locked(&CACHE).shrink(0);
+    with_arena(|arena| arena.trim(0));
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -172,6 +214,9 @@ fn allocate(bytes: usize) -> Option<NonNull<u8>> {
             4096
         };
         let capacity = total.next_multiple_of(page);
+        if let Some(block) = arena_take(total) {
+            return Some(headed(block, bytes, total));
+        }
         // The lock is gone before the kernel is asked.
         let cached = locked(&CACHE).take(capacity);
         cached.or_else(|| map(capacity).map(|block| (block, capacity)))
@@ -185,13 +230,19 @@ fn allocate(bytes: usize) -> Option<NonNull<u8>> {
         discharge(bytes as u64);
         return None;
     };
-    // SAFETY: the block has room for the header and `bytes` after it, and is aligned.
+    Some(headed(block, bytes, capacity))
+}
+
+/// Writes the header of a block; gives what comes after it.
+fn headed(block: NonNull<u8>, bytes: usize, capacity: usize) -> NonNull<u8> {
+    // SAFETY: the block was just allocated with `capacity` bytes, which is the header and `bytes`
+    // after it, and is aligned to 64.
     unsafe {
         block.cast::<Header>().write(Header {
             bytes: bytes as u64,
             capacity,
         });
-        Some(block.add(HEADER_BYTES))
+        block.add(HEADER_BYTES)
     }
 }
 
@@ -213,6 +264,14 @@ extern "C" fn genie_memory_free(data: *mut c_void) {
         (block, block.cast::<Header>().read())
     };
     discharge(header.bytes);
+    if header.capacity >= MAPPED_BYTES
+        && let Some(place) = arena_place(block.as_ptr() as usize)
+    {
+        if with_arena(|arena| arena.free(place)).is_some_and(|freed| freed.is_err()) {
+            tracing::error!(place, "a block of the arena was freed twice");
+        }
+        return;
+    }
     if header.capacity >= MAPPED_BYTES {
         locked(&CACHE).put(block, header.capacity);
     } else if let Some(layout) = small_layout(header.capacity) {

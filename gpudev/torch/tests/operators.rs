@@ -169,6 +169,53 @@ fn in_place_operators_write_what_views_see() {
 }
 
 #[test]
+fn what_is_being_sent_is_neither_written_nor_given_to_others() {
+    let mut client = NURSERY.session(117, Limits::default());
+    let count = 1 << 20;
+    let values = vec![3.0; count as usize];
+    let bytes: Vec<u8> = values.iter().flat_map(|v: &f32| v.to_le_bytes()).collect();
+    let uploaded = client.upload(F32, &[count], &bytes);
+    let computed = client.call(
+        "aten::neg",
+        &[Arg::T(uploaded)],
+        &[Out::Fresh(F32, vec![count])],
+    );
+    let computed = computed[0].clone();
+    // The daemon takes its time: meanwhile the tensor is written, freed, and its memory wanted.
+    let first = client.fetch_later(&computed);
+    client.call(
+        "aten::add_.Scalar",
+        &[Arg::W(computed.clone()), Arg::Scalar(1.0)],
+        &[Out::Alias(0)],
+    );
+    let second = client.fetch_later(&computed);
+    client.free(&computed);
+    let other = client.call(
+        "aten::ones",
+        &[
+            Arg::Ints(vec![count]),
+            Arg::Enum(6),
+            Arg::None,
+            Arg::Device,
+            Arg::None,
+        ],
+        &[Out::Fresh(F32, vec![count])],
+    );
+    client.flush();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let floats = |bytes: Vec<u8>| -> Vec<f32> {
+        let four = bytes.chunks_exact(4);
+        four.map(|raw| f32::from_le_bytes(raw.try_into().unwrap()))
+            .collect()
+    };
+    let first = floats(client.wait_fetch(first).unwrap());
+    assert!(first.iter().all(|&value| value == -3.0));
+    let second = floats(client.wait_fetch(second).unwrap());
+    assert!(second.iter().all(|&value| value == -2.0));
+    assert!(client.fetch_floats(&other[0]).iter().all(|&v| v == 1.0));
+}
+
+#[test]
 fn a_seed_decides_the_random_numbers() {
     let mut client = NURSERY.session(106, Limits::default());
     let mut draw = |seed| {
