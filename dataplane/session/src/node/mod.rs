@@ -143,7 +143,7 @@ impl NodeLog {
                         out.push((Header::new(frame::Kind::PlaceFree, place, 0), Vec::new()));
                     }
                 } else if self.discarding {
-                    self.stash_bulk(header.seq, bulk)?;
+                    self.stash_bulk(header.seq, bulk, out)?;
                 } else if header.seq > self.expected_seq {
                     return Err(WireError::Malformed("a gap in the records"));
                 } else {
@@ -194,7 +194,12 @@ impl NodeLog {
         Ok(())
     }
 
-    fn stash_bulk(&mut self, seq: u64, bulk: Source<'_>) -> Result<(), WireError> {
+    fn stash_bulk(
+        &mut self,
+        seq: u64,
+        bulk: Source<'_>,
+        out: &mut Outgoing,
+    ) -> Result<(), WireError> {
         if self.stash.len() > SEGMENT_RECORDS_MAX {
             return Err(WireError::Malformed("too much bulk after a refusal"));
         }
@@ -202,7 +207,10 @@ impl NodeLog {
             Source::Place(place) => Some(place),
             _ => None,
         };
-        self.stash.insert(seq, place);
+        if let Some(Some(known)) = self.stash.insert(seq, place) {
+            // It came twice: one of the two is enough.
+            out.push((Header::new(frame::Kind::PlaceFree, known, 0), Vec::new()));
+        }
         Ok(())
     }
 

@@ -84,6 +84,17 @@ fn a_cut_link_resumes_and_nothing_is_applied_twice() {
 }
 
 #[test]
+fn messages_that_come_twice_are_applied_once() {
+    let faults = Faults {
+        duplicates: true,
+        drop_plans: true,
+        ..Faults::default()
+    };
+    let totals = run("duplicates", faults, 200);
+    assert!(totals.duplicates > 1000, "{totals:?}");
+}
+
+#[test]
 fn everything_at_once() {
     let faults = Faults {
         cuts: true,
@@ -91,6 +102,7 @@ fn everything_at_once() {
         slow: true,
         failures: true,
         single: false,
+        duplicates: true,
     };
     let totals = run("everything", faults, 300);
     assert!(

@@ -28,6 +28,8 @@ pub struct Faults {
     pub failures: bool,
     /// One thread, instead of up to four.
     pub single: bool,
+    /// Messages come twice.
+    pub duplicates: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,7 @@ pub struct Totals {
     pub cuts: u64,
     pub poisoned: u64,
     pub stashed: u64,
+    pub duplicates: u64,
     pub answers: u64,
 }
 
@@ -49,6 +52,7 @@ impl Totals {
         self.cuts += other.cuts;
         self.poisoned += other.poisoned;
         self.stashed += other.stashed;
+        self.duplicates += other.duplicates;
         self.answers += other.answers;
     }
 }
@@ -192,6 +196,15 @@ impl World {
     }
 
     fn send(&mut self, message: Message, bulk: u64) {
+        let carries_records = matches!(
+            message.header.kind,
+            frame::Kind::Records | frame::Kind::Bulk
+        );
+        if self.faults.duplicates && carries_records && self.rng.one_in(4) {
+            self.totals.duplicates += 1;
+            self.up
+                .push_back((message.header, message.payload.clone(), bulk));
+        }
         self.up.push_back((message.header, message.payload, bulk));
     }
 
