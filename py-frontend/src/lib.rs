@@ -6,7 +6,6 @@ mod current;
 mod errors;
 mod ffi;
 
-mod reading;
 mod session;
 
 mod sites;

@@ -5,6 +5,7 @@ mod asking;
 mod handling;
 mod housekeeping;
 mod moving;
+mod reading;
 mod waiting;
 
 use std::collections::{HashMap, VecDeque};
@@ -21,9 +22,9 @@ use genie_session::client::{ClientLog, Message};
 use genie_session::fault::Fault;
 use parking_lot::{Condvar, Mutex};
 
+use self::reading::ReadState;
 use crate::counters::Counters;
 use crate::errors::{Error, Exception};
-use crate::reading::ReadState;
 use crate::sites::{self, SiteId};
 use crate::trace::Trace;
 use crate::wake::Wake;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use genie_session::client::Message;
 use genie_session::frame::{Header, Kind};
 
+use super::reading::ReadState;
 use super::{DEAD_AFTER, Outgoing, PING_AFTER, Session};
 use crate::errors::{Error, Exception};
-use crate::reading::ReadState;
 
 impl Session {
     /// Reads and handles frames until `pending` is false. One thread reads for all that wait.

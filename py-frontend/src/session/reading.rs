@@ -5,7 +5,7 @@ use std::io;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind, PAYLOAD_MAX};
 
-use crate::session::{Destination, Key, Session, Slot};
+use super::{Destination, Key, Session, Slot};
 
 const BUFFER_BYTES: usize = 64 << 10;
 
