@@ -1,6 +1,6 @@
 //! Blocks: what the control part of a frame is made of.
 
-use crate::limits::{ACK_RANGES_MAX, MESSAGE_BYTES_MAX};
+use crate::limits::{ACK_RANGES_MAX, CONTENTS_MAX, MESSAGE_BYTES_MAX};
 use crate::wire::{Reader, Writer};
 
 /// Memory at the receiver, as the receiver names it.
@@ -50,7 +50,11 @@ impl Ack<'_> {
             let gap = u64::from(from.u32()?);
             let count = u64::from(from.u32()?);
             let end = above?.checked_sub(gap)?;
-            let low = if count == 0 { None } else { end.checked_sub(count) }?;
+            let low = if count == 0 {
+                None
+            } else {
+                end.checked_sub(count)
+            }?;
             above = Some(low);
             Some((low, end - 1))
         })
@@ -60,7 +64,10 @@ impl Ack<'_> {
         let promised = self.ranges.len() / 8;
         promised > 0
             && self.ranges().count() == promised
-            && self.ranges().next().is_some_and(|(_, high)| high == self.largest)
+            && self
+                .ranges()
+                .next()
+                .is_some_and(|(_, high)| high == self.largest)
     }
 }
 
@@ -158,7 +165,13 @@ impl<'a> Block<'a> {
                     return None;
                 }
                 let ranges = from.bytes(8 * count)?;
-                let ack = Ack { largest, delay_us, credit, message_limit, ranges };
+                let ack = Ack {
+                    largest,
+                    delay_us,
+                    credit,
+                    message_limit,
+                    ranges,
+                };
                 if !ack.is_sound() {
                     return None;
                 }
@@ -176,7 +189,10 @@ impl<'a> Block<'a> {
                 if len > MESSAGE_BYTES_MAX {
                     return None;
                 }
-                Block::Message { sequence, bytes: from.bytes(len)? }
+                Block::Message {
+                    sequence,
+                    bytes: from.bytes(len)?,
+                }
             }
             PING => Block::Ping,
             PADDING => {
@@ -242,7 +258,10 @@ fn encode_grant(grant: Grant, to: &mut Writer<'_>) -> Option<()> {
 }
 
 fn parse_grant(from: &mut Reader<'_>) -> Option<Grant> {
-    Some(Grant { region: RegionId(from.u64()?), generation: from.u64()? })
+    Some(Grant {
+        region: RegionId(from.u64()?),
+        generation: from.u64()?,
+    })
 }
 
 /// The control part of a frame, checked as a whole: it can be walked without errors.
@@ -250,18 +269,19 @@ fn parse_grant(from: &mut Reader<'_>) -> Option<Grant> {
 pub struct Blocks<'a>(Reader<'a>);
 
 impl<'a> Blocks<'a> {
-    /// Checks that `control` is a run of whole blocks whose data adds up to `data_len`; else
-    /// `None`.
+    /// Checks that `control` is a run of whole blocks, at most [`CONTENTS_MAX`] of them with data,
+    /// which adds up to `data_len`; else `None`.
     #[must_use]
     pub fn parse(control: &'a [u8], data_len: usize) -> Option<Self> {
         let mut from = Reader::new(control);
-        let mut data = 0;
+        let (mut data, mut pieces) = (0, 0);
         while !from.is_empty() {
             if let Block::Data { len, .. } = Block::parse(&mut from)? {
                 data += usize::from(len);
+                pieces += 1;
             }
         }
-        (data == data_len).then(|| Self(Reader::new(control)))
+        (data == data_len && pieces <= CONTENTS_MAX).then(|| Self(Reader::new(control)))
     }
 }
 
@@ -288,20 +308,39 @@ mod tests {
 
     #[test]
     fn every_block_is_read_as_it_was_written() {
-        let grant = Grant { region: RegionId(7), generation: 8 };
+        let grant = Grant {
+            region: RegionId(7),
+            generation: 8,
+        };
         let blocks = [
-            Block::Data { grant, offset: 1 << 40, len: 8192 },
-            Block::Message { sequence: 3, bytes: b"hello" },
+            Block::Data {
+                grant,
+                offset: 1 << 40,
+                len: 8192,
+            },
+            Block::Message {
+                sequence: 3,
+                bytes: b"hello",
+            },
             Block::Ping,
             Block::Padding(100),
-            Block::Reset { grant, by: ResetBy::Sender },
-            Block::Reset { grant, by: ResetBy::Receiver },
+            Block::Reset {
+                grant,
+                by: ResetBy::Sender,
+            },
+            Block::Reset {
+                grant,
+                by: ResetBy::Receiver,
+            },
             Block::Close,
         ];
         let control: Vec<u8> = blocks.iter().flat_map(|block| written(*block)).collect();
         let read: Vec<_> = Blocks::parse(&control, 8192).unwrap().collect();
         assert_eq!(read, blocks);
-        assert!(Blocks::parse(&control, 8191).is_none(), "data lengths must add up");
+        assert!(
+            Blocks::parse(&control, 8191).is_none(),
+            "data lengths must add up"
+        );
         assert_eq!(written(blocks[0]).len(), DATA_BLOCK_BYTES);
     }
 
@@ -315,8 +354,14 @@ mod tests {
         let Some(Block::Ack(ack)) = Blocks::parse(&buffer[..len], 0).unwrap().next() else {
             panic!("not an acknowledgement");
         };
-        assert_eq!((ack.largest, ack.delay_us, ack.credit, ack.message_limit), (110, 5, 6, 7));
-        assert_eq!(ack.ranges().collect::<Vec<_>>(), [(100, 110), (50, 59), (0, 6)]);
+        assert_eq!(
+            (ack.largest, ack.delay_us, ack.credit, ack.message_limit),
+            (110, 5, 6, 7)
+        );
+        assert_eq!(
+            ack.ranges().collect::<Vec<_>>(),
+            [(100, 110), (50, 59), (0, 6)]
+        );
     }
 
     #[test]

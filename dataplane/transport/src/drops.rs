@@ -64,6 +64,8 @@ reasons! {
     OutOfBounds = "out_of_bounds",
     /// For a grant that ended: never written.
     LateDuplicate = "late_duplicate",
+    /// For a grant that was taken back; the sender is told.
+    Revoked = "revoked",
     /// Bytes that were here already: never written twice.
     DuplicateBytes = "duplicate_bytes",
     /// A message that was delivered already.

@@ -118,7 +118,11 @@ impl Header {
             epoch: Epoch(epoch),
             packet_number,
             sealed: flags & FLAG_SEALED != 0,
-            sender: if flags & FLAG_RESPONDER == 0 { Role::Initiator } else { Role::Responder },
+            sender: if flags & FLAG_RESPONDER == 0 {
+                Role::Initiator
+            } else {
+                Role::Responder
+            },
             control_len,
             data_len,
         })

@@ -1,1 +1,50 @@
-//! x
+//! The reliable tensor transport, as a pure state machine.
+//!
+//! No sockets, no clock, no threads: a driver calls [`Endpoint::handle`] with each frame that
+//! arrives, [`Endpoint::poll_transmit`] until it says `None`, and comes back at
+//! [`Endpoint::timeout`]. Tensor bytes pass only through [`Regions`], so a driver may place them by
+//! copy, DMA or mbuf. After a connection is opened nothing is allocated.
+//!
+//! The receiver grants a region ([`Connection::grant`]) and tells the sender so, in a message or
+//! over the control channel. The sender fills it ([`Connection::send`]). Each byte of a grant is
+//! written once, the grant ends with the last, and a late duplicate is dropped and counted.
+//!
+//! Loss recovery follows RFC 9002, probing of the path's MTU RFC 8899, congestion control Swift
+//! ([`Delay`]), sealing RFC 9001. All bounds are in [`limits`].
+
+#![forbid(unsafe_code)]
+
+mod block;
+mod congestion;
+mod connection;
+mod drops;
+mod endpoint;
+mod grants;
+mod header;
+pub mod limits;
+mod messages;
+mod mtu;
+mod outbox;
+mod pacing;
+mod protect;
+mod ranges;
+mod regions;
+mod rtt;
+mod sent;
+mod time;
+mod wire;
+
+pub use block::{Ack, Block, Blocks, Grant, RegionId, ResetBy};
+pub use congestion::{Controller, Delay};
+pub use connection::{
+    Config, ConfigError, Connection, ConnectionError, Counters, Credit, Event, GrantError,
+    MessageError, PeerId, SendError, Status, TransferError,
+};
+pub use drops::{DropCounters, DropReason};
+pub use endpoint::{Endpoint, OpenError, Transmit};
+pub use header::{ConnectionId, Epoch, HEADER_BYTES, Header, Role, VERSION};
+pub use outbox::{Priority, Transfer, TransferId};
+pub use protect::{CHECKSUM_BYTES, Protection, SEAL_TAG_BYTES, Secret};
+pub use regions::{RegionGone, Regions, SourceId, Span};
+pub use rtt::Rtt;
+pub use time::Time;

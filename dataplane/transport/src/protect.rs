@@ -106,13 +106,17 @@ impl Guard {
         match self {
             Guard::Checksummed => {
                 let sum = crc32c::crc32c_append(crc32c::crc32c(header), body);
-                tag.get_mut(..CHECKSUM_BYTES)?.copy_from_slice(&sum.to_be_bytes());
+                tag.get_mut(..CHECKSUM_BYTES)?
+                    .copy_from_slice(&sum.to_be_bytes());
             }
             Guard::Sealed(keys) => {
                 let key = keys.of(packet_number)?;
                 let nonce = nonce(part, packet_number);
-                let made = key.seal_in_place_separate_tag(nonce, Aad::from(header), body).ok()?;
-                tag.get_mut(..SEAL_TAG_BYTES)?.copy_from_slice(made.as_ref());
+                let made = key
+                    .seal_in_place_separate_tag(nonce, Aad::from(header), body)
+                    .ok()?;
+                tag.get_mut(..SEAL_TAG_BYTES)?
+                    .copy_from_slice(made.as_ref());
             }
         }
         Some(())
@@ -132,15 +136,24 @@ impl Guard {
         };
         match self {
             Guard::Checksummed => {
-                let at = body.len().checked_sub(CHECKSUM_BYTES).ok_or(DropReason::Truncated)?;
+                let at = body
+                    .len()
+                    .checked_sub(CHECKSUM_BYTES)
+                    .ok_or(DropReason::Truncated)?;
                 let (bytes, tag) = body.split_at(at);
                 let sum = crc32c::crc32c_append(crc32c::crc32c(header), bytes);
-                if tag == sum.to_be_bytes() { Ok(()) } else { Err(reason) }
+                if tag == sum.to_be_bytes() {
+                    Ok(())
+                } else {
+                    Err(reason)
+                }
             }
             Guard::Sealed(keys) => {
                 let key = keys.of(packet_number).ok_or(reason)?;
                 let nonce = nonce(part, packet_number);
-                key.open_in_place(nonce, Aad::from(header), body).map(|_| ()).map_err(|_| reason)
+                key.open_in_place(nonce, Aad::from(header), body)
+                    .map(|_| ())
+                    .map_err(|_| reason)
             }
         }
     }
@@ -177,10 +190,10 @@ fn nonce(part: Part, packet_number: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-/// The largest packet number: one bit is the nonce's own.
-pub(crate) const PACKET_NUMBER_MAX: u64 = DATA_BIT - 1;
-
-const _: () = assert!(HEADER_BYTES == 32, "the associated data is the fixed header");
+const _: () = assert!(
+    HEADER_BYTES == 32,
+    "the associated data is the fixed header"
+);
 
 #[cfg(test)]
 mod tests {
@@ -189,13 +202,19 @@ mod tests {
     const NUMBERS: [u64; 4] = [0, 1, (1 << PHASE_BITS) - 1, 1 << PHASE_BITS];
 
     fn sealed(secret: u8, epoch: u32, sender: Role) -> Guard {
-        Guard::new(&Protection::Sealed(Secret([secret; 32])), Epoch(epoch), sender)
+        Guard::new(
+            &Protection::Sealed(Secret([secret; 32])),
+            Epoch(epoch),
+            sender,
+        )
     }
 
     fn frame(guard: &Guard, number: u64) -> Vec<u8> {
         let mut body = b"tensor".to_vec();
         let mut tag = vec![0; guard.tag_len()];
-        guard.seal(Part::Data, number, b"head", &mut body, &mut tag).unwrap();
+        guard
+            .seal(Part::Data, number, b"head", &mut body, &mut tag)
+            .unwrap();
         body.extend(tag);
         body
     }
@@ -214,7 +233,11 @@ mod tests {
                     let opened = guard.open(Part::Data, number, b"head", &mut bad);
                     assert_eq!(opened, Err(DropReason::BadDataTag), "bit {bit}");
                 }
-                assert!(guard.open(Part::Data, number, b"heat", &mut good.clone()).is_err());
+                assert!(
+                    guard
+                        .open(Part::Data, number, b"heat", &mut good.clone())
+                        .is_err()
+                );
             }
         }
     }
@@ -223,13 +246,27 @@ mod tests {
     fn keys_of_secrets_epochs_directions_parts_and_numbers_differ() {
         let guard = sealed(1, 2, Role::Initiator);
         let good = frame(&guard, 5);
-        for other in
-            [sealed(2, 2, Role::Initiator), sealed(1, 3, Role::Initiator), sealed(1, 2, Role::Responder)]
-        {
-            assert!(other.open(Part::Data, 5, b"head", &mut good.clone()).is_err());
+        for other in [
+            sealed(2, 2, Role::Initiator),
+            sealed(1, 3, Role::Initiator),
+            sealed(1, 2, Role::Responder),
+        ] {
+            assert!(
+                other
+                    .open(Part::Data, 5, b"head", &mut good.clone())
+                    .is_err()
+            );
         }
-        assert!(guard.open(Part::Header, 5, b"head", &mut good.clone()).is_err());
-        assert!(guard.open(Part::Data, 6, b"head", &mut good.clone()).is_err());
+        assert!(
+            guard
+                .open(Part::Header, 5, b"head", &mut good.clone())
+                .is_err()
+        );
+        assert!(
+            guard
+                .open(Part::Data, 6, b"head", &mut good.clone())
+                .is_err()
+        );
     }
 
     #[test]
@@ -241,7 +278,15 @@ mod tests {
         let early = frame(&guard, 0);
         guard.reached(far);
         let late = frame(&guard, far);
-        assert!(guard.open(Part::Data, far, b"head", &mut late.clone()).is_ok());
-        assert!(guard.open(Part::Data, 0, b"head", &mut early.clone()).is_err());
+        assert!(
+            guard
+                .open(Part::Data, far, b"head", &mut late.clone())
+                .is_ok()
+        );
+        assert!(
+            guard
+                .open(Part::Data, 0, b"head", &mut early.clone())
+                .is_err()
+        );
     }
 }

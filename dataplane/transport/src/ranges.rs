@@ -13,7 +13,10 @@ pub(crate) struct RangeSet {
 
 impl RangeSet {
     pub(crate) fn new(max: usize) -> Self {
-        Self { runs: Vec::with_capacity(max), max }
+        Self {
+            runs: Vec::with_capacity(max),
+            max,
+        }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -54,7 +57,10 @@ impl RangeSet {
             low = run_end;
             at += 1;
         }
-        let high = self.runs.get(at).map_or(end, |&(run_low, _)| run_low.min(end));
+        let high = self
+            .runs
+            .get(at)
+            .map_or(end, |&(run_low, _)| run_low.min(end));
         (low < high).then_some((low, high))
     }
 
@@ -66,7 +72,10 @@ impl RangeSet {
         // Runs that overlap or touch: they end at `low` or later and begin at `end` or earlier.
         let first = self.runs.partition_point(|&(_, run_end)| run_end < low);
         let touching = self.runs.get(first..).unwrap_or(&[]);
-        let touched = touching.iter().take_while(|&&(run_low, _)| run_low <= end).count();
+        let touched = touching
+            .iter()
+            .take_while(|&&(run_low, _)| run_low <= end)
+            .count();
         if touched == 0 {
             if self.runs.len() == self.max {
                 return Err(Full);

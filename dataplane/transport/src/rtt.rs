@@ -21,7 +21,13 @@ pub struct Rtt {
 impl Default for Rtt {
     fn default() -> Self {
         let variation = INITIAL / 2;
-        Self { smoothed: INITIAL, variation, min: INITIAL, latest: INITIAL, sampled: false }
+        Self {
+            smoothed: INITIAL,
+            variation,
+            min: INITIAL,
+            latest: INITIAL,
+            sampled: false,
+        }
     }
 }
 
@@ -55,12 +61,22 @@ impl Rtt {
         self.latest = rtt;
         if !self.sampled {
             let (smoothed, variation) = (rtt, rtt / 2);
-            *self = Self { smoothed, variation, min: rtt, latest: rtt, sampled: true };
+            *self = Self {
+                smoothed,
+                variation,
+                min: rtt,
+                latest: rtt,
+                sampled: true,
+            };
             return;
         }
         self.min = self.min.min(rtt);
         // The peer's word must not push the estimate below what the path takes.
-        let adjusted = if rtt >= self.min + held { rtt - held } else { rtt };
+        let adjusted = if rtt >= self.min + held {
+            rtt - held
+        } else {
+            rtt
+        };
         let deviation = self.smoothed.abs_diff(adjusted);
         self.variation = (self.variation * 3 + deviation) / 4;
         self.smoothed = (self.smoothed * 7 + adjusted) / 8;
@@ -91,7 +107,10 @@ mod tests {
         rtt.sample(US(100), US(0));
         assert_eq!((rtt.smoothed(), rtt.variation()), (US(100), US(50)));
         rtt.sample(US(180), US(0));
-        assert_eq!((rtt.smoothed(), rtt.variation()), (US(110), Duration::from_nanos(57_500)));
+        assert_eq!(
+            (rtt.smoothed(), rtt.variation()),
+            (US(110), Duration::from_nanos(57_500))
+        );
         assert_eq!((rtt.min(), rtt.latest()), (US(100), US(180)));
     }
 

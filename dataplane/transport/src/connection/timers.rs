@@ -1,0 +1,134 @@
+//! What happens by itself as time passes.
+
+use std::time::Duration;
+
+use super::{Connection, ConnectionError, State};
+use crate::limits::{FRAME_DATA_MAX, KEEPALIVE, PEER_TIMEOUT, PROBE_INTERVAL_MAX};
+use crate::sent::{Content, Packet};
+use crate::time::Time;
+
+/// After so many silent probe timeouts the window starts over.
+const SILENCE: u32 = 3;
+
+impl Connection {
+    /// When to call `poll_transmit` again though nothing arrives; `None` when it ended.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Time> {
+        if self.state == State::Closing {
+            return Some(Time::default());
+        }
+        self.alive().ok()?;
+        if self.credit_news() {
+            return Some(Time::default());
+        }
+        let times = [
+            self.ack_at,
+            self.wake,
+            self.loss_time().or_else(|| self.probe_time()),
+            self.persist_time(),
+            Some(self.keepalive_time()),
+            Some(self.death_time().0),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(super) fn expire(&mut self, now: Time) {
+        let (death, error) = self.death_time();
+        if death <= now {
+            self.end(error);
+            return;
+        }
+        self.mtu.on_time(now);
+        self.detect_losses(now);
+        if self.loss_time().is_none() && self.probe_time().is_some_and(|at| at <= now) {
+            self.on_probe_timeout(now);
+        }
+        if self.persist_time().is_some_and(|at| at <= now) {
+            self.persists += 1;
+            self.probe_base = now;
+            self.ping = true;
+        }
+        if self.keepalive_time() <= now {
+            self.ping = true;
+        }
+    }
+
+    /// Gives up the packets that RFC 9002, 6.1, takes for lost.
+    pub(super) fn detect_losses(&mut self, now: Time) {
+        let delay = self.rtt.loss_delay(self.reordering.eighths);
+        while let Some(packet) = self.sent.next_lost(now, delay, self.reordering) {
+            self.counters.frames_lost += 1;
+            if !packet.tries_mtu {
+                self.control.on_loss(now, u64::from(packet.bytes));
+            }
+            self.send_again(&packet);
+        }
+    }
+
+    fn send_again(&mut self, packet: &Packet) {
+        if packet.tries_mtu {
+            self.mtu.on_probe_lost();
+        }
+        for content in packet.contents.iter() {
+            match content {
+                Content::Data { .. } => self.repeats.push_back(content),
+                Content::Message { .. } | Content::Reset { .. } => self.urgent.push_back(content),
+            }
+        }
+    }
+
+    /// A probe (RFC 9002, 6.2.4) is the oldest packet once more, under a new number: whatever it
+    /// is, its acknowledgement tells which of the others are lost.
+    fn on_probe_timeout(&mut self, now: Time) {
+        self.counters.probe_timeouts += 1;
+        self.probe_timeouts += 1;
+        self.probe_base = now;
+        self.probes = 1;
+        if let Some(packet) = self.sent.take_oldest() {
+            self.send_again(&packet);
+        }
+        self.mtu.on_silence(now, self.probe_timeouts);
+        if self.probe_timeouts == SILENCE {
+            self.control.on_silence();
+        }
+    }
+
+    fn loss_time(&self) -> Option<Time> {
+        let delay = self.rtt.loss_delay(self.reordering.eighths);
+        self.sent.loss_time(delay)
+    }
+
+    fn probe_time(&self) -> Option<Time> {
+        let interval = self.probe_interval(self.probe_timeouts);
+        (self.sent.packets() > 0).then(|| self.probe_base.after(interval))
+    }
+
+    fn probe_interval(&self, doublings: u32) -> Duration {
+        let timeout = self.rtt.probe_timeout(self.config.ack_delay);
+        timeout
+            .saturating_mul(1 << doublings.min(16))
+            .min(PROBE_INTERVAL_MAX)
+    }
+
+    /// With nothing in flight nobody would tell that credit came, if that news was lost.
+    fn persist_time(&self) -> Option<Time> {
+        let data = self.outbox.has_active() || !self.repeats.is_empty();
+        let no_credit = data && self.peer_credit < FRAME_DATA_MAX as u64;
+        let no_room = self.messages_out.waiting() && self.messages_out.to_send().is_none();
+        let stuck = (no_credit || no_room) && self.sent.packets() == 0;
+        stuck.then(|| self.probe_base.after(self.probe_interval(self.persists)))
+    }
+
+    fn keepalive_time(&self) -> Time {
+        self.last_heard.max(self.last_asked).after(KEEPALIVE)
+    }
+
+    fn death_time(&self) -> (Time, ConnectionError) {
+        let silent = self.last_heard.after(PEER_TIMEOUT);
+        match self.waiting_since.map(|since| since.after(PEER_TIMEOUT)) {
+            Some(stalled) if stalled < silent => (stalled, ConnectionError::PeerStalled),
+            _ => (silent, ConnectionError::PeerSilent),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Goodput over a simulated 10 Gbit/s link with 100 us round trips. Simulated, so the same on any
+//! machine. `cargo test --release -p genie-transport --test goodput -- --nocapture` prints it.
+
+mod sim;
+
+use genie_transport::{Grant, Priority, RegionGone, RegionId, Regions, Role, SourceId, Transfer};
+use sim::{Link, Pair, Random, config};
+
+/// Memory that is not there: only the counters matter.
+struct Nowhere;
+
+impl Regions for Nowhere {
+    fn read(&mut self, _: SourceId, _: u64, _: &mut [u8]) -> Result<(), RegionGone> {
+        Ok(())
+    }
+    fn write(&mut self, _: RegionId, _: u64, _: &[u8]) -> Result<(), RegionGone> {
+        Ok(())
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+fn send(pair: &mut Pair<Nowhere>) {
+    let grant: Grant = pair.connection(1).grant(RegionId(0), MIB).unwrap();
+    let (source, priority) = (SourceId(0), Priority::Normal);
+    let transfer = Transfer {
+        grant,
+        offset: 0,
+        source,
+        source_offset: 0,
+        len: MIB,
+        priority,
+    };
+    pair.connection(0).send(transfer).unwrap();
+}
+
+/// Gbit/s of tensor bytes placed in 100 ms, after 20 ms of start.
+fn goodput(loss: f64) -> f64 {
+    let link = Link {
+        loss,
+        ..Link::perfect()
+    };
+    let mut pair = Pair::new(link, Random(1), [Nowhere, Nowhere]);
+    pair.open([
+        config(Role::Initiator, 1, false),
+        config(Role::Responder, 1, false),
+    ]);
+    for _ in 0..32 {
+        send(&mut pair);
+    }
+    let start = pair.now.0;
+    let mut at_start = None;
+    loop {
+        assert!(pair.step());
+        for _ in pair.events(1) {
+            send(&mut pair);
+        }
+        pair.events(0);
+        let placed = pair.connection(1).counters().bytes_placed;
+        let spent = pair.now.0 - start;
+        let (from, bytes) = *at_start.get_or_insert((spent, placed));
+        if from < 20_000_000 && spent >= 20_000_000 {
+            at_start = Some((spent, placed));
+        }
+        if spent >= 120_000_000 {
+            let counters = pair.connection(0).counters();
+            println!(
+                "loss {loss}: {counters:?} {:?}",
+                pair.connection(0).status()
+            );
+            return (placed - bytes) as f64 * 8.0 / (spent - from) as f64;
+        }
+    }
+}
+
+#[test]
+fn loss_costs_little_goodput() {
+    let [lossless, one, five] = [0.0, 0.01, 0.05].map(goodput);
+    println!("simulated 10 Gbit/s, 100 us: {lossless:.2} Gbit/s lossless");
+    println!(
+        "1% loss {one:.2} ({:.0}%), 5% loss {five:.2} ({:.0}%)",
+        100.0 * one / lossless,
+        100.0 * five / lossless
+    );
+    assert!(lossless > 8.5, "{lossless}");
+    assert!(one >= 0.8 * lossless, "{one} of {lossless}");
+    assert!(five >= 0.5 * lossless, "{five} of {lossless}");
+}
