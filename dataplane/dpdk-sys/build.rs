@@ -27,7 +27,13 @@ fn main() {
     for file in ["shim/shim.h", "shim/shim.c", "src/bindings_22_11.rs"] {
         println!("cargo::rerun-if-changed={file}");
     }
-    for variable in ["GENIE_DPDK", "PKG_CONFIG", "PKG_CONFIG_PATH", "PKG_CONFIG_LIBDIR"] {
+    for variable in [
+        "GENIE_DPDK",
+        "PKG_CONFIG",
+        "PKG_CONFIG_PATH",
+        "PKG_CONFIG_LIBDIR",
+        "LIBCLANG_PATH",
+    ] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     match build() {
@@ -96,7 +102,13 @@ fn compile_shim(flags: &[String], library: &Path) -> Result<(), String> {
         .map_err(|error| format!("no C compiler: {error}"))?;
     let mut command = compiler.to_command();
     command
-        .args(["-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"])
+        .args([
+            "-shared",
+            "-fvisibility=hidden",
+            "-Wall",
+            "-Wextra",
+            "-Wno-unused-parameter",
+        ])
         .args(flags)
         .arg("shim/shim.c")
         .arg("-o")

@@ -5,6 +5,11 @@ int genie_dpdk_errno(void)
 	return rte_errno;
 }
 
+unsigned int genie_dpdk_lcore_id(void)
+{
+	return rte_lcore_id();
+}
+
 uint16_t genie_dpdk_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, count);

@@ -22,6 +22,9 @@
 /* rte_errno is a thread-local macro. */
 GENIE_EXPORT int genie_dpdk_errno(void);
 
+/* So is the lcore's number. */
+GENIE_EXPORT unsigned int genie_dpdk_lcore_id(void);
+
 GENIE_EXPORT uint16_t genie_dpdk_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,
 					  uint16_t count);
 GENIE_EXPORT uint16_t genie_dpdk_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs,

@@ -9,7 +9,7 @@ const ABI_MAJORS: std::ops::Range<u32> = 21..41;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// This program was built where DPDK was absent.
-    #[error("this program was built without DPDK ({reason}); rebuild it with libdpdk-dev installed")]
+    #[error("this program was built without DPDK: {reason}")]
     NotBuilt {
         /// What the build lacked.
         reason: &'static str,

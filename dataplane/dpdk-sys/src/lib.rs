@@ -39,6 +39,12 @@ pub fn is_built() -> Result<&'static str, &'static str> {
     }
 }
 
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Api")
+    }
+}
+
 /// What bindgen made of the headers, or of 22.11's where there were none.
 #[allow(
     clippy::all,

@@ -1,0 +1,128 @@
+//! Cores and the threads that poll on them.
+
+use std::marker::PhantomData;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::{Eal, Errno};
+
+/// A core of the host, as the kernel numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CoreId(usize);
+
+impl CoreId {
+    /// The kernel's number.
+    pub fn raw(self) -> usize {
+        self.0
+    }
+}
+
+impl std::fmt::Display for CoreId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The cores that the calling thread may run on, in order.
+pub fn allowed_cores() -> Vec<CoreId> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+        return Vec::new();
+    };
+    (0..CpuSet::count())
+        .filter(|&core| set.is_set(core).unwrap_or(false))
+        .map(CoreId)
+        .collect()
+}
+
+/// Why a thread did not become an lcore.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LcoreError {
+    /// The kernel does not let the thread run there.
+    #[error("the thread can't be pinned to core {core}: {errno}")]
+    Pin {
+        /// The core asked for.
+        core: CoreId,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The calling thread is an lcore already.
+    #[error("the thread is an lcore already")]
+    Already,
+    /// DPDK has no number left.
+    #[error("DPDK has no lcore left: {0}")]
+    Register(Errno),
+}
+
+/// The calling thread as an lcore: pinned to its core and registered with DPDK, so that it has a
+/// cache of its own in each mempool. Dropping it undoes both.
+///
+/// Invariant: it never leaves the thread that made it (it is not `Send`), and a thread has at most
+/// one. Threads without one may use every type too; their mbufs pass by the pools' caches.
+///
+/// <https://doc.dpdk.org/guides/prog_guide/env_abstraction_layer.html#non-eal-pthread-support>
+#[derive(Debug)]
+pub struct Lcore {
+    eal: Eal,
+    id: u32,
+    core: CoreId,
+    before: CpuSet,
+    _this_thread: PhantomData<*const ()>,
+}
+
+thread_local! {
+    static IS_LCORE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+impl Lcore {
+    /// Pins the calling thread to `core` and registers it.
+    pub fn claim(eal: &Eal, core: CoreId) -> Result<Self, LcoreError> {
+        if IS_LCORE.get() {
+            return Err(LcoreError::Already);
+        }
+        let pin = |errno| LcoreError::Pin {
+            core,
+            errno: Errno::of_result(errno as i32),
+        };
+        let this = Pid::from_raw(0);
+        let before = sched_getaffinity(this).map_err(pin)?;
+        let mut only = CpuSet::new();
+        only.set(core.0).map_err(pin)?;
+        sched_setaffinity(this, &only).map_err(pin)?;
+        // SAFETY: the EAL runs, and this thread is not registered.
+        if unsafe { eal.api().rte_thread_register() } < 0 {
+            let errno = Errno::last(eal.api());
+            let _ = sched_setaffinity(this, &before);
+            return Err(LcoreError::Register(errno));
+        }
+        IS_LCORE.set(true);
+        // SAFETY: reads a thread-local variable.
+        let id = unsafe { eal.api().genie_dpdk_lcore_id() };
+        Ok(Self {
+            eal: eal.clone(),
+            id,
+            core,
+            before,
+            _this_thread: PhantomData,
+        })
+    }
+
+    /// DPDK's number for this thread.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The core that it is pinned to.
+    pub fn core(&self) -> CoreId {
+        self.core
+    }
+}
+
+impl Drop for Lcore {
+    fn drop(&mut self) {
+        // SAFETY: this is the thread that `claim` registered, and the EAL still runs.
+        unsafe { self.eal.api().rte_thread_unregister() };
+        IS_LCORE.set(false);
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.before);
+    }
+}

@@ -1,0 +1,145 @@
+//! Ethernet devices.
+
+pub(crate) mod address;
+pub(crate) mod config;
+pub(crate) mod error;
+mod open;
+pub(crate) mod stats;
+pub(crate) mod vdev;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use genie_dpdk_sys::{rte_eth_stats, rte_ether_addr};
+
+pub(crate) use self::open::Open;
+
+use self::address::PortAddress;
+use self::config::{Granted, PortConfig};
+use self::error::{PortError, Step};
+use self::stats::PortStats;
+use crate::{Eal, Mempool, RxQueue, TxQueue};
+
+/// How long [`Port::wait_for_link`] sleeps between two looks.
+const LINK_POLL: Duration = Duration::from_millis(2);
+
+/// An open, started port. Clones are handles of the same one; it is stopped, closed and its device
+/// removed when the last handle and the last queue are gone.
+///
+/// <https://doc.dpdk.org/guides/prog_guide/poll_mode_drv.html>
+#[derive(Debug, Clone)]
+pub struct Port(Arc<Open>);
+
+/// A port with all of its queues.
+#[derive(Debug)]
+pub struct OpenPort {
+    /// The port itself: counters, link, addresses.
+    pub port: Port,
+    /// As many as were asked for.
+    pub rx: Vec<RxQueue>,
+    /// As many as were asked for.
+    pub tx: Vec<TxQueue>,
+}
+
+/// The state of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Whether packets can pass.
+    pub up: bool,
+    /// Its speed; what software drivers say has no meaning.
+    pub mbit_per_s: u32,
+}
+
+impl Port {
+    /// Finds the device, sets it up and starts it. Packets are received into mbufs of `pool`.
+    pub fn open(
+        eal: &Eal,
+        address: &PortAddress,
+        config: &PortConfig,
+        pool: &Mempool,
+    ) -> Result<OpenPort, PortError> {
+        let open = Arc::new(Open::new(eal, address, config, pool)?);
+        Ok(OpenPort {
+            rx: (0..config.rx_queues)
+                .map(|queue| RxQueue::new(&open, queue))
+                .collect(),
+            tx: (0..config.tx_queues)
+                .map(|queue| TxQueue::new(&open, queue))
+                .collect(),
+            port: Self(open),
+        })
+    }
+
+    /// Which of the offloads that were asked for are in effect.
+    pub fn granted(&self) -> Granted {
+        self.0.granted
+    }
+
+    /// DPDK's name of the device.
+    pub fn name(&self) -> String {
+        self.0.name.to_string_lossy().into_owned()
+    }
+
+    /// The NUMA node that the device is attached to, if any.
+    pub fn numa_node(&self) -> Option<u32> {
+        // SAFETY: the port is open.
+        u32::try_from(unsafe { self.0.api().rte_eth_dev_socket_id(self.0.id()) }).ok()
+    }
+
+    /// Bytes of payload of an Ethernet frame.
+    pub fn mtu(&self) -> Result<u16, PortError> {
+        let mut mtu = 0;
+        // SAFETY: the port is open, and `mtu` lives through the call.
+        let result = unsafe { self.0.api().rte_eth_dev_get_mtu(self.0.id(), &mut mtu) };
+        self.0.ok(result, Step::Information).map(|()| mtu)
+    }
+
+    /// The Ethernet address.
+    pub fn mac(&self) -> Result<[u8; 6], PortError> {
+        let mut mac = rte_ether_addr::default();
+        // SAFETY: the port is open, and `mac` lives through the call.
+        let result = unsafe { self.0.api().rte_eth_macaddr_get(self.0.id(), &mut mac) };
+        self.0
+            .ok(result, Step::Information)
+            .map(|()| mac.addr_bytes)
+    }
+
+    /// The state of the link, without waiting for it. A memif client connects in this call, so it
+    /// must be repeated until the link is up.
+    pub fn link(&self) -> Result<Link, PortError> {
+        let (mut mbit_per_s, mut up) = (0, 0);
+        // SAFETY: the port is open, and both numbers live through the call.
+        let result = unsafe {
+            self.0
+                .api()
+                .genie_dpdk_link(self.0.id(), &mut mbit_per_s, &mut up)
+        };
+        self.0.ok(result, Step::Information)?;
+        Ok(Link {
+            up: up != 0,
+            mbit_per_s,
+        })
+    }
+
+    /// Waits until the link is up, or for `limit`; says which.
+    pub fn wait_for_link(&self, limit: Duration) -> Result<bool, PortError> {
+        let end = Instant::now() + limit;
+        loop {
+            if self.link()?.up {
+                return Ok(true);
+            }
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            std::thread::sleep(LINK_POLL);
+        }
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Result<PortStats, PortError> {
+        let mut raw = rte_eth_stats::default();
+        // SAFETY: the port is open, and `raw` lives through the call.
+        let result = unsafe { self.0.api().rte_eth_stats_get(self.0.id(), &mut raw) };
+        self.0.ok(result, Step::Information).map(|()| raw.into())
+    }
+}

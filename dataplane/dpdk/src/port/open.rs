@@ -1,0 +1,232 @@
+//! Opening a port, step by step, and closing it.
+
+use std::ffi::{CStr, CString};
+
+use genie_dpdk_sys::{
+    self as sys, Api, rte_eth_conf, rte_eth_dev_info, rte_eth_rxseg, rte_eth_rxseg_split,
+};
+
+use super::address::PortAddress;
+use super::config::{BufferSplit, Granted, PortConfig};
+use super::error::{PortError, Step};
+use crate::{Eal, Errno, Mempool};
+
+/// A device that is ours.
+///
+/// Invariant: from `probe` to drop, the device `name` is attached and `id` is its port. After `new`
+/// it is configured, with the queues that the configuration says, and started.
+#[derive(Debug)]
+pub(crate) struct Open {
+    eal: Eal,
+    bus: &'static CStr,
+    pub(super) name: CString,
+    id: u16,
+    address: String,
+    pub(super) granted: Granted,
+    /// The driver takes mbufs from these until it is closed. Last: dropped after `drop` has run.
+    pools: Vec<Mempool>,
+}
+
+impl Open {
+    pub(super) fn new(
+        eal: &Eal,
+        address: &PortAddress,
+        config: &PortConfig,
+        pool: &Mempool,
+    ) -> Result<Self, PortError> {
+        config.check()?;
+        let mut open = Self::probe(eal, address)?;
+        let info = open.information()?;
+        config.check_against(&info)?;
+        open.granted = config.grant(&info);
+        let split = config.split.as_ref().filter(|_| open.granted.buffer_split);
+        open.pools.push(pool.clone());
+        open.pools
+            .extend(split.map(|split| split.header_pool.clone()));
+        open.configure(config, &info)?;
+        open.queues(config, &info, pool, split)?;
+        if config.promiscuous {
+            // SAFETY: the port is configured. A device that has no such mode takes every frame.
+            unsafe { open.api().rte_eth_promiscuous_enable(open.id) };
+        }
+        // SAFETY: the port is configured and has its queues.
+        let result = unsafe { open.api().rte_eth_dev_start(open.id) };
+        open.ok(result, Step::Start)?;
+        Ok(open)
+    }
+
+    #[inline]
+    pub(crate) fn api(&self) -> &'static Api {
+        self.eal.api()
+    }
+
+    #[inline]
+    pub(crate) fn id(&self) -> u16 {
+        self.id
+    }
+
+    pub(super) fn ok(&self, result: i32, step: Step) -> Result<(), PortError> {
+        match result {
+            0.. => Ok(()),
+            _ => Err(PortError::of_result(result, step, &self.address)),
+        }
+    }
+
+    /// Attaches the device and finds its port.
+    fn probe(eal: &Eal, address: &PortAddress) -> Result<Self, PortError> {
+        let (bus, name, arguments) = match address {
+            PortAddress::Pci(pci) => (c"pci", pci.to_string(), String::new()),
+            PortAddress::Vdev(vdev) => {
+                let name = format!("{}{}", vdev.driver(), eal.next_device());
+                (c"vdev", name, vdev.arguments()?)
+            }
+        };
+        let shown = match address {
+            PortAddress::Pci(_) => name.clone(),
+            PortAddress::Vdev(_) => format!("{name} ({arguments})"),
+        };
+        // Neither can have a NUL: the parts of both were checked.
+        let invalid =
+            |_| PortError::of_result(-(nix::errno::Errno::EINVAL as i32), Step::Probe, &shown);
+        let name = CString::new(name).map_err(invalid)?;
+        let arguments = CString::new(arguments).map_err(invalid)?;
+        let hotplug = eal.hotplug();
+        // SAFETY: three C strings that DPDK copies; the EAL runs, and nobody else adds a device.
+        let result = unsafe {
+            eal.api()
+                .rte_eal_hotplug_add(bus.as_ptr(), name.as_ptr(), arguments.as_ptr())
+        };
+        if result < 0 {
+            return Err(PortError::of_result(result, Step::Probe, &shown));
+        }
+        let mut id = 0;
+        // SAFETY: the name is a C string, and `id` lives through the call.
+        let found = unsafe {
+            eal.api()
+                .rte_eth_dev_get_port_by_name(name.as_ptr(), &mut id)
+        };
+        if found < 0 {
+            // SAFETY: two C strings; the device was attached just now, and has no port.
+            unsafe {
+                eal.api()
+                    .rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr())
+            };
+            return Err(PortError::NoDevice {
+                address: shown,
+                errno: Errno::of_result(found),
+            });
+        }
+        drop(hotplug);
+        Ok(Self {
+            eal: eal.clone(),
+            bus,
+            name,
+            id,
+            address: shown,
+            granted: Granted::default(),
+            pools: Vec::new(),
+        })
+    }
+
+    fn information(&self) -> Result<rte_eth_dev_info, PortError> {
+        let mut info = rte_eth_dev_info::default();
+        // SAFETY: the port exists, and `info` lives through the call.
+        let result = unsafe { self.api().rte_eth_dev_info_get(self.id, &mut info) };
+        self.ok(result, Step::Information).map(|()| info)
+    }
+
+    fn configure(&self, config: &PortConfig, info: &rte_eth_dev_info) -> Result<(), PortError> {
+        let mut conf = rte_eth_conf::default();
+        conf.rxmode.mtu = config.mtu.map_or(0, u32::from);
+        conf.rxmode.offloads = self.granted.rx_offloads(info);
+        conf.txmode.offloads = self.granted.tx_offloads();
+        conf.rxmode.mq_mode = sys::GENIE_MQ_RX_NONE;
+        if self.granted.rss {
+            conf.rxmode.mq_mode = sys::GENIE_MQ_RX_RSS;
+            conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & sys::GENIE_RSS_IP_UDP;
+        }
+        // SAFETY: the port exists and is stopped; DPDK copies `conf`.
+        let result = unsafe {
+            self.api()
+                .rte_eth_dev_configure(self.id, config.rx_queues, config.tx_queues, &conf)
+        };
+        self.ok(result, Step::Configure)
+    }
+
+    fn queues(
+        &self,
+        config: &PortConfig,
+        info: &rte_eth_dev_info,
+        pool: &Mempool,
+        split: Option<&BufferSplit>,
+    ) -> Result<(), PortError> {
+        let (mut rx_descriptors, mut tx_descriptors) =
+            (config.rx_descriptors, config.tx_descriptors);
+        // SAFETY: the port is configured, and both numbers live through the call.
+        let result = unsafe {
+            let api = self.api();
+            api.rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &mut rx_descriptors, &mut tx_descriptors)
+        };
+        self.ok(result, Step::Configure)?;
+        // SAFETY: the port is configured and exists.
+        let node = unsafe { self.api().rte_eth_dev_socket_id(self.id) } as u32;
+        let mut parts = split.map(|split| split_of(split, pool));
+        let mut rx_conf = info.default_rxconf;
+        rx_conf.offloads = self.granted.rx_offloads(info);
+        let mut single = pool.raw();
+        if let Some(parts) = &mut parts {
+            rx_conf.rx_seg = parts.as_mut_ptr();
+            rx_conf.rx_nseg = parts.len() as u16;
+            single = std::ptr::null_mut();
+        }
+        for queue in 0..config.rx_queues {
+            // SAFETY: the port is configured with this queue; the pools are kept in `self.pools`;
+            // DPDK copies `rx_conf` and the parts that it points to.
+            let result = unsafe {
+                let api = self.api();
+                api.rte_eth_rx_queue_setup(self.id, queue, rx_descriptors, node, &rx_conf, single)
+            };
+            self.ok(result, Step::RxQueue)?;
+        }
+        let mut tx_conf = info.default_txconf;
+        tx_conf.offloads = self.granted.tx_offloads();
+        for queue in 0..config.tx_queues {
+            // SAFETY: the port is configured with this queue; DPDK copies `tx_conf`.
+            let result = unsafe {
+                let api = self.api();
+                api.rte_eth_tx_queue_setup(self.id, queue, tx_descriptors, node, &tx_conf)
+            };
+            self.ok(result, Step::TxQueue)?;
+        }
+        Ok(())
+    }
+}
+
+/// The header's part, then the payload's, which takes the rest.
+fn split_of(split: &BufferSplit, payload: &Mempool) -> [rte_eth_rxseg; 2] {
+    let part = |pool: &Mempool, length| rte_eth_rxseg {
+        split: rte_eth_rxseg_split {
+            mp: pool.raw(),
+            length,
+            ..rte_eth_rxseg_split::default()
+        },
+    };
+    [
+        part(&split.header_pool, split.header_bytes),
+        part(payload, 0),
+    ]
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let _hotplug = self.eal.hotplug();
+        // SAFETY: the port is ours and no queue of it is left, so nobody sends or receives. Stopping
+        // a port that was never started does nothing.
+        unsafe {
+            self.api().rte_eth_dev_stop(self.id);
+            self.api().rte_eth_dev_close(self.id);
+            self.api()
+                .rte_eal_hotplug_remove(self.bus.as_ptr(), self.name.as_ptr());
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Why there is no mapping, or none of huge pages.
+
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use crate::find::FindError;
+use crate::lock::LockError;
+use crate::numa::NodeId;
+use crate::page::{ByteSize, PageSize};
+
+/// Why there is no mapping at all.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// Nothing was asked for.
+    #[error("a region of no bytes was asked for; ask for at least one")]
+    Empty,
+    /// More than the machine has.
+    #[error("{bytes} bytes: this machine has {have_bytes} available; ask for less")]
+    TooLarge {
+        /// What was asked for.
+        bytes: usize,
+        /// What is there.
+        have_bytes: u64,
+    },
+    /// Huge pages alone would do.
+    #[error(transparent)]
+    NoHugePages(#[from] NoHugePages),
+    /// It could be mapped and not locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The kernel refused ordinary pages.
+    #[error("{bytes} bytes of ordinary pages: {call} failed: {errno}; see `ulimit -a`")]
+    Refused {
+        /// What was asked for.
+        bytes: usize,
+        /// The call.
+        call: &'static str,
+        /// What it said.
+        errno: Errno,
+    },
+}
+
+/// Why there are no huge pages.
+#[derive(Debug, thiserror::Error)]
+pub enum NoHugePages {
+    /// What is there can't be told.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The kernel has none.
+    #[error("{path}: no huge pages in this kernel; boot one with CONFIG_HUGETLBFS")]
+    NotSupported {
+        /// Where they would be.
+        path: PathBuf,
+    },
+    /// Not of this size.
+    #[error("{path}: no pages of {page} on this machine; `genie-hugepages status` lists the sizes")]
+    NoSuchPage {
+        /// Where they would be.
+        path: PathBuf,
+        /// The size asked for.
+        page: PageSize,
+    },
+    /// No such node.
+    #[error("{path}: there is no node {node}; `genie-hugepages status` lists them")]
+    NoSuchNode {
+        /// Where it would be.
+        path: PathBuf,
+        /// The node asked for.
+        node: NodeId,
+    },
+    /// Too few are free.
+    #[error(
+        "{path}: {needed} pages of {page} are needed and {free} are free; \
+         as root: genie-hugepages reserve {}{}",
+        size_of(*.needed, *.page), on_node(*.node)
+    )]
+    TooFew {
+        /// The pool.
+        path: PathBuf,
+        /// The size of each page.
+        page: PageSize,
+        /// The node asked for.
+        node: Option<NodeId>,
+        /// How many are needed.
+        needed: u64,
+        /// How many are free.
+        free: u64,
+    },
+    /// The folder is no hugetlbfs with pages of this size.
+    #[error(
+        "{path}: not a writable hugetlbfs with pages of {page}; \
+         as root: mount -t hugetlbfs -o pagesize={size} none {path}",
+        size = .page.kernel_name()
+    )]
+    NotMounted {
+        /// The folder.
+        path: PathBuf,
+        /// The size asked for.
+        page: PageSize,
+    },
+    /// The kernel refused.
+    #[error(
+        "{needed} pages of {page}: {call} failed: {errno}; look at `genie-hugepages status`, \
+         and at the limits of this cgroup (hugetlb.*.max) and of its seccomp filter"
+    )]
+    Refused {
+        /// How many are needed.
+        needed: u64,
+        /// The size of each page.
+        page: PageSize,
+        /// The call.
+        call: &'static str,
+        /// What it said.
+        errno: Errno,
+    },
+}
+
+fn size_of(pages: u64, page: PageSize) -> String {
+    let size = ByteSize::new(pages.saturating_mul(page.bytes()));
+    size.map_or_else(String::new, |size| format!("{size} --page {page}"))
+}
+
+fn on_node(node: Option<NodeId>) -> String {
+    node.map_or_else(String::new, |node| format!(" --node {node}"))
+}
