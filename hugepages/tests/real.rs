@@ -1,6 +1,7 @@
 //! This machine's own huge pages, a few of them, given back. Where that is not permitted or there
 //! is no room, each test says why and passes.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,15 +9,24 @@ use genie_hugepages::{
     Backing, Inventory, Kind, MapRequest, NodeId, PageSize, Region, Reservation, ReserveRequest,
     Root, map, mount, reserve,
 };
+use nix::fcntl::{Flock, FlockArg};
 
 const PAGE: PageSize = PageSize::MIB_2;
 const PAGES: u64 = 4;
 const BYTES: usize = 8 << 20;
 
-/// The pool is the machine's: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
+/// The pool is the machine's: one test at a time, also where each runs in a process of its own.
+fn alone() -> (MutexGuard<'static, ()>, Flock<File>) {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = std::env::temp_dir().join("genie-hugepages-tests.lock");
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error);
+    (turn, lock.unwrap())
 }
 
 fn inventory() -> Inventory {
