@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use genie_client::address::{Address, Tls};
-use genie_client::control::{self, Control};
-use genie_client::handshake::handshake;
+use genie_client::bare::{self, Bare};
+use genie_client::control::Control;
 use genie_client::link::Link;
-use genie_control_api::v1::{CloseSessionRequest, OpenSessionReply, OpenSessionRequest};
+use genie_control_api::v1::{CloseSessionRequest, OpenSessionReply};
 use genie_session::client::{ClientLog, Draft, Message};
 use genie_session::fault::Fault;
-use genie_session::frame::{HEADER_BYTES, Header, Kind, PROTOCOL_VERSION};
+use genie_session::frame::{HEADER_BYTES, Header, Kind};
 use genie_session::record::{self, INLINE_MAX};
 use genie_session::skeleton::tag;
 
@@ -44,21 +44,12 @@ impl Peer {
             options.cert.as_deref(),
             options.key.as_deref(),
         )?;
-        let node = control::status(&address, tls.as_ref(), TIMEOUT)
-            .with_context(|| format!("no node answers at {address}"))?;
-        let libtorch = node.libtorch.unwrap_or_default();
-        // It sends no operator, so it has the node's own torch.
-        let request = OpenSessionRequest {
-            protocol_version: PROTOCOL_VERSION,
-            client_version: format!("perf {}", env!("CARGO_PKG_VERSION")),
-            torch_version: libtorch.version,
-            schema_hash: libtorch.schema_hash,
-            pid: std::process::id(),
-            ..OpenSessionRequest::default()
-        };
-        let (control, opened) = Control::open(address.clone(), tls.clone(), request, TIMEOUT)?;
-        let link = Link::connect(&address, tls.as_ref(), TIMEOUT)?;
-        handshake(&link, &opened.data_token, TIMEOUT)?.map_err(|fault| anyhow!(fault.message))?;
+        let version = format!("perf {}", env!("CARGO_PKG_VERSION"));
+        let Bare {
+            link,
+            control,
+            opened,
+        } = bare::open(&address, tls.as_ref(), &version, TIMEOUT)?;
         Ok(Self {
             link,
             control,

@@ -52,6 +52,9 @@ def test_disconnect_twice_does_no_harm(daemon: Daemon) -> None:
     genie.connect(daemon.address)
     genie.disconnect()
     genie.disconnect()
+    assert not genie.is_connected()
+    genie.connect(daemon.address)
+    assert genie.is_connected()
 
 
 def test_without_a_session_the_device_says_what_to_do() -> None:

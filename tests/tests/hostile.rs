@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use genie_client::bare::{self, Bare};
 use genie_client::control::{self, Control};
 use genie_client::handshake::handshake;
 use genie_client::link::Link;
-use genie_control_api::v1::{OpenSessionReply, OpenSessionRequest};
+use genie_control_api::v1::OpenSessionReply;
 use genie_session::client::{ClientLog, Draft};
-use genie_session::frame::{HEADER_BYTES, Header, Kind, PROTOCOL_VERSION};
+use genie_session::frame::{HEADER_BYTES, Header, Kind};
 use genie_session::record;
 use genie_tests::{Daemon, is_ready};
 
@@ -24,20 +25,11 @@ struct Session {
 
 impl Session {
     fn open(daemon: &Daemon) -> Self {
-        let node = control::status(&daemon.target(), None, TIMEOUT).expect("a node");
-        let libtorch = node.libtorch.unwrap_or_default();
-        let request = OpenSessionRequest {
-            protocol_version: PROTOCOL_VERSION,
-            torch_version: libtorch.version,
-            schema_hash: libtorch.schema_hash,
-            ..OpenSessionRequest::default()
-        };
-        let (control, opened) =
-            Control::open(daemon.target(), None, request, TIMEOUT).expect("a session");
-        let link = Link::connect(&daemon.target(), None, TIMEOUT).expect("a connection");
-        handshake(&link, &opened.data_token, TIMEOUT)
-            .expect("a reply")
-            .expect("a welcome");
+        let Bare {
+            link,
+            control,
+            opened,
+        } = bare::open(&daemon.target(), None, "test", TIMEOUT).expect("a session");
         Self {
             link,
             log: ClientLog::new(),

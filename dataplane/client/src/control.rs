@@ -46,18 +46,32 @@ pub fn status(
     tls: Option<&Tls>,
     timeout: Duration,
 ) -> Result<StatusReply, ControlError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(async {
+        let mut client = channel(address, tls, timeout).await?;
+        within(timeout, client.status(StatusRequest {})).await
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, ControlError> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| ControlError::Unreachable(error.to_string()))?;
-    let late = || ControlError::Unreachable(format!("no answer within {timeout:?}"));
-    runtime.block_on(async {
-        let mut client = channel(address, tls, timeout).await?;
-        let reply = tokio::time::timeout(timeout, client.status(StatusRequest {}))
-            .await
-            .map_err(|_| late())?;
-        Ok(reply.map_err(refused)?.into_inner())
-    })
+        .map_err(|error| ControlError::Unreachable(error.to_string()))
+}
+
+fn late(timeout: Duration) -> ControlError {
+    ControlError::Unreachable(format!("no answer within {timeout:?}"))
+}
+
+/// The answer to a call, if it comes in time and is not a refusal.
+async fn within<T>(
+    timeout: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, ControlError> {
+    let reply = tokio::time::timeout(timeout, call)
+        .await
+        .map_err(|_| late(timeout))?;
+    Ok(reply.map_err(refused)?.into_inner())
 }
 
 /// What is done with the answer to a submitted segment.
@@ -89,24 +103,18 @@ impl Control {
         let (opened, answer) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name("genie-control".to_owned())
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                match runtime {
-                    Ok(runtime) => {
-                        runtime.block_on(serve(address, tls, request, timeout, opened, inbox));
-                    }
-                    Err(error) => {
-                        let _ = opened.send(Err(ControlError::Unreachable(error.to_string())));
-                    }
+            .spawn(move || match runtime() {
+                Ok(runtime) => {
+                    runtime.block_on(serve(address, tls, request, timeout, opened, inbox));
+                }
+                Err(error) => {
+                    let _ = opened.send(Err(error));
                 }
             })
             .map_err(|error| ControlError::Unreachable(error.to_string()))?;
-        let late = || ControlError::Unreachable(format!("no answer within {timeout:?}"));
         let reply = answer
             .recv_timeout(timeout + Duration::from_secs(1))
-            .map_err(|_| late())??;
+            .map_err(|_| late(timeout))??;
         Ok((Self { requests }, reply))
     }
 
@@ -178,13 +186,9 @@ async fn open(
     request: OpenSessionRequest,
     timeout: Duration,
 ) -> Result<(ControlClient<Channel>, OpenSessionReply), ControlError> {
-    let late = || ControlError::Unreachable(format!("no answer within {timeout:?}"));
     let mut client = channel(address, tls.as_ref(), timeout).await?;
-    let reply = tokio::time::timeout(timeout, client.open_session(request))
-        .await
-        .map_err(|_| late())?
-        .map_err(refused)?;
-    Ok((client, reply.into_inner()))
+    let reply = within(timeout, client.open_session(request)).await?;
+    Ok((client, reply))
 }
 
 async fn channel(

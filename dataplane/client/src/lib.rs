@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod address;
+pub mod bare;
 pub mod control;
 pub mod handshake;
 pub mod link;

@@ -46,6 +46,7 @@ impl std::fmt::Debug for Api {
 }
 
 /// What bindgen made of the headers, or of 22.11's where there were none.
+// Generated, not written: its names are DPDK's, and its layout checks and bit fields bindgen's own.
 #[allow(
     clippy::all,
     clippy::undocumented_unsafe_blocks,

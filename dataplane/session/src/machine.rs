@@ -23,6 +23,8 @@ pub struct Call<'a> {
     pub out_params: &'a [i64],
     /// Id of the first fresh storage; the following ones count up.
     pub first_fresh: u64,
+    /// Fresh storages: exactly so many for [`Machine::call`], at most for [`Machine::call_sync`].
+    pub fresh: u64,
 }
 
 /// A strided view of a storage.
@@ -104,11 +106,11 @@ pub trait Machine {
     /// What the operator raised, or results that are not of the predicted shape.
     fn call(&mut self, call: &Call<'_>) -> Result<(), Failure>;
 
-    /// Runs an operator whose results only it knows. At most `reserved` fresh results.
+    /// Runs an operator whose results only it knows.
     ///
     /// # Errors
     /// As [`Machine::call`].
-    fn call_sync(&mut self, call: &Call<'_>, reserved: u64) -> Result<Metas, Failure>;
+    fn call_sync(&mut self, call: &Call<'_>) -> Result<Metas, Failure>;
 
     /// A new storage of `bytes` uninitialised bytes.
     ///

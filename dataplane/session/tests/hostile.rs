@@ -1,6 +1,7 @@
 //! Whatever bytes come, parsers refuse and never panic; and a node that is fed them keeps its
 //! machine out of what it never made.
 
+use genie_session::client::{ClientLog, Draft};
 use genie_session::fault::Fault;
 use genie_session::frame::{self, HEADER_BYTES, HELLO_BYTES, Header};
 use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
@@ -46,7 +47,7 @@ impl Machine for Checker {
         }
         Ok(())
     }
-    fn call_sync(&mut self, call: &Call<'_>, _: u64) -> Result<Metas, Failure> {
+    fn call_sync(&mut self, call: &Call<'_>) -> Result<Metas, Failure> {
         self.all_live(call.storages);
         Ok(Metas::default())
     }
@@ -154,6 +155,52 @@ fn mutate(mut bytes: Vec<u8>, changes: &[(prop::sample::Index, u8)]) -> Vec<u8> 
         }
     }
     bytes
+}
+
+/// A large model goes at once: more frees than a record may have.
+#[test]
+fn a_flood_of_frees_is_spread_over_records() {
+    const STORAGES: usize = 3 * record::FREES_MAX / 2;
+    let mut client = ClientLog::new();
+    let mut node = NodeLog::new();
+    let mut machine = Checker::default();
+    let mut deliver = |client: &mut ClientLog| {
+        while let Some(message) = client.flush() {
+            let mut out = Vec::new();
+            node.handle(
+                &message.header,
+                &message.payload,
+                Source::NoMemory,
+                &mut machine,
+                &mut out,
+            )
+            .expect("an honest client");
+        }
+        node.live()
+    };
+    let alloc = Draft {
+        tail_numbers: &[8],
+        fresh: 1,
+        ..Draft::new(Kind::Alloc)
+    };
+    let mut ids = Vec::new();
+    for _ in 0..STORAGES {
+        let appended = client.append(&alloc).expect("an alloc");
+        ids.push(appended.first_fresh);
+        if appended.full {
+            deliver(&mut client);
+        }
+    }
+    assert_eq!(deliver(&mut client), STORAGES);
+    for id in ids {
+        client.free(id);
+    }
+    let barrier = Draft {
+        tail_numbers: &[1],
+        ..Draft::new(Kind::Barrier)
+    };
+    client.append(&barrier).expect("a barrier");
+    assert_eq!(deliver(&mut client), 0);
 }
 
 proptest! {

@@ -183,7 +183,7 @@ impl Machine for Keeper {
         Ok(())
     }
 
-    fn call_sync(&mut self, _call: &Call<'_>, _reserved: u64) -> Result<Metas, Failure> {
+    fn call_sync(&mut self, _call: &Call<'_>) -> Result<Metas, Failure> {
         Ok(Metas::default())
     }
 

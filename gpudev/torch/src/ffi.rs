@@ -189,14 +189,15 @@ impl Operator {
         self,
         call: &Call<'_>,
         storages: &[*mut RawStorage],
-        fresh_len: usize,
         fresh: &mut Vec<Storage>,
     ) -> Result<(), Failure> {
         let raw = raw_call(call, storages);
+        let fresh_len = call.fresh as usize;
         fresh.reserve(fresh_len);
         // SAFETY: the operator is resolved, the streams are slices that outlive the call, the
         // storages are alive (they come from `Storage`s that the caller holds), and there is
-        // room for `fresh_len` results, which is the number of FRESH items in `out_skeleton`.
+        // room for `fresh_len` results, which is the number of FRESH items in `out_skeleton` (the
+        // log counted them when it measured the skeleton).
         // `Storage` is a transparent non-null pointer; every result is written on success.
         unsafe {
             let room = fresh
@@ -214,18 +215,17 @@ impl Operator {
         self,
         call: &Call<'_>,
         storages: &[*mut RawStorage],
-        reserved: u64,
     ) -> Result<(Metas, Vec<Storage>), Failure> {
         let raw = raw_call(call, storages);
-        let mut fresh: Vec<*mut RawStorage> = vec![std::ptr::null_mut(); reserved as usize];
+        let mut fresh: Vec<*mut RawStorage> = vec![std::ptr::null_mut(); call.fresh as usize];
         let mut fresh_len = 0;
         let mut metas = std::mem::MaybeUninit::<RawMetas>::uninit();
-        // SAFETY: as in `call`, with room for `reserved` results, which it never exceeds.
+        // SAFETY: as in `call`, with room for `call.fresh` results, which it never exceeds.
         check(unsafe {
             genie_call_sync(
                 self.0.as_ptr(),
                 &raw,
-                reserved,
+                call.fresh,
                 fresh.as_mut_ptr(),
                 &mut fresh_len,
                 metas.as_mut_ptr(),

@@ -271,10 +271,8 @@ impl Machine for TorchMachine {
         let operator = self.operator(call.op)?;
         self.gather(call)?;
         self.unpin(call)?;
-        let counts = skeleton::measure_out(call.out_skeleton, |_, _| {}, |_| {})
-            .map_err(|error| Failure::new(Code::Protocol, error.to_string()))?;
         let mut fresh = std::mem::take(&mut self.fresh);
-        let done = operator.call(call, &self.arguments, counts.fresh, &mut fresh);
+        let done = operator.call(call, &self.arguments, &mut fresh);
         let done = done.and_then(|()| {
             fresh
                 .drain(..)
@@ -286,11 +284,11 @@ impl Machine for TorchMachine {
         done
     }
 
-    fn call_sync(&mut self, call: &Call<'_>, reserved: u64) -> Result<Metas, Failure> {
+    fn call_sync(&mut self, call: &Call<'_>) -> Result<Metas, Failure> {
         let operator = self.operator(call.op)?;
         self.gather(call)?;
         self.unpin(call)?;
-        let (metas, fresh) = operator.call_sync(call, &self.arguments, reserved)?;
+        let (metas, fresh) = operator.call_sync(call, &self.arguments)?;
         for (storage, id) in fresh.into_iter().zip(call.first_fresh..) {
             self.hold(id, storage)?;
         }

@@ -70,8 +70,6 @@ pub struct Appended {
     pub seq: u64,
     /// First id that it took.
     pub first_fresh: u64,
-    /// The plan and the record of it that it was, if it went through one.
-    pub planned: Option<(u32, u32)>,
     /// It ended a segment.
     pub ended: bool,
     /// The batch is full: send now.
@@ -176,7 +174,6 @@ pub struct ClientLog {
     segment: Vec<u8>,
     segment_records: usize,
     segment_ops: usize,
-    segment_planned: usize,
     segment_bulk: usize,
     prefix: u64,
     /// The plan and the record that come next, while the segment is one.
@@ -259,12 +256,6 @@ impl ClientLog {
     /// Notes that a storage died. It travels with the next record, or with [`Self::flush`].
     pub fn free(&mut self, id: u64) {
         self.frees.push(id);
-    }
-
-    /// Frees that wait for a record to travel with.
-    #[must_use]
-    pub fn pending_frees(&self) -> usize {
-        self.frees.len()
     }
 
     /// True when there is something to send.
@@ -363,11 +354,20 @@ impl ClientLog {
         self.numbers.extend_from_slice(draft.params);
         self.numbers.extend_from_slice(draft.data);
         self.numbers.extend_from_slice(draft.tail_numbers);
-        self.relative_frees.clear();
-        let base = self.namer.base();
-        self.relative_frees
-            .extend(self.frees.drain(..).map(|id| id.wrapping_sub(base) as i64));
+        self.take_frees();
         Ok(())
+    }
+
+    /// Takes frees along with the next record, as many as one may have; the rest waits.
+    fn take_frees(&mut self) {
+        let base = self.namer.base();
+        let count = self.frees.len().min(record::FREES_MAX);
+        self.relative_frees.clear();
+        self.relative_frees.extend(
+            self.frees
+                .drain(..count)
+                .map(|id| id.wrapping_sub(base) as i64),
+        );
     }
 
     /// Puts the named record into the batch.
@@ -393,13 +393,8 @@ impl ClientLog {
             self.counters.operators += 1;
             self.segment_ops += 1;
         }
-        let in_chunk = self.follow(draft, bulk);
-        let planned = self
-            .cursor
-            .map(|(plan, next)| (plan, next.saturating_sub(1)));
-        if in_chunk {
+        if self.follow(draft, bulk) {
             self.counters.planned += 1;
-            self.segment_planned += 1;
         } else if !bulk {
             self.end_chunk();
             self.wire.extend_from_slice(&self.plain[item_start..]);
@@ -414,7 +409,6 @@ impl ClientLog {
         Ok(Appended {
             seq,
             first_fresh,
-            planned,
             ended,
             full,
         })

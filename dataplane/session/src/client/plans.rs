@@ -98,7 +98,6 @@ impl ClientLog {
         self.segment.clear();
         self.segment_records = 0;
         self.segment_ops = 0;
-        self.segment_planned = 0;
         self.segment_bulk = 0;
         self.prefix = 0;
         self.cursor = None;

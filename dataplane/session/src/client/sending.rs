@@ -18,14 +18,7 @@ impl ClientLog {
 
     /// Frees that no record took along. Inside a chunk they wait for the next record.
     pub(super) fn put_frees(&mut self) {
-        let base = self.namer.base();
-        self.relative_frees.clear();
-        let take = self.frees.len().min(record::FREES_MAX / 16);
-        self.relative_frees.extend(
-            self.frees
-                .drain(..take)
-                .map(|id| id.wrapping_sub(base) as i64),
-        );
+        self.take_frees();
         let structure = [0, 0];
         let frees = &self.relative_frees;
         let start = self.plain.len();

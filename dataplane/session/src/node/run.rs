@@ -81,6 +81,7 @@ impl NodeLog {
             },
             out_params: tail_numbers,
             first_fresh,
+            fresh: shape.fresh,
         };
         let tail = tail_numbers.first().copied();
         let outcome = match poison {
@@ -163,8 +164,8 @@ impl NodeLog {
         match ready.kind {
             Kind::Op => machine.call(call),
             Kind::CallSync => {
-                let metas = machine.call_sync(call, ready.shape.fresh)?;
-                self.learn_metas(call, ready.shape.fresh, &metas)?;
+                let metas = machine.call_sync(call)?;
+                self.learn_metas(call, &metas)?;
                 out.push((
                     Header::new(frame::Kind::Metas, call.seq, 0),
                     encode_metas(&metas),
@@ -197,16 +198,11 @@ impl NodeLog {
         }
     }
 
-    fn learn_metas(
-        &mut self,
-        call: &Call<'_>,
-        reserved: u64,
-        metas: &Metas,
-    ) -> Result<(), Failure> {
+    fn learn_metas(&mut self, call: &Call<'_>, metas: &Metas) -> Result<(), Failure> {
         let counts = skeleton::measure_out(&metas.out_skeleton, |_, _| {}, |_| {})
             .map_err(|error| Failure::new(Code::Operator, error.to_string()))?;
         let fresh = counts.fresh as u64;
-        if fresh > reserved {
+        if fresh > call.fresh {
             return Err(Failure::new(
                 Code::Operator,
                 "more results than were reserved",

@@ -92,7 +92,7 @@ impl Machine for SimMachine {
         Ok(())
     }
 
-    fn call_sync(&mut self, call: &Call<'_>, _reserved: u64) -> Result<Metas, Failure> {
+    fn call_sync(&mut self, call: &Call<'_>) -> Result<Metas, Failure> {
         let inputs: Vec<u64> = call.storages.iter().map(|&id| self.get(id)).collect();
         let hash = outcome(call.op, call.params, call.data, &inputs);
         self.storages.insert(call.first_fresh, mix(hash, 2));
