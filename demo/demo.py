@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts" / "lib"))
 import genie
 import torch
 import transformers
-from daemon import Daemon, DaemonError
+from daemon import Daemon, DaemonError, Gateway, link_arguments
 from sentences import QUERIES, SENTENCES
 
 DIFFERENCE_MAX = 1e-5
@@ -46,10 +46,11 @@ def main() -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        with node(options.address) as (address, where):
+        with node(options.address, options.transport) as (address, where):
             genie.connect(address)
             try:
                 print(f"Node: {where}")
+                print(data_path())
                 print(
                     f"Client: this process, PyTorch {torch.__version__}, "
                     f"{torch.get_num_threads()} threads\n"
@@ -77,6 +78,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Real models on a remote accelerator.")
     parser.add_argument("--address", help="a node that runs already, such as tcp://host:7700")
     parser.add_argument(
+        "--transport",
+        choices=("dpdk", "tcp"),
+        default="dpdk",
+        help="what carries tensors to the demo's node: DPDK if it can be had (default), or TCP",
+    )
+    parser.add_argument(
         "--device",
         default="remote_accelerator:0",
         help="where the models run (default: %(default)s)",
@@ -85,16 +92,32 @@ def parse_arguments() -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def node(address: str | None) -> Iterator[tuple[str, str]]:
-    """The node's address, and words for it. One of our own unless an address is given."""
+def node(address: str | None, transport: str) -> Iterator[tuple[str, str]]:
+    """The address to connect to, and words for it. Daemons of our own unless one is given."""
     if address is not None:
         yield address, address
         return
-    with (
-        tempfile.TemporaryDirectory(prefix="genie-demo-") as folder,
-        Daemon(log=Path(folder) / "genie-dataplane.log") as daemon,
-    ):
-        yield daemon.address, f"genie-dataplane on {daemon.address}, process {daemon.pid}, host:0"
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="genie-demo-")))
+        link = link_arguments(folder, "server") if transport == "dpdk" else []
+        log = folder / "genie-dataplane.log"
+        daemon = stack.enter_context(Daemon(*link, log=log))
+        where = f"genie-dataplane on {daemon.address}, process {daemon.pid}, host:0"
+        if transport == "tcp":
+            yield daemon.address, where
+            return
+        gateway = stack.enter_context(Gateway(daemon, folder))
+        # Where DPDK is missing there is nothing to wait for.
+        if "no DPDK" not in gateway.transport()[1]:
+            gateway.wait_for("dpdk")
+        yield gateway.address, f"{where}, behind a gateway, process {gateway.pid}"
+
+
+def data_path() -> str:
+    """What carries tensors in this connection, and why."""
+    stats = genie.stats()
+    name = {"dpdk": "DPDK", "tcp": "TCP"}.get(str(stats["transport"]), str(stats["transport"]))
+    return f"Data path: {name}: {stats['transport_reason']}"
 
 
 # --- MiniLM ---------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ pub struct SessionSpec {
     pub token: Token,
     /// What its tensors may take, in bytes.
     pub memory_budget_bytes: u64,
+    /// Its client's gateway may reach the node's transport.
+    pub transport_wanted: bool,
 }
 
 /// What a node tells without being asked.
@@ -93,11 +95,12 @@ pub trait Node: Send + Sync + 'static {
     /// What it offers now.
     async fn capabilities(&self) -> Capabilities;
 
-    /// Makes room for a session and waits for its data connection.
+    /// Makes room for a session and waits for its data connection; gives one of the transport, if
+    /// that is wanted and the node has any.
     ///
     /// # Errors
     /// No executor, no room, shutting down.
-    async fn open_session(&self, spec: SessionSpec) -> Result<(), NodeError>;
+    async fn open_session(&self, spec: SessionSpec) -> Result<Option<v1::Transport>, NodeError>;
 
     /// Installs a plan in a session. False where the session can't take it now (no data
     /// connection yet, or its executor refused it): records then go on travelling plainly.

@@ -217,12 +217,16 @@ impl Control for ControlPlane {
             principal: session.principal.name.clone(),
             token: session.token.clone(),
             memory_budget_bytes: budget,
+            transport_wanted: request.transport_wanted,
         };
-        if let Err(error) = self.inner.node.open_session(spec).await {
-            self.forget(session.id);
-            tracing::warn!(principal = %session.principal.name, "refused {}: {error}", session.client);
-            return Err(error.into());
-        }
+        let transport = match self.inner.node.open_session(spec).await {
+            Ok(transport) => transport,
+            Err(error) => {
+                self.forget(session.id);
+                tracing::warn!(principal = %session.principal.name, "refused {}: {error}", session.client);
+                return Err(error.into());
+            }
+        };
         tracing::info!(
             session = session.id,
             principal = %session.principal.name,
@@ -241,6 +245,7 @@ impl Control for ControlPlane {
             node_version: node.node_version,
             transports: node.transports,
             torch_version: node.torch_version,
+            transport,
         }))
     }
 

@@ -1,6 +1,6 @@
 //! Serving: from the configuration to ready, and from a signal to the end.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,14 +8,21 @@ use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
 use genie_controlplane::service::{ControlPlane, Limits};
+use genie_netstack::PipeStream;
+use genie_poll::packet::TRANSPORT_PORT;
+use genie_poll::run::OnAccept;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigError};
-use crate::node::{LocalNode, Shared, TRANSPORT_REASON};
+use crate::fallback::FallbackManager;
+use crate::gateway::{self, GatewayError};
+use crate::node::{LocalNode, Shared};
 use crate::server::{self, Server};
 use crate::zygote::ZygoteLauncher;
 use crate::{libtorch, tls};
 
+/// Connections from the link that may wait to be served.
+const LINK_BACKLOG: usize = 64;
 /// How often the end of sessions is looked for while draining.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// How long connections have to be closed after that.
@@ -38,6 +45,12 @@ pub enum StartError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The gateway's socket.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// The thread that starts the transport died.
+    #[error("the transport could not be started: {0}")]
+    Transport(tokio::task::JoinError),
     /// Signals.
     #[error("can't wait for signals: {0}")]
     Signals(std::io::Error),
@@ -66,10 +79,19 @@ pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartEr
     let address = listener.local_addr().unwrap_or(address);
 
     let (node, events) = Shared::new(config.clone());
-    tracing::info!("transport: TCP: {TRANSPORT_REASON}");
-    describe_devices(&config);
-    // Connections wait in the backlog meanwhile, which is kinder than refusing them.
-    start_executors(&node, &config).await;
+    let (link, from_link) = tokio::sync::mpsc::channel(LINK_BACKLOG);
+    let fallback = start_transport(&config, address, link).await?;
+    node.set_fallback(Arc::clone(&fallback));
+    if let Some(gateway) = &config.gateway {
+        let serving = gateway::serve(gateway.clone(), Arc::clone(&fallback))?;
+        tokio::spawn(serving);
+        tracing::info!("gateway: {}", gateway.socket.display());
+        node.set_no_executors("it is a gateway: connect to its socket".to_owned());
+    } else {
+        describe_devices(&config);
+        // Connections wait in the backlog meanwhile, which is kinder than refusing them.
+        start_executors(&node, &config).await;
+    }
     tracing::info!("{}", describe_tls(&config));
 
     let limits = Limits {
@@ -87,11 +109,47 @@ pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartEr
         config.connections_max,
         config.handshake,
     );
-    tokio::spawn(Arc::new(server).run(listener));
+    let server = Arc::new(server);
+    tokio::spawn(Arc::clone(&server).run_link(from_link));
+    tokio::spawn(server.run(listener));
     tracing::info!("ready on {address} in {} ms", started.elapsed().as_millis());
 
     signals.next().await;
-    Ok(drain(&node, config.drain, &mut signals).await)
+    let code = drain(&node, config.drain, &mut signals).await;
+    // Ports are closed in order, and huge pages given back.
+    let stopped = tokio::task::spawn_blocking(move || fallback.stop());
+    let _ = tokio::time::timeout(CLOSING_MAX, stopped).await;
+    Ok(code)
+}
+
+/// Gets the best transport that works.
+async fn start_transport(
+    config: &Config,
+    address: SocketAddr,
+    link: tokio::sync::mpsc::Sender<(PipeStream, SocketAddrV4)>,
+) -> Result<Arc<FallbackManager>, StartError> {
+    // The link has no port of its own to be told: it is that of TCP, if somebody chose it.
+    let port = if config.listen.has_port() {
+        address.port()
+    } else {
+        TRANSPORT_PORT
+    };
+    let accept = config.gateway.is_none().then(|| {
+        let make = move || {
+            let link = link.clone();
+            let accept: OnAccept = Box::new(move |stream, peer| {
+                // A connection that finds no room is reset.
+                let _ = link.try_send((stream, peer));
+            });
+            accept
+        };
+        Box::new(make) as Box<dyn FnMut() -> OnAccept + Send>
+    });
+    let config = config.clone();
+    // DPDK takes a moment to start, and must not hold up signals.
+    let started =
+        tokio::task::spawn_blocking(move || FallbackManager::start(&config, port, accept)).await;
+    started.map_err(StartError::Transport)
 }
 
 /// The address to listen on, unless it is open to everybody.

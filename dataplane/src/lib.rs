@@ -5,6 +5,7 @@
 //! - [`data`]: the data path of a session.
 //! - [`node`]: sessions and devices, as the control plane sees them.
 //! - [`zygote`] and [`executor`]: the processes that run operators; [`libtorch`]: what they need.
+//! - [`fallback`]: which transport there is, and why; [`gateway`]: for clients on this host.
 //! - [`config`], [`cli`], [`certs`], [`tls`], [`metrics`], [`status`]: around it.
 
 #![warn(missing_docs)]
@@ -15,6 +16,8 @@ pub mod config;
 pub mod daemon;
 pub mod data;
 pub mod executor;
+pub mod fallback;
+pub mod gateway;
 pub mod libtorch;
 pub mod metrics;
 pub mod node;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use genie_poll::counters::Snapshot;
 use genie_session::fault::Code;
 
 /// A number that only grows.
@@ -101,6 +102,10 @@ pub struct Gauges {
     pub plan_cache_hits: u64,
     /// Segments that had to be analysed.
     pub plan_cache_misses: u64,
+    /// Of the data path: 0 is the best.
+    pub transport_level: u8,
+    /// What the poll loop did, where there is one.
+    pub link: Option<Snapshot>,
 }
 
 impl Metrics {
@@ -247,6 +252,14 @@ impl Metrics {
         ] {
             out.counter(name, help, value);
         }
+        out.gauge(
+            "genie_transport_level",
+            "Level of the data path: 0 DPDK direct, 1 DPDK staged, 2 TCP.",
+            f64::from(gauges.transport_level),
+        );
+        if let Some(link) = &gauges.link {
+            out.link(link);
+        }
         out.head(
             "genie_faults_total",
             "Faults sent to clients, by code.",
@@ -286,6 +299,46 @@ impl Text {
         self.line(&format!("{name} {value}"));
     }
 
+    fn link(&mut self, link: &Snapshot) {
+        for (name, help, value) in [
+            ("turns", "Times around the poll loop.", link.turns),
+            (
+                "busy_turns",
+                "Times around it with something to do.",
+                link.busy_turns,
+            ),
+            ("sleeps", "Times that it slept.", link.sleeps),
+            (
+                "frames_received",
+                "Frames from the link.",
+                link.frames_received,
+            ),
+            ("frames_sent", "Frames to the link.", link.frames_sent),
+            (
+                "frames_dropped",
+                "Frames of no connection, damaged, forged, or seen before.",
+                link.frames_dropped + link.frames_damaged,
+            ),
+            (
+                "frames_unroutable",
+                "Frames to peers that are not known yet.",
+                link.frames_unroutable,
+            ),
+            (
+                "frames_lost",
+                "Frames sent again, on connections that ended.",
+                link.frames_lost,
+            ),
+            (
+                "bytes_repeated",
+                "Tensor bytes sent again, on connections that ended.",
+                link.bytes_repeated,
+            ),
+        ] {
+            self.counter(&format!("genie_link_{name}_total"), help, value);
+        }
+    }
+
     fn counter_f64(&mut self, name: &str, help: &str, value: f64) {
         self.head(name, help, "counter");
         self.line(&format!("{name} {value}"));
@@ -304,6 +357,7 @@ mod tests {
         metrics.fault_byte(200);
         let text = metrics.render(&Gauges {
             ready: true,
+            link: Some(Snapshot::default()),
             ..Gauges::default()
         });
         let mut name = "";

@@ -5,26 +5,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use genie_channel::{Sizes, local};
 use genie_control_api::v1;
 use genie_controlplane::node::{Capabilities, Node, NodeError, NodeEvent, SessionSpec};
 use genie_controlplane::sequence::PlanForNode;
 use genie_gpudev::DeviceKind;
 use genie_gpudev::device::{Device as _, HostDevice};
+use genie_poll::{Channel, PeerPlace};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::TOKEN_BYTES;
+use genie_transport::{Config as TransportConfig, ConnectionId, Epoch, Protection, Role, Secret};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tonic::async_trait;
 
 use crate::config::Config;
+use crate::data::session::Carrier;
 use crate::data::{End, Session};
 use crate::executor::{Executor, Launcher};
+use crate::fallback::{FallbackManager, Level, State};
 use crate::metrics::{Gauges, Metrics};
 
-/// The transport of the data path, for people.
-pub const TRANSPORT: &str = "tcp";
-/// Why it isn't a better one.
-pub const TRANSPORT_REASON: &str = "this build has no DPDK transport";
+/// The epoch of a session's connection: each session has a connection of its own.
+const EPOCH: Epoch = Epoch(1);
+/// Bytes of the longest frame of the transport: 8 KiB of a tensor, and what goes around them.
+const MTU_MAX: usize = 8900;
 
 /// What can run operators here.
 struct Executors {
@@ -42,6 +47,7 @@ pub struct Shared {
     /// Set once: what runs operators, or why nothing does.
     executors: OnceLock<Result<Executors, String>>,
     sessions: Mutex<HashMap<u64, Arc<Session>>>,
+    fallback: OnceLock<Arc<FallbackManager>>,
     draining: AtomicBool,
     events: mpsc::UnboundedSender<NodeEvent>,
     /// Its clones are connections that are being closed.
@@ -59,6 +65,7 @@ impl Shared {
             config,
             executors: OnceLock::new(),
             sessions: Mutex::new(HashMap::new()),
+            fallback: OnceLock::new(),
             draining: AtomicBool::new(false),
             events,
             closing: Arc::new(()),
@@ -75,6 +82,72 @@ impl Shared {
     /// It can't, and why.
     pub fn set_no_executors(&self, reason: String) {
         let _ = self.executors.set(Err(reason));
+    }
+
+    /// Who decides on the transport of the data path.
+    pub fn set_fallback(&self, fallback: Arc<FallbackManager>) {
+        // Set once, at the start.
+        let _ = self.fallback.set(fallback);
+    }
+
+    /// How the data path stands.
+    #[must_use]
+    pub fn transport(&self) -> State {
+        match self.fallback.get() {
+            Some(fallback) => fallback.state(),
+            None => State {
+                level: Level::Tcp,
+                reason: "the node is starting".to_owned(),
+                poll: None,
+            },
+        }
+    }
+
+    /// A connection of the transport that waits for `session`'s client. `None`: there is no link.
+    fn expect(&self, session: &Arc<Session>) -> Result<Option<v1::Transport>, String> {
+        let Some((fallback, poll)) = self
+            .fallback
+            .get()
+            .and_then(|fallback| Some((fallback, fallback.link()?)))
+        else {
+            return Ok(None);
+        };
+        let sealed = fallback.seals();
+        let (mut name, mut secret) = ([0; 8], [0; 32]);
+        let random = getrandom::fill(&mut name).and_then(|()| getrandom::fill(&mut secret));
+        random.map_err(|error| error.to_string())?;
+        let protection = if sealed {
+            Protection::Sealed(Secret(secret))
+        } else {
+            Protection::Checksummed
+        };
+        let connection = ConnectionId(u64::from_ne_bytes(name));
+        let mut config = TransportConfig::new(connection, EPOCH, Role::Responder, protection);
+        config.mtu_max = poll.facts().frame_bytes_max.min(MTU_MAX);
+        let mtu_max = u32::try_from(config.mtu_max).unwrap_or(u32::MAX);
+        let (app, half) = local(Sizes::LOCAL, poll.doorbell().clone())
+            .map_err(|error| error.to_string())?;
+        let channel = Channel {
+            config,
+            peer: PeerPlace::Learned,
+            half,
+            source: None,
+            sink: None,
+        };
+        poll.open(channel).map_err(|error| error.to_string())?;
+        let address = poll.facts().address.to_string();
+        let carrier = Carrier { poll, connection };
+        session
+            .expect(app, carrier)
+            .map_err(|error| error.to_string())?;
+        Ok(Some(v1::Transport {
+            connection: connection.0,
+            epoch: EPOCH.0,
+            secret: secret.to_vec(),
+            sealed,
+            address,
+            mtu_max,
+        }))
     }
 
     fn executors(&self) -> Result<&Executors, String> {
@@ -179,14 +252,21 @@ impl Shared {
         if self.is_draining() {
             return Some(NodeError::Draining.to_string());
         }
+        if self.config.gateway.is_some() {
+            // It needs none: it serves who has one elsewhere.
+            return None;
+        }
         self.executors().err()
     }
 
     /// What only it knows of what the metrics show.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
+        let transport = self.transport();
         let sessions = self.sessions.lock();
         Gauges {
+            transport_level: transport.level.number(),
+            link: transport.poll.map(|poll| poll.counters()),
             ready: self.not_ready().is_none(),
             sessions: sessions.len() as u64,
             session_memory_bytes: sessions
@@ -270,11 +350,15 @@ impl Node for LocalNode {
             window_records: config.window_records,
             window_bytes: config.window_bytes,
             lease_ms: u32::try_from(milliseconds(config.lease)).unwrap_or(u32::MAX),
-            transports: vec![TRANSPORT.to_owned()],
+            transports: match self.shared.transport().level.transport() {
+                "tcp" => vec!["tcp".to_owned()],
+                better => vec![better.to_owned(), "tcp".to_owned()],
+            },
         }
     }
 
-    async fn open_session(&self, spec: SessionSpec) -> Result<(), NodeError> {
+    async fn open_session(&self, spec: SessionSpec) -> Result<Option<v1::Transport>, NodeError> {
+        let wanted = spec.transport_wanted;
         let refused = if self.shared.is_draining() {
             Some(NodeError::Draining)
         } else {
@@ -293,6 +377,14 @@ impl Node for LocalNode {
             .lock()
             .insert(session.id(), Arc::clone(&session));
         self.shared.metrics.sessions_opened.increment();
+        let transport = if wanted {
+            self.shared.expect(&session).unwrap_or_else(|reason| {
+                tracing::warn!("session {} goes by TCP: {reason}", session.id());
+                None
+            })
+        } else {
+            None
+        };
         let (lease, session) = (self.shared.lease, Arc::downgrade(&session));
         tokio::spawn(async move {
             tokio::time::sleep(lease).await;
@@ -302,7 +394,7 @@ impl Node for LocalNode {
                 session.end(End::quiet("its data connection never came".to_owned()));
             }
         });
-        Ok(())
+        Ok(transport)
     }
 
     async fn install(&self, session: u64, plan: &PlanForNode) -> Result<bool, NodeError> {
@@ -324,6 +416,7 @@ impl Node for LocalNode {
     async fn status(&self) -> v1::StatusReply {
         let (shared, metrics) = (&self.shared, &self.shared.metrics);
         let not_ready = shared.not_ready();
+        let transport = shared.transport();
         v1::StatusReply {
             node_version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: not_ready.is_none(),
@@ -353,8 +446,8 @@ impl Node for LocalNode {
                 connections_rejected: metrics.connections_rejected.value(),
                 ..Default::default()
             }),
-            transport: TRANSPORT.to_owned(),
-            transport_reason: TRANSPORT_REASON.to_owned(),
+            transport: transport.level.transport().to_owned(),
+            transport_reason: format!("{}: {}", transport.level, transport.reason),
             tls: shared.config.tls.is_some(),
             memory_budget_bytes: shared.config.memory_bytes,
             ..Default::default()

@@ -1,11 +1,30 @@
-//! Accelerators: their names, and the little that Genie asks of their memory so far.
+//! Accelerators: their names, their memory, and the queues that copy and gather.
+//!
+//! A [`Device`] is the machine's own memory and cores (`host:0`) or a CUDA device (`cuda:0`). Code
+//! above this module treats them alike, so all of it runs in tests without an accelerator.
+//!
+//! - [`memory`]: what a device can reach; [`queue`]: what a device does, in order.
+//! - [`gather`]: pieces of received frames, checked and put in their places by the device.
+//! - [`host`], [`cuda`]: the two kinds; [`check`]: whether one does what is asked of it.
 
 use std::fmt;
 use std::ptr::NonNull;
 use std::str::FromStr;
+use std::sync::Arc;
 
-/// Alignment of device memory, in bytes.
-const ALIGNMENT_BYTES: usize = 4096;
+pub mod check;
+pub mod cuda;
+mod error;
+pub mod gather;
+pub mod host;
+pub mod memory;
+pub mod queue;
+
+pub use cuda::CudaDevice;
+pub use error::DeviceError;
+pub use host::HostDevice;
+pub use memory::{DeviceMemory, Memory, Residence, Share};
+pub use queue::{CopyOrder, CopyPiece, Event, Queue};
 
 /// An accelerator by kind and index: `host:0`, `cuda:1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,128 +90,64 @@ pub struct DeviceInfo {
     pub memory_bytes: u64,
     /// Of it, free at the moment.
     pub free_bytes: u64,
+    /// Its memory comes in multiples of this.
+    pub page_bytes: u64,
+    /// Cores, or streaming multiprocessors.
+    pub processors: u32,
+    /// Whether a network card may reach its memory.
+    pub nic_reach: bool,
 }
 
-/// Why a device did not do it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeviceError {
-    /// No memory left.
-    #[error("{device} has no {bytes} bytes left")]
-    OutOfMemory {
-        /// Which device.
-        device: DeviceKind,
-        /// What was asked for.
-        bytes: u64,
-    },
-}
-
-/// Memory on a device. Freed when dropped.
-pub trait DeviceMemory: Send {
-    /// Its address, as the device sees it.
-    fn address(&self) -> u64;
-    /// Its size.
-    fn bytes(&self) -> u64;
-}
-
-/// An accelerator's memory.
+/// An accelerator's memory, and the way to its queues.
 pub trait Device: Send + Sync {
     /// What it is, and how full.
     fn info(&self) -> DeviceInfo;
 
-    /// New memory, uninitialised, aligned to a page. Freed when dropped.
+    /// New memory on the device, uninitialised, aligned to a page. Freed when the last handle goes.
     ///
     /// # Errors
     /// No memory left.
-    fn allocate(&self, bytes: u64) -> Result<Box<dyn DeviceMemory>, DeviceError>;
-}
-
-/// The machine's own memory and cores.
-#[derive(Clone, Copy, Debug)]
-pub struct HostDevice {
-    index: u8,
-}
-
-impl HostDevice {
-    /// The host as device `host:index`.
-    #[must_use]
-    pub fn new(index: u8) -> Self {
-        Self { index }
-    }
-}
-
-impl Device for HostDevice {
-    fn info(&self) -> DeviceInfo {
-        let (memory_bytes, free_bytes) = host_memory();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        DeviceInfo {
-            kind: DeviceKind::Host(self.index),
-            name: format!("{} cores of {}", cores, std::env::consts::ARCH),
-            memory_bytes,
-            free_bytes,
-        }
+    fn allocate(&self, bytes: u64) -> Result<Memory, DeviceError> {
+        self.reserve(bytes, bytes)
     }
 
-    fn allocate(&self, bytes: u64) -> Result<Box<dyn DeviceMemory>, DeviceError> {
-        let refused = DeviceError::OutOfMemory {
-            device: DeviceKind::Host(self.index),
-            bytes,
-        };
-        let layout = usize::try_from(bytes.max(1))
-            .ok()
-            .and_then(|len| std::alloc::Layout::from_size_align(len, ALIGNMENT_BYTES).ok())
-            .ok_or(refused.clone())?;
-        // SAFETY: the layout has a size above zero.
-        let address = NonNull::new(unsafe { std::alloc::alloc(layout) }).ok_or(refused)?;
-        Ok(Box::new(HostMemory {
-            address,
-            layout,
-            bytes,
-        }))
-    }
+    /// New memory on the device that can be resized up to `bytes_max` without moving.
+    ///
+    /// # Errors
+    /// No memory left.
+    fn reserve(&self, bytes: u64, bytes_max: u64) -> Result<Memory, DeviceError>;
+
+    /// New memory of the host, registered with the device as it is allocated; resizable likewise.
+    ///
+    /// # Errors
+    /// No memory left; the device can't register it.
+    fn reserve_host(&self, bytes: u64, bytes_max: u64) -> Result<Memory, DeviceError>;
+
+    /// Registers host memory that somebody else owns, until the last handle goes.
+    ///
+    /// # Errors
+    /// It is registered already, in part at least; the device refuses.
+    ///
+    /// # Safety
+    /// `bytes` bytes from `address` stay mapped and writable until the last handle has gone.
+    unsafe fn register(&self, address: NonNull<u8>, bytes: u64) -> Result<Memory, DeviceError>;
+
+    /// A new queue. What is submitted to one runs in order; queues run beside one another.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn queue(&self) -> Result<Box<dyn Queue>, DeviceError>;
 }
 
-#[derive(Debug)]
-struct HostMemory {
-    address: NonNull<u8>,
-    layout: std::alloc::Layout,
-    bytes: u64,
-}
-
-// SAFETY: the memory belongs to this value alone and is only handed out as a number.
-unsafe impl Send for HostMemory {}
-
-impl DeviceMemory for HostMemory {
-    fn address(&self) -> u64 {
-        self.address.as_ptr() as u64
-    }
-
-    fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Drop for HostMemory {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `HostDevice::allocate` with this layout, freed only here.
-        unsafe { std::alloc::dealloc(self.address.as_ptr(), self.layout) };
-    }
-}
-
-/// The machine's memory and how much of it can be had, in bytes; zeroes where unknown.
-fn host_memory() -> (u64, u64) {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let value = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-        line.split_ascii_whitespace()
-            .next()?
-            .parse::<u64>()
-            .ok()
-            .map(|kib| kib << 10)
-    };
-    (
-        value("MemTotal:").unwrap_or(0),
-        value("MemAvailable:").unwrap_or(0),
-    )
+/// Opens a device by its name.
+///
+/// # Errors
+/// There is no such device here, with the reason.
+pub fn open(kind: DeviceKind) -> Result<Arc<dyn Device>, DeviceError> {
+    Ok(match kind {
+        DeviceKind::Host(index) => Arc::new(HostDevice::new(index)),
+        DeviceKind::Cuda(index) => Arc::new(CudaDevice::open(index)?),
+    })
 }
 
 #[cfg(test)]
@@ -213,11 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn the_host_has_memory() {
-        let host = HostDevice::new(0);
-        assert!(host.info().memory_bytes > 0);
-        let memory = host.allocate(10_000).unwrap();
-        assert_eq!((memory.address() % 4096, memory.bytes()), (0, 10_000));
-        assert!(host.allocate(u64::MAX).is_err());
+    fn a_device_that_is_not_there_says_why() {
+        assert!(open(DeviceKind::Host(3)).is_ok());
+        if let Err(error) = open(DeviceKind::Cuda(127)) {
+            let text = error.to_string();
+            assert!(text.starts_with("cuda:127"), "{text}");
+        } else {
+            panic!("nobody has 128 GPUs");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ranges by start and by length.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ranges {
     by_start: BTreeMap<u64, u64>,
     by_len: BTreeSet<(u64, u64)>,
@@ -40,6 +40,21 @@ impl Ranges {
         self.by_start
             .last_key_value()
             .map(|(&start, &len)| (start, len))
+    }
+
+    /// The first of the `count` lowest ranges below `limit` that has `len` blocks; each as
+    /// (start, length).
+    pub(crate) fn first_fit(&self, len: u64, limit: u64, count: usize) -> Option<(u64, u64)> {
+        let below = self.by_start.range(..limit).take(count);
+        below
+            .map(|(&start, &has)| (start, has))
+            .find(|&(_, has)| has >= len)
+    }
+
+    /// The range that ends at `end`.
+    pub(crate) fn ending_at(&self, end: u64) -> Option<(u64, u64)> {
+        let (&start, &len) = self.by_start.range(..end).next_back()?;
+        (start + len == end).then_some((start, len))
     }
 
     /// Adds a range that overlaps none.

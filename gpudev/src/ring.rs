@@ -1,11 +1,13 @@
 //! A bounded queue of frames from one process to another, in shared memory: one producer, one
 //! consumer, no lock. A side that has nothing to do spins for a moment, then sleeps on a futex,
-//! and the other side wakes it only if it sleeps.
+//! and the other side wakes it only if it sleeps. A side that waits for other things too arms the
+//! ring instead, and is woken by a [`Bell`].
 //!
 //! Layout: a page of words, then the bytes. Each cursor counts bytes since the beginning and is
 //! written by one side; it keeps its own cursor in private memory and believes of the other's
 //! only what is possible. A frame is `length u32, zero u32, bytes`, padded to 8.
 
+mod bell;
 mod shared;
 mod wait;
 
@@ -15,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::mapping::{Mapping, MemoryError};
+pub use bell::Bell;
 use shared::{CONSUMER_SLEEPS_AT, HEAD_AT, PREFIX_BYTES, PRODUCER_SLEEPS_AT, Shared, TAIL_AT};
 use wait::Spinner;
 pub use wait::WaitPolicy;
@@ -197,19 +200,72 @@ impl RingProducer {
         deadline: Option<Instant>,
     ) -> Result<bool, RingError> {
         while !self.try_push(parts)? {
-            let before = self.tail_seen;
-            let mut sleeps = 0;
-            let moved = self
-                .shared
-                .sleep(PRODUCER_SLEEPS_AT, deadline, &mut sleeps, || {
-                    Ok(self.shared.word64(TAIL_AT).load(Ordering::Acquire) != before)
-                });
-            self.stats.sleeps += sleeps;
-            if !moved? && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let moved = self.wait_moved(deadline)?;
+            if !moved && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Sleeps on the futex until the consumer took something since the last try, or the deadline.
+    fn wait_moved(&mut self, deadline: Option<Instant>) -> Result<bool, RingError> {
+        let before = self.tail_seen;
+        let mut sleeps = 0;
+        let moved = self
+            .shared
+            .sleep(PRODUCER_SLEEPS_AT, deadline, &mut sleeps, || {
+                Ok(self.shared.word64(TAIL_AT).load(Ordering::Acquire) != before)
+            });
+        self.stats.sleeps += sleeps;
+        moved
+    }
+
+    /// From now on a consumer that sleeps is woken by `bell`, not by its futex.
+    pub fn set_bell(&mut self, bell: Arc<dyn Bell>) {
+        self.shared.bell = Some(bell);
+    }
+
+    /// The longest frame that there is room for now, in bytes; `None` if not even for an empty
+    /// one.
+    ///
+    /// # Errors
+    /// A damaged ring.
+    pub fn room(&self) -> Result<Option<u64>, RingError> {
+        let free = self.shared.capacity - (self.head - self.tail()?);
+        let longest = free.checked_sub(PREFIX_BYTES);
+        Ok(longest.map(|len| len.min(self.shared.frame_max())))
+    }
+
+    /// Sleeps on the futex until there may be more room than at the last try, the ring closes
+    /// (true, too), or `timeout`. A consumer wakes it once the ring is at most half full.
+    ///
+    /// # Errors
+    /// [`RingError`].
+    pub fn wait_room(&mut self, timeout: Duration) -> Result<bool, RingError> {
+        Ok(self.wait_moved(Some(Instant::now() + timeout))? || self.is_closed())
+    }
+
+    /// Says that this side waits for room for a frame of `len` bytes, so that the consumer rings
+    /// its bell once the ring is at most half full. False, and nothing said, if there is room or
+    /// the ring is closed or damaged: then try again.
+    #[must_use]
+    pub fn arm(&mut self, len: u64) -> bool {
+        let room = || self.room().map_or(true, |room| room >= Some(len));
+        let asleep = self.shared.arm(PRODUCER_SLEEPS_AT, room);
+        self.stats.sleeps += u64::from(asleep);
+        asleep
+    }
+
+    /// Takes back [`RingProducer::arm`].
+    pub fn disarm(&mut self) {
+        self.shared.disarm(PRODUCER_SLEEPS_AT);
+    }
+
+    /// True once either side closed it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed()
     }
 
     /// The consumer's cursor, if it is possible.
@@ -342,18 +398,62 @@ impl RingConsumer {
             if self.try_pop(frame)? {
                 return Ok(true);
             }
-            let (shared, tail) = (&self.shared, self.tail);
-            let arrived = || shared.word64(HEAD_AT).load(Ordering::Acquire) != tail;
-            if self.spinner.spin(|| arrived() || shared.is_closed()) {
+            if self.spin() {
                 continue;
             }
             let mut sleeps = 0;
-            let came = shared.sleep(CONSUMER_SLEEPS_AT, deadline, &mut sleeps, || Ok(arrived()))?;
+            let came = self
+                .shared
+                .sleep(CONSUMER_SLEEPS_AT, deadline, &mut sleeps, || {
+                    Ok(self.head_moved())
+                })?;
             self.stats.sleeps += sleeps;
             if !came && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return self.try_pop(frame);
             }
         }
+    }
+
+    /// From now on a producer that waits for room is woken by `bell`, not by its futex.
+    pub fn set_bell(&mut self, bell: Arc<dyn Bell>) {
+        self.shared.bell = Some(bell);
+    }
+
+    /// Says that this side sleeps, so that the producer rings its bell at the next frame. False,
+    /// and nothing said, if there is a frame already or the ring is closed: then take it out.
+    #[must_use]
+    pub fn arm(&mut self) -> bool {
+        let asleep = self.shared.arm(CONSUMER_SLEEPS_AT, || self.head_moved());
+        self.stats.sleeps += u64::from(asleep);
+        asleep
+    }
+
+    /// Takes back [`RingConsumer::arm`]: no bell is rung any more.
+    pub fn disarm(&mut self) {
+        self.shared.disarm(CONSUMER_SLEEPS_AT);
+    }
+
+    /// Spins for as long as it tends to pay. True if there is a frame or the ring is closed.
+    pub fn spin(&mut self) -> bool {
+        let (shared, tail) = (&self.shared, self.tail);
+        self.spinner
+            .spin(|| shared.word64(HEAD_AT).load(Ordering::Acquire) != tail || shared.is_closed())
+    }
+
+    /// True if there is a frame or the ring is closed.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.head_moved() || self.is_closed()
+    }
+
+    /// True once either side closed it; frames may be left in it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed()
+    }
+
+    fn head_moved(&self) -> bool {
+        self.shared.word64(HEAD_AT).load(Ordering::Acquire) != self.tail
     }
 
     /// The producer's cursor, if it is possible.

@@ -26,9 +26,10 @@ struct Shared {
 pub(crate) struct Space {
     blocks: u64,
     free: Ranges,
-    /// The part of `free` that holds pages.
+    /// The part of `free` that holds pages, and how many of them may. All of it, and not counted,
+    /// where memory always has its pages.
     warm: Ranges,
-    warm_max: u64,
+    warm_max: Option<u64>,
     runs: HashMap<u64, u64>,
     shared: HashMap<u64, Shared>,
     /// Blocks of each class with a piece left.
@@ -39,7 +40,17 @@ pub(crate) struct Space {
 }
 
 impl Space {
+    /// Memory that takes its pages when it is used; at most `warm_max` free blocks keep theirs.
     pub(crate) fn new(blocks: u64, warm_max: u64) -> Self {
+        Self::with_warm(blocks, Some(warm_max))
+    }
+
+    /// Memory that always has its pages.
+    pub(crate) fn resident(blocks: u64) -> Self {
+        Self::with_warm(blocks, None)
+    }
+
+    fn with_warm(blocks: u64, warm_max: Option<u64>) -> Self {
         let mut free = Ranges::default();
         free.insert(0, blocks);
         Self {
@@ -132,10 +143,12 @@ impl Space {
     fn take_blocks(&mut self, blocks: u64) -> Option<(u64, bool)> {
         let (start, warm) = match self.warm.best_fit(blocks) {
             Some(start) => (start, true),
-            None => (self.free.best_fit(blocks)?, false),
+            None => (self.free.best_fit(blocks)?, self.warm_max.is_none()),
         };
         self.free.remove(start, blocks);
-        self.warm.remove(start, blocks);
+        if self.warm_max.is_some() {
+            self.warm.remove(start, blocks);
+        }
         self.peak_blocks = self.peak_blocks.max(self.blocks - self.free.total());
         Some((start, warm))
     }
@@ -151,7 +164,7 @@ impl Space {
             let size = PIECE_MIN << shared.class;
             let index = (offset % BLOCK_BYTES) / size;
             let (word, bit) = ((index / 64) as usize, 1_u64 << (index % 64));
-            if !offset.is_multiple_of(size) || shared.bits[word] & bit == 0 {
+            if !shared.has(offset) {
                 return Err(PlaceError(offset));
             }
             shared.bits[word] &= !bit;
@@ -178,8 +191,10 @@ impl Space {
 
     fn give_blocks(&mut self, start: u64, blocks: u64, discard: &mut impl FnMut(u64, u64)) {
         self.free.insert(start, blocks);
-        self.warm.insert(start, blocks);
-        self.cool(self.warm_max, discard);
+        if let Some(warm_max) = self.warm_max {
+            self.warm.insert(start, blocks);
+            self.cool(warm_max, discard);
+        }
     }
 
     /// Lets the highest warm blocks go until at most `warm_max` are left.
@@ -192,6 +207,121 @@ impl Space {
             self.warm.remove(from, excess);
             discard(from * BLOCK_BYTES, excess * BLOCK_BYTES);
         }
+    }
+}
+
+/// What moves as a whole: a run, or a block that pieces share. In blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Unit {
+    pub(crate) start: u64,
+    pub(crate) blocks: u64,
+}
+
+/// What pools need beside arenas: growing, shrinking, moving.
+impl Space {
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    pub(crate) fn free_ranges(&self) -> &Ranges {
+        &self.free
+    }
+
+    /// Adds free blocks at the end.
+    pub(crate) fn extend(&mut self, blocks: u64) {
+        if blocks > 0 {
+            self.free.insert(self.blocks, blocks);
+            self.blocks += blocks;
+        }
+    }
+
+    /// Takes away blocks at the end, down to `blocks`; false, and nothing done, if one is taken.
+    pub(crate) fn cut(&mut self, blocks: u64) -> bool {
+        let excess = self.blocks.saturating_sub(blocks);
+        let last = self.free.last();
+        let is_free =
+            last.is_some_and(|(start, len)| start <= blocks && start + len == self.blocks);
+        if excess > 0 && !is_free {
+            return false;
+        }
+        self.free.remove(blocks, excess);
+        self.blocks -= excess;
+        true
+    }
+
+    /// The end of the highest block that is taken.
+    pub(crate) fn taken_end(&self) -> u64 {
+        match self.free.last() {
+            Some((start, len)) if start + len == self.blocks => start,
+            _ => self.blocks,
+        }
+    }
+
+    /// The unit that a place lies in, if it is taken.
+    pub(crate) fn unit_of(&self, place: u64) -> Option<Unit> {
+        let start = place / BLOCK_BYTES;
+        let blocks = match self.shared.get(&start) {
+            Some(shared) => shared.has(place).then_some(1)?,
+            None if place.is_multiple_of(BLOCK_BYTES) => *self.runs.get(&start)?,
+            None => return None,
+        };
+        Some(Unit { start, blocks })
+    }
+
+    /// Every unit, the lowest first.
+    pub(crate) fn units(&self) -> Vec<Unit> {
+        let runs = self
+            .runs
+            .iter()
+            .map(|(&start, &blocks)| Unit { start, blocks });
+        let shared = self.shared.keys().map(|&start| Unit { start, blocks: 1 });
+        let mut units: Vec<Unit> = runs.chain(shared).collect();
+        units.sort_unstable();
+        units
+    }
+
+    /// The places of a unit and their sizes in bytes.
+    pub(crate) fn places_of(&self, unit: Unit) -> impl Iterator<Item = (u64, u64)> {
+        let shared = self.shared.get(&unit.start);
+        let pieces = shared
+            .into_iter()
+            .flat_map(move |shared| shared.places(unit.start));
+        let run = shared
+            .is_none()
+            .then(|| (unit.start * BLOCK_BYTES, unit.blocks * BLOCK_BYTES));
+        pieces.chain(run)
+    }
+
+    /// Notes that a unit's bytes were moved to blocks that are free, or its own.
+    pub(crate) fn relocate(&mut self, unit: Unit, to: u64) {
+        self.free.insert(unit.start, unit.blocks);
+        self.free.remove(to, unit.blocks);
+        if let Some(shared) = self.shared.remove(&unit.start) {
+            let open = &mut self.open[shared.class];
+            if open.remove(&unit.start) {
+                open.insert(to);
+            }
+            self.shared.insert(to, shared);
+        } else if let Some(blocks) = self.runs.remove(&unit.start) {
+            self.runs.insert(to, blocks);
+        }
+    }
+}
+
+impl Shared {
+    fn has(&self, place: u64) -> bool {
+        let size = PIECE_MIN << self.class;
+        let index = (place % BLOCK_BYTES) / size;
+        place.is_multiple_of(size) && self.bits[(index / 64) as usize] >> (index % 64) & 1 == 1
+    }
+
+    /// The pieces that are taken, when the block has this number.
+    fn places(&self, block: u64) -> impl Iterator<Item = (u64, u64)> {
+        let size = PIECE_MIN << self.class;
+        let places = (0..BLOCK_BYTES / size).map(move |index| block * BLOCK_BYTES + index * size);
+        places
+            .filter(|&place| self.has(place))
+            .map(move |place| (place, size))
     }
 }
 

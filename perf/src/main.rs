@@ -1,45 +1,72 @@
 //! `genie-perf`: measures Genie's data path.
 
+mod bare;
+mod client;
+mod control;
+mod device;
+mod dpdk;
+mod hex;
+mod interrupt;
+mod local;
+mod machine;
 mod measure;
+mod memory;
+mod meter;
+mod netns;
+mod node;
 mod options;
-mod peer;
+mod path;
+mod pattern;
+mod pool;
 mod report;
+mod run;
+mod serve;
+mod server;
+mod shm;
+mod tcp;
 
-use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 
-use crate::options::{Command, Options};
+use crate::options::{Command, Options, Output};
+use crate::report::Report;
+
+/// Measured, and bytes differed.
+const WRONG: u8 = 1;
+/// Not measured: bad usage, or nobody there. What clap exits with, too.
+const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
-    let Options {
-        command: Command::Client(options),
-    } = Options::parse();
-    match run(&options) {
+    match run(&Options::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
             eprintln!("genie-perf: bytes came back other than they went");
-            ExitCode::from(1)
+            ExitCode::from(WRONG)
         }
         Err(error) => {
             eprintln!("genie-perf: {error:#}");
-            ExitCode::from(2)
+            ExitCode::from(FAILED)
         }
     }
 }
 
-fn run(options: &options::Client) -> Result<bool> {
-    let report = measure::run(options)?;
-    let json = serde_json::to_string_pretty(&report)?;
-    match options.json.as_deref() {
-        Some(path) if path.as_os_str() == "-" => writeln!(std::io::stdout(), "{json}")?,
-        Some(path) => {
-            std::fs::write(path, json).with_context(|| format!("{}", path.display()))?;
-            print!("{}", report.table());
-        }
-        None => print!("{}", report.table()),
+/// Whether no byte differed.
+fn run(command: &Command) -> Result<bool> {
+    interrupt::listen()?;
+    match command {
+        Command::Server(options) => server::run(options).map(|()| true),
+        Command::End(options) => local::run_child(options).map(|()| true),
+        Command::Client(options) => write(&client::run(options)?, &options.how.output),
+        Command::Local(options) => write(&local::run(options)?, &options.how.output),
+        Command::BareTcp(options) => write(&bare::run(&options.how)?, &options.how.output),
+        Command::Pool(options) => write(&pool::run(options)?, &options.output),
+        Command::Device(options) => write(&device::run(options)?, &options.output),
     }
-    Ok(report.results.iter().all(|one| one.verify_errors == 0))
+}
+
+fn write(report: &Report, output: &Output) -> Result<bool> {
+    report.write(output)?;
+    Ok(report.is_right())
 }

@@ -1,236 +1,494 @@
-//! The tests.
+//! The tests, at the end that measures, over any path.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use hdrhistogram::Histogram;
+use anyhow::{Context, Result, bail};
 
-use crate::options::{Client, Test};
-use crate::peer::Peer;
-use crate::report::{Latency, Measurement, Report, SCHEMA_VERSION};
+use crate::control::{Answer, Ask, Control, PATIENCE};
+use crate::interrupt;
+use crate::meter::{Meter, Of, Times};
+use crate::options::{How, Test};
+use crate::path::{Event, Kind, Part, Path, Plan, SLOTS_MAX, Wait};
+use crate::pattern;
+use crate::report::Measurement;
 
-/// Runs what `options` ask for.
-pub fn run(options: &Client) -> Result<Report> {
-    let mut peer = Peer::open(options)?;
-    let sizes = match (options.size.is_empty(), options.test) {
-        (false, _) => options.size.clone(),
-        (true, Test::Lat) => vec![64],
-        (true, Test::Bw) => vec![1 << 20, 64 << 20],
-    };
-    let mut results = Vec::new();
-    for size in sizes {
-        match options.test {
-            Test::Lat => results.push(latency(&mut peer, options, size)?),
-            Test::Bw => {
-                results.push(put(&mut peer, options, size)?);
-                results.push(get(&mut peer, options, size)?);
+/// Another end that does nothing for so long is given up.
+const SILENCE: Duration = Duration::from_secs(10);
+/// What a round of a verified test sends, in bytes, if the batch is not more.
+const ROUND_BYTES: u64 = 64 << 20;
+/// Messages of a round of a verified test.
+pub const ROUND_MESSAGES: u64 = 4096;
+
+/// The end that measures.
+pub struct Measuring<'a, P> {
+    /// The data path.
+    pub path: P,
+    /// The other end.
+    pub control: &'a mut Control,
+    /// How to measure.
+    pub how: &'a How,
+    /// Cores that the other end is pinned to.
+    pub pinned_there: usize,
+}
+
+/// The name of the pattern in a slot, or message, of a round.
+#[must_use]
+pub fn seed(round: u64, slot: u64) -> u64 {
+    (round << 16) ^ slot
+}
+
+impl<P: Path> Measuring<'_, P> {
+    /// Runs `test` at every size. Ends early, with what there is, when somebody presses Ctrl-C.
+    pub fn run(&mut self, test: Test) -> Result<Vec<Measurement>> {
+        self.path.watch(self.control.descriptor());
+        let mut results = Vec::new();
+        for size in self.how.sizes(test) {
+            if interrupt::asked() {
+                break;
             }
+            let plan = self.plan(test, size)?;
+            plan.check().map_err(anyhow::Error::msg)?;
+            results.extend(self.one(test, &plan)?);
         }
+        self.control.send(&Ask::Bye)?;
+        Ok(results)
     }
-    let transport = peer
-        .opened
-        .transports
-        .first()
-        .cloned()
-        .unwrap_or_else(|| "tcp".to_owned());
-    peer.close();
-    Ok(Report {
-        schema_version: SCHEMA_VERSION,
-        version: env!("CARGO_PKG_VERSION"),
-        transport,
-        path: "to and from the session's arena, shared with its executor",
-        tls: options.ca.is_some(),
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
-        verified: options.verify,
-        results,
-    })
-}
 
-/// Counts what happens after the warm-up.
-struct Meter {
-    histogram: Histogram<u64>,
-    warm_at: Instant,
-    end_at: Instant,
-    began: Option<(Instant, Duration)>,
-    transfers: u64,
-    verify_errors: u64,
-}
-
-impl Meter {
-    fn new(options: &Client) -> Result<Self> {
-        let warm_at = Instant::now() + options.warmup;
-        Ok(Self {
-            // Nanoseconds, up to a minute, three digits.
-            histogram: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
-            warm_at,
-            end_at: warm_at + options.time,
-            began: None,
-            transfers: 0,
-            verify_errors: 0,
+    fn plan(&self, test: Test, size: u64) -> Result<Plan> {
+        let batch = self.how.batch(test, size);
+        let is_message = size <= self.path.message_max() as u64;
+        let kind = match test {
+            Test::Bw => Kind::Transfers,
+            Test::Lat if is_message => Kind::EchoMessages,
+            Test::Lat => Kind::EchoTransfers,
+            Test::Rate if is_message => Kind::Messages,
+            Test::Rate => bail!(
+                "rate is of messages, and {size} bytes are a transfer here: {} bytes at most, or \
+                 measure bw",
+                self.path.message_max()
+            ),
+        };
+        let in_round = (ROUND_BYTES / size).clamp(1, u64::from(SLOTS_MAX)) as u32;
+        let slots = match kind {
+            Kind::Transfers if self.how.verify => batch.max(in_round),
+            Kind::Transfers => batch,
+            _ => 1,
+        };
+        Ok(Plan {
+            kind,
+            size,
+            batch,
+            slots,
+            verify: self.how.verify,
+            flip_byte: self.how.flip_byte,
         })
     }
 
-    fn goes_on(&self) -> bool {
-        // At least one transfer is counted, however long it takes.
-        Instant::now() < self.end_at || self.transfers == 0
-    }
-
-    fn done(&mut self, began: Instant) {
-        let now = Instant::now();
-        if began < self.warm_at {
-            return;
+    fn one(&mut self, test: Test, plan: &Plan) -> Result<Option<Measurement>> {
+        // The other end touches its memory meanwhile.
+        self.control.send(&Ask::Begin(plan.clone()))?;
+        self.path.begin(plan)?;
+        match self.answer()? {
+            Answer::Ready => {}
+            other => bail!("an unexpected answer: {other:?}"),
         }
-        let since = self.began.get_or_insert_with(|| (began, cpu_time()));
-        debug_assert!(since.0 <= began);
-        self.transfers += 1;
-        self.histogram
-            .saturating_record((now - began).as_nanos() as u64);
+        let sent_again = self.path.retransmissions();
+        let mut meter = Meter::new()?;
+        let times = Times {
+            warmup: self.how.warmup,
+            time: self.how.time,
+        };
+        match (plan.kind, plan.verify) {
+            (Kind::Transfers, false) => self.transfers(plan, &mut meter, times)?,
+            (Kind::Transfers, true) => self.transfers_in_rounds(plan, &mut meter, times)?,
+            (Kind::EchoTransfers | Kind::EchoMessages, _) => self.echo(plan, &mut meter, times)?,
+            (Kind::Messages, _) => self.messages(plan, &mut meter, times)?,
+        }
+        meter.stop();
+        self.control.send(&Ask::Stop)?;
+        self.path.nudge()?;
+        let served = match self.answer()? {
+            Answer::Stopped(served) => served,
+            other => bail!("an unexpected answer: {other:?}"),
+        };
+        self.pinned_there = served.pinned;
+        let sent_again = self.path.retransmissions().saturating_sub(sent_again);
+        // Between rounds the other end may poll: what counts is how busy it was while it was measured.
+        let busy = served.cpu_seconds / served.seconds.max(1e-9);
+        let cpu_there = busy * meter.counted().as_secs_f64();
+        Ok(meter.finish(&Of {
+            test: test.name(),
+            size_bytes: plan.size,
+            batch: plan.batch,
+            ways: if test == Test::Lat { 2 } else { 1 },
+            cpu_there: Some(cpu_there),
+            retransmissions: sent_again + served.retransmissions,
+        }))
     }
 
-    fn finish(self, test: &'static str, size_bytes: u64, batch: u32) -> Measurement {
-        let (began, cpu_before) = self.began.unwrap_or((self.warm_at, Duration::ZERO));
-        let seconds = began.elapsed().as_secs_f64();
-        let cpu = (cpu_time().saturating_sub(cpu_before)).as_secs_f64();
-        // There and back counts twice.
-        let ways = if test == "lat" { 2.0 } else { 1.0 };
-        let gbit = self.transfers as f64 * size_bytes as f64 * 8.0 * ways / 1e9;
-        let micros = |quantile: f64| self.histogram.value_at_quantile(quantile) as f64 / 1e3;
-        Measurement {
-            test,
-            size_bytes,
-            batch,
-            transfers: self.transfers,
-            seconds,
-            gbit_per_s: gbit / seconds,
-            gbit_per_s_per_client_core: if cpu > 0.0 { gbit / cpu } else { 0.0 },
-            messages_per_s: self.transfers as f64 / seconds,
-            latency_us: Latency {
-                p50: micros(0.5),
-                p90: micros(0.9),
-                p99: micros(0.99),
-                p999: micros(0.999),
-                max: self.histogram.max() as f64 / 1e3,
-            },
-            verify_errors: self.verify_errors,
+    /// As many transfers as fit, without a pause.
+    fn transfers(&mut self, plan: &Plan, meter: &mut Meter, times: Times) -> Result<()> {
+        for slot in 0..plan.slots {
+            pattern::fill(
+                self.path.memory(Part::Source, slot),
+                seed(0, u64::from(slot)),
+            );
+        }
+        let mut flight = Flight::new(plan);
+        let warm = Instant::now() + times.warmup;
+        while Instant::now() < warm && !interrupt::asked() {
+            flight.step(&mut self.path, meter, u64::MAX)?;
+        }
+        self.control.send(&Ask::Mark)?;
+        meter.start();
+        while meter.goes_on(times.time) {
+            flight.step(&mut self.path, meter, u64::MAX)?;
+        }
+        flight.land(&mut self.path, meter)
+    }
+
+    /// Fills every slot once, timed; has it compared, not timed; and so on.
+    fn transfers_in_rounds(&mut self, plan: &Plan, meter: &mut Meter, times: Times) -> Result<()> {
+        self.control.send(&Ask::Mark)?;
+        let mut unmeasured = Meter::new()?;
+        let warm = Instant::now() + times.warmup;
+        for round in 0.. {
+            let warms_up = Instant::now() < warm;
+            if !warms_up && !meter.goes_on(times.time) {
+                break;
+            }
+            for slot in 0..plan.slots {
+                let seed = seed(round, u64::from(slot));
+                pattern::fill(self.path.memory(Part::Source, slot), seed);
+                self.path.breathe();
+            }
+            let into = if warms_up {
+                &mut unmeasured
+            } else {
+                &mut *meter
+            };
+            let mut flight = Flight::new(plan);
+            into.start();
+            while flight.sent < u64::from(plan.slots) {
+                flight.step(&mut self.path, into, u64::from(plan.slots))?;
+            }
+            flight.land(&mut self.path, into)?;
+            into.stop();
+            meter.verify_errors += self.verify(round, u64::from(plan.slots))?;
+            if interrupt::asked() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// There and back, one at a time.
+    fn echo(&mut self, plan: &Plan, meter: &mut Meter, times: Times) -> Result<()> {
+        let mut sent = vec![0; usize::try_from(plan.size)?];
+        pattern::fill(&mut sent, 0);
+        if plan.kind == Kind::EchoTransfers {
+            self.path.memory(Part::Source, 0).copy_from_slice(&sent);
+        }
+        let warm = Instant::now() + times.warmup;
+        let mut started = false;
+        for turn in 0.. {
+            if !started && Instant::now() >= warm {
+                started = true;
+                self.control.send(&Ask::Mark)?;
+                meter.start();
+            }
+            if interrupt::asked() || started && !meter.goes_on(times.time) {
+                break;
+            }
+            if plan.verify {
+                meter.stop();
+                pattern::fill(&mut sent, seed(turn, 0));
+                if plan.kind == Kind::EchoTransfers {
+                    self.path.memory(Part::Source, 0).copy_from_slice(&sent);
+                    self.path.memory(Part::Region, 0).fill(0);
+                }
+                if started {
+                    meter.start();
+                }
+            }
+            let began = Instant::now();
+            self.there_and_back(plan, &sent)?;
+            meter.done(began);
+            if plan.verify {
+                meter.stop();
+                meter.verify_errors += match plan.kind {
+                    Kind::EchoMessages => differing(self.path.message_bytes(), &sent),
+                    _ => differing(self.path.memory(Part::Region, 0), &sent),
+                };
+                if started {
+                    meter.start();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn there_and_back(&mut self, plan: &Plan, sent: &[u8]) -> Result<()> {
+        let mut patience = Patience::new();
+        let wanted = match plan.kind {
+            Kind::EchoMessages => Event::Message,
+            _ => Event::Filled(0),
+        };
+        loop {
+            let gone = match plan.kind {
+                Kind::EchoMessages => self.path.message(sent)?,
+                _ => self.path.send(0, Part::Source)?,
+            };
+            if gone {
+                break;
+            }
+            // The last one is not acknowledged yet.
+            self.path.next()?;
+            self.path.wait(Wait::Path)?;
+            patience.waited()?;
+        }
+        loop {
+            match self.path.next()? {
+                Some(event) if event == wanted => return Ok(()),
+                Some(_) => {}
+                None => {
+                    self.path.wait(Wait::Path)?;
+                    patience.waited()?;
+                }
+            }
         }
     }
-}
 
-/// CPU time of this process.
-fn cpu_time() -> Duration {
-    // From /proc, in clock ticks of 10 ms: fine for runs of seconds.
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
-        .split_whitespace()
-        .collect();
-    let ticks = |at: usize| {
-        fields
-            .get(at)
-            .and_then(|f| f.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
-    Duration::from_millis((ticks(11) + ticks(12)) * 10)
-}
-
-/// Bytes that differ from run to run and place to place.
-fn pattern(bytes: &mut [u8], turn: u64) {
-    let mut state = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    for chunk in bytes.chunks_mut(8) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        chunk.copy_from_slice(&state.to_le_bytes()[..chunk.len()]);
-    }
-}
-
-fn differences(a: &[u8], b: &[u8]) -> u64 {
-    if a == b {
-        0
-    } else {
-        a.iter().zip(b).filter(|(a, b)| a != b).count() as u64
-    }
-}
-
-fn latency(peer: &mut Peer, options: &Client, size: u64) -> Result<Measurement> {
-    let mut sent = vec![0; usize::try_from(size)?];
-    let mut received = sent.clone();
-    let storage = peer.alloc(size)?;
-    let mut meter = Meter::new(options)?;
-    let mut turn = 0;
-    pattern(&mut sent, turn);
-    while meter.goes_on() {
-        if options.verify {
-            turn += 1;
-            pattern(&mut sent, turn);
+    /// Messages one way; the other end says now and then how many it has.
+    fn messages(&mut self, plan: &Plan, meter: &mut Meter, times: Times) -> Result<()> {
+        let mut credit = Credit::new(plan);
+        let mut message = vec![0; usize::try_from(plan.size)?];
+        pattern::fill(&mut message, 0);
+        let warm = Instant::now() + times.warmup;
+        if plan.verify {
+            self.control.send(&Ask::Mark)?;
+            for round in 0.. {
+                let warms_up = Instant::now() < warm;
+                if interrupt::asked() || !warms_up && !meter.goes_on(times.time) {
+                    return Ok(());
+                }
+                if !warms_up {
+                    meter.start();
+                }
+                for number in 0..ROUND_MESSAGES {
+                    pattern::fill(&mut message, seed(round, number));
+                    credit.send(&mut self.path, &message, meter)?;
+                }
+                credit.land(&mut self.path, meter)?;
+                meter.stop();
+                meter.verify_errors += self.verify(round, ROUND_MESSAGES)?;
+            }
         }
+        while Instant::now() < warm && !interrupt::asked() {
+            credit.send(&mut self.path, &message, meter)?;
+        }
+        self.control.send(&Ask::Mark)?;
+        meter.start();
+        while meter.goes_on(times.time) {
+            credit.send(&mut self.path, &message, meter)?;
+        }
+        credit.land(&mut self.path, meter)
+    }
+
+    fn verify(&mut self, round: u64, count: u64) -> Result<u64> {
+        self.control.send(&Ask::Verify { round, count })?;
+        self.path.nudge()?;
+        match self.answer()? {
+            Answer::Verified { differences } => Ok(differences),
+            other => bail!("an unexpected answer: {other:?}"),
+        }
+    }
+
+    /// The other end's answer; the path goes on meanwhile.
+    fn answer(&mut self) -> Result<Answer> {
         let began = Instant::now();
-        peer.put(storage, &sent)?;
-        let question = peer.ask(storage, size)?;
-        peer.answer(question, &mut received)?;
-        meter.done(began);
-        if options.verify {
-            meter.verify_errors += differences(&sent, &received);
-        }
-    }
-    Ok(meter.finish("lat", size, 1))
-}
-
-fn put(peer: &mut Peer, options: &Client, size: u64) -> Result<Measurement> {
-    let mut bytes = vec![0; usize::try_from(size)?];
-    pattern(&mut bytes, size);
-    let mut storages = VecDeque::new();
-    for _ in 0..options.batch {
-        storages.push_back(peer.alloc(size)?);
-    }
-    let mut under_way: VecDeque<(Instant, u64)> = VecDeque::new();
-    let mut meter = Meter::new(options)?;
-    while meter.goes_on() || !under_way.is_empty() {
-        if meter.goes_on() && under_way.len() < options.batch as usize {
-            let began = Instant::now();
-            if let Some(storage) = storages.pop_front() {
-                peer.put(storage, &bytes)?;
-                storages.push_back(storage);
-            }
-            under_way.push_back((began, peer.barrier()?));
-        } else if let Some((began, question)) = under_way.pop_front() {
-            peer.answer(question, &mut [])?;
-            meter.done(began);
-        }
-    }
-    if options.verify {
-        let mut received = vec![0; bytes.len()];
-        for storage in storages {
-            let question = peer.ask(storage, size)?;
-            peer.answer(question, &mut received)?;
-            meter.verify_errors += differences(&bytes, &received);
-        }
-    }
-    Ok(meter.finish("bw_put", size, options.batch))
-}
-
-fn get(peer: &mut Peer, options: &Client, size: u64) -> Result<Measurement> {
-    let mut bytes = vec![0; usize::try_from(size)?];
-    pattern(&mut bytes, size + 1);
-    let storage = peer.alloc(size)?;
-    peer.put(storage, &bytes)?;
-    let mut received = vec![0; bytes.len()];
-    let mut under_way: VecDeque<(Instant, u64)> = VecDeque::new();
-    let mut meter = Meter::new(options)?;
-    while meter.goes_on() || !under_way.is_empty() {
-        if meter.goes_on() && under_way.len() < options.batch as usize {
-            let began = Instant::now();
-            under_way.push_back((began, peer.ask(storage, size)?));
-        } else if let Some((began, question)) = under_way.pop_front() {
-            peer.answer(question, &mut received)?;
-            meter.done(began);
-            if options.verify {
-                meter.verify_errors += differences(&bytes, &received);
-                received.fill(0);
+        loop {
+            match self.control.poll()? {
+                Some(Answer::Refused { why }) => bail!("the other end: {why}"),
+                Some(answer) => return Ok(answer),
+                None if began.elapsed() > PATIENCE => {
+                    bail!("the other end has not answered for {PATIENCE:?}")
+                }
+                None => {
+                    self.path.next()?;
+                    self.path.wait(Wait::Control)?;
+                }
             }
         }
     }
-    Ok(meter.finish("bw_get", size, options.batch))
+}
+
+fn differing(got: &[u8], wanted: &[u8]) -> u64 {
+    let common = got.len().min(wanted.len());
+    let lacking = wanted.len().abs_diff(got.len()) as u64;
+    lacking + pattern::differences_between(&got[..common], &wanted[..common])
+}
+
+/// Gives up an end that does nothing.
+struct Patience {
+    since: Instant,
+    waits: u32,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            waits: 0,
+        }
+    }
+
+    /// Waited once more without news.
+    fn waited(&mut self) -> Result<()> {
+        self.waits = self.waits.wrapping_add(1);
+        // A path that polls waits millions of times a second.
+        if self.waits.is_multiple_of(64) && self.since.elapsed() > SILENCE {
+            bail!("the other end has done nothing for {SILENCE:?}");
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self) {
+        if self.waits > 0 {
+            *self = Self::new();
+        }
+    }
+}
+
+/// Transfers under way.
+struct Flight {
+    batch: u32,
+    slots: u32,
+    /// When the transfer in each slot began.
+    began: Vec<Option<Instant>>,
+    under_way: u32,
+    next: u32,
+    sent: u64,
+    patience: Patience,
+}
+
+impl Flight {
+    fn new(plan: &Plan) -> Self {
+        Self {
+            batch: plan.batch,
+            slots: plan.slots,
+            began: vec![None; plan.slots as usize],
+            under_way: 0,
+            next: 0,
+            sent: 0,
+            patience: Patience::new(),
+        }
+    }
+
+    /// Starts what has room, up to `most` in all, and takes what is done.
+    fn step<P: Path>(&mut self, path: &mut P, meter: &mut Meter, most: u64) -> Result<()> {
+        while self.under_way < self.batch
+            && self.sent < most
+            && self.began[self.next as usize].is_none()
+        {
+            let now = Instant::now();
+            if !path.send(self.next, Part::Source)? {
+                break;
+            }
+            self.began[self.next as usize] = Some(now);
+            self.next = (self.next + 1) % self.slots;
+            self.under_way += 1;
+            self.sent += 1;
+        }
+        let mut heard = false;
+        while let Some(event) = path.next()? {
+            if let Event::Sent(slot) = event {
+                let began = self.began.get_mut(slot as usize).and_then(Option::take);
+                meter.done(began.context("a transfer ended that was not under way")?);
+                self.under_way -= 1;
+                heard = true;
+            }
+        }
+        if heard {
+            self.patience.heard();
+            return Ok(());
+        }
+        path.wait(Wait::Path)?;
+        self.patience.waited()
+    }
+
+    /// Waits for what is under way.
+    fn land<P: Path>(&mut self, path: &mut P, meter: &mut Meter) -> Result<()> {
+        while self.under_way > 0 {
+            self.step(path, meter, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// Messages under way, as the other end counts them.
+struct Credit {
+    batch: u64,
+    every: u64,
+    sent: u64,
+    heard: u64,
+    /// When the messages that a count is due for were begun: a ring, by the count's number.
+    began: [Instant; 4],
+    patience: Patience,
+}
+
+impl Credit {
+    fn new(plan: &Plan) -> Self {
+        Self {
+            batch: u64::from(plan.batch),
+            every: plan.credit_every(),
+            sent: 0,
+            heard: 0,
+            began: [Instant::now(); 4],
+            patience: Patience::new(),
+        }
+    }
+
+    /// Sends a message as soon as there is room.
+    fn send<P: Path>(&mut self, path: &mut P, bytes: &[u8], meter: &mut Meter) -> Result<()> {
+        while self.sent - self.heard >= self.batch || !path.message(bytes)? {
+            self.take(path, meter)?;
+        }
+        if self.sent.is_multiple_of(self.every) {
+            self.began[(self.sent / self.every) as usize % self.began.len()] = Instant::now();
+        }
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Takes the counts that came, or waits for one.
+    fn take<P: Path>(&mut self, path: &mut P, meter: &mut Meter) -> Result<()> {
+        let mut heard = false;
+        while let Some(event) = path.next()? {
+            let Event::Message = event else { continue };
+            let count = path.message_bytes().try_into().map(u64::from_le_bytes);
+            let count = count.context("the other end counts in a way of its own")?;
+            if count <= self.heard || count > self.sent {
+                bail!("the other end counts messages that were not sent");
+            }
+            let began = self.began[((count - 1) / self.every) as usize % self.began.len()];
+            meter.many(count - self.heard, began.elapsed());
+            self.heard = count;
+            heard = true;
+        }
+        if heard {
+            self.patience.heard();
+            return Ok(());
+        }
+        path.wait(Wait::Path)?;
+        self.patience.waited()
+    }
+
+    /// Waits until every message was counted. The last may be too few for a count of their own.
+    fn land<P: Path>(&mut self, path: &mut P, meter: &mut Meter) -> Result<()> {
+        while self.sent / self.every * self.every > self.heard {
+            self.take(path, meter)?;
+        }
+        Ok(())
+    }
 }

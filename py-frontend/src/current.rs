@@ -37,7 +37,7 @@ struct Book {
 /// How to reach a node.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
-    /// `tcp://host:port`.
+    /// `tcp://host:port` or `unix:///socket`.
     pub address: String,
     /// Authority, certificate and key files.
     pub ca: Option<String>,
@@ -169,6 +169,7 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
             .trim()
             .to_owned(),
         memory_bytes_wanted: 0,
+        transport_wanted: address.is_gateway(),
     };
     let (control, opened) = Control::open(address.clone(), tls.clone(), request, timeout)
         .map_err(|error| control_error(&address, &error))?;
@@ -178,7 +179,8 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
             format!("the node at {address} was lost: {why}"),
         )
     };
-    let link = Link::connect(&address, tls.as_ref(), timeout).map_err(|e| lost(e.to_string()))?;
+    let link = Link::open(&address, tls.as_ref(), opened.transport.as_ref(), timeout)
+        .map_err(|error| lost(error.to_string()))?;
     match handshake(&link, &opened.data_token, timeout) {
         Ok(Ok(())) => {}
         Ok(Err(fault)) => return Err(Error::Genie(Exception::Connect, fault.message)),
@@ -198,14 +200,23 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
 
 fn control_error(address: &Address, error: &ControlError) -> Error {
     match error {
-        ControlError::Unreachable(why) => Error::Genie(
-            Exception::Connect,
-            format!(
-                "no node answers at {address}: {why}. Is genie-dataplane running there? \
-                 `genie-dataplane status {}` tells",
-                address.to_string().trim_start_matches("tcp://")
-            ),
-        ),
+        ControlError::Unreachable(why) => {
+            let hint = match address {
+                Address::Node { .. } => format!(
+                    "Is genie-dataplane running there? `genie-dataplane status {}` tells",
+                    address.to_string().trim_start_matches("tcp://")
+                ),
+                Address::Gateway { .. } => {
+                    "Is `genie-dataplane --gateway` running on this host, and does it reach its \
+                     node? Its log tells"
+                        .to_owned()
+                }
+            };
+            Error::Genie(
+                Exception::Connect,
+                format!("no node answers at {address}: {why}. {hint}"),
+            )
+        }
         ControlError::Refused { code, message } => {
             let which = match code {
                 Some(

@@ -109,7 +109,9 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         .map(|session| session.counters.read())
         .unwrap_or_default();
     out.set_item("connected", is_connected())?;
-    out.set_item("transport", session.map_or("none", |_| "tcp"))?;
+    let (transport, reason) = session.map_or(("none", "not connected"), |s| s.link.transport());
+    out.set_item("transport", transport)?;
+    out.set_item("transport_reason", reason)?;
     out.set_item(
         "session",
         session.map_or(0, |session| session.opened.session_id),

@@ -45,7 +45,7 @@ impl Wake {
     /// `dirty`.
     pub fn sleep(&self, link: &Link, dirty: &AtomicBool, timeout: Duration) {
         self.asleep.store(true, Ordering::SeqCst);
-        if !dirty.load(Ordering::SeqCst) {
+        if !dirty.load(Ordering::SeqCst) && link.arm() {
             let mut polled = [link.descriptor(), self.event.as_raw_fd()].map(|fd| libc::pollfd {
                 fd,
                 events: libc::POLLIN,

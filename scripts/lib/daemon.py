@@ -76,8 +76,13 @@ class Daemon:
         log: Path | None = None,
         device: str = "host:0",
         env: dict[str, str] | None = None,
+        before: tuple[str, ...] = (),
+        port: int | None = None,
     ) -> None:
+        """`before` is put before the command; `port` is one that is known to be free."""
         self._arguments = arguments
+        self._before = before
+        self._port = port
         self._device = device
         self._env = env or {}
         self.log_path = log or ROOT / "target" / f"genie-dataplane-{os.getpid()}.log"
@@ -126,12 +131,24 @@ class Daemon:
                     raise
         raise AssertionError("not reached")
 
-    def _start_once(self) -> Daemon:
-        self.port = free_port()
+    def start_on(self, port: int) -> Daemon:
+        """As `start`, on a port that is known to be free, since it was another daemon's."""
+        return self._start_once(port)
+
+    def _start_once(self, port: int | None = None) -> Daemon:
+        self.port = port or self._port or free_port()
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         # A test runner that is killed leaves no daemon behind: SIGTERM comes when it is gone.
         # (setpriv replaces itself with the daemon: the process id is the daemon's.)
-        command = ["setpriv", "--pdeathsig", "TERM", str(BINARY), "--listen", self.host_port]
+        command = [
+            *self._before,
+            "setpriv",
+            "--pdeathsig",
+            "TERM",
+            str(BINARY),
+            "--listen",
+            self.host_port,
+        ]
         if self._device:
             command += ["--device", self._device]
         with self.log_path.open("wb") as log:
@@ -214,6 +231,55 @@ class Daemon:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+class Gateway(Daemon):
+    """A gateway of one's own in front of `node`, joined to it by a DPDK link (memif).
+
+    Where DPDK can't be had the gateway passes everything on by TCP, and says why.
+    """
+
+    def __init__(self, node: Daemon, folder: Path, *arguments: str) -> None:
+        self.socket = folder / "gateway.sock"
+        super().__init__(
+            *("--gateway", str(self.socket), "--node", node.host_port),
+            *("--node-dpdk", f"{NODE_ON_LINK}:{node.port}"),
+            *link_arguments(folder, "client"),
+            *arguments,
+            log=folder / "gateway.log",
+            device="",
+        )
+
+    @property
+    def address(self) -> str:
+        """The address as `genie.connect` takes it."""
+        return f"unix://{self.socket}"
+
+    def transport(self) -> tuple[str, str]:
+        """What carries tensors ("dpdk" or "tcp"), and which link, or why no better one."""
+        status = self.status()
+        return str(status["transport"]), str(status["transport_reason"])
+
+    def wait_for(self, transport: str, seconds: float = 10.0) -> bool:
+        """Waits until `transport` carries tensors; false if it does not in time."""
+        deadline = time.monotonic() + seconds
+        while self.transport()[0] != transport:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+
+# The two hosts on the link that `link_arguments` makes.
+NODE_ON_LINK = "10.77.0.1"
+_GATEWAY_ON_LINK = "10.77.0.2"
+
+
+def link_arguments(folder: Path, role: str) -> list[str]:
+    """What joins a node ("server") and a gateway ("client") by a memif link in `folder`."""
+    address = NODE_ON_LINK if role == "server" else _GATEWAY_ON_LINK
+    port = f"memif:{folder / 'link.sock'},{role}"
+    return ["--dpdk-port", port, "--dpdk-address", f"{address}/24"]
 
 
 def _kill_rest(pids: list[int]) -> None:

@@ -62,11 +62,12 @@ pub fn open(
         torch_version: libtorch.version,
         schema_hash: libtorch.schema_hash,
         pid: std::process::id(),
+        transport_wanted: address.is_gateway(),
         ..OpenSessionRequest::default()
     };
     let (control, opened) =
         Control::open(address.clone(), tls.cloned(), request, timeout).map_err(failed)?;
-    let link = Link::connect(address, tls, timeout)?;
+    let link = Link::open(address, tls, opened.transport.as_ref(), timeout)?;
     handshake(&link, &opened.data_token, timeout)?
         .map_err(|fault| BareError::Refused(fault.message))?;
     Ok(Bare {

@@ -1,5 +1,6 @@
 //! The control channel: gRPC on a thread of its own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use genie_control_api::v1::{
     SubmitSegmentReply, SubmitSegmentRequest,
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 
@@ -197,28 +199,36 @@ async fn channel(
     timeout: Duration,
 ) -> Result<ControlClient<Channel>, ControlError> {
     let unreachable = |error: &dyn std::fmt::Display| ControlError::Unreachable(error.to_string());
-    let target = (address.host.clone(), address.port);
-    let scheme_host = format!(
-        "http://{}",
-        address.to_string().trim_start_matches("tcp://")
-    );
-    let endpoint = Endpoint::from_shared(scheme_host)
+    // A gateway's socket has no authority: the node is asked for by its name.
+    let authority = match address {
+        Address::Node { .. } => address.to_string().split_off("tcp://".len()),
+        Address::Gateway { name, .. } => name.clone(),
+    };
+    let endpoint = Endpoint::from_shared(format!("http://{authority}"))
         .map_err(|error| unreachable(&error))?
         .connect_timeout(timeout)
         .tcp_nodelay(true);
-    let channel = match tls {
-        None => endpoint.connect().await,
-        Some(tls) => {
-            let mut config = rustls::ClientConfig::clone(&tls.config);
-            config.alpn_protocols = vec![b"h2".to_vec()];
-            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let tls = tls.map(|tls| {
+        let mut config = rustls::ClientConfig::clone(&tls.config);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        tokio_rustls::TlsConnector::from(Arc::new(config))
+    });
+    let channel = match (address, tls) {
+        (Address::Node { .. }, None) => endpoint.connect().await,
+        (address, tls) => {
+            let address = address.clone();
             let service = tower::service_fn(move |_| {
-                let (connector, target) = (connector.clone(), target.clone());
+                let (address, tls) = (address.clone(), tls.clone());
                 async move {
-                    let tcp = TcpStream::connect((target.0.as_str(), target.1)).await?;
-                    let name = rustls::pki_types::ServerName::try_from(target.0)
-                        .map_err(std::io::Error::other)?;
-                    Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+                    let name = address.server_name().to_owned();
+                    Ok::<_, std::io::Error>(TokioIo::new(match address {
+                        Address::Node { host, port } => {
+                            sealed(TcpStream::connect((host, port)).await?, tls, name).await?
+                        }
+                        Address::Gateway { socket, .. } => {
+                            sealed(relayed(socket, timeout).await?, tls, name).await?
+                        }
+                    }))
                 }
             });
             endpoint.connect_with_connector(service).await
@@ -228,6 +238,33 @@ async fn channel(
     Ok(ControlClient::new(channel)
         .max_encoding_message_size(MESSAGE_MAX)
         .max_decoding_message_size(MESSAGE_MAX))
+}
+
+/// A pipe to the node's port, through a gateway.
+async fn relayed(socket: PathBuf, timeout: Duration) -> std::io::Result<UnixStream> {
+    let asked = move || genie_channel::attach::relay(&socket, timeout);
+    let stream = tokio::task::spawn_blocking(asked)
+        .await?
+        .map_err(std::io::Error::other)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+/// The bytes of a connection, in the clear or under TLS.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
+
+async fn sealed<S: Wire + 'static>(
+    stream: S,
+    tls: Option<tokio_rustls::TlsConnector>,
+    name: String,
+) -> std::io::Result<Box<dyn Wire>> {
+    let Some(tls) = tls else {
+        return Ok(Box::new(stream));
+    };
+    let name = rustls::pki_types::ServerName::try_from(name).map_err(std::io::Error::other)?;
+    Ok(Box::new(tls.connect(name, stream).await?))
 }
 
 /// An error with its causes, innermost last: the outer ones only say "transport error".

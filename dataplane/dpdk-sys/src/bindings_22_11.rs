@@ -3,6 +3,7 @@
 #[repr(C)] pub struct rte_mbuf { _opaque: [u8; 0] }
 #[repr(C)] pub struct rte_mempool { _opaque: [u8; 0] }
 #[repr(C)] pub struct rte_device { _opaque: [u8; 0] }
+#[repr(C)] pub struct rte_intr_handle { _opaque: [u8; 0] }
 
 #[repr(C)]
 #[derive(Copy, Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -153,6 +154,103 @@ where
 pub type rte_iova_t = u64;
 pub type RTE_MARKER = [*mut ::std::os::raw::c_void; 0usize];
 pub type RTE_MARKER64 = [u64; 0usize];
+pub const rte_iova_mode_RTE_IOVA_DC: rte_iova_mode = 0;
+pub const rte_iova_mode_RTE_IOVA_PA: rte_iova_mode = 1;
+pub const rte_iova_mode_RTE_IOVA_VA: rte_iova_mode = 2;
+pub type rte_iova_mode = ::std::os::raw::c_uint;
+pub type rte_intr_event_cb_t = ::std::option::Option<
+    unsafe extern "C" fn(fd: ::std::os::raw::c_int, arg: *mut ::std::os::raw::c_void),
+>;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct rte_epoll_data {
+    pub event: u32,
+    pub data: *mut ::std::os::raw::c_void,
+    pub cb_fun: rte_intr_event_cb_t,
+    pub cb_arg: *mut ::std::os::raw::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of rte_epoll_data"][::std::mem::size_of::<rte_epoll_data>() - 32usize];
+    ["Alignment of rte_epoll_data"][::std::mem::align_of::<rte_epoll_data>() - 8usize];
+    [
+        "Offset of field: rte_epoll_data::event",
+    ][::std::mem::offset_of!(rte_epoll_data, event) - 0usize];
+    [
+        "Offset of field: rte_epoll_data::data",
+    ][::std::mem::offset_of!(rte_epoll_data, data) - 8usize];
+    [
+        "Offset of field: rte_epoll_data::cb_fun",
+    ][::std::mem::offset_of!(rte_epoll_data, cb_fun) - 16usize];
+    [
+        "Offset of field: rte_epoll_data::cb_arg",
+    ][::std::mem::offset_of!(rte_epoll_data, cb_arg) - 24usize];
+};
+impl Default for rte_epoll_data {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct rte_epoll_event {
+    pub status: u32,
+    pub fd: ::std::os::raw::c_int,
+    pub epfd: ::std::os::raw::c_int,
+    pub epdata: rte_epoll_data,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of rte_epoll_event"][::std::mem::size_of::<rte_epoll_event>() - 48usize];
+    ["Alignment of rte_epoll_event"][::std::mem::align_of::<rte_epoll_event>() - 8usize];
+    [
+        "Offset of field: rte_epoll_event::status",
+    ][::std::mem::offset_of!(rte_epoll_event, status) - 0usize];
+    [
+        "Offset of field: rte_epoll_event::fd",
+    ][::std::mem::offset_of!(rte_epoll_event, fd) - 4usize];
+    [
+        "Offset of field: rte_epoll_event::epfd",
+    ][::std::mem::offset_of!(rte_epoll_event, epfd) - 8usize];
+    [
+        "Offset of field: rte_epoll_event::epdata",
+    ][::std::mem::offset_of!(rte_epoll_event, epdata) - 16usize];
+};
+impl Default for rte_epoll_event {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_UNKNOWN: rte_intr_handle_type = 0;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_UIO: rte_intr_handle_type = 1;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_UIO_INTX: rte_intr_handle_type = 2;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_VFIO_LEGACY: rte_intr_handle_type = 3;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_VFIO_MSI: rte_intr_handle_type = 4;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_VFIO_MSIX: rte_intr_handle_type = 5;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_ALARM: rte_intr_handle_type = 6;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_EXT: rte_intr_handle_type = 7;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_VDEV: rte_intr_handle_type = 8;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_DEV_EVENT: rte_intr_handle_type = 9;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_VFIO_REQ: rte_intr_handle_type = 10;
+pub const rte_intr_handle_type_RTE_INTR_HANDLE_MAX: rte_intr_handle_type = 11;
+pub type rte_intr_handle_type = ::std::os::raw::c_uint;
+pub type rte_intr_callback_fn = ::std::option::Option<
+    unsafe extern "C" fn(cb_arg: *mut ::std::os::raw::c_void),
+>;
+pub type rte_intr_unregister_callback_fn = ::std::option::Option<
+    unsafe extern "C" fn(
+        intr_handle: *mut rte_intr_handle,
+        cb_arg: *mut ::std::os::raw::c_void,
+    ),
+>;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct rte_eth_stats {
@@ -929,6 +1027,44 @@ impl Default for rte_memzone {
     }
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct rte_pktmbuf_extmem {
+    pub buf_ptr: *mut ::std::os::raw::c_void,
+    pub buf_iova: rte_iova_t,
+    pub buf_len: usize,
+    pub elt_size: u16,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of rte_pktmbuf_extmem",
+    ][::std::mem::size_of::<rte_pktmbuf_extmem>() - 32usize];
+    [
+        "Alignment of rte_pktmbuf_extmem",
+    ][::std::mem::align_of::<rte_pktmbuf_extmem>() - 8usize];
+    [
+        "Offset of field: rte_pktmbuf_extmem::buf_ptr",
+    ][::std::mem::offset_of!(rte_pktmbuf_extmem, buf_ptr) - 0usize];
+    [
+        "Offset of field: rte_pktmbuf_extmem::buf_iova",
+    ][::std::mem::offset_of!(rte_pktmbuf_extmem, buf_iova) - 8usize];
+    [
+        "Offset of field: rte_pktmbuf_extmem::buf_len",
+    ][::std::mem::offset_of!(rte_pktmbuf_extmem, buf_len) - 16usize];
+    [
+        "Offset of field: rte_pktmbuf_extmem::elt_size",
+    ][::std::mem::offset_of!(rte_pktmbuf_extmem, elt_size) - 24usize];
+};
+impl Default for rte_pktmbuf_extmem {
+    fn default() -> Self {
+        let mut s = ::std::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::std::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
 #[repr(align(2))]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct rte_ether_addr {
@@ -1646,6 +1782,50 @@ impl Default for rte_eth_dev_info {
         }
     }
 }
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct genie_dpdk_intr_hooks {
+    pub add: ::std::option::Option<
+        unsafe extern "C" fn(
+            handle: *const rte_intr_handle,
+            call: rte_intr_callback_fn,
+            argument: *mut ::std::os::raw::c_void,
+        ) -> ::std::os::raw::c_int,
+    >,
+    pub remove: ::std::option::Option<
+        unsafe extern "C" fn(
+            handle: *const rte_intr_handle,
+            call: rte_intr_callback_fn,
+            argument: *mut ::std::os::raw::c_void,
+        ) -> ::std::os::raw::c_int,
+    >,
+    pub remove_later: ::std::option::Option<
+        unsafe extern "C" fn(
+            handle: *const rte_intr_handle,
+            call: rte_intr_callback_fn,
+            argument: *mut ::std::os::raw::c_void,
+            removed: rte_intr_unregister_callback_fn,
+        ) -> ::std::os::raw::c_int,
+    >,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of genie_dpdk_intr_hooks",
+    ][::std::mem::size_of::<genie_dpdk_intr_hooks>() - 24usize];
+    [
+        "Alignment of genie_dpdk_intr_hooks",
+    ][::std::mem::align_of::<genie_dpdk_intr_hooks>() - 8usize];
+    [
+        "Offset of field: genie_dpdk_intr_hooks::add",
+    ][::std::mem::offset_of!(genie_dpdk_intr_hooks, add) - 0usize];
+    [
+        "Offset of field: genie_dpdk_intr_hooks::remove",
+    ][::std::mem::offset_of!(genie_dpdk_intr_hooks, remove) - 8usize];
+    [
+        "Offset of field: genie_dpdk_intr_hooks::remove_later",
+    ][::std::mem::offset_of!(genie_dpdk_intr_hooks, remove_later) - 16usize];
+};
 pub const GENIE_MBUF_BUF_ADDR: usize = 0;
 pub const GENIE_MBUF_DATA_OFF: usize = 16;
 pub const GENIE_MBUF_NB_SEGS: usize = 20;
@@ -1656,6 +1836,8 @@ pub const GENIE_MBUF_RSS_HASH: usize = 44;
 pub const GENIE_MBUF_BUF_LEN: usize = 54;
 pub const GENIE_MBUF_NEXT: usize = 64;
 pub const GENIE_MBUF_TX_OFFLOAD: usize = 72;
+pub const GENIE_SHARED_BYTES: usize = 24;
+pub const GENIE_SHARED_REFCNT: usize = 16;
 pub const GENIE_RX_CHECKSUM: u64 = 6;
 pub const GENIE_RX_RSS_HASH: u64 = 524288;
 pub const GENIE_RX_SCATTER: u64 = 8192;
@@ -1681,8 +1863,15 @@ pub const GENIE_POOL_NAME_MAX: u32 = 26;
 pub const GENIE_SOCKET_ANY: ::std::os::raw::c_int = -1;
 pub const GENIE_VERSION_YEAR: u32 = 22;
 pub const GENIE_VERSION_MONTH: u32 = 11;
+pub const GENIE_IOVA_VA: ::std::os::raw::c_int = 2;
+pub const GENIE_INTR_ADD: ::std::os::raw::c_int = 1;
+pub const GENIE_INTR_EXT: ::std::os::raw::c_int = 7;
 pub struct Api {
     __library: ::libloading::Library,
+    pub rte_log_set_level_pattern: unsafe extern "C" fn(
+        pattern: *const ::std::os::raw::c_char,
+        level: u32,
+    ) -> ::std::os::raw::c_int,
     pub rte_eal_hotplug_add: unsafe extern "C" fn(
         busname: *const ::std::os::raw::c_char,
         devname: *const ::std::os::raw::c_char,
@@ -1698,16 +1887,61 @@ pub struct Api {
     pub rte_dev_remove: unsafe extern "C" fn(
         dev: *mut rte_device,
     ) -> ::std::os::raw::c_int,
+    pub rte_dev_dma_map: unsafe extern "C" fn(
+        dev: *mut rte_device,
+        addr: *mut ::std::os::raw::c_void,
+        iova: u64,
+        len: usize,
+    ) -> ::std::os::raw::c_int,
+    pub rte_dev_dma_unmap: unsafe extern "C" fn(
+        dev: *mut rte_device,
+        addr: *mut ::std::os::raw::c_void,
+        iova: u64,
+        len: usize,
+    ) -> ::std::os::raw::c_int,
     pub rte_eal_init: unsafe extern "C" fn(
         argc: ::std::os::raw::c_int,
         argv: *mut *mut ::std::os::raw::c_char,
     ) -> ::std::os::raw::c_int,
     pub rte_eal_cleanup: unsafe extern "C" fn() -> ::std::os::raw::c_int,
+    pub rte_eal_iova_mode: unsafe extern "C" fn() -> rte_iova_mode,
     pub rte_strerror: unsafe extern "C" fn(
         errnum: ::std::os::raw::c_int,
     ) -> *const ::std::os::raw::c_char,
+    pub rte_epoll_wait: unsafe extern "C" fn(
+        epfd: ::std::os::raw::c_int,
+        events: *mut rte_epoll_event,
+        maxevents: ::std::os::raw::c_int,
+        timeout: ::std::os::raw::c_int,
+    ) -> ::std::os::raw::c_int,
+    pub rte_intr_instance_alloc: unsafe extern "C" fn(
+        flags: u32,
+    ) -> *mut rte_intr_handle,
+    pub rte_intr_instance_free: unsafe extern "C" fn(intr_handle: *mut rte_intr_handle),
+    pub rte_intr_fd_set: unsafe extern "C" fn(
+        intr_handle: *mut rte_intr_handle,
+        fd: ::std::os::raw::c_int,
+    ) -> ::std::os::raw::c_int,
+    pub rte_intr_fd_get: unsafe extern "C" fn(
+        intr_handle: *const rte_intr_handle,
+    ) -> ::std::os::raw::c_int,
+    pub rte_intr_type_set: unsafe extern "C" fn(
+        intr_handle: *mut rte_intr_handle,
+        type_: rte_intr_handle_type,
+    ) -> ::std::os::raw::c_int,
     pub rte_thread_register: unsafe extern "C" fn() -> ::std::os::raw::c_int,
     pub rte_thread_unregister: unsafe extern "C" fn(),
+    pub rte_extmem_register: unsafe extern "C" fn(
+        va_addr: *mut ::std::os::raw::c_void,
+        len: usize,
+        iova_addrs: *mut rte_iova_t,
+        n_pages: ::std::os::raw::c_uint,
+        page_sz: usize,
+    ) -> ::std::os::raw::c_int,
+    pub rte_extmem_unregister: unsafe extern "C" fn(
+        va_addr: *mut ::std::os::raw::c_void,
+        len: usize,
+    ) -> ::std::os::raw::c_int,
     pub rte_mempool_free: unsafe extern "C" fn(mp: *mut rte_mempool),
     pub rte_mempool_avail_count: unsafe extern "C" fn(
         mp: *const rte_mempool,
@@ -1722,6 +1956,16 @@ pub struct Api {
         priv_size: u16,
         data_room_size: u16,
         socket_id: ::std::os::raw::c_int,
+    ) -> *mut rte_mempool,
+    pub rte_pktmbuf_pool_create_extbuf: unsafe extern "C" fn(
+        name: *const ::std::os::raw::c_char,
+        n: ::std::os::raw::c_uint,
+        cache_size: ::std::os::raw::c_uint,
+        priv_size: u16,
+        data_room_size: u16,
+        socket_id: ::std::os::raw::c_int,
+        ext_mem: *const rte_pktmbuf_extmem,
+        ext_num: ::std::os::raw::c_uint,
     ) -> *mut rte_mempool,
     pub rte_pktmbuf_free_bulk: unsafe extern "C" fn(
         mbufs: *mut *mut rte_mbuf,
@@ -1779,6 +2023,21 @@ pub struct Api {
         port_id: u16,
         mtu: u16,
     ) -> ::std::os::raw::c_int,
+    pub rte_eth_dev_rx_intr_enable: unsafe extern "C" fn(
+        port_id: u16,
+        queue_id: u16,
+    ) -> ::std::os::raw::c_int,
+    pub rte_eth_dev_rx_intr_disable: unsafe extern "C" fn(
+        port_id: u16,
+        queue_id: u16,
+    ) -> ::std::os::raw::c_int,
+    pub rte_eth_dev_rx_intr_ctl_q: unsafe extern "C" fn(
+        port_id: u16,
+        queue_id: u16,
+        epfd: ::std::os::raw::c_int,
+        op: ::std::os::raw::c_int,
+        data: *mut ::std::os::raw::c_void,
+    ) -> ::std::os::raw::c_int,
     pub rte_eth_dev_get_port_by_name: unsafe extern "C" fn(
         name: *const ::std::os::raw::c_char,
         port_id: *mut u16,
@@ -1817,6 +2076,41 @@ pub struct Api {
         l3_bytes: u64,
         l4_bytes: u64,
     ) -> u64,
+    pub genie_dpdk_shared_init: unsafe extern "C" fn(
+        info: *mut ::std::os::raw::c_void,
+        freed: ::std::option::Option<
+            unsafe extern "C" fn(
+                arg1: *mut ::std::os::raw::c_void,
+                arg2: *mut ::std::os::raw::c_void,
+            ),
+        >,
+        opaque: *mut ::std::os::raw::c_void,
+    ),
+    pub genie_dpdk_mbuf_attach: unsafe extern "C" fn(
+        mbuf: *mut rte_mbuf,
+        start: *mut ::std::os::raw::c_void,
+        iova: u64,
+        bytes: u16,
+        info: *mut ::std::os::raw::c_void,
+    ),
+    pub genie_dpdk_mbuf_pool_room: unsafe extern "C" fn(mbuf: *const rte_mbuf) -> u32,
+    pub genie_dpdk_intr_hook: unsafe extern "C" fn(hooks: *const genie_dpdk_intr_hooks),
+    pub genie_dpdk_intr_add: unsafe extern "C" fn(
+        handle: *const rte_intr_handle,
+        call: rte_intr_callback_fn,
+        argument: *mut ::std::os::raw::c_void,
+    ) -> ::std::os::raw::c_int,
+    pub genie_dpdk_intr_remove: unsafe extern "C" fn(
+        handle: *const rte_intr_handle,
+        call: rte_intr_callback_fn,
+        argument: *mut ::std::os::raw::c_void,
+    ) -> ::std::os::raw::c_int,
+    pub genie_dpdk_intr_remove_later: unsafe extern "C" fn(
+        handle: *const rte_intr_handle,
+        call: rte_intr_callback_fn,
+        argument: *mut ::std::os::raw::c_void,
+        removed: rte_intr_unregister_callback_fn,
+    ) -> ::std::os::raw::c_int,
     pub genie_dpdk_link: unsafe extern "C" fn(
         port: u16,
         mbit_per_s: *mut u32,
@@ -1836,6 +2130,9 @@ impl Api {
         L: Into<::libloading::Library>,
     {
         let __library = library.into();
+        let rte_log_set_level_pattern = __library
+            .get(b"rte_log_set_level_pattern\0")
+            .map(|sym| *sym)?;
         let rte_eal_hotplug_add = __library
             .get(b"rte_eal_hotplug_add\0")
             .map(|sym| *sym)?;
@@ -1844,14 +2141,33 @@ impl Api {
             .get(b"rte_eal_hotplug_remove\0")
             .map(|sym| *sym)?;
         let rte_dev_remove = __library.get(b"rte_dev_remove\0").map(|sym| *sym)?;
+        let rte_dev_dma_map = __library.get(b"rte_dev_dma_map\0").map(|sym| *sym)?;
+        let rte_dev_dma_unmap = __library.get(b"rte_dev_dma_unmap\0").map(|sym| *sym)?;
         let rte_eal_init = __library.get(b"rte_eal_init\0").map(|sym| *sym)?;
         let rte_eal_cleanup = __library.get(b"rte_eal_cleanup\0").map(|sym| *sym)?;
+        let rte_eal_iova_mode = __library.get(b"rte_eal_iova_mode\0").map(|sym| *sym)?;
         let rte_strerror = __library.get(b"rte_strerror\0").map(|sym| *sym)?;
+        let rte_epoll_wait = __library.get(b"rte_epoll_wait\0").map(|sym| *sym)?;
+        let rte_intr_instance_alloc = __library
+            .get(b"rte_intr_instance_alloc\0")
+            .map(|sym| *sym)?;
+        let rte_intr_instance_free = __library
+            .get(b"rte_intr_instance_free\0")
+            .map(|sym| *sym)?;
+        let rte_intr_fd_set = __library.get(b"rte_intr_fd_set\0").map(|sym| *sym)?;
+        let rte_intr_fd_get = __library.get(b"rte_intr_fd_get\0").map(|sym| *sym)?;
+        let rte_intr_type_set = __library.get(b"rte_intr_type_set\0").map(|sym| *sym)?;
         let rte_thread_register = __library
             .get(b"rte_thread_register\0")
             .map(|sym| *sym)?;
         let rte_thread_unregister = __library
             .get(b"rte_thread_unregister\0")
+            .map(|sym| *sym)?;
+        let rte_extmem_register = __library
+            .get(b"rte_extmem_register\0")
+            .map(|sym| *sym)?;
+        let rte_extmem_unregister = __library
+            .get(b"rte_extmem_unregister\0")
             .map(|sym| *sym)?;
         let rte_mempool_free = __library.get(b"rte_mempool_free\0").map(|sym| *sym)?;
         let rte_mempool_avail_count = __library
@@ -1862,6 +2178,9 @@ impl Api {
             .map(|sym| *sym)?;
         let rte_pktmbuf_pool_create = __library
             .get(b"rte_pktmbuf_pool_create\0")
+            .map(|sym| *sym)?;
+        let rte_pktmbuf_pool_create_extbuf = __library
+            .get(b"rte_pktmbuf_pool_create_extbuf\0")
             .map(|sym| *sym)?;
         let rte_pktmbuf_free_bulk = __library
             .get(b"rte_pktmbuf_free_bulk\0")
@@ -1903,6 +2222,15 @@ impl Api {
         let rte_eth_dev_set_mtu = __library
             .get(b"rte_eth_dev_set_mtu\0")
             .map(|sym| *sym)?;
+        let rte_eth_dev_rx_intr_enable = __library
+            .get(b"rte_eth_dev_rx_intr_enable\0")
+            .map(|sym| *sym)?;
+        let rte_eth_dev_rx_intr_disable = __library
+            .get(b"rte_eth_dev_rx_intr_disable\0")
+            .map(|sym| *sym)?;
+        let rte_eth_dev_rx_intr_ctl_q = __library
+            .get(b"rte_eth_dev_rx_intr_ctl_q\0")
+            .map(|sym| *sym)?;
         let rte_eth_dev_get_port_by_name = __library
             .get(b"rte_eth_dev_get_port_by_name\0")
             .map(|sym| *sym)?;
@@ -1932,22 +2260,56 @@ impl Api {
         let genie_dpdk_mbuf_tx_offload = __library
             .get(b"genie_dpdk_mbuf_tx_offload\0")
             .map(|sym| *sym)?;
+        let genie_dpdk_shared_init = __library
+            .get(b"genie_dpdk_shared_init\0")
+            .map(|sym| *sym)?;
+        let genie_dpdk_mbuf_attach = __library
+            .get(b"genie_dpdk_mbuf_attach\0")
+            .map(|sym| *sym)?;
+        let genie_dpdk_mbuf_pool_room = __library
+            .get(b"genie_dpdk_mbuf_pool_room\0")
+            .map(|sym| *sym)?;
+        let genie_dpdk_intr_hook = __library
+            .get(b"genie_dpdk_intr_hook\0")
+            .map(|sym| *sym)?;
+        let genie_dpdk_intr_add = __library
+            .get(b"genie_dpdk_intr_add\0")
+            .map(|sym| *sym)?;
+        let genie_dpdk_intr_remove = __library
+            .get(b"genie_dpdk_intr_remove\0")
+            .map(|sym| *sym)?;
+        let genie_dpdk_intr_remove_later = __library
+            .get(b"genie_dpdk_intr_remove_later\0")
+            .map(|sym| *sym)?;
         let genie_dpdk_link = __library.get(b"genie_dpdk_link\0").map(|sym| *sym)?;
         Ok(Api {
             __library,
+            rte_log_set_level_pattern,
             rte_eal_hotplug_add,
             rte_dev_probe,
             rte_eal_hotplug_remove,
             rte_dev_remove,
+            rte_dev_dma_map,
+            rte_dev_dma_unmap,
             rte_eal_init,
             rte_eal_cleanup,
+            rte_eal_iova_mode,
             rte_strerror,
+            rte_epoll_wait,
+            rte_intr_instance_alloc,
+            rte_intr_instance_free,
+            rte_intr_fd_set,
+            rte_intr_fd_get,
+            rte_intr_type_set,
             rte_thread_register,
             rte_thread_unregister,
+            rte_extmem_register,
+            rte_extmem_unregister,
             rte_mempool_free,
             rte_mempool_avail_count,
             rte_mempool_in_use_count,
             rte_pktmbuf_pool_create,
+            rte_pktmbuf_pool_create_extbuf,
             rte_pktmbuf_free_bulk,
             rte_eth_dev_count_avail,
             rte_eth_dev_configure,
@@ -1964,6 +2326,9 @@ impl Api {
             rte_eth_dev_info_get,
             rte_eth_dev_get_mtu,
             rte_eth_dev_set_mtu,
+            rte_eth_dev_rx_intr_enable,
+            rte_eth_dev_rx_intr_disable,
+            rte_eth_dev_rx_intr_ctl_q,
             rte_eth_dev_get_port_by_name,
             rte_eth_dev_adjust_nb_rx_tx_desc,
             rte_version,
@@ -1975,8 +2340,22 @@ impl Api {
             genie_dpdk_mbuf_alloc_bulk,
             genie_dpdk_mbuf_free,
             genie_dpdk_mbuf_tx_offload,
+            genie_dpdk_shared_init,
+            genie_dpdk_mbuf_attach,
+            genie_dpdk_mbuf_pool_room,
+            genie_dpdk_intr_hook,
+            genie_dpdk_intr_add,
+            genie_dpdk_intr_remove,
+            genie_dpdk_intr_remove_later,
             genie_dpdk_link,
         })
+    }
+    pub unsafe fn rte_log_set_level_pattern(
+        &self,
+        pattern: *const ::std::os::raw::c_char,
+        level: u32,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_log_set_level_pattern)(pattern, level)
     }
     pub unsafe fn rte_eal_hotplug_add(
         &self,
@@ -2002,6 +2381,24 @@ impl Api {
     pub unsafe fn rte_dev_remove(&self, dev: *mut rte_device) -> ::std::os::raw::c_int {
         (self.rte_dev_remove)(dev)
     }
+    pub unsafe fn rte_dev_dma_map(
+        &self,
+        dev: *mut rte_device,
+        addr: *mut ::std::os::raw::c_void,
+        iova: u64,
+        len: usize,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_dev_dma_map)(dev, addr, iova, len)
+    }
+    pub unsafe fn rte_dev_dma_unmap(
+        &self,
+        dev: *mut rte_device,
+        addr: *mut ::std::os::raw::c_void,
+        iova: u64,
+        len: usize,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_dev_dma_unmap)(dev, addr, iova, len)
+    }
     pub unsafe fn rte_eal_init(
         &self,
         argc: ::std::os::raw::c_int,
@@ -2012,17 +2409,72 @@ impl Api {
     pub unsafe fn rte_eal_cleanup(&self) -> ::std::os::raw::c_int {
         (self.rte_eal_cleanup)()
     }
+    pub unsafe fn rte_eal_iova_mode(&self) -> rte_iova_mode {
+        (self.rte_eal_iova_mode)()
+    }
     pub unsafe fn rte_strerror(
         &self,
         errnum: ::std::os::raw::c_int,
     ) -> *const ::std::os::raw::c_char {
         (self.rte_strerror)(errnum)
     }
+    pub unsafe fn rte_epoll_wait(
+        &self,
+        epfd: ::std::os::raw::c_int,
+        events: *mut rte_epoll_event,
+        maxevents: ::std::os::raw::c_int,
+        timeout: ::std::os::raw::c_int,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_epoll_wait)(epfd, events, maxevents, timeout)
+    }
+    pub unsafe fn rte_intr_instance_alloc(&self, flags: u32) -> *mut rte_intr_handle {
+        (self.rte_intr_instance_alloc)(flags)
+    }
+    pub unsafe fn rte_intr_instance_free(&self, intr_handle: *mut rte_intr_handle) {
+        (self.rte_intr_instance_free)(intr_handle)
+    }
+    pub unsafe fn rte_intr_fd_set(
+        &self,
+        intr_handle: *mut rte_intr_handle,
+        fd: ::std::os::raw::c_int,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_intr_fd_set)(intr_handle, fd)
+    }
+    pub unsafe fn rte_intr_fd_get(
+        &self,
+        intr_handle: *const rte_intr_handle,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_intr_fd_get)(intr_handle)
+    }
+    pub unsafe fn rte_intr_type_set(
+        &self,
+        intr_handle: *mut rte_intr_handle,
+        type_: rte_intr_handle_type,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_intr_type_set)(intr_handle, type_)
+    }
     pub unsafe fn rte_thread_register(&self) -> ::std::os::raw::c_int {
         (self.rte_thread_register)()
     }
     pub unsafe fn rte_thread_unregister(&self) {
         (self.rte_thread_unregister)()
+    }
+    pub unsafe fn rte_extmem_register(
+        &self,
+        va_addr: *mut ::std::os::raw::c_void,
+        len: usize,
+        iova_addrs: *mut rte_iova_t,
+        n_pages: ::std::os::raw::c_uint,
+        page_sz: usize,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_extmem_register)(va_addr, len, iova_addrs, n_pages, page_sz)
+    }
+    pub unsafe fn rte_extmem_unregister(
+        &self,
+        va_addr: *mut ::std::os::raw::c_void,
+        len: usize,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_extmem_unregister)(va_addr, len)
     }
     pub unsafe fn rte_mempool_free(&self, mp: *mut rte_mempool) {
         (self.rte_mempool_free)(mp)
@@ -2056,6 +2508,29 @@ impl Api {
             priv_size,
             data_room_size,
             socket_id,
+        )
+    }
+    pub unsafe fn rte_pktmbuf_pool_create_extbuf(
+        &self,
+        name: *const ::std::os::raw::c_char,
+        n: ::std::os::raw::c_uint,
+        cache_size: ::std::os::raw::c_uint,
+        priv_size: u16,
+        data_room_size: u16,
+        socket_id: ::std::os::raw::c_int,
+        ext_mem: *const rte_pktmbuf_extmem,
+        ext_num: ::std::os::raw::c_uint,
+    ) -> *mut rte_mempool {
+        (self
+            .rte_pktmbuf_pool_create_extbuf)(
+            name,
+            n,
+            cache_size,
+            priv_size,
+            data_room_size,
+            socket_id,
+            ext_mem,
+            ext_num,
         )
     }
     pub unsafe fn rte_pktmbuf_free_bulk(
@@ -2169,6 +2644,30 @@ impl Api {
     ) -> ::std::os::raw::c_int {
         (self.rte_eth_dev_set_mtu)(port_id, mtu)
     }
+    pub unsafe fn rte_eth_dev_rx_intr_enable(
+        &self,
+        port_id: u16,
+        queue_id: u16,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_eth_dev_rx_intr_enable)(port_id, queue_id)
+    }
+    pub unsafe fn rte_eth_dev_rx_intr_disable(
+        &self,
+        port_id: u16,
+        queue_id: u16,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_eth_dev_rx_intr_disable)(port_id, queue_id)
+    }
+    pub unsafe fn rte_eth_dev_rx_intr_ctl_q(
+        &self,
+        port_id: u16,
+        queue_id: u16,
+        epfd: ::std::os::raw::c_int,
+        op: ::std::os::raw::c_int,
+        data: *mut ::std::os::raw::c_void,
+    ) -> ::std::os::raw::c_int {
+        (self.rte_eth_dev_rx_intr_ctl_q)(port_id, queue_id, epfd, op, data)
+    }
     pub unsafe fn rte_eth_dev_get_port_by_name(
         &self,
         name: *const ::std::os::raw::c_char,
@@ -2232,6 +2731,60 @@ impl Api {
         l4_bytes: u64,
     ) -> u64 {
         (self.genie_dpdk_mbuf_tx_offload)(l2_bytes, l3_bytes, l4_bytes)
+    }
+    pub unsafe fn genie_dpdk_shared_init(
+        &self,
+        info: *mut ::std::os::raw::c_void,
+        freed: ::std::option::Option<
+            unsafe extern "C" fn(
+                arg1: *mut ::std::os::raw::c_void,
+                arg2: *mut ::std::os::raw::c_void,
+            ),
+        >,
+        opaque: *mut ::std::os::raw::c_void,
+    ) {
+        (self.genie_dpdk_shared_init)(info, freed, opaque)
+    }
+    pub unsafe fn genie_dpdk_mbuf_attach(
+        &self,
+        mbuf: *mut rte_mbuf,
+        start: *mut ::std::os::raw::c_void,
+        iova: u64,
+        bytes: u16,
+        info: *mut ::std::os::raw::c_void,
+    ) {
+        (self.genie_dpdk_mbuf_attach)(mbuf, start, iova, bytes, info)
+    }
+    pub unsafe fn genie_dpdk_mbuf_pool_room(&self, mbuf: *const rte_mbuf) -> u32 {
+        (self.genie_dpdk_mbuf_pool_room)(mbuf)
+    }
+    pub unsafe fn genie_dpdk_intr_hook(&self, hooks: *const genie_dpdk_intr_hooks) {
+        (self.genie_dpdk_intr_hook)(hooks)
+    }
+    pub unsafe fn genie_dpdk_intr_add(
+        &self,
+        handle: *const rte_intr_handle,
+        call: rte_intr_callback_fn,
+        argument: *mut ::std::os::raw::c_void,
+    ) -> ::std::os::raw::c_int {
+        (self.genie_dpdk_intr_add)(handle, call, argument)
+    }
+    pub unsafe fn genie_dpdk_intr_remove(
+        &self,
+        handle: *const rte_intr_handle,
+        call: rte_intr_callback_fn,
+        argument: *mut ::std::os::raw::c_void,
+    ) -> ::std::os::raw::c_int {
+        (self.genie_dpdk_intr_remove)(handle, call, argument)
+    }
+    pub unsafe fn genie_dpdk_intr_remove_later(
+        &self,
+        handle: *const rte_intr_handle,
+        call: rte_intr_callback_fn,
+        argument: *mut ::std::os::raw::c_void,
+        removed: rte_intr_unregister_callback_fn,
+    ) -> ::std::os::raw::c_int {
+        (self.genie_dpdk_intr_remove_later)(handle, call, argument, removed)
     }
     pub unsafe fn genie_dpdk_link(
         &self,

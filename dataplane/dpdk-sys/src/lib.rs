@@ -12,7 +12,11 @@
 //! without DPDK, and has no file to be installed beside it. The shim names librte_* by their
 //! sonames, which carry the ABI's version: a host with another ABI is told apart from one without
 //! DPDK ([`LoadError`]). Inline functions (bursts, mbuf allocation) cost one indirect call. The
-//! fields of an mbuf are read in place, at offsets that the C compiler found.
+//! fields of an mbuf are read in place, at offsets that the C compiler found. [`gpudev`] is put
+//! together in the same way and loaded apart.
+//!
+//! The shim also stands between drivers and EAL's interrupt thread: see `genie_dpdk_intr_hook` in
+//! `shim/shim.h`.
 //!
 //! # Without DPDK at build time
 //! The crate builds on a host without DPDK or libclang. Bindings of 22.11 that lie in the source
@@ -23,6 +27,7 @@
 //! <https://doc.dpdk.org/guides-22.11/prog_guide/build-sdk-meson.html>.
 
 mod failure;
+pub mod gpudev;
 mod load;
 
 pub use failure::LoadError;
@@ -31,12 +36,11 @@ pub use load::{load, load_from, loaded};
 
 /// The version of DPDK that this was built against, or the reason why it was built without.
 pub fn is_built() -> Result<&'static str, &'static str> {
-    let build = env!("GENIE_DPDK_BUILD");
-    if cfg!(dpdk_built) {
-        Ok(build)
-    } else {
-        Err(build)
-    }
+    answer(cfg!(dpdk_built), env!("GENIE_DPDK_BUILD"))
+}
+
+fn answer(built: bool, text: &'static str) -> Result<&'static str, &'static str> {
+    if built { Ok(text) } else { Err(text) }
 }
 
 impl std::fmt::Debug for Api {
@@ -58,7 +62,7 @@ impl std::fmt::Debug for Api {
 )]
 mod generated {
     #[cfg(dpdk_built)]
-    include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
+    include!(concat!(env!("OUT_DIR"), "/shim.rs"));
     #[cfg(not(dpdk_built))]
     include!("bindings_22_11.rs");
 }

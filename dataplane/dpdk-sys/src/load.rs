@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
+use crate::gpudev::GpuApi;
 use crate::{Api, LoadError, is_built};
 
 /// The one table of the process. It is never unloaded: DPDK starts threads that can't be stopped.
@@ -23,7 +24,10 @@ pub unsafe fn load_from(shim: &Path) -> Result<&'static Api, LoadError> {
     API.get_or_init(|| {
         let built = built()?;
         // SAFETY: the caller vouches for the file.
-        unsafe { open(shim, built) }
+        let library = unsafe { open(shim, built) }?;
+        // SAFETY: and that it was compiled with the headers that the table was generated from.
+        unsafe { Api::from_library(library) }
+            .map_err(|error| LoadError::of_linker(&words(&error), built))
     })
     .as_ref()
     .map_err(Clone::clone)
@@ -33,6 +37,18 @@ pub unsafe fn load_from(shim: &Path) -> Result<&'static Api, LoadError> {
 #[inline]
 pub fn loaded() -> Option<&'static Api> {
     API.get()?.as_ref().ok()
+}
+
+/// The table of gpudev, which needs DPDK's other libraries first.
+pub(crate) fn gpudev() -> Result<&'static GpuApi, LoadError> {
+    static GPUDEV: OnceLock<Result<GpuApi, LoadError>> = OnceLock::new();
+    GPUDEV
+        .get_or_init(|| {
+            load()?;
+            embedded_gpudev()
+        })
+        .as_ref()
+        .map_err(Clone::clone)
 }
 
 fn built() -> Result<&'static str, LoadError> {
@@ -49,18 +65,46 @@ fn embedded() -> Result<Api, LoadError> {
 
 #[cfg(dpdk_built)]
 fn embedded() -> Result<Api, LoadError> {
+    let built = built()?;
+    let library = from_memory(include_bytes!(concat!(env!("OUT_DIR"), "/shim.so")), built)?;
+    // SAFETY: the table's types were generated from the headers that the shim was compiled with.
+    unsafe { Api::from_library(library) }
+        .map_err(|error| LoadError::of_linker(&words(&error), built))
+}
+
+#[cfg(not(gpudev_built))]
+fn embedded_gpudev() -> Result<GpuApi, LoadError> {
+    let reason = crate::gpudev::is_built().err();
+    Err(LoadError::NotBuilt {
+        reason: reason.unwrap_or("no shim was embedded"),
+    })
+}
+
+#[cfg(gpudev_built)]
+fn embedded_gpudev() -> Result<GpuApi, LoadError> {
+    let built = crate::gpudev::is_built().map_err(|reason| LoadError::NotBuilt { reason })?;
+    let library = from_memory(
+        include_bytes!(concat!(env!("OUT_DIR"), "/gpudev.so")),
+        built,
+    )?;
+    // SAFETY: as in `embedded`.
+    unsafe { GpuApi::from_library(library) }
+        .map_err(|error| LoadError::of_linker(&words(&error), built))
+}
+
+/// Opens a shim of this build that lies in memory.
+#[cfg(dpdk_built)]
+fn from_memory(shim: &[u8], built: &'static str) -> Result<Library, LoadError> {
     use std::io::Write as _;
     use std::os::fd::AsRawFd as _;
 
-    const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libgenie_dpdk_shim.so"));
-    let built = built()?;
     let denied = |error: std::io::Error| LoadError::NoPermission {
         detail: format!("an executable memfd: {error}"),
     };
     let mut file = memory_file().map_err(denied)?;
-    file.write_all(SHIM).map_err(denied)?;
+    file.write_all(shim).map_err(denied)?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: the file holds the shim of this build. The mapping outlives the descriptor.
+    // SAFETY: the file holds a shim of this build. The mapping outlives the descriptor.
     unsafe { open(Path::new(&path), built) }
 }
 
@@ -87,13 +131,11 @@ fn memory_file() -> std::io::Result<std::fs::File> {
 }
 
 /// # Safety
-/// `shim` must be the shim of this build.
-unsafe fn open(shim: &Path, built: &'static str) -> Result<Api, LoadError> {
-    let linker = |error: libloading::Error| LoadError::of_linker(&words(&error), built);
+/// `shim` must be a shim of this build.
+unsafe fn open(shim: &Path, built: &'static str) -> Result<Library, LoadError> {
     // SAFETY: the shim has no constructors of its own, and DPDK's only register their libraries.
-    let library = unsafe { Library::open(Some(shim), RTLD_NOW | RTLD_GLOBAL) }.map_err(linker)?;
-    // SAFETY: the table's types were generated from the headers that the shim was compiled with.
-    unsafe { Api::from_library(library) }.map_err(linker)
+    unsafe { Library::open(Some(shim), RTLD_NOW | RTLD_GLOBAL) }
+        .map_err(|error| LoadError::of_linker(&words(&error), built))
 }
 
 /// The dynamic linker's own message, which libloading keeps as the source of its error.
@@ -129,6 +171,20 @@ mod tests {
             Err(error) => {
                 eprintln!("skipped: {error}");
                 assert!(super::loaded().is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn gpudev_answers_or_says_why_not() {
+        match super::gpudev() {
+            Ok(api) => {
+                // SAFETY: counting needs no EAL.
+                assert_eq!(unsafe { api.rte_gpu_count_avail() }, 0);
+            }
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                assert!(crate::gpudev::is_built().is_err() || !error.to_string().is_empty());
             }
         }
     }

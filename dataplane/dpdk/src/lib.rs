@@ -1,9 +1,11 @@
-//! DPDK as owned types. What must hold is in the types; nothing here asks its caller for `unsafe`.
+//! DPDK as owned types. What must hold is in the types; nothing here asks its caller for `unsafe`
+//! but [`ExternalMemory::register`], since only its caller knows whose memory that is.
 //!
 //! | Type | What it is |
 //! |---|---|
 //! | [`Eal`] | the environment, one a process, on a thread of its own |
 //! | [`Mempool`], [`Mbuf`], [`Burst`] | packet memory: a pool, one packet, up to 64 packets |
+//! | [`ExternalMemory`], [`ExternalSlab`] | packet data elsewhere: received there, or sent from there |
 //! | [`Port`], [`RxQueue`], [`TxQueue`] | an open device and its queues, each used by one thread |
 //! | [`Lcore`] | the calling thread, pinned to a core and known to DPDK |
 //!
@@ -24,6 +26,8 @@
 mod burst;
 mod eal;
 mod errno;
+mod external;
+mod interrupt;
 mod lcore;
 mod mbuf;
 mod mempool;
@@ -34,6 +38,8 @@ pub use burst::Burst;
 pub use eal::args::{EalArgs, EalArgsError, EalOptions, IovaMode, PciAccess};
 pub use eal::{Eal, EalError};
 pub use errno::Errno;
+pub use external::memory::{ExternalMemory, ExternalMemoryError};
+pub use external::slab::{ExternalSlab, SlabError};
 pub use genie_dpdk_sys::{LoadError, is_built};
 pub use lcore::{CoreId, Lcore, LcoreError, allowed_cores};
 pub use mbuf::{Checksum, Mbuf, MbufError};

@@ -79,6 +79,15 @@ impl Mbuf {
         Self(mbuf)
     }
 
+    pub(crate) fn raw(&self) -> *mut rte_mbuf {
+        self.0.as_ptr()
+    }
+
+    /// Whether it is empty, alone, and has its pool's buffer: what may be attached to.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.len() == 0 && self.segment_count() == 1 && self.flags() & sys::GENIE_MBUF_FOREIGN == 0
+    }
+
     /// Bytes of the whole packet.
     #[inline]
     pub fn len(&self) -> usize {
@@ -118,6 +127,15 @@ impl Mbuf {
             next: Some(self.0),
             packet: PhantomData,
         }
+    }
+
+    /// Where the data of each segment lies, and how many bytes: for who reads it by other means,
+    /// such as a device in whose memory it is.
+    pub fn segment_addresses(&self) -> impl Iterator<Item = (NonNull<u8>, usize)> {
+        std::iter::successors(Some(self.0), |&segment| following(segment)).map(|segment| {
+            // SAFETY: the segment is part of the packet that this value owns.
+            unsafe { extent(segment) }
+        })
     }
 
     /// Adds `count` bytes behind the data and returns them to be written. What they hold before is
@@ -305,13 +323,27 @@ fn following(segment: NonNull<rte_mbuf>) -> Option<NonNull<rte_mbuf>> {
 /// The segment must be owned for `'a`, and not written to.
 #[inline]
 unsafe fn bytes<'a>(segment: NonNull<rte_mbuf>) -> &'a [u8] {
-    // SAFETY: the fields lie inside the segment; offset and length describe a part of its buffer
-    // that the pool has initialised (its memory comes zeroed from the kernel).
+    // SAFETY: the extent is a part of the segment's buffer that its owner has initialised (a pool's
+    // memory comes zeroed from the kernel).
     unsafe {
-        let buffer = field!(segment, GENIE_MBUF_BUF_ADDR, *const u8).read();
+        let (start, len) = extent(segment);
+        std::slice::from_raw_parts(start.as_ptr(), len)
+    }
+}
+
+/// Where the data of one segment lies.
+///
+/// # Safety
+/// The segment must be owned.
+#[inline]
+unsafe fn extent(segment: NonNull<rte_mbuf>) -> (NonNull<u8>, usize) {
+    // SAFETY: the fields lie inside the segment, whose buffer is never null; the offset lies inside
+    // the buffer.
+    unsafe {
+        let buffer = field!(segment, GENIE_MBUF_BUF_ADDR, NonNull<u8>).read();
         let offset = field!(segment, GENIE_MBUF_DATA_OFF, u16).read();
         let len = field!(segment, GENIE_MBUF_DATA_LEN, u16).read();
-        std::slice::from_raw_parts(buffer.add(offset.into()), len.into())
+        (buffer.add(offset.into()), len.into())
     }
 }
 

@@ -5,9 +5,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genie_dpdk_sys::{self as sys, rte_mempool};
+use genie_dpdk_sys::{self as sys, rte_mempool, rte_pktmbuf_extmem};
 use nix::errno::Errno as Known;
 
+use crate::external::memory::ExternalMemory;
 use crate::{Burst, Eal, Errno, Mbuf};
 
 /// What a pool is to be.
@@ -36,6 +37,23 @@ impl MempoolConfig {
             numa_node: None,
         }
     }
+
+    /// Bytes of external memory that a pool of this configuration needs.
+    pub fn external_bytes(&self) -> usize {
+        usize::from(self.element_bytes()) * self.mbufs as usize
+    }
+
+    /// What an mbuf's data takes there: whole cache lines, where 16 bits can say so.
+    fn element_bytes(&self) -> u16 {
+        let bytes = self.data_bytes.saturating_add(headroom());
+        bytes.checked_next_multiple_of(64).unwrap_or(bytes)
+    }
+
+    fn node(&self) -> i32 {
+        // Checked to fit.
+        self.numa_node
+            .map_or(sys::GENIE_SOCKET_ANY, |node| node as i32)
+    }
 }
 
 /// Why a pool could not be made or has nothing to give.
@@ -60,6 +78,18 @@ pub enum MempoolError {
     /// The EAL has not that much memory.
     #[error("the EAL has no memory for mempool {0:?}; start it with more")]
     NoMemory(String),
+    /// The external memory has not room for the mbufs' data.
+    #[error(
+        "{mbufs} mbufs of {element_bytes} bytes do not fit into {bytes} bytes of external memory"
+    )]
+    ExternalTooSmall {
+        /// How many were asked for.
+        mbufs: u32,
+        /// What each takes, headroom and alignment included.
+        element_bytes: u16,
+        /// The memory's length.
+        bytes: usize,
+    },
     /// The pool can't give that many mbufs now.
     #[error("the mempool has no {asked} mbufs left")]
     Exhausted {
@@ -93,6 +123,8 @@ struct Inner {
     eal: Eal,
     pool: NonNull<rte_mempool>,
     config: MempoolConfig,
+    /// Where the data lies, if not in the EAL's memory.
+    memory: Option<ExternalMemory>,
 }
 
 // SAFETY: mempools made by `rte_pktmbuf_pool_create` may be used from any thread: their common ring
@@ -106,21 +138,73 @@ impl Mempool {
     pub fn new(eal: &Eal, config: MempoolConfig) -> Result<Self, MempoolError> {
         let name = check(&config)?;
         let api = eal.api();
+        let (name, room, node) = (name.as_ptr(), config.data_bytes + headroom(), config.node());
         // SAFETY: the EAL runs, the name is a C string that DPDK copies, the numbers were checked.
         let pool = unsafe {
-            api.rte_pktmbuf_pool_create(
+            match eal.is_software_only() {
+                true => {
+                    api.genie_dpdk_pool_create_dense(name, config.mbufs, config.cache, room, node)
+                }
+                false => {
+                    api.rte_pktmbuf_pool_create(name, config.mbufs, config.cache, 0, room, node)
+                }
+            }
+        };
+        Self::made(eal, pool, config, None)
+    }
+
+    /// Makes a pool whose mbufs have their data in `memory`, one behind the other, each taking
+    /// [`MempoolConfig::external_bytes`]: for receiving into a device's memory, or into memory that
+    /// other processes share. The mbufs themselves stay in the EAL's memory. The pool must be the
+    /// only one that uses this memory, which it keeps.
+    ///
+    /// <https://doc.dpdk.org/api/rte__mbuf_8h.html>, `rte_pktmbuf_pool_create_extbuf`
+    pub fn over_external(
+        eal: &Eal,
+        config: MempoolConfig,
+        memory: ExternalMemory,
+    ) -> Result<Self, MempoolError> {
+        let name = check(&config)?;
+        let element_bytes = config.element_bytes();
+        if config.external_bytes() > memory.bytes() {
+            return Err(MempoolError::ExternalTooSmall {
+                mbufs: config.mbufs,
+                element_bytes,
+                bytes: memory.bytes(),
+            });
+        }
+        let extent = rte_pktmbuf_extmem {
+            buf_ptr: memory.start().as_ptr().cast(),
+            buf_iova: ExternalMemory::device_address(memory.start()),
+            buf_len: memory.bytes(),
+            elt_size: element_bytes,
+        };
+        let api = eal.api();
+        // SAFETY: as in `new`; the extent, which DPDK reads in the call, is registered memory that
+        // the pool keeps, and has room for the mbufs.
+        let pool = unsafe {
+            api.rte_pktmbuf_pool_create_extbuf(
                 name.as_ptr(),
                 config.mbufs,
                 config.cache,
                 0,
                 config.data_bytes + headroom(),
-                config
-                    .numa_node
-                    .map_or(sys::GENIE_SOCKET_ANY, |node| node as i32),
+                config.node(),
+                &extent,
+                1,
             )
         };
+        Self::made(eal, pool, config, Some(memory))
+    }
+
+    fn made(
+        eal: &Eal,
+        pool: *mut rte_mempool,
+        config: MempoolConfig,
+        memory: Option<ExternalMemory>,
+    ) -> Result<Self, MempoolError> {
         let Some(pool) = NonNull::new(pool) else {
-            let errno = Errno::last(api);
+            let errno = Errno::last(eal.api());
             return Err(match errno.known() {
                 Known::EEXIST => MempoolError::NameTaken(config.name),
                 Known::ENOMEM | Known::ENOSPC => MempoolError::NoMemory(config.name),
@@ -131,6 +215,7 @@ impl Mempool {
             eal: eal.clone(),
             pool,
             config,
+            memory,
         })))
     }
 
@@ -250,7 +335,7 @@ impl Drop for Inner {
         } else {
             let out = self.config.mbufs - self.available().min(self.config.mbufs);
             tracing::warn!(pool = %self.config.name, out, "mempool dropped with mbufs out; kept");
-            std::mem::forget(self.eal.clone());
+            std::mem::forget((self.eal.clone(), self.memory.clone()));
         }
     }
 }

@@ -7,20 +7,18 @@ mod common;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
+use common::dialogue::{Dialogue, LIMIT};
 use genie_dpdk::{
-    Burst, Eal, LoadError, Mbuf, Memif, MemifRole, Mempool, OpenPort, Port, PortConfig, Vdev,
+    Burst, Eal, LoadError, Memif, MemifRole, Mempool, OpenPort, Port, PortConfig, PortError, Vdev,
 };
 
 const SOCKET: &str = "GENIE_TEST_MEMIF_SOCKET";
-const FRAME_BYTES: usize = 8900;
-/// 9344 bytes with the headroom: room for a whole buffer of the link.
-const DATA_BYTES: u16 = 9216;
-const FRAMES: u32 = 2000;
-/// Frames under way at most, so that no ring overflows.
-const WINDOW: u32 = 256;
-const LIMIT: Duration = Duration::from_secs(10);
+const DIALOGUE: Dialogue = Dialogue {
+    frames: 2000,
+    frame_bytes: 8900,
+    window: 256,
+};
 
 /// A folder that goes with the test, and the peer with it.
 struct Scene {
@@ -29,8 +27,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("genie-memif-{}", std::process::id()));
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("genie-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         Self { folder, peer: None }
     }
@@ -57,38 +55,12 @@ impl Drop for Scene {
 }
 
 fn open(eal: &Eal, role: MemifRole, socket: &Path) -> (Mempool, OpenPort) {
-    let pool = common::pool(eal, "jumbo", 4095, DATA_BYTES);
-    let memif = Vdev::Memif(Memif::new(role, socket).jumbo());
-    let opened = Port::open(eal, &memif.into(), &PortConfig::default(), &pool).unwrap();
+    let memif = Memif::new(role, socket).jumbo();
+    let pool = common::pool(eal, "jumbo", 4095, memif.data_bytes());
+    let vdev = Vdev::Memif(memif).into();
+    let opened = Port::open(eal, &vdev, &PortConfig::default(), &pool).unwrap();
     (pool, opened)
 }
-
-/// The content of frame `number`: no two frames and no two places are alike.
-fn content(number: u32, salt: u64) -> Vec<u8> {
-    let mut state = (u64::from(number) << 8 | salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = number.to_le_bytes().to_vec();
-    while bytes.len() < FRAME_BYTES {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(FRAME_BYTES);
-    bytes
-}
-
-fn check(mbuf: &Mbuf, number: u32, salt: u64) {
-    assert_eq!(mbuf.len(), FRAME_BYTES);
-    let bytes = mbuf.segments().collect::<Vec<_>>().concat();
-    assert!(bytes == content(number, salt), "frame {number} differs");
-}
-
-fn fill(mbuf: &mut Mbuf, number: u32, salt: u64) {
-    mbuf.extend_from_slice(&content(number, salt)).unwrap();
-}
-
-const OUT: u64 = 1;
-const BACK: u64 = 2;
 
 #[test]
 fn jumbo_frames_cross_between_two_processes() {
@@ -96,7 +68,7 @@ fn jumbo_frames_cross_between_two_processes() {
         return;
     }
     let Some(turn) = common::eal() else { return };
-    let mut scene = Scene::new();
+    let mut scene = Scene::new("memif");
     let socket = scene.folder.join("link.sock");
     let (pool, mut opened) = open(&turn.eal, MemifRole::Server, &socket);
     assert!(!opened.port.link().unwrap().up, "nobody is there yet");
@@ -107,39 +79,16 @@ fn jumbo_frames_cross_between_two_processes() {
     assert_eq!(pool.in_use(), 0);
 
     scene.start_peer(&socket);
-    assert!(
-        opened.port.wait_for_link(LIMIT).unwrap(),
-        "the peer never came"
-    );
-    let (mut sent, mut seen) = (0, 0);
-    let (mut outgoing, mut incoming) = (Burst::new(), Burst::new());
-    let end = Instant::now() + LIMIT;
-    while seen < FRAMES {
-        assert!(Instant::now() < end, "sent {sent}, {seen} came back");
-        while sent < FRAMES && sent - seen < WINDOW && outgoing.room() > 0 {
-            let mut mbuf = pool.alloc().unwrap();
-            fill(&mut mbuf, sent, OUT);
-            outgoing.push(mbuf).unwrap();
-            sent += 1;
-        }
-        opened.tx[0].send(&mut outgoing);
-        if opened.rx[0].receive(&mut incoming) == 0 {
-            std::thread::yield_now();
-        }
-        for mbuf in incoming.drain() {
-            check(&mbuf, seen, BACK);
-            seen += 1;
-        }
-    }
+    let linked = opened.port.wait_for_link(LIMIT).unwrap();
+    assert!(linked, "the peer never came");
+    DIALOGUE.ask(&pool, &mut opened);
     let stats = opened.port.stats().unwrap();
-    assert_eq!(
-        (stats.tx_packets, stats.rx_packets),
-        (FRAMES.into(), FRAMES.into())
-    );
-    assert_eq!(stats.rx_bytes, u64::from(FRAMES) * FRAME_BYTES as u64);
+    let frames = u64::from(DIALOGUE.frames);
+    assert_eq!((stats.tx_packets, stats.rx_packets), (frames, frames));
+    assert_eq!(stats.rx_bytes, frames * DIALOGUE.frame_bytes as u64);
     let status = scene.peer.take().unwrap().wait().unwrap();
     assert!(status.success(), "the peer found a difference");
-    drop((opened, outgoing, incoming));
+    drop(opened);
     assert_eq!(
         pool.in_use(),
         0,
@@ -156,27 +105,76 @@ fn peer() {
     let turn = common::eal().unwrap();
     let (pool, mut opened) = open(&turn.eal, MemifRole::Client, Path::new(&socket));
     assert!(opened.port.wait_for_link(LIMIT).unwrap());
-    let (mut seen, mut answered) = (0, 0);
-    let (mut outgoing, mut incoming) = (Burst::new(), Burst::new());
-    let end = Instant::now() + LIMIT;
-    while answered < FRAMES {
-        assert!(Instant::now() < end, "saw {seen}, answered {answered}");
-        if outgoing.room() >= 32 && opened.rx[0].receive(&mut incoming) == 0 {
-            std::thread::yield_now();
-        }
-        for mbuf in incoming.drain() {
-            check(&mbuf, seen, OUT);
-            let mut answer = pool.alloc().unwrap();
-            fill(&mut answer, seen, BACK);
-            outgoing.push(answer).unwrap();
-            seen += 1;
-        }
-        answered += opened.tx[0].send(&mut outgoing) as u32;
-    }
+    DIALOGUE.answer(&pool, &mut opened);
     // Until the other side has fetched the last answer. It says so by closing the pipe, or dies.
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-    drop((opened, outgoing, incoming));
+    drop(opened);
     assert_eq!(pool.in_use(), 0);
+}
+
+/// Both ends in one process.
+#[test]
+fn what_the_driver_would_mix_up_is_refused() {
+    if std::env::var_os(SOCKET).is_some() {
+        return;
+    }
+    let Some(turn) = common::eal() else { return };
+    let scene = Scene::new("refused");
+    let socket = scene.folder.join("link.sock");
+    let link = |role| Memif::new(role, socket.clone());
+    let pool = common::pool(
+        &turn.eal,
+        "roomy",
+        4095,
+        link(MemifRole::Server).data_bytes(),
+    );
+    let exact = common::pool(&turn.eal, "exact", 255, 2048);
+    let small = common::pool(&turn.eal, "small", 255, 2047);
+    let end = |role, pool: &Mempool| {
+        let vdev = Vdev::Memif(link(role)).into();
+        Port::open(&turn.eal, &vdev, &PortConfig::default(), pool)
+    };
+    let error = end(MemifRole::Server, &small).unwrap_err();
+    assert!(matches!(error, PortError::PoolTooSmall { .. }), "{error}");
+    // The server first: within one process the driver shares a socket's entry between both.
+    let mut server = end(MemifRole::Server, &exact).unwrap();
+    let mut client = end(MemifRole::Client, &pool).unwrap();
+    assert!(client.port.wait_for_link(LIMIT).unwrap());
+    assert!(server.port.wait_for_link(LIMIT).unwrap());
+
+    let packet = |pool: &Mempool, parts: &[usize]| {
+        let mut parts = parts.iter().map(|&bytes| {
+            let mut mbuf = pool.alloc().unwrap();
+            mbuf.append(bytes).unwrap().fill(7);
+            mbuf
+        });
+        let mut packet = parts.next().unwrap();
+        parts.for_each(|part| packet.chain(part).unwrap());
+        packet
+    };
+    let mut burst = Burst::new();
+    for packet in [
+        packet(&pool, &[100]),
+        packet(&pool, &[100, 1900, 48]),
+        packet(&pool, &[100, 2000]),
+        packet(&exact, &[100, 100]),
+        packet(&exact, &[2048]),
+    ] {
+        burst.push(packet).unwrap();
+    }
+    let mut seen = Vec::new();
+    let mut back = Burst::new();
+    let end = std::time::Instant::now() + LIMIT;
+    while seen.len() < 3 {
+        assert!(std::time::Instant::now() < end, "{seen:?}");
+        client.tx[0].send(&mut burst);
+        server.rx[0].receive(&mut back);
+        seen.extend(back.drain().map(|mbuf| (mbuf.len(), mbuf.segment_count())));
+    }
+    assert_eq!(seen, [(100, 1), (2048, 1), (2048, 1)]);
+    assert_eq!(client.tx[0].refused(), 2);
+    drop((client, server));
+    assert_eq!((pool.in_use(), exact.in_use()), (0, 0));
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use genie_gpudev::DeviceKind;
-pub use values::{Address, Count, DeviceName, LogFilter, Size};
+pub use values::{
+    Address, Count, DeviceName, LinkAddress, LogFilter, PollingChoice, Port, Size, TransportChoice,
+};
 
 macro_rules! settings {
     ($($(#[$meta:meta])* $key:ident: $type:ty = $default:expr,)*) => {
@@ -92,6 +94,39 @@ settings! {
     /// How long a new connection may take to say what it is
     #[arg(long, env = "GENIE_HANDSHAKE_SECONDS", value_name = "SECONDS")]
     handshake_seconds: Count<1, 60> = Some(Count(5)),
+    /// Transport of the data path: auto (DPDK where it works, else TCP) or tcp
+    #[arg(long, env = "GENIE_TRANSPORT", value_name = "auto|tcp")]
+    transport: TransportChoice = Some(TransportChoice::Auto),
+    /// The port that DPDK is to drive: memif:PATH,server, memif:PATH,client, af_xdp:INTERFACE,
+    /// af_packet:INTERFACE or pci:0000:03:00.0
+    #[arg(long, env = "GENIE_DPDK_PORT", value_name = "PORT")]
+    dpdk_port: Port = None,
+    /// This host's address on that port, such as 10.77.0.1/24
+    #[arg(long, env = "GENIE_DPDK_ADDRESS", value_name = "IP/BITS")]
+    dpdk_address: LinkAddress = None,
+    /// The router to other networks on that port
+    #[arg(long, env = "GENIE_DPDK_ROUTER", value_name = "IP")]
+    dpdk_router: std::net::Ipv4Addr = None,
+    /// How the poll loop waits: adaptive (backs off when idle) or busy (a core of its own)
+    #[arg(long, env = "GENIE_DPDK_POLLING", value_name = "adaptive|busy")]
+    dpdk_polling: PollingChoice = Some(PollingChoice::Adaptive),
+    /// The core of the poll loop
+    #[arg(long, env = "GENIE_DPDK_CORE", value_name = "N")]
+    dpdk_core: Count<0, 4095> = None,
+    /// Seal frames with AES-GCM; false: CRC32C only, for a link that is trusted
+    #[arg(long, env = "GENIE_DPDK_SEAL", value_name = "BOOL",
+          value_parser = clap::builder::BoolishValueParser::new())]
+    dpdk_seal: bool = Some(true),
+    /// Be a gateway: serve this host's Python processes by this socket, and no devices
+    #[arg(long, env = "GENIE_GATEWAY", num_args = 0..=1, value_name = "SOCKET",
+          default_missing_value = "/run/genie/gateway.sock")]
+    gateway: PathBuf = None,
+    /// A gateway's node, by TCP: HOST:PORT
+    #[arg(long, env = "GENIE_NODE", value_name = "HOST:PORT")]
+    node: Address = None,
+    /// A gateway's node, on the DPDK link: IP:PORT
+    #[arg(long, env = "GENIE_NODE_DPDK", value_name = "IP:PORT")]
+    node_dpdk: std::net::SocketAddrV4 = None,
     /// What to log: error, warn, info, debug, trace, or pairs such as info,genie_dataplane=debug
     #[arg(long, env = "GENIE_LOG", value_name = "FILTER")]
     log: LogFilter = Some(LogFilter("info".to_owned())),
@@ -130,6 +165,15 @@ pub enum ConfigError {
     /// No device.
     #[error("devices is empty: name at least one, such as \"host:0\"")]
     NoDevices,
+    /// A port needs an address.
+    #[error("dpdk_port is set and dpdk_address is not: give this host an address on the link")]
+    PortWithoutAddress,
+    /// A gateway needs a node.
+    #[error("gateway is set, and neither node nor node_dpdk: say where its node is")]
+    GatewayWithoutNode,
+    /// A gateway's node on a link that there is none of.
+    #[error("node_dpdk is set and dpdk_port is not: say which port DPDK is to drive")]
+    NodeWithoutPort,
     /// The address is open and nothing guards it.
     #[error(
         "refusing to listen on {address} without TLS: anybody who reaches it could run operators \
@@ -151,6 +195,33 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Who signs clients.
     pub client_ca: PathBuf,
+}
+
+/// The DPDK link.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(
+    missing_docs,
+    reason = "each field is the key of the same name in `Settings`, after dpdk_"
+)]
+pub struct DpdkConfig {
+    pub port: genie_poll::PortSpec,
+    pub address: LinkAddress,
+    pub router: Option<std::net::Ipv4Addr>,
+    pub polling: PollingChoice,
+    pub core: Option<usize>,
+    pub seal: bool,
+}
+
+/// A gateway.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(
+    missing_docs,
+    reason = "each field is the key of the same name in `Settings`"
+)]
+pub struct GatewayConfig {
+    pub socket: PathBuf,
+    pub node: Option<Address>,
+    pub node_dpdk: Option<std::net::SocketAddrV4>,
 }
 
 /// A configuration that was checked.
@@ -175,6 +246,9 @@ pub struct Config {
     pub lease: Duration,
     pub drain: Duration,
     pub handshake: Duration,
+    pub transport: TransportChoice,
+    pub dpdk: Option<DpdkConfig>,
+    pub gateway: Option<GatewayConfig>,
     pub log: LogFilter,
 }
 
@@ -237,6 +311,32 @@ impl Settings {
         if devices.is_empty() {
             return Err(ConfigError::NoDevices);
         }
+        let dpdk = match (all.dpdk_port, all.dpdk_address) {
+            (Some(Port(port)), Some(address)) => Some(DpdkConfig {
+                port,
+                address,
+                router: all.dpdk_router,
+                polling: all.dpdk_polling.unwrap_or_default(),
+                core: all.dpdk_core.and_then(|core| usize::try_from(core.0).ok()),
+                seal: all.dpdk_seal.unwrap_or(true),
+            }),
+            (Some(_), None) => return Err(ConfigError::PortWithoutAddress),
+            (None, _) => None,
+        };
+        if all.node_dpdk.is_some() && dpdk.is_none() {
+            return Err(ConfigError::NodeWithoutPort);
+        }
+        let gateway = match all.gateway {
+            Some(_) if all.node.is_none() && all.node_dpdk.is_none() => {
+                return Err(ConfigError::GatewayWithoutNode);
+            }
+            Some(socket) => Some(GatewayConfig {
+                socket,
+                node: all.node,
+                node_dpdk: all.node_dpdk,
+            }),
+            None => None,
+        };
         // Every other key has a default.
         fn set<T>(value: Option<T>) -> T {
             value.expect("the key has a default")
@@ -259,6 +359,9 @@ impl Settings {
             lease: seconds(set(all.lease_seconds).0),
             drain: seconds(set(all.drain_seconds).0),
             handshake: seconds(set(all.handshake_seconds).0),
+            transport: set(all.transport),
+            dpdk,
+            gateway,
             log: set(all.log),
         })
     }
@@ -302,6 +405,13 @@ mod tests {
             "tls_client_ca",
             "libtorch",
             "executor",
+            "dpdk_port",
+            "dpdk_address",
+            "dpdk_router",
+            "dpdk_core",
+            "gateway",
+            "node",
+            "node_dpdk",
         ];
         for key in Settings::KEYS {
             let shown = if optional.contains(key) {
@@ -382,6 +492,23 @@ mod tests {
             ),
             (5, 9, 1024)
         );
+    }
+
+    #[test]
+    fn a_link_and_a_gateway_need_their_other_half() {
+        for (text, error) in [
+            (
+                "dpdk_port = \"af_xdp:eth0\"",
+                ConfigError::PortWithoutAddress,
+            ),
+            ("gateway = \"a.sock\"", ConfigError::GatewayWithoutNode),
+            (
+                "node_dpdk = \"10.77.0.2:7700\"",
+                ConfigError::NodeWithoutPort,
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap().into_config(), Err(error), "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Values of the configuration: parsed once, refused with what is allowed.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 
 use genie_gpudev::DeviceKind;
@@ -82,6 +82,12 @@ impl Address {
     pub fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
         Ok(self.0.to_socket_addrs()?.collect())
     }
+
+    /// Whether somebody chose the port; without, the system does.
+    #[must_use]
+    pub fn has_port(&self) -> bool {
+        !self.0.ends_with(":0")
+    }
 }
 
 impl FromStr for Address {
@@ -153,6 +159,120 @@ impl fmt::Display for LogFilter {
     }
 }
 
+/// A DPDK port; see [`genie_poll::PortSpec`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port(pub genie_poll::PortSpec);
+
+impl FromStr for Port {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map(Self)
+            .map_err(|error: genie_poll::PortSpecError| error.to_string())
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A host's address on a link, and the bits of it that name the network: `10.77.0.1/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkAddress {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// 1 to 31.
+    pub prefix: u8,
+}
+
+impl FromStr for LinkAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/');
+        let parts = parts.and_then(|(address, prefix)| {
+            let prefix: u8 = prefix.parse().ok()?;
+            let address: Ipv4Addr = address.parse().ok()?;
+            let is_host = !address.is_multicast()
+                && !address.is_unspecified()
+                && !address.is_loopback()
+                && !address.is_broadcast();
+            ((1..=31).contains(&prefix) && is_host).then_some(Self { address, prefix })
+        });
+        parts.ok_or_else(|| {
+            format!("{text:?} is not a host's address on a link: IP/BITS, such as \"10.77.0.1/24\"")
+        })
+    }
+}
+
+impl fmt::Display for LinkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// One word out of a few.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $(#[$first:meta])* $default:ident = $text:literal,
+        $($(#[$rest:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum $name {
+            $(#[$first])*
+            #[default]
+            $default,
+            $($(#[$rest])* $variant,)*
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $text => Ok(Self::$default),
+                    $($word => Ok(Self::$variant),)*
+                    other => Err(format!(
+                        "{other:?} is not allowed: {}",
+                        [$text, $($word),*].join(" or ")
+                    )),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    Self::$default => $text,
+                    $(Self::$variant => $word,)*
+                })
+            }
+        }
+    };
+}
+
+choice! {
+    /// Which transports the data path may use.
+    TransportChoice {
+        /// DPDK where it works, else TCP.
+        Auto = "auto",
+        /// TCP only.
+        Tcp = "tcp",
+    }
+}
+
+choice! {
+    /// How the poll loop waits.
+    PollingChoice {
+        /// Backs off when idle.
+        Adaptive = "adaptive",
+        /// Never sleeps.
+        Busy = "busy",
+    }
+}
+
 /// In the file each of them is a string, or a number where that is enough.
 struct TextOrNumber<T>(std::marker::PhantomData<T>);
 
@@ -188,6 +308,10 @@ from_text_or_number! {
     [] Address,
     [] DeviceName,
     [] LogFilter,
+    [] Port,
+    [] LinkAddress,
+    [] TransportChoice,
+    [] PollingChoice,
 }
 
 #[cfg(test)]
@@ -244,6 +368,22 @@ mod tests {
                 .unwrap_err()
                 .contains("from 1 to 4")
         );
+    }
+
+    #[test]
+    fn links_have_a_hosts_address() {
+        let good: LinkAddress = "10.77.0.1/24".parse().unwrap();
+        assert_eq!(good.to_string(), "10.77.0.1/24");
+        for text in ["10.77.0.1", "10.77.0.1/0", "10.77.0.1/32", "224.0.0.1/24", "::1/64", "/24"] {
+            assert!(text.parse::<LinkAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn choices_say_what_is_allowed() {
+        assert_eq!("tcp".parse(), Ok(TransportChoice::Tcp));
+        let refused = "udp".parse::<TransportChoice>().unwrap_err();
+        assert!(refused.contains("auto or tcp"), "{refused}");
     }
 
     #[test]

@@ -5,14 +5,17 @@
 //! - [`writer`]: executor to socket; replies go straight out of it.
 //! - [`inbox`] and [`outgoing`]: the two ends, where other threads may leave a frame.
 //! - [`counters`] and [`installs`]: what it has done, and plans on their way.
-//! - [`stream`]: the connection's two halves, in the clear or under TLS.
+//! - [`stream`]: the connection's two halves: of a [`socket`], in the clear or under TLS, or of a
+//!   [`channel`] to the poll loop.
 
+pub mod channel;
 pub mod counters;
 pub mod inbox;
 pub mod installs;
 pub mod outgoing;
 pub mod reader;
 pub mod session;
+pub mod socket;
 pub mod stream;
 pub mod writer;
 

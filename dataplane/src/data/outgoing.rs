@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use genie_session::frame::{HEADER_BYTES, Header};
 use parking_lot::Mutex;
 
-use super::stream::WriteHalf;
+use super::stream::{Bulk, WriteHalf};
 
 /// Bytes of urgent frames that may wait. A client that pings and does not read loses answers.
 const URGENT_MAX: usize = 16 << 10;
@@ -54,6 +54,18 @@ impl Outgoing {
     pub fn send(&self, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
         self.half.lock().write(parts)?;
         self.flush_urgent()
+    }
+
+    /// Sends whole frames, the last of which ends in `bytes`, which are what is at `bulk`. True
+    /// once they have left; false when the reading side will be told. Only the writer thread calls
+    /// this.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn send_bulk(&self, front: &[u8], bytes: &[u8], bulk: Bulk) -> io::Result<bool> {
+        let left = self.half.lock().write_bulk(front, bytes, bulk)?;
+        self.flush_urgent()?;
+        Ok(left)
     }
 
     /// Whoever can't get the socket leaves: its holder looks again after giving it up.

@@ -243,6 +243,13 @@ fn place_bulk(
     let bytes = header.aux;
     let place = running.inbound.lock().allocate(bytes);
     session.received_raw(bytes);
+    if buffer.half.takes_apart(bytes) {
+        if place.is_none() {
+            session.dropped_bulk();
+        }
+        buffer.half.take(bytes, place)?;
+        return Ok(place.unwrap_or(NO_PLACE));
+    }
     let Some(place) = place else {
         session.dropped_bulk();
         buffer.skip(bytes)?;
@@ -259,13 +266,14 @@ fn place_bulk(
 /// Hands a frame to the executor, waiting for room while the client is there.
 fn deliver(
     session: &Session,
-    buffer: &Buffer,
+    buffer: &mut Buffer,
     running: &Running,
     header: &Header,
     payload: std::ops::Range<usize>,
     place: Option<u64>,
 ) -> Result<(), ReadError> {
-    let record = &buffer.bytes[payload];
+    let Buffer { half, bytes, .. } = buffer;
+    let record = &bytes[payload];
     let place = place.map(u64::to_le_bytes);
     let front: &[u8] = place.as_ref().map_or(&[], |place| place);
     if front.len() + record.len() > PAYLOAD_MAX {
@@ -279,7 +287,7 @@ fn deliver(
     let header = header.with_payload(front.len() + record.len());
     let mut gone = false;
     let give_up = || {
-        gone = peer_is_gone(buffer.half.socket());
+        gone = half.pump();
         gone || session.is_over()
     };
     match running.inbox.send(&header, [front, record], give_up) {
@@ -288,17 +296,4 @@ fn deliver(
         Err(Undelivered::GaveUp) => Err(ReadError::Ended),
         Err(error) => Err(ReadError::Executor(error.to_string())),
     }
-}
-
-/// Whether the client closed the connection, asked while nothing is read from it.
-fn peer_is_gone(socket: &std::net::TcpStream) -> bool {
-    use std::os::fd::AsRawFd as _;
-    let mut polled = libc::pollfd {
-        fd: socket.as_raw_fd(),
-        events: libc::POLLRDHUP,
-        revents: 0,
-    };
-    // SAFETY: one valid entry, and no waiting.
-    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
-    ready > 0 && polled.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
 }

@@ -6,24 +6,28 @@
 //! The session log could outlive a connection by the lease and resume. For now a session ends with
 //! its connection.
 
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use genie_channel::AppHalf;
 use genie_controlplane::node::{NodeError, SessionSpec};
 use genie_gpudev::{Arena, Mapping, RingCloser};
+use genie_poll::PollLoop;
 use genie_session::fault::{Code, Fault};
-use genie_session::frame::{Header, Kind, PAYLOAD_MAX};
+use genie_session::frame::{HELLO_BYTES, Header, Kind, PAYLOAD_MAX, decode_hello};
+use genie_transport::ConnectionId;
 use parking_lot::{Condvar, Mutex};
 use rustls::ServerConnection;
 use tokio::sync::watch;
 
 use super::counters::Counters;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Undelivered};
 use super::installs::Installs;
 use super::outgoing::Outgoing;
-use super::{reader, stream, writer};
+use super::stream::{Cut, ReadHalf, WriteHalf};
+use super::{channel, reader, socket, writer};
 use crate::executor::Process;
 use crate::node::Shared;
 
@@ -71,8 +75,19 @@ impl End {
 pub struct Link {
     /// Its sending side.
     pub outgoing: Outgoing,
-    socket: Arc<TcpStream>,
+    cut: Cut,
     running: OnceLock<Running>,
+    /// The transport's connection that carries it, if one does.
+    carrier: Option<Carrier>,
+}
+
+/// A connection of the transport.
+#[derive(Clone)]
+pub struct Carrier {
+    /// Who drives it.
+    pub poll: Arc<PollLoop>,
+    /// Its name.
+    pub connection: ConnectionId,
 }
 
 /// A running executor, as both threads see it.
@@ -90,6 +105,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// The bytes of a reply have left: the executor may use their place again.
+    ///
+    /// # Errors
+    /// The executor is gone, or takes nothing.
+    pub fn place_sent(&self, place: u64) -> Result<(), Undelivered> {
+        self.inbox
+            .post(Header::new(Kind::PlaceSent, place, 0), Vec::new())
+    }
+
     fn stop(&self) {
         self.process.kill();
         for closer in &self.closers {
@@ -180,7 +204,7 @@ impl Session {
         !self.connected.swap(true, Ordering::AcqRel)
     }
 
-    /// Starts the data path on a claimed session's connection. Blocking sockets from here on.
+    /// Starts the data path on a claimed session's TCP connection. Blocking sockets from here on.
     ///
     /// # Errors
     /// What the system says of the socket or of threads.
@@ -194,14 +218,74 @@ impl Session {
         // Silence for a lease ends a session, without a timer.
         socket.set_read_timeout(Some(self.node.lease))?;
         socket.set_write_timeout(Some(self.node.lease))?;
-        let (read, write, socket) = stream::split(socket, tls);
+        let (read, write, socket) = socket::split(socket, tls);
+        let read = ReadHalf::Socket(read);
+        let work = self.welcome(read, WriteHalf::Socket(write), Cut::Socket(socket), None)?;
+        spawn(format!("read-{:x}", self.id()), work)
+    }
+
+    /// Waits for the client on a channel to the poll loop. The session has its data path when the
+    /// client shows its token there; another connection may be faster, and then the channel ends.
+    ///
+    /// # Errors
+    /// What the system says of threads.
+    pub fn expect(self: &Arc<Self>, channel: AppHalf, carrier: Carrier) -> std::io::Result<()> {
+        let this = Arc::downgrade(self);
+        let on_sent = Box::new(move |place| {
+            let session = this.upgrade();
+            let running = session.as_ref().and_then(|session| session.running());
+            // An executor that is gone needs no memory.
+            let _ = running.map(|running| running.place_sent(place));
+        });
+        let (read, write, cut) = channel::split(channel, self.node.lease, on_sent);
+        let mut read = ReadHalf::Channel(Box::new(read));
+        let this = Arc::clone(self);
+        spawn(format!("read-{:x}", self.id()), move || {
+            if !this.is_shown_token(&mut read) || !this.claim() {
+                return;
+            }
+            let write = WriteHalf::Channel(write);
+            match this.welcome(read, write, Cut::Channel(cut), Some(carrier)) {
+                Ok(work) => work(),
+                Err(error) => this.end(End {
+                    reason: format!("its data connection failed: {error}"),
+                    fault: None,
+                    lost: true,
+                }),
+            }
+        })
+    }
+
+    /// Reads the opening of a data connection; whether it is this session's.
+    fn is_shown_token(&self, read: &mut ReadHalf) -> bool {
+        let mut hello = [0; HELLO_BYTES];
+        let mut have = 0;
+        while have < hello.len() && !self.is_over() && !self.is_connected() {
+            match read.read(&mut hello[have..]) {
+                Ok(count) if count > 0 => have += count,
+                _ => return false,
+            }
+        }
+        have == hello.len()
+            && decode_hello(&hello).is_ok_and(|token| self.spec.token.matches(&token))
+    }
+
+    /// Lets the client in; gives what its reading thread is to do.
+    fn welcome(
+        self: &Arc<Self>,
+        read: ReadHalf,
+        write: WriteHalf,
+        cut: Cut,
+        carrier: Option<Carrier>,
+    ) -> std::io::Result<impl FnOnce() + Send + 'static> {
         let outgoing = Outgoing::new(write);
         self.heard();
         outgoing.send_urgent(&Header::new(Kind::Welcome, 0, 0), &[])?;
         let link = Link {
             outgoing,
-            socket,
+            cut,
             running: OnceLock::new(),
+            carrier,
         };
         if self.link.set(link).is_err() {
             return Err(std::io::ErrorKind::AlreadyExists.into());
@@ -211,14 +295,24 @@ impl Session {
             self.take_down();
         }
         let this = Arc::clone(self);
-        let read = move || {
+        Ok(move || {
             if let Some(link) = this.link.get() {
                 reader::run(&this, link, read);
             }
             this.progress.lock().reader_done = true;
             this.progressed.notify_all();
-        };
-        spawn(format!("read-{:x}", self.id()), read)
+        })
+    }
+
+    fn running(&self) -> Option<&Running> {
+        self.link.get()?.running.get()
+    }
+
+    /// The transport of its data connection, if it has one.
+    #[must_use]
+    pub fn transport(&self) -> Option<&'static str> {
+        let link = self.link.get()?;
+        Some(if link.carrier.is_some() { "dpdk" } else { "tcp" })
     }
 
     /// Starts the session's executor, with its first frame that needs one.
@@ -239,6 +333,11 @@ impl Session {
             process: executor.process,
         };
         let running = link.running.get_or_init(|| running);
+        if let Some(Carrier { poll, connection }) = &link.carrier {
+            let (source, sink) = (&running.outbound, &running.inbound_memory);
+            poll.share(*connection, Arc::clone(source), Arc::clone(sink))
+                .map_err(|error| format!("its memory can't be reached: {error}"))?;
+        }
         if self.is_over() {
             running.stop();
             return Err("the session ended".to_owned());
@@ -338,7 +437,7 @@ impl Session {
         };
         if let Err(error) = spawn(format!("close-{:x}", self.id()), close) {
             tracing::warn!("a connection is cut without its last frame: {error}");
-            let _ = link.socket.shutdown(Shutdown::Both);
+            link.cut.cut();
         }
     }
 
@@ -362,8 +461,7 @@ impl Session {
                     .timed_out()
             {}
         }
-        // It may be closed already.
-        let _ = link.socket.shutdown(Shutdown::Both);
+        link.cut.cut();
     }
 
     /// True once it ended.
@@ -396,7 +494,7 @@ impl Session {
         // A segment may overtake the records that start the executor.
         let mut started = self.started.subscribe();
         let _ = tokio::time::timeout(START_WAIT, started.wait_for(|started| *started)).await;
-        let Some(running) = self.link.get().and_then(|link| link.running.get()) else {
+        let Some(running) = self.running() else {
             return Ok(false);
         };
         if template.len() > PAYLOAD_MAX {

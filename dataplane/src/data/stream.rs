@@ -1,122 +1,93 @@
-//! A data connection as two halves for two blocking threads, in the clear or under TLS.
+//! A data connection's two halves, whatever carries it: a socket, or a channel to the poll loop.
 
-use std::io::{self, IoSlice, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd as _;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use nix::sys::socket::{MsgFlags, recv};
-use parking_lot::Mutex;
-use rustls::ServerConnection;
-
-/// Ciphertext that one system call takes, and plaintext that is sealed at a time.
-const TLS_CHUNK: usize = 64 << 10;
-
-/// Bytes that one system call waits for. The client's signs of life are counted between them.
-const WHOLE_BYTES: usize = 4 << 20;
+use super::channel::{ChannelCut, ChannelRead, ChannelWrite};
+use super::socket::{SocketRead, SocketWrite};
+use std::net::{Shutdown, TcpStream};
 
 /// The half that reads.
-pub struct ReadHalf {
-    socket: Arc<TcpStream>,
-    tls: Option<TlsRead>,
-}
-
-struct TlsRead {
-    session: Arc<Mutex<ServerConnection>>,
-    sealed: Box<[u8]>,
-    start: usize,
-    end: usize,
+pub enum ReadHalf {
+    /// From a socket.
+    Socket(SocketRead),
+    /// From the poll loop.
+    Channel(Box<ChannelRead>),
 }
 
 /// The half that writes.
-pub struct WriteHalf {
-    socket: Arc<TcpStream>,
-    tls: Option<TlsWrite>,
+pub enum WriteHalf {
+    /// To a socket.
+    Socket(SocketWrite),
+    /// To the poll loop.
+    Channel(ChannelWrite),
 }
 
-struct TlsWrite {
-    session: Arc<Mutex<ServerConnection>>,
-    sealed: Vec<u8>,
+/// Cuts a connection from anywhere.
+pub enum Cut {
+    /// A socket.
+    Socket(Arc<TcpStream>),
+    /// A channel.
+    Channel(ChannelCut),
 }
 
-/// Splits a connection. The TLS session is shared by both halves and locked for crypto only, never
-/// while a thread waits for the socket.
-#[must_use]
-pub fn split(
-    socket: TcpStream,
-    tls: Option<ServerConnection>,
-) -> (ReadHalf, WriteHalf, Arc<TcpStream>) {
-    let socket = Arc::new(socket);
-    let session = tls.map(|session| Arc::new(Mutex::new(session)));
-    let read = ReadHalf {
-        socket: Arc::clone(&socket),
-        tls: session.clone().map(|session| TlsRead {
-            session,
-            sealed: vec![0; TLS_CHUNK].into_boxed_slice(),
-            start: 0,
-            end: 0,
-        }),
-    };
-    let write = WriteHalf {
-        socket: Arc::clone(&socket),
-        tls: session.map(|session| TlsWrite {
-            session,
-            sealed: Vec::new(),
-        }),
-    };
-    (read, write, socket)
+/// Bulk in the session's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bulk {
+    /// Where it begins.
+    pub place: u64,
+    /// How long it is.
+    pub len: u64,
 }
 
 impl ReadHalf {
     /// Reads some bytes, at least one unless the peer is done.
     ///
     /// # Errors
-    /// Those of the socket; `WouldBlock` after the socket's read timeout; TLS violations.
+    /// Those of what carries it; `WouldBlock` when nothing came for the lease.
     pub fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else {
-            return (&*self.socket).read(bytes);
-        };
-        loop {
-            {
-                let mut session = tls.session.lock();
-                match session.reader().read(bytes) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    other => return other,
-                }
-                if tls.start < tls.end {
-                    let mut sealed = &tls.sealed[tls.start..tls.end];
-                    tls.start += session.read_tls(&mut sealed)?;
-                    session
-                        .process_new_packets()
-                        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                    continue;
-                }
-            }
-            (tls.start, tls.end) = (0, (&*self.socket).read(&mut tls.sealed)?);
-            if tls.end == 0 {
-                return Ok(0);
-            }
+        match self {
+            Self::Socket(half) => half.read(bytes),
+            Self::Channel(half) => half.read(bytes),
         }
     }
 
     /// Reads until `bytes` is full, or something comes between; at least one byte unless the peer
-    /// is done. For large buffers: a system call fills megabytes instead of waking for each piece.
+    /// is done.
     ///
     /// # Errors
     /// As [`ReadHalf::read`].
     pub fn read_much(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if self.tls.is_some() {
-            return self.read(bytes);
+        match self {
+            Self::Socket(half) => half.read_much(bytes),
+            Self::Channel(half) => half.read(bytes),
         }
-        let flags = MsgFlags::MSG_WAITALL;
-        let whole = bytes.len().min(WHOLE_BYTES);
-        Ok(recv(self.socket.as_raw_fd(), &mut bytes[..whole], flags)?)
     }
 
-    /// The socket of both halves.
+    /// Whether bulk of this length travels apart from the stream, straight into memory.
     #[must_use]
-    pub fn socket(&self) -> &TcpStream {
-        &self.socket
+    pub fn takes_apart(&self, len: u64) -> bool {
+        matches!(self, Self::Channel(_)) && len > genie_channel::INLINE_MAX
+    }
+
+    /// Has bulk that travels apart put where it is wanted, and waits for it. `None`: it is not
+    /// wanted, and none of it travels.
+    ///
+    /// # Errors
+    /// As [`ReadHalf::read`]; `Unsupported` where bulk is in the stream.
+    pub fn take(&mut self, len: u64, place: Option<u64>) -> io::Result<()> {
+        match self {
+            Self::Socket(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Channel(half) => half.take(len, place),
+        }
+    }
+
+    /// Does what must not wait for the next read. True once the peer is gone.
+    pub fn pump(&mut self) -> bool {
+        match self {
+            Self::Socket(half) => half.is_gone(),
+            Self::Channel(half) => half.pump(),
+        }
     }
 }
 
@@ -124,49 +95,50 @@ impl WriteHalf {
     /// Writes all of `parts`.
     ///
     /// # Errors
-    /// Those of the socket; `WouldBlock` after the socket's write timeout.
+    /// Those of what carries it; `WouldBlock` when the peer took nothing for the lease.
     pub fn write(&mut self, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else {
-            return write_all(&self.socket, parts);
-        };
-        for chunk in parts.iter().flat_map(|part| part.chunks(TLS_CHUNK)) {
-            {
-                let mut session = tls.session.lock();
-                session.writer().write_all(chunk)?;
-                while session.wants_write() {
-                    session.write_tls(&mut tls.sealed)?;
-                }
-            }
-            (&*self.socket).write_all(&tls.sealed)?;
-            tls.sealed.clear();
+        match self {
+            Self::Socket(half) => half.write(parts),
+            Self::Channel(half) => half.write(parts),
         }
-        Ok(())
+    }
+
+    /// Writes `front`, then `bytes`, which are what is at `bulk`. True once they have left; false
+    /// when that will be told later, and the place is to stay as it is.
+    ///
+    /// # Errors
+    /// As [`WriteHalf::write`].
+    pub fn write_bulk(&mut self, front: &[u8], bytes: &[u8], bulk: Bulk) -> io::Result<bool> {
+        match self {
+            Self::Channel(half) if bulk.len > genie_channel::INLINE_MAX => {
+                half.write_bulk(front, bulk)?;
+                Ok(false)
+            }
+            other => {
+                other.write(&mut [IoSlice::new(front), IoSlice::new(bytes)])?;
+                Ok(true)
+            }
+        }
     }
 
     /// Says that nothing follows.
     pub fn finish(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            let mut session = tls.session.lock();
-            session.send_close_notify();
-            // The connection ends in any case: what can't be said is left unsaid.
-            while session.wants_write() && session.write_tls(&mut tls.sealed).is_ok() {}
-            drop(session);
-            let _ = (&*self.socket).write_all(&tls.sealed);
+        match self {
+            Self::Socket(half) => half.finish(),
+            Self::Channel(half) => half.finish(),
         }
-        let _ = self.socket.shutdown(Shutdown::Write);
     }
 }
 
-/// `write_all` for several buffers, which the standard library does not offer yet.
-fn write_all(mut socket: &TcpStream, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
-    IoSlice::advance_slices(&mut parts, 0);
-    while !parts.is_empty() {
-        match socket.write_vectored(parts) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => IoSlice::advance_slices(&mut parts, n),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+impl Cut {
+    /// Ends both directions; a thread that waits on the connection returns.
+    pub fn cut(&self) {
+        match self {
+            // It may be closed already.
+            Self::Socket(socket) => {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            Self::Channel(channel) => channel.cut(),
         }
     }
-    Ok(())
 }

@@ -13,6 +13,7 @@ use genie_session::frame::{HEADER_BYTES, Header, Kind};
 
 use super::inbox::Undelivered;
 use super::session::{End, Link, Running, Session};
+use super::stream::Bulk;
 
 /// Gathered bytes that leave although more frames wait.
 const GATHER_BYTES: usize = 64 << 10;
@@ -202,13 +203,15 @@ impl Writer<'_> {
         // SAFETY: the bytes are only passed on, to a system call or a cipher.
         let memory = unsafe { self.running.outbound.bytes(place, bytes) }
             .map_err(|_| WriteError::Violation("a reply outside its memory"))?;
-        self.link
+        let bulk = Bulk { place, len: bytes };
+        let left = self
+            .link
             .outgoing
-            .send(&mut [IoSlice::new(&self.gathered), IoSlice::new(memory)])?;
+            .send_bulk(&self.gathered, memory, bulk)?;
         self.gathered.clear();
-        self.running
-            .inbox
-            .post(Header::new(Kind::PlaceSent, place, 0), Vec::new())?;
+        if left {
+            self.running.place_sent(place)?;
+        }
         Ok(())
     }
 

@@ -3,12 +3,13 @@
 mod first;
 mod http;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use genie_controlplane::service::ControlPlane;
 use genie_controlplane::sessions::Principal;
+use genie_netstack::PipeStream;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{self, HELLO_BYTES, Header, Kind, TOKEN_BYTES};
 use rustls::{ServerConfig, ServerConnection};
@@ -22,6 +23,35 @@ use first::{First, Prefixed};
 
 /// How long to wait when the system has no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is said to who opens a data connection by TCP on the DPDK link.
+const NO_DATA_HERE: &str = "on the DPDK link only control connections are TCP: the data path is \
+     the transport, through a gateway";
+
+/// A connection that may be served.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether a data connection may come over it.
+    const CARRIES_DATA: bool;
+
+    /// The socket, to be used by blocking threads.
+    fn into_socket(self) -> std::io::Result<std::net::TcpStream>;
+}
+
+impl Connection for TcpStream {
+    const CARRIES_DATA: bool = true;
+
+    fn into_socket(self) -> std::io::Result<std::net::TcpStream> {
+        self.into_std()
+    }
+}
+
+impl Connection for PipeStream {
+    const CARRIES_DATA: bool = false;
+
+    fn into_socket(self) -> std::io::Result<std::net::TcpStream> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
 
 /// Why a connection came to nothing. Nobody else is disturbed by it.
 #[derive(Debug, thiserror::Error)]
@@ -81,40 +111,56 @@ impl Server {
                     continue;
                 }
             };
-            self.node.metrics.connections.increment();
-            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-                self.node.metrics.connections_rejected.increment();
-                tracing::warn!(%peer, "connection of {peer} closed: there are too many already");
-                continue;
-            };
-            let this = Arc::clone(&self);
-            tokio::spawn(async move {
-                if let Err(rejected) = this.serve(socket).await {
-                    this.node.metrics.connections_rejected.increment();
-                    tracing::info!(%peer, "connection of {peer} closed: {rejected}");
-                }
-                drop(permit);
-            });
+            match socket.set_nodelay(true) {
+                Ok(()) => self.spawn(socket, peer),
+                Err(error) => tracing::info!(%peer, "connection of {peer} closed: {error}"),
+            }
         }
     }
 
-    async fn serve(&self, socket: TcpStream) -> Result<(), Rejected> {
-        socket.set_nodelay(true)?;
+    /// Serves connections that come over the DPDK link, where the kernel is blind.
+    pub async fn run_link(
+        self: Arc<Self>,
+        mut accepted: tokio::sync::mpsc::Receiver<(PipeStream, SocketAddrV4)>,
+    ) {
+        while let Some((stream, peer)) = accepted.recv().await {
+            self.spawn(stream, SocketAddr::V4(peer));
+        }
+    }
+
+    fn spawn<S: Connection>(self: &Arc<Self>, stream: S, peer: SocketAddr) {
+        self.node.metrics.connections.increment();
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            self.node.metrics.connections_rejected.increment();
+            tracing::warn!(%peer, "connection of {peer} closed: there are too many already");
+            return;
+        };
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(rejected) = this.serve(stream).await {
+                this.node.metrics.connections_rejected.increment();
+                tracing::info!(%peer, "connection of {peer} closed: {rejected}");
+            }
+            drop(permit);
+        });
+    }
+
+    async fn serve<S: Connection>(&self, mut stream: S) -> Result<(), Rejected> {
         let limit = self.handshake;
         let Some(acceptor) = &self.tls else {
-            let (mut socket, principal) = (socket, Principal::anonymous());
-            let first = in_time(limit, first::read(&mut socket)).await??;
+            let principal = Principal::anonymous();
+            let first = in_time(limit, first::read(&mut stream)).await??;
             return match first {
                 First::Data(hello) => {
-                    let session = self.attach(&hello, &principal, &mut socket).await?;
-                    self.hand_over(&session, socket, None)
+                    let session = self.attach::<S>(&hello, &principal, &mut stream).await?;
+                    self.hand_over(&session, stream, None)
                 }
                 First::Nothing => Ok(()),
-                First::Http(bytes) => self.http(Prefixed::new(bytes, socket), principal).await,
+                First::Http(bytes) => self.http(Prefixed::new(bytes, stream), principal).await,
             };
         };
         let opening = async {
-            let mut stream = acceptor.accept(socket).await.map_err(Rejected::Tls)?;
+            let mut stream = acceptor.accept(stream).await.map_err(Rejected::Tls)?;
             let certificate = stream
                 .get_ref()
                 .1
@@ -129,9 +175,9 @@ impl Server {
         let (mut stream, principal, first) = in_time(limit, opening).await??;
         match first {
             First::Data(hello) => {
-                let session = self.attach(&hello, &principal, &mut stream).await?;
-                let (socket, tls) = stream.into_inner();
-                self.hand_over(&session, socket, Some(tls))
+                let session = self.attach::<S>(&hello, &principal, &mut stream).await?;
+                let (stream, tls) = stream.into_inner();
+                self.hand_over(&session, stream, Some(tls))
             }
             First::Nothing => Ok(()),
             First::Http(bytes) => self.http(Prefixed::new(bytes, stream), principal).await,
@@ -139,13 +185,14 @@ impl Server {
     }
 
     /// Finds the session of a data connection; tells the client where there is none.
-    async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn attach<S: Connection>(
         &self,
         hello: &[u8; HELLO_BYTES],
         principal: &Principal,
-        stream: &mut S,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Result<Arc<crate::data::Session>, Rejected> {
         let found = match frame::decode_hello(hello) {
+            Ok(_) if !S::CARRIES_DATA => Err(Fault::new(Code::Protocol, 0, NO_DATA_HERE)),
             Ok(token) => self.find(&token, principal),
             Err(error) => Err(Fault::new(Code::Protocol, 0, error.to_string())),
         };
@@ -182,14 +229,14 @@ impl Server {
     }
 
     /// Leaves tokio: from here on a data connection belongs to two threads of its own.
-    fn hand_over(
+    fn hand_over<S: Connection>(
         &self,
         session: &Arc<crate::data::Session>,
-        socket: TcpStream,
+        stream: S,
         tls: Option<ServerConnection>,
     ) -> Result<(), Rejected> {
-        let connected = socket
-            .into_std()
+        let connected = stream
+            .into_socket()
             .and_then(|socket| session.connect(socket, tls));
         connected.map_err(|error| {
             session.end(crate::data::End {

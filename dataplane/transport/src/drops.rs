@@ -56,6 +56,12 @@ reasons! {
     CreditOverrun = "credit_overrun",
     /// More holes in a grant than are remembered; the sender repeats it.
     HolesFull = "holes_full",
+    /// More data wait for their verification than are remembered; the sender repeats it.
+    UnverifiedFull = "unverified_full",
+    /// Bytes that are here already but not yet verified; not acknowledged, as they may yet fail.
+    UnverifiedBytes = "unverified_bytes",
+    /// Data apart from their head on a sealed link, which only the CPU can open.
+    SealedSplit = "sealed_split",
     /// A grant that was never given.
     UnknownGrant = "unknown_grant",
     /// A grant's generation with the region of another.

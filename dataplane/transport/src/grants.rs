@@ -1,6 +1,7 @@
 //! Grants: memory that the peer may fill, each byte once.
 
 use crate::block::{Grant, RegionId};
+use crate::connection::TransferError;
 use crate::drops::DropReason;
 use crate::limits::{CONTENTS_MAX, GRANTS_MAX, HOLES_MAX};
 use crate::ranges::RangeSet;
@@ -10,11 +11,43 @@ struct Slot {
     /// `None` when no grant is open here.
     open: Option<Grant>,
     len: u64,
+    /// What arrived, verified or not.
     received: RangeSet,
+    /// Of that, verified bytes.
     bytes: u64,
+    /// Parts that are not verified.
+    unverified: usize,
+    /// Ended before it was whole, for this reason; not yet told, as parts are not verified.
+    ended: Option<(Grant, TransferError)>,
     /// The generation that was last ended here before it was whole. The next one that is revoked
     /// in this slot comes `GRANTS_MAX` grants later, when the sender has long been told.
     revoked: Option<u64>,
+}
+
+/// What became of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It ended; the program is to be told.
+    Now,
+    /// It ended; the program is told when the last part was verified.
+    Later,
+    /// It had ended before.
+    Before,
+}
+
+/// What came of a verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verified {
+    /// The part is in its grant.
+    Placed,
+    /// And that is whole.
+    Whole,
+    /// The part may come again.
+    Again,
+    /// The grant ended meanwhile.
+    Ended,
+    /// And this was the last part: the program is to be told.
+    Last(TransferError),
 }
 
 /// The open grants of a connection. A generation chooses its slot, and is never given twice; so one
@@ -26,13 +59,27 @@ pub(crate) struct Grants {
     open: usize,
 }
 
+impl Slot {
+    fn is_taken(&self) -> bool {
+        self.open.is_some() || self.ended.is_some()
+    }
+
+    /// Runs that are there, or may come by a failed verification.
+    fn runs(&self) -> usize {
+        self.received.len() + self.unverified
+    }
+}
+
 impl Grants {
     pub(crate) fn new() -> Self {
         let slot = || Slot {
             open: None,
             len: 0,
-            received: RangeSet::new(HOLES_MAX),
+            // Slack for what splits a run: see `claim`.
+            received: RangeSet::new(HOLES_MAX + CONTENTS_MAX),
             bytes: 0,
+            unverified: 0,
+            ended: None,
             revoked: None,
         };
         Self {
@@ -52,7 +99,7 @@ impl Grants {
             return None;
         }
         // Skipped generations count as ended; a slot is free, so this ends within one turn.
-        while self.slot(self.next).open.is_some() {
+        while self.slot(self.next).is_taken() {
             self.next += 1;
         }
         let grant = Grant {
@@ -88,7 +135,7 @@ impl Grants {
         match slot.received.missing(offset, end) {
             None => Err(DropReason::DuplicateBytes),
             // A frame's pieces are checked before the first is taken: each must find a run left.
-            Some(_) if slot.received.len() > HOLES_MAX - CONTENTS_MAX && offset > 0 => {
+            Some(_) if slot.runs() > HOLES_MAX - CONTENTS_MAX && offset > 0 => {
                 let touches = slot.received.contains(offset - 1) || slot.received.contains(end);
                 if touches {
                     Ok(())
@@ -117,30 +164,72 @@ impl Grants {
         Some(done)
     }
 
-    /// Ends a grant; `false` if it had ended.
-    pub(crate) fn close(&mut self, grant: Grant) -> bool {
+    /// Takes `low..end`, which is placed once it was verified; `false` when it can't be remembered.
+    pub(crate) fn claim(&mut self, grant: Grant, low: u64, end: u64) -> bool {
         let slot = self.slot(grant.generation);
-        let was_open = slot.open == Some(grant);
-        if was_open {
+        // One run for the part, and one for the gap that it leaves if it fails.
+        let fits = slot.runs() + 2 <= HOLES_MAX && slot.received.insert(low, end).is_ok();
+        slot.unverified += usize::from(fits);
+        fits
+    }
+
+    /// Parts of this grant are not verified.
+    pub(crate) fn is_unverified(&mut self, grant: Grant) -> bool {
+        self.slot(grant.generation).unverified > 0
+    }
+
+    /// A part was verified, or not.
+    pub(crate) fn verified(&mut self, grant: Grant, low: u64, end: u64, fits: bool) -> Verified {
+        let slot = self.slot(grant.generation);
+        slot.unverified = slot.unverified.saturating_sub(1);
+        if slot.open != Some(grant) {
+            if slot.unverified == 0
+                && let Some((_, error)) = slot.ended.take()
+            {
+                self.open -= 1;
+                return Verified::Last(error);
+            }
+            return Verified::Ended;
+        }
+        if !fits {
+            // `claim` saw to it that there is room.
+            let _fits = slot.received.remove(low, end);
+            return Verified::Again;
+        }
+        slot.bytes += end - low;
+        if slot.bytes < slot.len {
+            return Verified::Placed;
+        }
+        self.close(grant);
+        Verified::Whole
+    }
+
+    /// Ends a grant that is whole.
+    fn close(&mut self, grant: Grant) {
+        let slot = self.slot(grant.generation);
+        if slot.open == Some(grant) {
             slot.open = None;
             self.open -= 1;
         }
-        was_open
     }
 
-    /// Ends a grant that is not whole: data that still comes for it is not to be acknowledged, lest
-    /// the sender believe that it was placed.
-    pub(crate) fn revoke(&mut self, grant: Grant) -> bool {
-        let was_open = self.close(grant);
-        if was_open {
-            self.spoil(grant);
+    /// Ends a grant that is not whole.
+    pub(crate) fn end(&mut self, grant: Grant, error: TransferError) -> Ending {
+        let slot = self.slot(grant.generation);
+        if slot.open != Some(grant) {
+            return Ending::Before;
         }
-        was_open
+        if slot.unverified > 0 {
+            (slot.open, slot.ended) = (None, Some((grant, error)));
+            return Ending::Later;
+        }
+        self.close(grant);
+        Ending::Now
     }
 
-    /// Ends a grant whose region failed, even at its last piece; otherwise like `revoke`.
+    /// Data that still come for this grant are not to be acknowledged, lest the sender believe that
+    /// they were placed.
     pub(crate) fn spoil(&mut self, grant: Grant) {
-        self.close(grant);
         self.slot(grant.generation).revoked = Some(grant.generation);
     }
 
@@ -203,7 +292,9 @@ mod tests {
         for _ in 0..3 * GRANTS_MAX {
             let grant = grants.open(REGION, 10).unwrap();
             assert_ne!(grant.generation % GRANTS_MAX as u64, long.generation);
-            assert!(grants.close(grant) && !grants.close(grant));
+            let error = TransferError::Cancelled;
+            assert_eq!(grants.end(grant, error), Ending::Now);
+            assert_eq!(grants.end(grant, error), Ending::Before);
         }
         while grants.open(REGION, 1).is_some() {}
         assert_eq!(grants.open_count(), GRANTS_MAX);
@@ -222,5 +313,49 @@ mod tests {
         assert_eq!(grants.check(grant, at, 1), Err(DropReason::HolesFull));
         assert_eq!(grants.check(grant, 11, 1), Ok(()));
         assert_eq!(grants.check(grant, 0, 10), Ok(()));
+    }
+
+    #[test]
+    fn a_part_that_fails_comes_again_and_a_grant_ends_after_its_last_part() {
+        let mut grants = Grants::new();
+        let grant = grants.open(REGION, 100).unwrap();
+        assert!(grants.claim(grant, 0, 50) && grants.claim(grant, 50, 100));
+        assert_eq!(grants.check(grant, 0, 100), Err(DropReason::DuplicateBytes));
+        assert_eq!(grants.verified(grant, 0, 50, false), Verified::Again);
+        assert_eq!(grants.missing(grant, 0, 100), Some((0, 50)));
+        assert_eq!(grants.verified(grant, 50, 100, true), Verified::Placed);
+        assert!(grants.claim(grant, 0, 50));
+        assert_eq!(grants.verified(grant, 0, 50, true), Verified::Whole);
+        assert_eq!(grants.open_count(), 0);
+
+        let grant = grants.open(REGION, 100).unwrap();
+        let error = TransferError::Cancelled;
+        assert!(grants.claim(grant, 0, 40) && grants.claim(grant, 60, 100));
+        assert_eq!(grants.end(grant, error), Ending::Later);
+        assert_eq!(grants.check(grant, 40, 20), Err(DropReason::LateDuplicate));
+        assert_eq!(grants.verified(grant, 0, 40, true), Verified::Ended);
+        assert_eq!(grants.open_count(), 1, "the slot is not given again yet");
+        assert_eq!(
+            grants.verified(grant, 60, 100, false),
+            Verified::Last(error)
+        );
+        assert_eq!(grants.open_count(), 0);
+    }
+
+    #[test]
+    fn every_part_may_fail_however_many_there_are() {
+        let mut grants = Grants::new();
+        let grant = grants.open(REGION, 1 << 20).unwrap();
+        let count = (0..).take_while(|at| grants.claim(grant, at * 10, at * 10 + 10));
+        let count = count.count() as u64;
+        assert!(count > HOLES_MAX as u64 - 5, "{count}");
+        for at in (0..count).filter(|at| at % 2 == 1) {
+            let verified = grants.verified(grant, at * 10, at * 10 + 10, false);
+            assert_eq!(verified, Verified::Again);
+            assert_eq!(
+                grants.missing(grant, at * 10, at * 10 + 10),
+                Some((at * 10, at * 10 + 10))
+            );
+        }
     }
 }

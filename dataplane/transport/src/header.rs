@@ -7,11 +7,15 @@
 //! 16  packet number  (8)
 //! 24  control length (2)           26  data length (2)
 //! 28  zero           (4)
-//! 32  control: blocks, then the header's tag over header and control
-//! ..  data: the bytes of the DATA blocks in their order, then the data's tag (absent without data)
+//! 32  control: blocks
+//! ..  the data's tag (absent without data)
+//! ..  the header's tag, over all that is above
+//! ..  data: the bytes of the DATA blocks in their order
 //! ```
 //! Lengths are explicit, since a link may pad short frames. Control and data have a tag each, so
-//! that the data may lie in memory that the CPU does not read. The CPU checks the control alone.
+//! that the data may lie in memory that the CPU does not touch, at either end: all that the CPU
+//! writes or reads is the *head*, everything before the data. A checksummed frame's data tag is the
+//! CRC32C of the data alone, big-endian; that it belongs to this header the header's tag says.
 
 use crate::drops::DropReason;
 use crate::wire::{Reader, Writer};

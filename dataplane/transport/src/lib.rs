@@ -5,6 +5,10 @@
 //! [`Endpoint::timeout`]. Tensor bytes pass only through [`Regions`], so a driver may place them by
 //! copy, DMA or mbuf. After a connection is opened nothing is allocated.
 //!
+//! A driver that need not copy takes frames by [`Endpoint::poll_transmit_split`], which names the data
+//! where they lie, and one whose NIC puts data into device memory gives them by
+//! [`Endpoint::handle_split`]: there the CPU never touches them.
+//!
 //! The receiver grants a region ([`Connection::grant`]) and tells the sender so, in a message or
 //! over the control channel. The sender fills it ([`Connection::send`]). Each byte of a grant is
 //! written once, the grant ends with the last, and a late duplicate is dropped and counted.
@@ -14,9 +18,11 @@
 
 #![forbid(unsafe_code)]
 
+mod ack;
 mod block;
 mod congestion;
 mod connection;
+mod content;
 mod drops;
 mod endpoint;
 mod grants;
@@ -26,15 +32,18 @@ mod messages;
 mod mtu;
 mod outbox;
 mod pacing;
+mod pending;
 mod protect;
 mod ranges;
 mod regions;
 mod rtt;
 mod sent;
+mod split;
 mod time;
 mod wire;
 
-pub use block::{Ack, Block, Blocks, Grant, RegionId, ResetBy};
+pub use ack::Ack;
+pub use block::{Block, Blocks, Grant, RegionId, ResetBy};
 pub use congestion::{Controller, Delay};
 pub use connection::{
     Config, ConfigError, Connection, ConnectionError, Counters, Credit, Event, GrantError,
@@ -44,7 +53,8 @@ pub use drops::{DropCounters, DropReason};
 pub use endpoint::{Endpoint, OpenError, Transmit};
 pub use header::{ConnectionId, Epoch, HEADER_BYTES, Header, Role, VERSION};
 pub use outbox::{Priority, Transfer, TransferId};
-pub use protect::{CHECKSUM_BYTES, Protection, SEAL_TAG_BYTES, Secret};
+pub use protect::{CHECKSUM_BYTES, Protection, SEAL_TAG_BYTES, Secret, crc32c};
 pub use regions::{RegionGone, Regions, SourceId, Span};
 pub use rtt::Rtt;
+pub use split::{DeviceData, PayloadRef, PayloadToken, SplitTransmit, Unverified};
 pub use time::Time;

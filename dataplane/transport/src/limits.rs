@@ -18,6 +18,10 @@ pub const TRANSFERS_MAX: usize = 1024;
 pub const GRANTS_MAX: usize = 1024;
 /// Runs of received bytes in one grant; one more hole than these is dropped and sent again.
 pub const HOLES_MAX: usize = 128;
+/// Frames whose data lie in device memory and are not yet verified; more are dropped.
+pub const UNVERIFIED_MAX: usize = 512;
+/// Parts of regions that one of them fills: more than its pieces only where some bytes were here.
+pub const PARTS_MAX: usize = 2 * CONTENTS_MAX;
 /// Runs of received packet numbers that are remembered.
 pub const RUNS_MAX: usize = 64;
 /// Runs of packet numbers that one acknowledgement names.
@@ -38,8 +42,17 @@ pub const REFUSALS_MAX: usize = 64;
 pub const MTU_MIN: usize = 1232;
 /// The largest frame in bytes, below the 16 bits of an mbuf's length.
 pub const MTU_MAX: usize = 16 * 1024;
+/// Where data may be made to begin in a frame: behind sealed tags, an acknowledgement and a block.
+pub const DATA_AT: std::ops::RangeInclusive<usize> = 160..=512;
 /// Tensor bytes in one frame: 64 KiB are eight frames.
 pub const FRAME_DATA_MAX: usize = 8192;
+/// Data shorter than this are copied into a frame even where they could be named: a second segment
+/// costs a driver more than the copy.
+pub const REFERENCE_MIN: usize = 1024;
+/// A piece whose data came damaged so often is taken to change while it is sent.
+pub const SOURCE_CHANGES_MAX: u8 = 16;
+/// Damaged packets that are to be told to the peer; more are found lost by it.
+pub const DAMAGED_MAX: usize = 32;
 /// A piece of a transfer that only fills up a frame is not cut smaller than this.
 pub const PIECE_MIN: usize = 512;
 

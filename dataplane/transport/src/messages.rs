@@ -148,6 +148,12 @@ impl MessagesIn {
         }
     }
 
+    pub(crate) fn has_next(&self) -> bool {
+        self.ring
+            .get((self.next % MESSAGES_MAX as u64) as usize)
+            .is_some_and(|slot| slot.used)
+    }
+
     /// Lets the program read the next, if it is here.
     pub(crate) fn read<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let slot = slot(&mut self.ring, self.next);

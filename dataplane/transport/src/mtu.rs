@@ -25,6 +25,8 @@ pub(crate) struct PathMtu {
     candidate: usize,
     tries: u8,
     in_flight: bool,
+    /// Silence: small frames only, until one of either size is acknowledged.
+    suspect: bool,
     retry_at: Option<Time>,
 }
 
@@ -40,13 +42,18 @@ impl PathMtu {
             candidate,
             tries: 0,
             in_flight: false,
+            suspect: false,
             retry_at: None,
         }
     }
 
     /// Bytes of a frame that passes.
     pub(crate) fn confirmed(&self) -> usize {
-        self.confirmed
+        if self.suspect {
+            self.base
+        } else {
+            self.confirmed
+        }
     }
 
     /// The size to try now, if any.
@@ -74,12 +81,22 @@ impl PathMtu {
     }
 
     /// The peer was silent for `timeouts` probe timeouts: perhaps large frames no longer pass.
-    pub(crate) fn on_silence(&mut self, now: Time, timeouts: u32) {
-        if timeouts >= BLACK_HOLE && self.confirmed > self.base {
+    /// Perhaps it was only away; what it acknowledges first will tell.
+    pub(crate) fn on_silence(&mut self, timeouts: u32) {
+        self.suspect |= timeouts >= BLACK_HOLE && self.confirmed > self.base;
+    }
+
+    /// Frames were acknowledged, the largest of `size`.
+    pub(crate) fn on_acked(&mut self, now: Time, size: usize) {
+        if self.suspect && size <= self.base {
+            // The search begins again, with what passed last.
+            self.candidate = self.confirmed;
             self.confirmed = self.base;
-            self.candidate = 0;
+            self.ceiling = self.max + 1;
+            self.tries = 0;
             self.retry_at = Some(now.after(RETRY));
         }
+        self.suspect = false;
     }
 
     pub(crate) fn on_time(&mut self, now: Time) {
@@ -137,14 +154,30 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_was_away_is_no_black_hole() {
+        let mut mtu = PathMtu::new(MTU_MIN, 9000);
+        mtu.on_probe_sent();
+        mtu.on_probe_acked(9000);
+        mtu.on_silence(5);
+        mtu.on_acked(Time(0), 8000);
+        assert_eq!((mtu.confirmed(), mtu.to_probe()), (9000, None));
+    }
+
+    #[test]
     fn a_black_hole_falls_back_and_is_tried_again_later() {
         let mut mtu = PathMtu::new(MTU_MIN, 9000);
         mtu.on_probe_sent();
         mtu.on_probe_acked(9000);
-        mtu.on_silence(Time(0), 2);
+        mtu.on_silence(2);
         assert_eq!(mtu.confirmed(), 9000);
-        mtu.on_silence(Time(0), 3);
+        mtu.on_silence(3);
         assert_eq!((mtu.confirmed(), mtu.to_probe()), (MTU_MIN, None));
+        mtu.on_acked(Time(0), MTU_MIN);
+        while mtu.to_probe().is_some() {
+            mtu.on_probe_sent();
+            mtu.on_probe_lost();
+        }
+        assert_eq!(mtu.confirmed(), MTU_MIN);
         mtu.on_time(Time(0).after(RETRY));
         assert_eq!(mtu.to_probe(), Some(9000));
     }

@@ -54,6 +54,8 @@ pub(crate) struct Piece {
     pub(crate) id: TransferId,
     pub(crate) offset: u64,
     pub(crate) len: usize,
+    /// How often it came damaged ([`Content::Data`](crate::content::Content)).
+    pub(crate) damaged: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +194,7 @@ impl Outbox {
             },
             offset: slot.sent,
             len,
+            damaged: 0,
         };
         slot.sent += len as u64;
         class.active_bytes -= len as u64;

@@ -4,9 +4,9 @@
 //! bit that keeps the header's tag and the data's apart). Keys come from the connection's secret by
 //! HKDF-SHA256, one for each direction, epoch and phase of 2^22 packets, so that a key stays below
 //! the limits of RFC 9001, appendix B, without a handshake: the phase is read off the packet
-//! number. Checksummed: CRC32C over the same bytes, for links that are trusted.
+//! number. Checksummed: CRC32C, for links that are trusted.
 
-use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 
 use crate::drops::DropReason;
@@ -94,7 +94,7 @@ impl Guard {
         }
     }
 
-    /// Protects `body` in place and writes the tag behind it. `None` without a key or room.
+    /// Protects `body` in place and writes its tag. `None` without a key or room.
     pub(crate) fn seal(
         &self,
         part: Part,
@@ -104,11 +104,9 @@ impl Guard {
         tag: &mut [u8],
     ) -> Option<()> {
         match self {
-            Guard::Checksummed => {
-                let sum = crc32c::crc32c_append(crc32c::crc32c(header), body);
-                tag.get_mut(..CHECKSUM_BYTES)?
-                    .copy_from_slice(&sum.to_be_bytes());
-            }
+            Guard::Checksummed => tag
+                .get_mut(..CHECKSUM_BYTES)?
+                .copy_from_slice(&checksum(part, header, body)),
             Guard::Sealed(keys) => {
                 let key = keys.of(packet_number)?;
                 let nonce = nonce(part, packet_number);
@@ -122,41 +120,48 @@ impl Guard {
         Some(())
     }
 
-    /// Checks `body`, which ends in its tag, and opens it in place.
+    /// Checks `body` against its tag, and opens it in place.
     pub(crate) fn open(
         &self,
         part: Part,
         packet_number: u64,
         header: &[u8],
         body: &mut [u8],
+        tag: &[u8],
     ) -> Result<(), DropReason> {
-        let reason = match part {
-            Part::Header => DropReason::BadHeaderTag,
-            Part::Data => DropReason::BadDataTag,
+        let fits = match self {
+            Guard::Checksummed => tag == checksum(part, header, body),
+            Guard::Sealed(keys) => keys
+                .of(packet_number)
+                .zip(Tag::try_from(tag).ok())
+                .is_some_and(|(key, tag)| {
+                    let nonce = nonce(part, packet_number);
+                    key.open_in_place_separate_tag(nonce, Aad::from(header), tag, body, 0..)
+                        .is_ok()
+                }),
         };
-        match self {
-            Guard::Checksummed => {
-                let at = body
-                    .len()
-                    .checked_sub(CHECKSUM_BYTES)
-                    .ok_or(DropReason::Truncated)?;
-                let (bytes, tag) = body.split_at(at);
-                let sum = crc32c::crc32c_append(crc32c::crc32c(header), bytes);
-                if tag == sum.to_be_bytes() {
-                    Ok(())
-                } else {
-                    Err(reason)
-                }
-            }
-            Guard::Sealed(keys) => {
-                let key = keys.of(packet_number).ok_or(reason)?;
-                let nonce = nonce(part, packet_number);
-                key.open_in_place(nonce, Aad::from(header), body)
-                    .map(|_| ())
-                    .map_err(|_| reason)
-            }
+        match part {
+            _ if fits => Ok(()),
+            Part::Header => Err(DropReason::BadHeaderTag),
+            Part::Data => Err(DropReason::BadDataTag),
         }
     }
+}
+
+/// The data's tag stands apart from the header, so that a device can make or check it from the data
+/// alone; the header's covers it.
+fn checksum(part: Part, header: &[u8], body: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let seed = match part {
+        Part::Header => crc32c(0, header),
+        Part::Data => 0,
+    };
+    crc32c(seed, body).to_be_bytes()
+}
+
+/// CRC32C (Castagnoli) of `bytes` that follow others whose sum is `seed`; begin with zero.
+#[must_use]
+pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(seed, bytes)
 }
 
 impl Keys {
@@ -209,84 +214,93 @@ mod tests {
         )
     }
 
-    fn frame(guard: &Guard, number: u64) -> Vec<u8> {
+    type Frame = (Vec<u8>, Vec<u8>);
+
+    fn frame(guard: &Guard, part: Part, number: u64) -> Frame {
         let mut body = b"tensor".to_vec();
         let mut tag = vec![0; guard.tag_len()];
         guard
-            .seal(Part::Data, number, b"head", &mut body, &mut tag)
+            .seal(part, number, b"head", &mut body, &mut tag)
             .unwrap();
-        body.extend(tag);
-        body
+        (body, tag)
+    }
+
+    fn open(
+        guard: &Guard,
+        part: Part,
+        number: u64,
+        head: &[u8],
+        frame: &Frame,
+    ) -> Result<Vec<u8>, DropReason> {
+        let mut body = frame.0.clone();
+        guard.open(part, number, head, &mut body, &frame.1)?;
+        Ok(body)
     }
 
     #[test]
     fn what_is_sealed_opens_and_a_flipped_bit_does_not() {
         for guard in [sealed(1, 2, Role::Initiator), Guard::Checksummed] {
-            for number in NUMBERS {
-                let good = frame(&guard, number);
-                let mut body = good.clone();
-                assert_eq!(guard.open(Part::Data, number, b"head", &mut body), Ok(()));
-                assert_eq!(&body[..6], b"tensor");
-                for bit in 0..good.len() * 8 {
-                    let mut bad = good.clone();
-                    bad[bit / 8] ^= 1 << (bit % 8);
-                    let opened = guard.open(Part::Data, number, b"head", &mut bad);
-                    assert_eq!(opened, Err(DropReason::BadDataTag), "bit {bit}");
+            for (part, reason) in [
+                (Part::Header, DropReason::BadHeaderTag),
+                (Part::Data, DropReason::BadDataTag),
+            ] {
+                for number in NUMBERS {
+                    let good = frame(&guard, part, number);
+                    assert_eq!(
+                        open(&guard, part, number, b"head", &good).unwrap(),
+                        b"tensor"
+                    );
+                    for bit in 0..(good.0.len() + good.1.len()) * 8 {
+                        let mut bad = good.clone();
+                        let byte = bad.0.iter_mut().chain(&mut bad.1).nth(bit / 8).unwrap();
+                        *byte ^= 1 << (bit % 8);
+                        let opened = open(&guard, part, number, b"head", &bad);
+                        assert_eq!(opened, Err(reason), "bit {bit}");
+                    }
                 }
-                assert!(
-                    guard
-                        .open(Part::Data, number, b"heat", &mut good.clone())
-                        .is_err()
-                );
             }
+            let good = frame(&guard, Part::Header, 0);
+            assert!(open(&guard, Part::Header, 0, b"heat", &good).is_err());
+            let short = (good.0.clone(), good.1[1..].to_vec());
+            assert!(open(&guard, Part::Header, 0, b"head", &short).is_err());
         }
+    }
+
+    #[test]
+    fn a_checksum_of_data_is_theirs_alone() {
+        let (body, tag) = frame(&Guard::Checksummed, Part::Data, 7);
+        assert_eq!(tag, crc32c(crc32c(0, &body[..2]), &body[2..]).to_be_bytes());
+        assert_eq!(
+            crc32c(0, b"123456789"),
+            0xe306_9283,
+            "RFC 3720's polynomial"
+        );
     }
 
     #[test]
     fn keys_of_secrets_epochs_directions_parts_and_numbers_differ() {
         let guard = sealed(1, 2, Role::Initiator);
-        let good = frame(&guard, 5);
+        let good = frame(&guard, Part::Data, 5);
         for other in [
             sealed(2, 2, Role::Initiator),
             sealed(1, 3, Role::Initiator),
             sealed(1, 2, Role::Responder),
         ] {
-            assert!(
-                other
-                    .open(Part::Data, 5, b"head", &mut good.clone())
-                    .is_err()
-            );
+            assert!(open(&other, Part::Data, 5, b"head", &good).is_err());
         }
-        assert!(
-            guard
-                .open(Part::Header, 5, b"head", &mut good.clone())
-                .is_err()
-        );
-        assert!(
-            guard
-                .open(Part::Data, 6, b"head", &mut good.clone())
-                .is_err()
-        );
+        assert!(open(&guard, Part::Header, 5, b"head", &good).is_err());
+        assert!(open(&guard, Part::Data, 6, b"head", &good).is_err());
     }
 
     #[test]
     fn the_key_changes_with_the_phase_and_far_phases_have_none() {
         let mut guard = sealed(1, 2, Role::Initiator);
         let far = 5 << PHASE_BITS;
-        let mut body = vec![0; 32];
-        assert!(guard.open(Part::Data, far, b"", &mut body).is_err());
-        let early = frame(&guard, 0);
+        let early = frame(&guard, Part::Data, 0);
+        assert!(open(&guard, Part::Data, far, b"head", &early).is_err());
         guard.reached(far);
-        let late = frame(&guard, far);
-        assert!(
-            guard
-                .open(Part::Data, far, b"head", &mut late.clone())
-                .is_ok()
-        );
-        assert!(
-            guard
-                .open(Part::Data, 0, b"head", &mut early.clone())
-                .is_err()
-        );
+        let late = frame(&guard, Part::Data, far);
+        assert!(open(&guard, Part::Data, far, b"head", &late).is_ok());
+        assert!(open(&guard, Part::Data, 0, b"head", &early).is_err());
     }
 }

@@ -95,6 +95,31 @@ impl RangeSet {
         Ok(joined.1 - joined.0 - had)
     }
 
+    /// Takes `low..end` out, which is in the set.
+    pub(crate) fn remove(&mut self, low: u64, end: u64) -> Result<(), Full> {
+        let at = self.first_ending_after(low);
+        let full = self.runs.len() == self.max;
+        let Some(run) = self.runs.get_mut(at) else {
+            return Ok(());
+        };
+        let (run_low, run_end) = *run;
+        match (run_low < low, end < run_end) {
+            (true, true) => {
+                if full {
+                    return Err(Full);
+                }
+                run.1 = low;
+                self.runs.insert(at + 1, (end, run_end));
+            }
+            (true, false) => run.1 = low,
+            (false, true) => run.0 = end,
+            (false, false) => {
+                self.runs.remove(at);
+            }
+        }
+        Ok(())
+    }
+
     fn first_ending_after(&self, number: u64) -> usize {
         self.runs.partition_point(|&(_, end)| end <= number)
     }
@@ -124,6 +149,13 @@ mod tests {
                 let new = set.insert(low, low + len).unwrap();
                 prop_assert_eq!(new as usize, plain.len() - before);
                 prop_assert!((0..80).all(|number| set.contains(number) == plain.contains(&number)));
+                let first = *plain.range(low..).next().unwrap_or(&low);
+                if let Some((_, end)) = set.runs.iter().find(|run| run.0 <= first && first < run.1) {
+                    let end = first + 1 + (end - first - 1) / 2;
+                    set.remove(first, end).unwrap();
+                    plain.retain(|number| !(first..end).contains(number));
+                    prop_assert!((0..80).all(|number| set.contains(number) == plain.contains(&number)));
+                }
                 let apart = set.runs.windows(2).all(|pair| pair[0].1 < pair[1].0);
                 prop_assert!(apart);
             }

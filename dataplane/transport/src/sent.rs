@@ -2,64 +2,9 @@
 
 use std::time::Duration;
 
-use crate::block::{Grant, ResetBy};
-use crate::limits::{CONTENTS_MAX, IN_FLIGHT_MAX, IN_FLIGHT_RESERVE};
+use crate::content::Contents;
+use crate::limits::{IN_FLIGHT_MAX, IN_FLIGHT_RESERVE};
 use crate::time::Time;
-
-/// A thing that must arrive. It is in one packet, or in the queue of repeats, never in both: so it
-/// is acknowledged once, and lengths can be added up without a map of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    Data {
-        slot: u16,
-        serial: u32,
-        offset: u64,
-        len: u32,
-    },
-    Message {
-        sequence: u64,
-    },
-    Reset {
-        grant: Grant,
-        by: ResetBy,
-    },
-}
-
-/// Up to [`CONTENTS_MAX`] things, without allocation.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Contents {
-    list: [Option<Content>; CONTENTS_MAX],
-    count: usize,
-}
-
-impl Contents {
-    pub(crate) fn push(&mut self, content: Content) {
-        if let Some(place) = self.list.get_mut(self.count) {
-            *place = Some(content);
-            self.count += 1;
-        }
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.count == CONTENTS_MAX
-    }
-
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = Content> {
-        self.list.iter().flatten().copied()
-    }
-
-    pub(crate) fn data_bytes(&self) -> u64 {
-        self.iter()
-            .map(|content| {
-                if let Content::Data { len, .. } = content {
-                    len.into()
-                } else {
-                    0
-                }
-            })
-            .sum()
-    }
-}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
@@ -77,17 +22,20 @@ pub(crate) struct Packet {
     pub(crate) bytes: u32,
     /// Tries a size: its loss is no congestion.
     pub(crate) tries_mtu: bool,
+    /// Its data were not copied: they may have changed since they were summed.
+    pub(crate) by_reference: bool,
     pub(crate) contents: Contents,
     number: u64,
     state: State,
 }
 
 impl Packet {
-    pub(crate) fn new(sent: Time, bytes: u32, tries_mtu: bool, contents: Contents) -> Self {
+    pub(crate) fn new(sent: Time, bytes: u32, contents: Contents) -> Self {
         Self {
             sent,
             bytes,
-            tries_mtu,
+            tries_mtu: false,
+            by_reference: false,
             contents,
             number: 0,
             state: State::InFlight,
@@ -248,6 +196,20 @@ impl Sent {
         None
     }
 
+    /// The peer got this packet damaged: it leaves the flight.
+    pub(crate) fn take_damaged(&mut self, number: u64) -> Option<Packet> {
+        if !(self.oldest..self.next).contains(&number) {
+            return None;
+        }
+        let packet = *self.slot(number);
+        if packet.number != number || packet.state != State::InFlight {
+            return None;
+        }
+        self.settle(number, State::Lost);
+        self.advance();
+        Some(packet)
+    }
+
     /// When the next packet counts as lost by time.
     pub(crate) fn loss_time(&self, delay: Duration) -> Option<Time> {
         let largest = self.largest_acked?;
@@ -330,12 +292,8 @@ mod tests {
     fn flight(count: u64) -> Sent {
         let mut sent = Sent::new();
         for number in 0..count {
-            sent.push(Some(Packet::new(
-                Time(number),
-                10,
-                false,
-                Contents::default(),
-            )));
+            let packet = Packet::new(Time(number), 10, Contents::default());
+            sent.push(Some(packet));
         }
         sent
     }
@@ -360,6 +318,18 @@ mod tests {
         assert_eq!(sent.loss_time(DELAY), Some(Time(102)));
         assert!(sent.next_lost(Time(102), DELAY, order).is_some());
         assert_eq!(sent.ack(0, 0, |_, _| panic!("was given up")), 1);
+    }
+
+    #[test]
+    fn a_damaged_packet_leaves_the_flight_once() {
+        let mut sent = flight(3);
+        assert!(sent.take_damaged(1).is_some());
+        assert!(sent.take_damaged(1).is_none() && sent.take_damaged(3).is_none());
+        assert_eq!(sent.packets(), 2);
+        assert!(sent.take_damaged(0).is_some());
+        let mut rest = Vec::new();
+        sent.ack(0, 2, |number, _| rest.push(number));
+        assert_eq!(rest, [2]);
     }
 
     #[test]

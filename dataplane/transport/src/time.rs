@@ -7,6 +7,9 @@ use std::time::Duration;
 pub struct Time(pub u64);
 
 impl Time {
+    /// Later than any other.
+    pub(crate) const NEVER: Time = Time(u64::MAX);
+
     /// The moment `span` later.
     #[must_use]
     pub fn after(self, span: Duration) -> Time {

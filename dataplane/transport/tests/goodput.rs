@@ -3,20 +3,8 @@
 
 mod sim;
 
-use genie_transport::{Grant, Priority, RegionGone, RegionId, Regions, Role, SourceId, Transfer};
-use sim::{Link, Pair, Random, config};
-
-/// Memory that is not there: only the counters matter.
-struct Nowhere;
-
-impl Regions for Nowhere {
-    fn read(&mut self, _: SourceId, _: u64, _: &mut [u8]) -> Result<(), RegionGone> {
-        Ok(())
-    }
-    fn write(&mut self, _: RegionId, _: u64, _: &[u8]) -> Result<(), RegionGone> {
-        Ok(())
-    }
-}
+use genie_transport::{Grant, Priority, RegionId, Role, SourceId, Transfer};
+use sim::{Link, Nowhere, Pair, Random, config};
 
 const MIB: u64 = 1 << 20;
 
@@ -35,11 +23,8 @@ fn send(pair: &mut Pair<Nowhere>) {
 }
 
 /// Gbit/s of tensor bytes placed in 100 ms, after 20 ms of start.
-fn goodput(loss: f64) -> f64 {
-    let link = Link {
-        loss,
-        ..Link::perfect()
-    };
+fn goodput(link: Link) -> f64 {
+    let loss = link.loss;
     let mut pair = Pair::new(link, Random(1), [Nowhere, Nowhere]);
     pair.open([
         config(Role::Initiator, 1, false),
@@ -75,7 +60,12 @@ fn goodput(loss: f64) -> f64 {
 
 #[test]
 fn loss_costs_little_goodput() {
-    let [lossless, one, five] = [0.0, 0.01, 0.05].map(goodput);
+    let [lossless, one, five] = [0.0, 0.01, 0.05].map(|loss| {
+        goodput(Link {
+            loss,
+            ..Link::perfect()
+        })
+    });
     println!("simulated 10 Gbit/s, 100 us: {lossless:.2} Gbit/s lossless");
     println!(
         "1% loss {one:.2} ({:.0}%), 5% loss {five:.2} ({:.0}%)",
@@ -85,4 +75,19 @@ fn loss_costs_little_goodput() {
     assert!(lossless > 8.5, "{lossless}");
     assert!(one >= 0.8 * lossless, "{one} of {lossless}");
     assert!(five >= 0.5 * lossless, "{five} of {lossless}");
+}
+
+/// What the defaults of credit and flight are for.
+#[test]
+fn a_fast_and_long_path_is_filled() {
+    for delay_ns in [10_000, 500_000] {
+        let filled = goodput(Link {
+            bytes_per_second: 5_000_000_000,
+            delay_ns,
+            queue_bytes: 8 << 20,
+            ..Link::perfect()
+        });
+        println!("simulated 40 Gbit/s, {} us: {filled:.1}", delay_ns / 500);
+        assert!(filled > 36.0, "{filled}");
+    }
 }

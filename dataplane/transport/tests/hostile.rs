@@ -5,42 +5,12 @@ mod sim;
 use std::time::Duration;
 
 use genie_transport::{
-    Blocks, CHECKSUM_BYTES, Connection, DropReason, Event, Grant, HEADER_BYTES, Priority, RegionId,
-    Role, Time, Transfer,
+    Blocks, DropReason, Event, Grant, HEADER_BYTES, Priority, Role, Time, Transfer,
 };
 use proptest::prelude::*;
-use sim::forge::{ack_block, data_block, forge, message_block, reset_block};
+use sim::forge::{ack_block, damaged_block, data_block, forge, message_block, reset_block};
+use sim::victim::{REGION_BYTES, victim};
 use sim::{Link, Memory, Pair, Random, config};
-
-const REGION_BYTES: u64 = 10_000;
-
-/// A victim with open grants, a transfer and a message under way.
-fn victim() -> (Connection, Memory, Vec<Grant>) {
-    let mut memory = Memory::default();
-    let mut connection = Connection::new(config(Role::Responder, 1, false), Time(0)).unwrap();
-    let grants = (0..3).map(|_| {
-        let region = memory.add_region(REGION_BYTES as usize);
-        connection.grant(region, REGION_BYTES).unwrap()
-    });
-    let grants = grants.collect();
-    let source = memory.add_source(vec![1; 100_000]);
-    let grant = Grant {
-        region: RegionId(0),
-        generation: 0,
-    };
-    let (priority, len) = (Priority::Normal, 100_000);
-    let transfer = Transfer {
-        grant,
-        offset: 0,
-        source,
-        source_offset: 0,
-        len,
-        priority,
-    };
-    connection.send(transfer).unwrap();
-    connection.send_message(b"hello").unwrap();
-    (connection, memory, grants)
-}
 
 fn any_block() -> impl Strategy<Value = Vec<u8>> {
     let small = || prop_oneof![0u64..5, 4_000u64..12_000, Just(u64::MAX), any::<u64>()];
@@ -52,6 +22,7 @@ fn any_block() -> impl Strategy<Value = Vec<u8>> {
         2 => (small(), small(), 0u32..9, 0u32..9)
             .prop_map(|(largest, credit, gap, run)| ack_block(largest, credit, gap, run)),
         1 => Just(vec![4]),
+        1 => (0u64..20).prop_map(damaged_block),
         1 => proptest::collection::vec(any::<u8>(), 0..60),
     ]
 }
@@ -190,8 +161,7 @@ fn each_hostile_frame_is_counted_under_its_reason() {
         assert_eq!(handle(&mut frame).0, Some(reason));
     }
     let mut corrupt = forge(904, &data_block(0, grants[0].generation, 0, 3), b"abc");
-    let last = corrupt.len() - CHECKSUM_BYTES - 1;
-    corrupt[last] ^= 1;
+    *corrupt.last_mut().unwrap() ^= 1;
     assert_eq!(handle(&mut corrupt).0, Some(DropReason::BadDataTag));
     let good = forge(905, &[4], b"");
     assert_eq!(handle(&mut good.clone()).0, None);

@@ -130,6 +130,9 @@ fn a_perfect_link_repeats_nothing() {
     let mut run = Run::new(1);
     run.pair.link = Link::perfect();
     run.open(1);
+    for end in &mut run.pair.ends {
+        end.device = None;
+    }
     for _ in 0..20 {
         run.add_job();
     }

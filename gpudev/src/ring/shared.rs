@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::wait::{futex_wait, futex_wake};
-use super::{CAPACITY_MIN, RingError};
+use super::{Bell, CAPACITY_MIN, RingError};
 use crate::mapping::{Mapping, MemoryError};
 
 const WORDS_BYTES: u64 = 4096;
@@ -21,6 +21,8 @@ pub(super) const PREFIX_BYTES: u64 = 8;
 pub(super) struct Shared {
     pub(super) memory: Arc<Mapping>,
     pub(super) capacity: u64,
+    /// Wakes the other side, if it does not sleep on its futex.
+    pub(super) bell: Option<Arc<dyn Bell>>,
 }
 
 impl Shared {
@@ -32,6 +34,7 @@ impl Shared {
         Ok(Self {
             memory: Arc::new(Mapping::create(WORDS_BYTES + capacity)?),
             capacity,
+            bell: None,
         })
     }
 
@@ -40,7 +43,11 @@ impl Shared {
         if !capacity.is_power_of_two() || capacity < CAPACITY_MIN {
             return Err(RingError::Corrupt("its size is not a power of two"));
         }
-        Ok(Self { memory, capacity })
+        Ok(Self {
+            memory,
+            capacity,
+            bell: None,
+        })
     }
 
     pub(super) fn frame_max(&self) -> u64 {
@@ -94,6 +101,9 @@ impl Shared {
             self.word32(at).store(0, Ordering::SeqCst);
             futex_wake(self.word32(at));
         }
+        if let Some(bell) = &self.bell {
+            bell.ring();
+        }
     }
 
     /// Wakes the side that sleeps on this word, if it does. True if it did.
@@ -101,10 +111,27 @@ impl Shared {
         fence(Ordering::SeqCst);
         let word = self.word32(at);
         let sleeps = word.load(Ordering::Relaxed) != 0 && word.swap(0, Ordering::SeqCst) != 0;
-        if sleeps {
-            futex_wake(word);
+        match &self.bell {
+            Some(bell) if sleeps => bell.ring(),
+            None if sleeps => futex_wake(word),
+            _ => {}
         }
         sleeps
+    }
+
+    /// Says that the side of this word sleeps, so that it is woken, unless `ready` or closed.
+    pub(super) fn arm(&self, at: usize, ready: impl FnOnce() -> bool) -> bool {
+        self.word32(at).store(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let asleep = !ready() && !self.is_closed();
+        if !asleep {
+            self.disarm(at);
+        }
+        asleep
+    }
+
+    pub(super) fn disarm(&self, at: usize) {
+        self.word32(at).store(0, Ordering::SeqCst);
     }
 
     /// Sleeps on this word until `ready`, the ring closes, or the deadline. Counts sleeps.

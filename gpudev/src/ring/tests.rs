@@ -170,3 +170,64 @@ fn frames_that_can_never_fit_are_refused() {
         Err(RingError::TooLong { .. })
     ));
 }
+
+#[derive(Debug, Default)]
+struct Counted(std::sync::atomic::AtomicU64);
+
+impl Bell for Counted {
+    fn ring(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_bell_rings_only_for_a_consumer_that_sleeps() {
+    let (mut producer, mut consumer) = pair(4096, WaitPolicy::SLEEP);
+    let bell = Arc::new(Counted::default());
+    producer.set_bell(Arc::clone(&bell) as _);
+    let rung = || bell.0.load(Ordering::SeqCst);
+    let mut frame = Vec::new();
+    producer.push(&[b"awake"]).unwrap();
+    assert!(!consumer.arm(), "a frame is there");
+    producer.push(&[b"still awake"]).unwrap();
+    assert_eq!(rung(), 0);
+    consumer.pop(&mut frame).unwrap();
+    consumer.pop(&mut frame).unwrap();
+    assert!(consumer.arm());
+    producer.push(&[b"wake up"]).unwrap();
+    producer.push(&[b"once"]).unwrap();
+    assert_eq!((rung(), producer.stats().wakes), (1, 1));
+    consumer.pop(&mut frame).unwrap();
+    consumer.pop(&mut frame).unwrap();
+    assert!(consumer.arm());
+    consumer.disarm();
+    producer.push(&[b"disarmed"]).unwrap();
+    assert_eq!(rung(), 1);
+    consumer.pop(&mut frame).unwrap();
+    assert!(consumer.arm());
+    drop(producer);
+    assert_eq!(rung(), 2, "closing wakes");
+    assert!(!consumer.arm(), "closed");
+}
+
+#[test]
+fn a_bell_rings_for_a_producer_that_waits_for_room() {
+    let (mut producer, mut consumer) = pair(4096, WaitPolicy::SLEEP);
+    let bell = Arc::new(Counted::default());
+    consumer.set_bell(Arc::clone(&bell) as _);
+    let rung = || bell.0.load(Ordering::SeqCst);
+    assert_eq!(producer.room().unwrap(), Some(producer.frame_max()));
+    let mut frame = Vec::new();
+    for _ in 0..2 {
+        assert!(!producer.arm(2000), "there is room");
+        assert!(producer.try_push(&[&[1; 2000]]).unwrap());
+    }
+    assert_eq!(producer.room().unwrap(), Some(4096 - 2 * 2008 - 8));
+    assert!(!producer.arm(72));
+    assert!(producer.arm(2000));
+    consumer.pop(&mut frame).unwrap();
+    consumer.pop(&mut frame).unwrap();
+    assert_eq!(rung(), 1);
+    assert!(!producer.arm(2000));
+    assert_eq!(rung(), 1);
+}

@@ -43,6 +43,7 @@ impl Session {
             }
             if last_work.elapsed() > TRIM_AFTER {
                 CACHE.lock().trim();
+                self.link.trim();
             }
             // The lease has to be kept also while nobody waits.
             let _ = if self.waiting.load(Ordering::Relaxed) > 0 {

@@ -45,7 +45,7 @@ impl Session {
             Some((pointer, len)) => unsafe { std::slice::from_raw_parts(pointer, len) },
             None => &[],
         };
-        let parts: [&[u8]; 3] = [&header, &outgoing.message.payload, raw];
+        let payload = &outgoing.message.payload;
         if outgoing.message.header.kind == Kind::Ping {
             let heard = self.last_received_ms.load(Ordering::Relaxed);
             self.last_ping_ms
@@ -54,7 +54,7 @@ impl Session {
         }
         let mut interrupted = false;
         let (mut last_tick, mut stalled) = (Instant::now(), Duration::ZERO);
-        let written = self.link.write_all(&parts, &mut || {
+        let written = self.link.write_frame(&header, payload, raw, &mut || {
             if self.is_lost.load(Ordering::Acquire) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
@@ -81,7 +81,7 @@ impl Session {
             Ok(())
         });
         self.counters
-            .sent(parts.iter().map(|part| part.len() as u64).sum());
+            .sent((header.len() + payload.len() + raw.len()) as u64);
         if let Err(error) = written {
             if interrupted {
                 // Half a message is on the wire: the stream can't go on.

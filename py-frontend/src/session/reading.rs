@@ -114,9 +114,21 @@ impl ReadState {
             let left = (place.len - place.at) as u64;
             header.aux <= left && (header.aux > 0 || left == 0)
         });
-        self.raw_bytes(session, header.aux, fits)?;
+        let came = if session.link.takes_apart(header.aux) {
+            bulk(session, header.aux, fits)?
+        } else {
+            self.raw_bytes(session, header.aux, fits)?;
+            Ok(())
+        };
         session.counters.received_raw(header.aux);
         match fits {
+            Some(_) if came.is_err() => {
+                let message = format!(
+                    "the bytes of this tensor were lost on their way: {}",
+                    came.err().unwrap_or_default()
+                );
+                session.answer(key, Err(Fault::new(Code::Protocol, u64::MAX, message)));
+            }
             Some(place) => {
                 let at = place.at + header.aux as usize;
                 if at < place.len {
@@ -186,4 +198,24 @@ impl ReadState {
         }
         Ok(())
     }
+}
+
+/// Gets bytes that do not come inside the stream to `place`, or has them dropped. `Ok(Err(_))` if
+/// they will never come.
+fn bulk(session: &Session, len: u64, place: Option<Destination>) -> io::Result<Result<(), String>> {
+    let target = place.map(|place| {
+        // SAFETY: the memory is valid for `place.len` bytes while its slot says Receiving (its owner
+        // waits), and `place.at + len` is at most that.
+        unsafe { std::slice::from_raw_parts_mut(place.pointer.add(place.at), len as usize) }
+    });
+    session.link.take_bulk(len, target, &mut |heard| {
+        if heard {
+            session.heard();
+            return Ok(());
+        }
+        session
+            .check()
+            .map_err(|_| io::ErrorKind::ConnectionAborted)?;
+        session.node_answers()
+    })
 }

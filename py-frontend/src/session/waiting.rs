@@ -17,6 +17,10 @@ impl Session {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let result = self.wait_inner(&pending);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+        if self.link.reading_disarms() {
+            // Nothing would wake the housekeeper otherwise, for what nobody waits for.
+            self.wake.wake_if_idle();
+        }
         result
     }
 

@@ -198,6 +198,7 @@ impl EalOptions {
             hugepages: self.hugepages,
             in_memory: self.in_memory,
             main_core: self.main_core,
+            software_only: !self.hugepages && self.pci == PciAccess::None,
         })
     }
 }
@@ -209,6 +210,8 @@ pub struct EalArgs {
     pub(super) hugepages: bool,
     pub(super) in_memory: bool,
     pub(super) main_core: Option<u16>,
+    /// No hugepages and no PCI.
+    pub(super) software_only: bool,
 }
 
 impl EalArgs {

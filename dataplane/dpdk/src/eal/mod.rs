@@ -89,6 +89,7 @@ struct Running {
     devices: AtomicU32,
     /// Devices come and go one at a time.
     hotplug: Mutex<()>,
+    software_only: bool,
 }
 
 impl Eal {
@@ -101,6 +102,8 @@ impl Eal {
         if STARTED.swap(true, Ordering::AcqRel) {
             return Err(EalError::AlreadyStarted);
         }
+        crate::port::control::install(api);
+        let software_only = args.software_only;
         let (stop, stopped) = sync_channel::<()>(0);
         let (tell, told) = sync_channel(1);
         let thread = std::thread::Builder::new()
@@ -119,6 +122,7 @@ impl Eal {
             thread: Some(thread),
             devices: AtomicU32::new(0),
             hotplug: Mutex::new(()),
+            software_only,
         })))
     }
 
@@ -126,6 +130,11 @@ impl Eal {
     #[inline]
     pub(crate) fn api(&self) -> &'static Api {
         self.0.api
+    }
+
+    /// Whether no device can reach its memory: ordinary pages, and no PCI device.
+    pub(crate) fn is_software_only(&self) -> bool {
+        self.0.software_only
     }
 
     pub(crate) fn next_device(&self) -> u32 {

@@ -24,6 +24,8 @@ pub struct PortConfig {
     pub split: Option<BufferSplit>,
     /// Take frames for any address.
     pub promiscuous: bool,
+    /// Receive interrupts, if the driver has them: see [`crate::RxQueue::arm`].
+    pub rx_interrupts: bool,
 }
 
 impl Default for PortConfig {
@@ -43,6 +45,7 @@ impl Default for PortConfig {
             },
             split: None,
             promiscuous: false,
+            rx_interrupts: false,
         }
     }
 }
@@ -86,6 +89,8 @@ pub struct Granted {
     pub tx_segments: bool,
     /// Header and payload go to different pools.
     pub buffer_split: bool,
+    /// A receive queue can be waited for ([`crate::RxQueue::arm`]).
+    pub rx_interrupts: bool,
 }
 
 impl PortConfig {
@@ -106,6 +111,8 @@ impl PortConfig {
                 && self.split.is_some()
                 && rx(sys::GENIE_RX_BUFFER_SPLIT)
                 && info.rx_seg_capa.max_nseg >= 2,
+            // Found out once the port runs: drivers don't say so beforehand.
+            rx_interrupts: false,
         }
     }
 

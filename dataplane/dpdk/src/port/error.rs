@@ -20,6 +20,12 @@ pub enum Step {
     TxQueue,
     /// Starting it.
     Start,
+    /// Letting it reach memory.
+    Map,
+    /// Changing its MTU.
+    Mtu,
+    /// Its receive interrupt.
+    Interrupt,
 }
 
 /// Why a port did not open, or did not answer.
@@ -83,6 +89,18 @@ pub enum PortError {
         min: u16,
         /// The most.
         max: u16,
+    },
+    /// A packet of the link would not fit into one mbuf, which drivers do not bear.
+    #[error(
+        "mbufs of {data_bytes} bytes are too small for {address}, whose buffers have {buffer_bytes}"
+    )]
+    PoolTooSmall {
+        /// The device.
+        address: String,
+        /// What an mbuf of the pool holds.
+        data_bytes: u16,
+        /// What it must hold.
+        buffer_bytes: u16,
     },
     /// The device can't do what was asked, although it said nothing against it.
     #[error("device {address} refuses ({step:?}): {errno}")]

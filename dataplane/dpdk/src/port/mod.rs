@@ -2,7 +2,10 @@
 
 pub(crate) mod address;
 pub(crate) mod config;
+pub(crate) mod control;
 pub(crate) mod error;
+pub(crate) mod gate;
+mod memif;
 mod open;
 pub(crate) mod stats;
 pub(crate) mod vdev;
@@ -12,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use genie_dpdk_sys::{rte_eth_stats, rte_ether_addr};
 
+pub(crate) use self::error::{PortError, Step};
 pub(crate) use self::open::Open;
 
 use self::address::PortAddress;
 use self::config::{Granted, PortConfig};
-use self::error::{PortError, Step};
 use self::stats::PortStats;
-use crate::{Eal, Mempool, RxQueue, TxQueue};
+use crate::interrupt::Interrupt;
+use crate::{Eal, ExternalMemory, Mempool, RxQueue, TxQueue};
 
 /// How long [`Port::wait_for_link`] sleeps between two looks.
 const LINK_POLL: Duration = Duration::from_millis(2);
@@ -52,16 +56,24 @@ pub struct Link {
 
 impl Port {
     /// Finds the device, sets it up and starts it. Packets are received into mbufs of `pool`.
+    ///
+    /// A memif client opens without a server, too; see [`Self::link`].
     pub fn open(
         eal: &Eal,
         address: &PortAddress,
         config: &PortConfig,
         pool: &Mempool,
     ) -> Result<OpenPort, PortError> {
-        let open = Arc::new(Open::new(eal, address, config, pool)?);
+        let mut open = Open::new(eal, address, config, pool)?;
+        let interrupts = (0..config.rx_queues)
+            .map(|queue| Interrupt::of(&open, queue).filter(|_| config.rx_interrupts))
+            .collect::<Vec<_>>();
+        open.granted.rx_interrupts = interrupts.iter().all(Option::is_some);
+        let open = Arc::new(open);
         Ok(OpenPort {
-            rx: (0..config.rx_queues)
-                .map(|queue| RxQueue::new(&open, queue))
+            rx: (0..)
+                .zip(interrupts)
+                .map(|(queue, interrupt)| RxQueue::new(&open, queue, interrupt))
                 .collect(),
             tx: (0..config.tx_queues)
                 .map(|queue| TxQueue::new(&open, queue))
@@ -94,6 +106,22 @@ impl Port {
         self.0.ok(result, Step::Information).map(|()| mtu)
     }
 
+    /// Changes [`Self::mtu`] while the port runs, where the driver can. Packets longer than the
+    /// pool's mbufs need scatter.
+    pub fn set_mtu(&self, bytes: u16) -> Result<(), PortError> {
+        let info = self.0.information()?;
+        if bytes < info.min_mtu || bytes > info.max_mtu {
+            return Err(PortError::Mtu {
+                asked: bytes,
+                min: info.min_mtu,
+                max: info.max_mtu,
+            });
+        }
+        // SAFETY: the port is open; drivers that can't change it in flight refuse.
+        let result = unsafe { self.0.api().rte_eth_dev_set_mtu(self.0.id(), bytes) };
+        self.0.ok(result, Step::Mtu)
+    }
+
     /// The Ethernet address.
     pub fn mac(&self) -> Result<[u8; 6], PortError> {
         let mut mac = rte_ether_addr::default();
@@ -104,9 +132,21 @@ impl Port {
             .map(|()| mac.addr_bytes)
     }
 
-    /// The state of the link, without waiting for it. A memif client connects in this call, so it
-    /// must be repeated until the link is up.
+    /// The state of the link, without waiting for it.
+    ///
+    /// A memif client that has no link tries to connect in this call, so that one whose server came
+    /// late, or went and came back, works again: whoever watches the link must repeat the call. It
+    /// may take a millisecond then, and bursts on the port move nothing meanwhile.
     pub fn link(&self) -> Result<Link, PortError> {
+        let link = self.state()?;
+        if link.up || !self.0.reconnect() {
+            return Ok(link);
+        }
+        self.state()
+    }
+
+    /// As [`Self::link`], but only looks.
+    pub fn state(&self) -> Result<Link, PortError> {
         let (mut mbit_per_s, mut up) = (0, 0);
         // SAFETY: the port is open, and both numbers live through the call.
         let result = unsafe {
@@ -133,6 +173,14 @@ impl Port {
             }
             std::thread::sleep(LINK_POLL);
         }
+    }
+
+    /// Lets the device reach `memory` by DMA. Says whether it needed to be told; software drivers
+    /// do not. The memory is kept, and stays reachable, until the port is closed.
+    ///
+    /// <https://doc.dpdk.org/api/rte__dev_8h.html>, `rte_dev_dma_map`
+    pub fn map_memory(&self, memory: &ExternalMemory) -> Result<bool, PortError> {
+        self.0.map_memory(memory)
     }
 
     /// The counters.

@@ -1,6 +1,7 @@
 //! Opening a port, step by step, and closing it.
 
 use std::ffi::{CStr, CString};
+use std::sync::{Mutex, PoisonError};
 
 use genie_dpdk_sys::{
     self as sys, Api, rte_eth_conf, rte_eth_dev_info, rte_eth_rxseg, rte_eth_rxseg_split,
@@ -9,7 +10,10 @@ use genie_dpdk_sys::{
 use super::address::PortAddress;
 use super::config::{BufferSplit, Granted, PortConfig};
 use super::error::{PortError, Step};
-use crate::{Eal, Errno, Mempool};
+use super::gate::Pass;
+use super::memif::MemifLink;
+use super::vdev::Vdev;
+use crate::{Eal, Errno, ExternalMemory, Mempool};
 
 /// A device that is ours.
 ///
@@ -23,6 +27,11 @@ pub(crate) struct Open {
     id: u16,
     address: String,
     pub(super) granted: Granted,
+    rx_queues: u16,
+    /// Where the device is a memif.
+    pub(super) link: Option<MemifLink>,
+    /// What the device was told of.
+    mapped: Mutex<Vec<ExternalMemory>>,
     /// The driver takes mbufs from these until it is closed. Last: dropped after `drop` has run.
     pools: Vec<Mempool>,
 }
@@ -35,11 +44,22 @@ impl Open {
         pool: &Mempool,
     ) -> Result<Self, PortError> {
         config.check()?;
-        let mut open = Self::probe(eal, address)?;
+        let memif = match address {
+            PortAddress::Vdev(Vdev::Memif(memif)) => Some(memif),
+            _ => None,
+        };
+        let mut open = match memif {
+            Some(memif) => {
+                let queues = usize::from(config.rx_queues) + usize::from(config.tx_queues);
+                MemifLink::probe(memif, queues, pool, || Self::probe(eal, address))?
+            }
+            None => Self::probe(eal, address)?,
+        };
         let info = open.information()?;
         config.check_against(&info)?;
         open.granted = config.grant(&info);
         let split = config.split.as_ref().filter(|_| open.granted.buffer_split);
+        open.rx_queues = config.rx_queues;
         open.pools.push(pool.clone());
         open.pools
             .extend(split.map(|split| split.header_pool.clone()));
@@ -49,10 +69,35 @@ impl Open {
             // SAFETY: the port is configured. A device that has no such mode takes every frame.
             unsafe { open.api().rte_eth_promiscuous_enable(open.id) };
         }
+        if let Some(link) = &open.link {
+            link.start(open.api(), open.id);
+            return Ok(open);
+        }
         // SAFETY: the port is configured and has its queues.
         let result = unsafe { open.api().rte_eth_dev_start(open.id) };
         open.ok(result, Step::Start)?;
         Ok(open)
+    }
+
+    /// Tries to bring up a link that is down. Says whether there was anything to be tried.
+    pub(super) fn reconnect(&self) -> bool {
+        let link = self.link.as_ref();
+        link.is_some_and(|link| link.reconnect(self.api(), self.id))
+    }
+
+    /// The pass of a receive queue, or behind them all of a transmit queue, if it needs one.
+    pub(crate) fn pass(&self, queue: u16) -> Option<Pass> {
+        self.link.as_ref()?.gate.pass(queue.into())
+    }
+
+    /// How many receive queues come before the transmit queues in [`Self::pass`].
+    pub(crate) fn rx_queues(&self) -> u16 {
+        self.rx_queues
+    }
+
+    /// The longest packet that the driver can send, where it does not check that itself.
+    pub(crate) fn packet_bytes_max(&self) -> Option<u16> {
+        Some(self.link.as_ref()?.buffer_bytes)
     }
 
     #[inline]
@@ -65,7 +110,7 @@ impl Open {
         self.id
     }
 
-    pub(super) fn ok(&self, result: i32, step: Step) -> Result<(), PortError> {
+    pub(crate) fn ok(&self, result: i32, step: Step) -> Result<(), PortError> {
         match result {
             0.. => Ok(()),
             _ => Err(PortError::of_result(result, step, &self.address)),
@@ -124,15 +169,41 @@ impl Open {
             id,
             address: shown,
             granted: Granted::default(),
+            rx_queues: 0,
+            link: None,
+            mapped: Mutex::default(),
             pools: Vec::new(),
         })
     }
 
-    fn information(&self) -> Result<rte_eth_dev_info, PortError> {
+    pub(super) fn information(&self) -> Result<rte_eth_dev_info, PortError> {
         let mut info = rte_eth_dev_info::default();
         // SAFETY: the port exists, and `info` lives through the call.
         let result = unsafe { self.api().rte_eth_dev_info_get(self.id, &mut info) };
         self.ok(result, Step::Information).map(|()| info)
+    }
+
+    pub(super) fn map_memory(&self, memory: &ExternalMemory) -> Result<bool, PortError> {
+        let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |other: &ExternalMemory| other.start() == memory.start();
+        if mapped.iter().any(known) {
+            return Ok(true);
+        }
+        let device = self.information()?.device;
+        let start = memory.start();
+        let address = ExternalMemory::device_address(start);
+        // SAFETY: the device is the port's own, and the memory is registered and kept.
+        let result = unsafe {
+            let start = start.as_ptr().cast();
+            self.api()
+                .rte_dev_dma_map(device, start, address, memory.bytes())
+        };
+        if result < 0 && Errno::last(self.api()).known() == nix::errno::Errno::ENOTSUP {
+            return Ok(false);
+        }
+        self.ok(result, Step::Map)?;
+        mapped.push(memory.clone());
+        Ok(true)
     }
 
     fn configure(&self, config: &PortConfig, info: &rte_eth_dev_info) -> Result<(), PortError> {
@@ -219,14 +290,34 @@ fn split_of(split: &BufferSplit, payload: &Mempool) -> [rte_eth_rxseg; 2] {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        match self.link.take() {
+            Some(link) => link.close(self.api(), || self.close()),
+            None => self.close(),
+        }
+    }
+}
+
+impl Open {
+    fn close(&mut self) {
         let _hotplug = self.eal.hotplug();
+        let device = self.information().map(|info| info.device);
+        let mapped = self
+            .mapped
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the port is ours and no queue of it is left, so nobody sends or receives. Stopping
-        // a port that was never started does nothing.
+        // a port that was never started does nothing. What is unmapped was mapped with these very
+        // numbers, and the device is there until it is removed.
         unsafe {
-            self.api().rte_eth_dev_stop(self.id);
-            self.api().rte_eth_dev_close(self.id);
-            self.api()
-                .rte_eal_hotplug_remove(self.bus.as_ptr(), self.name.as_ptr());
+            let api = self.eal.api();
+            api.rte_eth_dev_stop(self.id);
+            for (memory, &device) in mapped.iter().zip(device.iter().cycle()) {
+                let start = memory.start();
+                let address = ExternalMemory::device_address(start);
+                api.rte_dev_dma_unmap(device, start.as_ptr().cast(), address, memory.bytes());
+            }
+            api.rte_eth_dev_close(self.id);
+            api.rte_eal_hotplug_remove(self.bus.as_ptr(), self.name.as_ptr());
         }
     }
 }

@@ -22,11 +22,15 @@ pub enum Vdev {
     Null(Null),
 }
 
-/// One end of a memif link.
+/// One end of a memif link. The pool that it receives into must hold a whole buffer in each mbuf
+/// ([`Memif::data_bytes`]).
 ///
-/// A known hole: a process that sends at full rate while its peer closes can end in a segmentation
-/// fault (seen with 22.11.11, cause not proven; likely DPDK's interrupt thread unmaps the shared
-/// memory under a burst). Let both ends stop polling before one closes.
+/// The peer may end, be killed and come back at any time. It must be trusted, though, like another
+/// thread: DPDK's driver follows the offsets and lengths that it writes into the shared rings.
+///
+/// A packet must fit into one buffer. If it has several segments, the mbuf at its head must be of a
+/// pool whose mbufs hold more than a buffer, such as [`Memif::data_bytes`]; others are refused
+/// ([`crate::TxQueue::refused`]), since the driver mixes them up.
 ///
 /// <https://doc.dpdk.org/guides/nics/memif.html>
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +68,13 @@ impl Memif {
         }
     }
 
-    /// With buffers of 9216 bytes, for jumbo frames. The mempool needs as much data room.
+    /// The least [`crate::MempoolConfig::data_bytes`] of a pool for this link, with which packets of
+    /// several segments can be sent too.
+    pub fn data_bytes(&self) -> u16 {
+        self.buffer_bytes.saturating_add(64)
+    }
+
+    /// With buffers of 9216 bytes, for jumbo frames.
     pub fn jumbo(self) -> Self {
         Self {
             buffer_bytes: 9216,
@@ -73,7 +83,9 @@ impl Memif {
     }
 }
 
-/// A kernel interface by AF_XDP. <https://doc.dpdk.org/guides/nics/af_xdp.html>
+/// A kernel interface by AF_XDP. The driver has no receive interrupt, sends packets of one segment
+/// only, and copies what does not lie in the port's own pool. When it is closed it keeps the mbufs
+/// of its fill ring (2048), and with them their pool. <https://doc.dpdk.org/guides/nics/af_xdp.html>
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AfXdp {
     /// The interface.

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod dialogue;
+
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use genie_dpdk::{Eal, EalError, EalOptions, Mempool, MempoolConfig};
@@ -17,16 +19,25 @@ pub struct Turn {
 }
 
 /// The EAL without hugepages, files or PCI; or nothing, and the reason printed, where DPDK is
-/// missing. Any other failure is the test's.
+/// missing. Any other failure is the test's, and that too where `scripts/dpdk-from-source` runs it.
 pub fn eal() -> Option<Turn> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let start = || Eal::start(EalOptions::anywhere(256).validate().unwrap());
     match EAL.get_or_init(start) {
-        Ok(eal) => Some(Turn {
-            eal: eal.clone(),
-            _turn: turn,
-        }),
+        Ok(eal) => {
+            if let Ok(release) = std::env::var("GENIE_DPDK_REQUIRED") {
+                assert!(eal.version().contains(&release), "{}", eal.version());
+            }
+            Some(Turn {
+                eal: eal.clone(),
+                _turn: turn,
+            })
+        }
         Err(EalError::Load(reason)) => {
+            assert!(
+                std::env::var_os("GENIE_DPDK_REQUIRED").is_none(),
+                "{reason}"
+            );
             eprintln!("skipped: {reason}");
             None
         }

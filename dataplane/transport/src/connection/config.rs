@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::header::{ConnectionId, Epoch, Role};
-use crate::limits::{CREDIT_INITIAL, MTU_MAX, MTU_MIN};
+use crate::limits::{CREDIT_INITIAL, DATA_AT, MTU_MAX, MTU_MIN};
 use crate::protect::Protection;
 
 /// The peer, as the driver addresses it; opaque here.
@@ -40,6 +40,9 @@ pub struct Config {
     pub credit: u64,
     /// When they are released.
     pub credit_when: Credit,
+    /// Where the data begin in frames to this peer, in bytes from the start, if it has to be the
+    /// same for all: the peer's NIC splits frames there. Control is padded up to it.
+    pub data_at: Option<usize>,
     /// The longest that an acknowledgement waits for company.
     pub ack_delay: Duration,
     /// Bytes a second that this end may send at most.
@@ -60,6 +63,9 @@ pub enum ConfigError {
     /// Less than what a peer may take for granted.
     #[error("a credit of {0} bytes: it must be {CREDIT_INITIAL} at least")]
     Credit(u64),
+    /// No room for control, or for data.
+    #[error("data at byte {0} of a frame: it must be within {DATA_AT:?}")]
+    DataAt(usize),
     /// Nothing could be sent.
     #[error("a bandwidth limit of zero")]
     Bandwidth,
@@ -79,6 +85,7 @@ impl Config {
             mtu_max: 8900,
             credit: 8 << 20,
             credit_when: Credit::WhenWritten,
+            data_at: None,
             ack_delay: Duration::from_micros(25),
             bandwidth_max: None,
         }
@@ -91,6 +98,9 @@ impl Config {
         }
         if self.credit < CREDIT_INITIAL {
             return Err(ConfigError::Credit(self.credit));
+        }
+        if let Some(at) = self.data_at.filter(|at| !DATA_AT.contains(at)) {
+            return Err(ConfigError::DataAt(at));
         }
         if self.bandwidth_max == Some(0) {
             return Err(ConfigError::Bandwidth);

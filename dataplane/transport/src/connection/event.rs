@@ -31,8 +31,11 @@ pub enum TransferError {
     #[error("the transfer was cancelled by the peer")]
     PeerCancelled,
     /// The source could not be read.
-    #[error("the source of the transfer is gone or changed")]
+    #[error("the source of the transfer is gone")]
     SourceGone,
+    /// The peer got bytes that differ from those that were summed, again and again.
+    #[error("the source of the transfer changes while it is sent: leave it alone until it is sent")]
+    SourceChanged,
     /// The region could not be written.
     #[error("the region of the grant is gone")]
     RegionGone,

@@ -1,7 +1,11 @@
 //! One connection: id, peer, key, epoch, and everything that is under way on it.
 
+mod acks;
 mod config;
+mod contents;
+mod direct;
 mod event;
+mod frame;
 mod receive;
 mod status;
 mod timers;
@@ -16,21 +20,23 @@ pub use status::{Counters, Status};
 
 use crate::block::{Grant, RegionId, ResetBy};
 use crate::congestion::{Controller, Delay};
+use crate::content::Content;
 use crate::drops::DropCounters;
 use crate::grants::Grants;
 use crate::header::Role;
 use crate::limits::{
-    CREDIT_INITIAL, FRAME_DATA_MAX, GRANTS_MAX, MESSAGE_BYTES_MAX, MESSAGES_MAX, REPEATS_MAX,
-    RESETS_MAX, RUNS_MAX, TRANSFERS_MAX,
+    CREDIT_INITIAL, DAMAGED_MAX, FRAME_DATA_MAX, GRANTS_MAX, MESSAGE_BYTES_MAX, MESSAGES_MAX,
+    REPEATS_MAX, RESETS_MAX, RUNS_MAX, TRANSFERS_MAX,
 };
 use crate::messages::{MessagesIn, MessagesOut};
 use crate::mtu::PathMtu;
 use crate::outbox::{Outbox, Transfer, TransferId};
 use crate::pacing::Bucket;
+use crate::pending::Pending;
 use crate::protect::Guard;
 use crate::ranges::RangeSet;
 use crate::rtt::Rtt;
-use crate::sent::{Content, Reordering, Sent};
+use crate::sent::{Reordering, Sent};
 use crate::time::Time;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +86,7 @@ pub struct Connection {
     /// Packet numbers below are too old to tell.
     seen_floor: u64,
     grants: Grants,
+    pending: Pending,
     messages_in: MessagesIn,
     held: u64,
     unacked: u32,
@@ -87,12 +94,18 @@ pub struct Connection {
     largest_at: Time,
     advertised_credit: u64,
     advertised_messages: u64,
+    /// Packets that came damaged, to be told.
+    damaged: VecDeque<u64>,
 
+    /// Something happened since it last had nothing to send.
+    touched: bool,
     last_heard: Time,
     last_asked: Time,
     /// Since when something is unacknowledged without progress.
     waiting_since: Option<Time>,
     events: VecDeque<Event>,
+    /// How it ended, until that is told.
+    ending: Option<ConnectionError>,
     send_events: usize,
     receive_events: usize,
     counters: Counters,
@@ -149,6 +162,7 @@ impl Connection {
             seen: RangeSet::new(RUNS_MAX),
             seen_floor: 0,
             grants: Grants::new(),
+            pending: Pending::new(config.epoch),
             messages_in: MessagesIn::new(),
             held: 0,
             unacked: 0,
@@ -156,10 +170,13 @@ impl Connection {
             largest_at: now,
             advertised_credit: CREDIT_INITIAL,
             advertised_messages: MESSAGES_MAX as u64,
+            damaged: VecDeque::with_capacity(DAMAGED_MAX),
+            touched: true,
             last_heard: now,
             last_asked: now,
             waiting_since: None,
             events: VecDeque::with_capacity(TRANSFERS_MAX + GRANTS_MAX + 1),
+            ending: None,
             send_events: 0,
             receive_events: 0,
             counters: Counters::default(),
@@ -183,8 +200,10 @@ impl Connection {
         self.grants.open(region, len).ok_or(GrantError::Full)
     }
 
-    /// Takes a grant back. Nothing is written to it from here on.
+    /// Takes a grant back. Nothing is written to it from here on, save what a device is gathering
+    /// now ([`Connection::handle_split`]): the event comes after that.
     pub fn revoke(&mut self, grant: Grant) {
+        self.touched = true;
         self.fail_grant(grant, TransferError::Cancelled);
     }
 
@@ -204,15 +223,14 @@ impl Connection {
         if self.outbox.len() + self.send_events >= TRANSFERS_MAX {
             return Err(SendError::Full);
         }
+        self.touched = true;
         self.outbox.push(transfer).ok_or(SendError::Full)
     }
 
     /// Takes a transfer back, and every other into the same grant: it can't become whole.
     pub fn cancel(&mut self, transfer: TransferId) {
-        if let Some(found) = self.outbox.transfer(transfer) {
-            self.fail_transfers_of(found.grant, TransferError::Cancelled);
-            self.push_reset(found.grant, ResetBy::Sender);
-        }
+        self.touched = true;
+        self.fail_transfer(transfer, TransferError::Cancelled);
     }
 
     /// Sends a small message; it arrives once and in order.
@@ -224,6 +242,7 @@ impl Connection {
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(MessageError::TooLong(bytes.len()));
         }
+        self.touched = true;
         if self.messages_out.push(bytes) {
             Ok(())
         } else {
@@ -233,16 +252,21 @@ impl Connection {
 
     /// Lets the caller read the next message; `None` when there is none.
     pub fn read_message<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        self.messages_in.read(read)
+        let read = self.messages_in.read(read);
+        // There is room for another.
+        self.touched |= read.is_some();
+        read
     }
 
     /// The driver is done with bytes that were written ([`Credit::WhenReleased`]).
     pub fn release(&mut self, bytes: u64) {
+        self.touched = true;
         self.held = self.held.saturating_sub(bytes);
     }
 
     /// Ends the connection; the peer is told once.
     pub fn close(&mut self) {
+        self.touched = true;
         if self.state == State::Open {
             self.end(ConnectionError::Closed);
             self.state = State::Closing;
@@ -258,6 +282,12 @@ impl Connection {
             Event::Ended(_) => {}
         }
         Some(event)
+    }
+
+    /// There is an event or a message for the program.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.events.is_empty() || self.messages_in.has_next()
     }
 
     /// How it was set up.
@@ -278,6 +308,21 @@ impl Connection {
         &self.drops
     }
 
+    /// Its time came.
+    pub(crate) fn touch(&mut self) {
+        self.touched = true;
+    }
+
+    /// There may be something to send.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched
+    }
+
+    /// It has nothing to send.
+    pub(crate) fn rest(&mut self) {
+        self.touched = false;
+    }
+
     fn alive(&self) -> Result<(), ConnectionError> {
         match self.state {
             State::Open => Ok(()),
@@ -288,7 +333,8 @@ impl Connection {
 
     /// Bytes that the peer may have in flight now.
     fn credit(&self) -> u64 {
-        self.config.credit.saturating_sub(self.held)
+        let taken = self.held + self.pending.bytes();
+        self.config.credit.saturating_sub(taken)
     }
 
     /// The peer should hear of more room, though nothing new arrived.
@@ -323,10 +369,11 @@ impl Connection {
         }
     }
 
-    fn fail_grant(&mut self, grant: Grant, error: TransferError) {
-        if self.grants.revoke(grant) {
-            self.push_event(Event::ReceiveFailed(grant, error));
-            self.push_reset(grant, ResetBy::Receiver);
+    /// Fails a transfer with all that go into the same grant, which can't become whole any more.
+    fn fail_transfer(&mut self, id: TransferId, error: TransferError) {
+        if let Some(transfer) = self.outbox.transfer(id) {
+            self.fail_transfers_of(transfer.grant, error);
+            self.push_reset(transfer.grant, ResetBy::Sender);
         }
     }
 
@@ -337,15 +384,12 @@ impl Connection {
             self.push_event(Event::SendFailed(id, TransferError::Connection(error)));
         }
         while let Some(grant) = self.grants.any() {
-            self.grants.close(grant);
-            self.push_event(Event::ReceiveFailed(
-                grant,
-                TransferError::Connection(error),
-            ));
+            self.end_grant(grant, TransferError::Connection(error));
         }
         self.repeats.clear();
         self.urgent.clear();
-        self.push_event(Event::Ended(error));
         self.state = State::Ended(error);
+        self.ending = Some(error);
+        self.end_late();
     }
 }

@@ -1,16 +1,12 @@
 //! What arrives.
 
-use std::time::Duration;
-
 use super::{Connection, ConnectionError, Credit, Event, State, TransferError};
-use crate::block::{Ack, Block, Blocks, Grant, ResetBy};
+use crate::block::{Block, Blocks, Grant, ResetBy};
 use crate::drops::DropReason;
 use crate::header::{HEADER_BYTES, Header};
-use crate::limits::{ACK_EVERY, REFUSALS_MAX};
-use crate::outbox::TransferId;
-use crate::protect::Part;
+use crate::limits::{ACK_EVERY, DAMAGED_MAX, REFUSALS_MAX};
+use crate::protect::Part as Protected;
 use crate::regions::Regions;
-use crate::sent::Content;
 use crate::time::Time;
 
 impl Connection {
@@ -25,6 +21,7 @@ impl Connection {
         now: Time,
         regions: &mut impl Regions,
     ) -> Result<(), DropReason> {
+        self.touched = true;
         let result = self.accept(frame, now, regions);
         match result {
             Ok(()) => self.counters.frames_received += 1,
@@ -33,56 +30,31 @@ impl Connection {
         result
     }
 
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         frame: &mut [u8],
         now: Time,
         regions: &mut impl Regions,
     ) -> Result<(), DropReason> {
         let header = Header::parse(frame)?;
-        self.check_header(&header)?;
+        let parts = self.open_head(&header, frame)?;
+        let data_len = usize::from(header.data_len);
+        let data = parts.rest.get_mut(..data_len);
+        let data = data.ok_or(DropReason::Truncated)?;
         let number = header.packet_number;
-        let (control_len, data_len) = (
-            usize::from(header.control_len),
-            usize::from(header.data_len),
-        );
-        let tag = self.open.tag_len();
-
-        let (head, rest) = frame
-            .split_at_mut_checked(HEADER_BYTES)
-            .ok_or(DropReason::Truncated)?;
-        let (control, rest) = rest
-            .split_at_mut_checked(control_len + tag)
-            .ok_or(DropReason::Truncated)?;
-        let protected_len = if data_len == 0 { 0 } else { data_len + tag };
-        let data = rest.get_mut(..protected_len).ok_or(DropReason::Truncated)?;
-        self.open.open(Part::Header, number, head, control)?;
-        if number < self.seen_floor {
-            return Err(DropReason::TooOld);
-        }
-        if self.seen.contains(number) {
-            return Err(DropReason::Replay);
-        }
         if data_len > 0 {
-            self.open.open(Part::Data, number, head, data)?;
-        }
-        let control = control.get(..control_len).ok_or(DropReason::Truncated)?;
-        let data = data.get(..data_len).ok_or(DropReason::Truncated)?;
-        let blocks = Blocks::parse(control, data_len).ok_or(DropReason::Malformed)?;
-
-        self.open.reached(number);
-        self.last_heard = now;
-        // Before anything else: an end that the peer declared must be known before what it
-        // acknowledges, and neither depends on whether there is room for the rest.
-        for block in blocks.clone() {
-            match block {
-                Block::Reset { grant, by } => self.on_reset(grant, by),
-                Block::Ack(ack) => self.on_ack(&ack, number, now)?,
-                _ => {}
+            let opened = self
+                .open
+                .open(Protected::Data, number, parts.fixed, data, parts.data_tag);
+            if let Err(reason) = opened {
+                self.on_damaged(number);
+                return Err(reason);
             }
         }
+        let blocks = Blocks::parse(parts.control, data_len).ok_or(DropReason::Malformed)?;
+        self.take_news(blocks.clone(), number, now)?;
         self.check_room(blocks.clone())?;
-        let mut data = data;
+        let mut data = &*data;
         for block in blocks.clone() {
             match block {
                 Block::Data { grant, offset, len } => {
@@ -92,21 +64,81 @@ impl Connection {
                     data = rest;
                     self.place(grant, offset, piece, regions)?;
                 }
-                Block::Message { sequence, bytes } => {
-                    if let Err(reason) = self.messages_in.take(sequence, bytes) {
-                        self.drops.count(reason);
-                    }
-                }
-                Block::Close => {
-                    self.end(ConnectionError::PeerClosed);
-                    return Ok(());
-                }
-                Block::Ack(_) | Block::Reset { .. } | Block::Ping | Block::Padding(_) => {}
+                _ => self.take_inline(block),
             }
         }
         // Only now: an acknowledgement says that the bytes are in their regions.
-        self.remember(number, &blocks, now);
+        self.remember(number, asks(&blocks), now);
         Ok(())
+    }
+
+    /// Finds the parts of a frame, and opens all but its data.
+    pub(super) fn open_head<'a>(
+        &mut self,
+        header: &Header,
+        frame: &'a mut [u8],
+    ) -> Result<Parts<'a>, DropReason> {
+        self.check_header(header)?;
+        let tag = self.open.tag_len();
+        let control_len = usize::from(header.control_len);
+        let data_tag_len = if header.data_len == 0 { 0 } else { tag };
+        let split = |bytes: &'a mut [u8], at| {
+            let halves = bytes.split_at_mut_checked(at);
+            halves.ok_or(DropReason::Truncated)
+        };
+        let (fixed, rest) = split(frame, HEADER_BYTES)?;
+        let (body, rest) = split(rest, control_len + data_tag_len)?;
+        let (body_tag, rest) = split(rest, tag)?;
+        let number = header.packet_number;
+        self.open
+            .open(Protected::Header, number, fixed, body, body_tag)?;
+        if number < self.seen_floor {
+            return Err(DropReason::TooOld);
+        }
+        if self.seen.contains(number) {
+            return Err(DropReason::Replay);
+        }
+        let (control, data_tag) = split(body, control_len)?;
+        Ok(Parts {
+            fixed,
+            control,
+            data_tag,
+            rest,
+        })
+    }
+
+    /// What is true of an authentic frame, whether there is room for the rest or not. An end that
+    /// the peer declared must be known before what it acknowledges.
+    pub(super) fn take_news(
+        &mut self,
+        blocks: Blocks<'_>,
+        number: u64,
+        now: Time,
+    ) -> Result<(), DropReason> {
+        self.open.reached(number);
+        self.last_heard = now;
+        for block in blocks {
+            match block {
+                Block::Reset { grant, by } => self.on_reset(grant, by),
+                Block::Ack(ack) => self.on_ack(&ack, number, now)?,
+                Block::Damaged { number } => self.on_damage_report(number),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what lies in the control itself.
+    pub(super) fn take_inline(&mut self, block: Block<'_>) {
+        match block {
+            Block::Message { sequence, bytes } => {
+                if let Err(reason) = self.messages_in.take(sequence, bytes) {
+                    self.drops.count(reason);
+                }
+            }
+            Block::Close if self.state == State::Open => self.end(ConnectionError::PeerClosed),
+            _ => {}
+        }
     }
 
     fn check_header(&self, header: &Header) -> Result<(), DropReason> {
@@ -133,17 +165,22 @@ impl Connection {
 
     /// Looks for what forbids to take the frame as a whole: it must then not be acknowledged, so
     /// that the sender repeats it.
-    fn check_room(&mut self, blocks: Blocks<'_>) -> Result<(), DropReason> {
+    pub(super) fn check_room(&mut self, blocks: Blocks<'_>) -> Result<(), DropReason> {
         let mut new_bytes = 0;
         for block in blocks {
             match block {
                 Block::Data { grant, offset, len } => {
-                    match self.grants.check(grant, offset, u64::from(len)) {
-                        Ok(()) => new_bytes += u64::from(len),
+                    let len = u64::from(len);
+                    match self.grants.check(grant, offset, len) {
+                        Ok(()) => new_bytes += len,
                         Err(reason @ (DropReason::HolesFull | DropReason::Revoked)) => {
                             return Err(reason);
                         }
-                        Err(_) => {}
+                        Err(DropReason::DuplicateBytes) => {}
+                        Err(_) => continue,
+                    }
+                    if self.waits(grant, offset, offset + len) {
+                        return Err(DropReason::UnverifiedBytes);
                     }
                 }
                 Block::Message { sequence, .. } if sequence >= self.messages_in.limit() => {
@@ -159,8 +196,16 @@ impl Connection {
         }
     }
 
+    /// Some of these bytes are here and not yet verified.
+    fn waits(&mut self, grant: Grant, low: u64, end: u64) -> bool {
+        !self.pending.is_empty()
+            && self.grants.is_unverified(grant)
+            && self.grants.missing(grant, low, end) != Some((low, end))
+            && self.pending.overlaps(grant, low, end)
+    }
+
     /// The packet counts as arrived from here on.
-    fn remember(&mut self, number: u64, blocks: &Blocks<'_>, now: Time) {
+    pub(super) fn remember(&mut self, number: u64, asks: bool, now: Time) {
         let expected = self.seen.last().map_or(self.seen_floor, |(_, end)| end);
         if self.seen.insert(number, number.saturating_add(1)).is_err() {
             if let Some((_, end)) = self.seen.remove_lowest() {
@@ -174,7 +219,7 @@ impl Connection {
         if number >= expected {
             self.largest_at = now;
         }
-        if !blocks.clone().any(|block| block.elicits_ack()) {
+        if !asks {
             return;
         }
         self.unacked += 1;
@@ -187,6 +232,22 @@ impl Connection {
         self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
     }
 
+    /// Whether a piece has a place; if not, that is counted, and a confused peer told.
+    pub(super) fn may_place(&mut self, grant: Grant, offset: u64, len: u64) -> bool {
+        let Err(reason) = self.grants.check(grant, offset, len) else {
+            return true;
+        };
+        self.drops.count(reason);
+        let refused = matches!(
+            reason,
+            DropReason::UnknownGrant | DropReason::WrongRegion | DropReason::OutOfBounds
+        );
+        if refused && self.urgent.len() < REFUSALS_MAX {
+            self.push_reset(grant, ResetBy::Receiver);
+        }
+        false
+    }
+
     /// Writes what is new of a piece. `Err` when the region failed: the frame is not acknowledged.
     fn place(
         &mut self,
@@ -196,15 +257,7 @@ impl Connection {
         regions: &mut impl Regions,
     ) -> Result<(), DropReason> {
         let end = offset.saturating_add(piece.len() as u64);
-        if let Err(reason) = self.grants.check(grant, offset, piece.len() as u64) {
-            self.drops.count(reason);
-            let refused = matches!(
-                reason,
-                DropReason::UnknownGrant | DropReason::WrongRegion | DropReason::OutOfBounds
-            );
-            if refused && self.urgent.len() < REFUSALS_MAX {
-                self.push_reset(grant, ResetBy::Receiver);
-            }
+        if !self.may_place(grant, offset, piece.len() as u64) {
             return Ok(());
         }
         let mut from = offset;
@@ -220,8 +273,13 @@ impl Connection {
                 .ok_or(DropReason::HolesFull)?;
             if regions.write(grant.region, low, bytes).is_err() {
                 self.grants.spoil(grant);
-                self.push_event(Event::ReceiveFailed(grant, TransferError::RegionGone));
-                self.push_reset(grant, ResetBy::Receiver);
+                if done {
+                    let error = TransferError::RegionGone;
+                    self.push_event(Event::ReceiveFailed(grant, error));
+                    self.push_reset(grant, ResetBy::Receiver);
+                } else {
+                    self.fail_grant(grant, TransferError::RegionGone);
+                }
                 return Err(DropReason::RegionFailed);
             }
             self.counters.bytes_placed += high - low;
@@ -237,88 +295,33 @@ impl Connection {
         Ok(())
     }
 
+    /// A good head with bad data: the sender repeats it at once, and finds out if the source is to
+    /// blame.
+    pub(super) fn on_damaged(&mut self, number: u64) {
+        if self.damaged.len() < DAMAGED_MAX && !self.damaged.contains(&number) {
+            self.damaged.push_back(number);
+        }
+    }
+
     fn on_reset(&mut self, grant: Grant, by: ResetBy) {
         match by {
             ResetBy::Sender => {
-                if self.grants.close(grant) {
-                    self.push_event(Event::ReceiveFailed(grant, TransferError::PeerCancelled));
-                }
+                self.end_grant(grant, TransferError::PeerCancelled);
             }
             ResetBy::Receiver => self.fail_transfers_of(grant, TransferError::PeerCancelled),
         }
     }
+}
 
-    fn on_ack(&mut self, ack: &Ack<'_>, number: u64, now: Time) -> Result<(), DropReason> {
-        if ack.largest >= self.sent.next_number() {
-            return Err(DropReason::AckOfUnsent);
-        }
-        if self.peer_credit_from.is_none_or(|from| number > from) {
-            self.peer_credit_from = Some(number);
-            if self.peer_credit == 0 && ack.credit > 0 {
-                self.persists = 0;
-            }
-            self.peer_credit = ack.credit;
-        }
-        self.messages_out.raise_limit(ack.message_limit);
+/// A frame whose head was opened.
+pub(super) struct Parts<'a> {
+    pub(super) fixed: &'a [u8],
+    pub(super) control: &'a [u8],
+    pub(super) data_tag: &'a [u8],
+    pub(super) rest: &'a mut [u8],
+}
 
-        let (mut newest, mut bytes, mut given_up) = (None, 0, 0);
-        for (low, high) in ack.ranges() {
-            let Self {
-                sent,
-                outbox,
-                messages_out,
-                mtu,
-                events,
-                send_events,
-                ..
-            } = self;
-            given_up += sent.ack(low, high, |number, packet| {
-                newest = newest.max(Some((number, packet.sent)));
-                bytes += u64::from(packet.bytes);
-                if packet.tries_mtu {
-                    mtu.on_probe_acked(packet.bytes as usize);
-                }
-                for content in packet.contents.iter() {
-                    match content {
-                        Content::Data {
-                            slot, serial, len, ..
-                        } => {
-                            let id = TransferId { slot, serial };
-                            if outbox.on_acked(id, u64::from(len)) {
-                                *send_events += 1;
-                                events.push_back(Event::Sent(id));
-                            }
-                        }
-                        Content::Message { sequence } => messages_out.on_acked(sequence),
-                        Content::Reset { .. } => {}
-                    }
-                }
-            });
-        }
-        if given_up > 0 {
-            self.counters.frames_late += u64::from(given_up);
-            self.reordering.widen();
-        }
-        let Some((newest, sent_at)) = newest else {
-            return Ok(());
-        };
-        if newest == ack.largest {
-            let held = Duration::from_micros(u64::from(ack.delay_us));
-            self.rtt
-                .sample(now.since(sent_at), held.min(self.config.ack_delay * 2));
-        }
-        self.probe_timeouts = 0;
-        self.waiting_since = (self.sent.packets() > 0).then_some(now);
-        self.detect_losses(now);
-        let round_ended = newest >= self.round_end;
-        if round_ended {
-            self.round_end = self.sent.next_number();
-        }
-        self.control.on_ack(now, bytes, &self.rtt, round_ended);
-        self.sent.forget_before(Time(
-            now.0
-                .saturating_sub(4 * crate::time::nanos(self.rtt.smoothed())),
-        ));
-        Ok(())
-    }
+/// The peer has to be told that it arrived.
+pub(super) fn asks(blocks: &Blocks<'_>) -> bool {
+    blocks.clone().any(|block| block.elicits_ack())
 }

@@ -17,6 +17,8 @@ pub struct Counters {
     pub frames_lost: u64,
     /// Frames that were taken for lost and arrived all the same.
     pub frames_late: u64,
+    /// Frames that the peer got with other data than were summed.
+    pub frames_damaged: u64,
     /// Probe timeouts.
     pub probe_timeouts: u64,
     /// Frames that were accepted.

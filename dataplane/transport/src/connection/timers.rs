@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Connection, ConnectionError, State};
-use crate::limits::{FRAME_DATA_MAX, KEEPALIVE, PEER_TIMEOUT, PROBE_INTERVAL_MAX};
-use crate::sent::{Content, Packet};
+use super::{Connection, ConnectionError, State, TransferError};
+use crate::content::Content;
+use crate::limits::{
+    FRAME_DATA_MAX, KEEPALIVE, PEER_TIMEOUT, PROBE_INTERVAL_MAX, SOURCE_CHANGES_MAX,
+};
+use crate::outbox::TransferId;
+use crate::sent::Packet;
 use crate::time::Time;
 
 /// After so many silent probe timeouts the window starts over.
@@ -18,7 +22,7 @@ impl Connection {
             return Some(Time::default());
         }
         self.alive().ok()?;
-        if self.credit_news() {
+        if self.credit_news() || !self.damaged.is_empty() {
             return Some(Time::default());
         }
         let times = [
@@ -78,6 +82,38 @@ impl Connection {
         }
     }
 
+    /// The peer got a packet whose data are not those that were summed. Where they were not copied,
+    /// their source may be changing under us: a piece to which that happens again and again fails
+    /// its transfer.
+    pub(super) fn on_damage_report(&mut self, number: u64) {
+        let Some(mut packet) = self.sent.take_damaged(number) else {
+            return;
+        };
+        self.counters.frames_damaged += 1;
+        let mut changing = None;
+        if packet.by_reference {
+            packet.contents.for_each_mut(|content| {
+                if let Content::Data {
+                    slot,
+                    serial,
+                    damaged,
+                    ..
+                } = content
+                {
+                    *damaged += 1;
+                    if *damaged >= SOURCE_CHANGES_MAX {
+                        let (slot, serial) = (*slot, *serial);
+                        changing = Some(TransferId { slot, serial });
+                    }
+                }
+            });
+        }
+        self.send_again(&packet);
+        if let Some(id) = changing {
+            self.fail_transfer(id, TransferError::SourceChanged);
+        }
+    }
+
     /// A probe (RFC 9002, 6.2.4) is the oldest packet once more, under a new number: whatever it
     /// is, its acknowledgement tells which of the others are lost.
     fn on_probe_timeout(&mut self, now: Time) {
@@ -88,7 +124,7 @@ impl Connection {
         if let Some(packet) = self.sent.take_oldest() {
             self.send_again(&packet);
         }
-        self.mtu.on_silence(now, self.probe_timeouts);
+        self.mtu.on_silence(self.probe_timeouts);
         if self.probe_timeouts == SILENCE {
             self.control.on_silence();
         }

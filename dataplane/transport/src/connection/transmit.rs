@@ -1,26 +1,29 @@
 //! What leaves.
 
-use super::{Connection, Event, State, TransferError};
-use crate::block::{Block, DATA_BLOCK_BYTES, ResetBy, encode_ack};
-use crate::header::{HEADER_BYTES, Header};
-use crate::limits::{CONTENTS_MAX, FRAME_DATA_MAX, PIECE_MIN};
+use super::frame::Frame;
+use super::{Connection, State, TransferError};
+use crate::ack::encode_ack;
+use crate::block::Block;
+use crate::content::{Content, Contents};
+use crate::header::HEADER_BYTES;
+use crate::limits::CONTENTS_MAX;
 use crate::outbox::{Piece, Transfer, TransferId};
-use crate::protect::Part;
 use crate::regions::Regions;
-use crate::sent::{Content, Contents, Packet};
+use crate::sent::Packet;
+use crate::split::SplitTransmit;
 use crate::time::Time;
 use crate::wire::Writer;
 
 /// What goes into a frame.
 #[derive(Default)]
-struct Plan {
-    control_len: usize,
-    data_len: usize,
-    acks: bool,
-    asks: bool,
-    tries_mtu: bool,
-    contents: Contents,
-    pieces: [Option<(Piece, Transfer)>; CONTENTS_MAX],
+pub(super) struct Plan {
+    pub(super) control_len: usize,
+    pub(super) data_len: usize,
+    pub(super) acks: bool,
+    pub(super) asks: bool,
+    pub(super) tries_mtu: bool,
+    pub(super) contents: Contents,
+    pub(super) pieces: [Option<(Piece, Transfer)>; CONTENTS_MAX],
 }
 
 impl Connection {
@@ -32,6 +35,40 @@ impl Connection {
         regions: &mut impl Regions,
         out: &mut [u8],
     ) -> Option<usize> {
+        self.transmit(now, regions, out, false)
+            .map(|frame| frame.len)
+    }
+
+    /// Like [`poll_transmit`](Self::poll_transmit), but writes only the head of a frame and names
+    /// its data, where the link is checksummed, [`Regions::crc`] can sum them, and they are worth
+    /// it; else they are copied behind the head. So `head` should hold `mtu_max` bytes all the
+    /// same. The two ways may be mixed.
+    ///
+    /// The driver keeps the named memory until the frame has left: the transfer may end before that,
+    /// when an earlier frame with the same bytes arrived, or it is cancelled.
+    pub fn poll_transmit_split(
+        &mut self,
+        now: Time,
+        regions: &mut impl Regions,
+        head: &mut [u8],
+    ) -> Option<SplitTransmit> {
+        let frame = self.transmit(now, regions, head, true)?;
+        Some(SplitTransmit {
+            connection: self.config.id,
+            peer: self.config.peer,
+            head_len: frame.len,
+            spans: frame.spans,
+        })
+    }
+
+    fn transmit(
+        &mut self,
+        now: Time,
+        regions: &mut impl Regions,
+        out: &mut [u8],
+        split: bool,
+    ) -> Option<Frame> {
+        self.touched = true;
         if self.state == State::Open {
             self.expire(now);
         }
@@ -44,10 +81,11 @@ impl Connection {
                     self.plan(now, out)?
                 }
             };
-            match self.fill(&plan, regions, out) {
-                Ok(len) => {
-                    self.on_transmitted(&plan, len?, now);
-                    return len;
+            match self.fill(&plan, regions, out, split) {
+                Ok(frame) => {
+                    let frame = frame?;
+                    self.on_transmitted(&plan, &frame, now);
+                    return Some(frame);
                 }
                 Err(failed) => self.unplan(&plan, failed),
             }
@@ -66,7 +104,9 @@ impl Connection {
 
     fn plan(&mut self, now: Time, out: &mut [u8]) -> Option<Plan> {
         let tag = self.seal.tag_len();
-        let ack_due = self.ack_at.is_some_and(|at| at <= now) || self.credit_news();
+        let ack_due = self.ack_at.is_some_and(|at| at <= now)
+            || self.credit_news()
+            || !self.damaged.is_empty();
         let may_send = self.may_send(now);
         if !ack_due && !may_send {
             return None;
@@ -80,6 +120,7 @@ impl Connection {
         if ack_due || self.unacked > 0 {
             plan.acks = self.write_ack(now, &mut to);
         }
+        let reports = self.write_damaged(&mut to);
         if may_send {
             self.write_urgent(&mut plan, &mut to);
             self.write_messages(&mut plan, &mut to);
@@ -91,7 +132,7 @@ impl Connection {
         }
         plan.control_len = to.len();
         // An acknowledgement that can wait does not go alone.
-        (plan.asks || (plan.acks && ack_due)).then_some(plan)
+        (plan.asks || reports || (plan.acks && ack_due)).then_some(plan)
     }
 
     /// Whether window, pace and the ring have room for a frame; notes when the pace will.
@@ -159,181 +200,21 @@ impl Connection {
         )
     }
 
-    fn write_urgent(&mut self, plan: &mut Plan, to: &mut Writer<'_>) {
-        while !plan.contents.is_full()
-            && let Some(content) = self.urgent.pop_front()
+    fn write_damaged(&mut self, to: &mut Writer<'_>) -> bool {
+        let mut written = false;
+        while let Some(&number) = self.damaged.front()
+            && (Block::Damaged { number }).encode(to)
         {
-            let written = match content {
-                Content::Reset { grant, by } => Block::Reset { grant, by }.encode(to),
-                Content::Message { sequence } => match self.messages_out.get(sequence) {
-                    Some(bytes) => Block::Message { sequence, bytes }.encode(to),
-                    None => continue,
-                },
-                Content::Data { .. } => continue,
-            };
-            if !written {
-                self.urgent.push_front(content);
-                return;
-            }
-            plan.contents.push(content);
-            plan.asks = true;
+            self.damaged.pop_front();
+            written = true;
         }
+        written
     }
 
-    fn write_messages(&mut self, plan: &mut Plan, to: &mut Writer<'_>) {
-        while !plan.contents.is_full()
-            && let Some(sequence) = self.messages_out.to_send()
-        {
-            let Some(bytes) = self.messages_out.get(sequence) else {
-                return;
-            };
-            if !(Block::Message { sequence, bytes }).encode(to) {
-                return;
-            }
-            self.messages_out.on_sent(sequence);
-            plan.contents.push(Content::Message { sequence });
-            plan.asks = true;
-        }
-    }
-
-    /// Repeats first, then new data by priority, as far as credit and the frame reach.
-    fn write_data(&mut self, plan: &mut Plan, to: &mut Writer<'_>) {
-        while !plan.contents.is_full() {
-            let room = self.data_room(plan, to);
-            let Some((piece, transfer)) = self.next_piece(room) else {
-                return;
-            };
-            let grant = transfer.grant;
-            // A piece is no longer than a frame, whose length fits 16 bits.
-            let len = piece.len as u16;
-            let offset = transfer.offset + piece.offset;
-            Block::Data { grant, offset, len }.encode(to);
-            let content = Content::Data {
-                slot: piece.id.slot,
-                serial: piece.id.serial,
-                offset: piece.offset,
-                len: u32::from(len),
-            };
-            if let Some(place) = plan.pieces.iter_mut().find(|place| place.is_none()) {
-                *place = Some((piece, transfer));
-            }
-            plan.contents.push(content);
-            plan.data_len += piece.len;
-            plan.asks = true;
-        }
-    }
-
-    fn data_room(&self, plan: &Plan, to: &Writer<'_>) -> usize {
-        let taken = plan.data_len + DATA_BLOCK_BYTES + self.seal.tag_len();
-        let frame = to.room().saturating_sub(taken);
-        let unused = self.peer_credit.saturating_sub(self.sent.data_bytes());
-        let credit = usize::try_from(unused)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(plan.data_len);
-        frame.min(FRAME_DATA_MAX - plan.data_len).min(credit)
-    }
-
-    fn next_piece(&mut self, room: usize) -> Option<(Piece, Transfer)> {
-        while let Some(content) = self.repeats.pop_front() {
-            let Content::Data {
-                slot,
-                serial,
-                offset,
-                len,
-            } = content
-            else {
-                continue;
-            };
-            let id = TransferId { slot, serial };
-            let Some(transfer) = self.outbox.transfer(id) else {
-                continue;
-            };
-            let wanted = len as usize;
-            if room < wanted.min(PIECE_MIN) {
-                self.repeats.push_front(content);
-                return None;
-            }
-            // Smaller frames than when it was first sent: the rest goes into the next.
-            let taken = wanted.min(room);
-            if taken < wanted {
-                let (offset, len) = (offset + taken as u64, (wanted - taken) as u32);
-                self.repeats.push_front(Content::Data {
-                    slot,
-                    serial,
-                    offset,
-                    len,
-                });
-            }
-            self.counters.bytes_repeated += taken as u64;
-            return Some((
-                Piece {
-                    id,
-                    offset,
-                    len: taken,
-                },
-                transfer,
-            ));
-        }
-        if room < PIECE_MIN {
-            return None;
-        }
-        let piece = self.outbox.next_piece(room)?;
-        Some((piece, self.outbox.transfer(piece.id)?))
-    }
-
-    /// Reads the sources, seals the frame and returns its length; or names the transfer whose
-    /// source is gone.
-    fn fill(
-        &mut self,
-        plan: &Plan,
-        regions: &mut impl Regions,
-        out: &mut [u8],
-    ) -> Result<Option<usize>, TransferId> {
-        let tag = self.seal.tag_len();
-        let mut at = HEADER_BYTES + plan.control_len + tag;
-        for (piece, transfer) in plan.pieces.iter().flatten() {
-            let Some(into) = out.get_mut(at..at + piece.len) else {
-                return Ok(None);
-            };
-            let offset = transfer.source_offset + piece.offset;
-            regions
-                .read(transfer.source, offset, into)
-                .map_err(|_gone| piece.id)?;
-            at += piece.len;
-        }
-        Ok(self.seal_frame(plan, out))
-    }
-
-    fn seal_frame(&mut self, plan: &Plan, out: &mut [u8]) -> Option<usize> {
-        let (number, tag) = (self.sent.next_number(), self.seal.tag_len());
-        let header = Header {
-            connection: self.config.id,
-            epoch: self.config.epoch,
-            packet_number: number,
-            sealed: self.seal.is_sealed(),
-            sender: self.config.role,
-            control_len: u16::try_from(plan.control_len).ok()?,
-            data_len: u16::try_from(plan.data_len).ok()?,
-        };
-        let (head, rest) = out.split_first_chunk_mut::<HEADER_BYTES>()?;
-        header.encode(head);
-        let (control, rest) = rest.split_at_mut_checked(plan.control_len)?;
-        let (control_tag, rest) = rest.split_at_mut_checked(tag)?;
-        self.seal.reached(number);
-        self.seal
-            .seal(Part::Header, number, head, control, control_tag)?;
-        let mut len = HEADER_BYTES + plan.control_len + tag;
-        if plan.data_len > 0 {
-            let (data, rest) = rest.split_at_mut_checked(plan.data_len)?;
-            self.seal.seal(Part::Data, number, head, data, rest)?;
-            len += plan.data_len + tag;
-        }
-        Some(len)
-    }
-
-    fn on_transmitted(&mut self, plan: &Plan, len: usize, now: Time) {
+    fn on_transmitted(&mut self, plan: &Plan, frame: &Frame, now: Time) {
+        let len = frame.len as u64 + frame.spans.bytes();
         self.counters.frames_sent += 1;
-        self.counters.bytes_sent += len as u64;
+        self.counters.bytes_sent += len;
         if plan.acks {
             (self.unacked, self.ack_at) = (0, None);
             self.advertised_credit = self.credit();
@@ -344,11 +225,12 @@ impl Connection {
             return;
         }
         // A frame is shorter than 64 KiB.
-        let bytes = len as u32;
-        self.sent
-            .push(Some(Packet::new(now, bytes, plan.tries_mtu, plan.contents)));
-        self.pacer.take(len as u64);
-        self.limiter.take(len as u64);
+        let mut packet = Packet::new(now, len as u32, plan.contents);
+        packet.tries_mtu = plan.tries_mtu;
+        packet.by_reference = frame.spans.bytes() > 0;
+        self.sent.push(Some(packet));
+        self.pacer.take(len);
+        self.limiter.take(len);
         self.probes = self.probes.saturating_sub(1);
         self.ping &= plan.tries_mtu;
         self.last_asked = now;
@@ -365,10 +247,6 @@ impl Connection {
                 Content::Message { .. } | Content::Reset { .. } => self.urgent.push_front(content),
             }
         }
-        if let Some(transfer) = self.outbox.remove(failed) {
-            self.push_event(Event::SendFailed(failed, TransferError::SourceGone));
-            self.fail_transfers_of(transfer.grant, TransferError::SourceGone);
-            self.push_reset(transfer.grant, ResetBy::Sender);
-        }
+        self.fail_transfer(failed, TransferError::SourceGone);
     }
 }

@@ -1,6 +1,6 @@
 //! Frames of a checksummed link, made by hand.
 
-use genie_transport::{Epoch, HEADER_BYTES, Header, Role};
+use genie_transport::{Epoch, HEADER_BYTES, Header, Role, crc32c};
 
 use super::ID;
 
@@ -17,14 +17,13 @@ pub fn forge(number: u64, control: &[u8], data: &[u8]) -> Vec<u8> {
     };
     let mut head = [0; HEADER_BYTES];
     header.encode(&mut head);
-    let tag = |bytes: &[u8]| crc32c::crc32c_append(crc32c::crc32c(&head), bytes).to_be_bytes();
     let mut frame = head.to_vec();
     frame.extend(control);
-    frame.extend(tag(control));
     if !data.is_empty() {
-        frame.extend(data);
-        frame.extend(tag(data));
+        frame.extend(crc32c(0, data).to_be_bytes());
     }
+    frame.extend(crc32c(0, &frame).to_be_bytes());
+    frame.extend(data);
     frame
 }
 
@@ -63,5 +62,11 @@ pub fn ack_block(largest: u64, credit: u64, gap: u32, run: u32) -> Vec<u8> {
     for field in [0, run, gap, run] {
         block.extend(field.to_be_bytes());
     }
+    block
+}
+
+pub fn damaged_block(number: u64) -> Vec<u8> {
+    let mut block = vec![8];
+    block.extend(number.to_be_bytes());
     block
 }

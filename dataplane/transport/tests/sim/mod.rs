@@ -1,96 +1,22 @@
 //! A simulated link between two endpoints; everything that happens follows from a seed.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod device;
 pub mod forge;
+pub mod link;
 pub mod run;
+pub mod victim;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use device::{Device, Gather};
 use genie_transport::{
-    Config, Connection, ConnectionId, Endpoint, Epoch, Event, Protection, RegionGone, RegionId,
-    Regions, Role, Secret, SourceId, Time,
+    Config, Connection, ConnectionId, Endpoint, Epoch, Event, PayloadRef, PayloadToken, Protection,
+    RegionGone, RegionId, Regions, Role, Secret, SourceId, Time, crc32c,
 };
-
-/// SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-
-    pub fn chance(&mut self, share: f64) -> bool {
-        (self.next() >> 11) as f64 / ((1u64 << 53) as f64) < share
-    }
-}
-
-/// What a link does to frames.
-#[derive(Clone, Debug)]
-pub struct Link {
-    pub bytes_per_second: u64,
-    pub delay_ns: u64,
-    pub jitter_ns: u64,
-    pub loss: f64,
-    pub reorder: f64,
-    pub duplicate: f64,
-    pub flip: f64,
-    pub queue_bytes: u64,
-    pub mtu: usize,
-    pub cut: bool,
-}
-
-impl Link {
-    pub fn perfect() -> Self {
-        Self {
-            bytes_per_second: 1_250_000_000,
-            delay_ns: 50_000,
-            jitter_ns: 0,
-            loss: 0.0,
-            reorder: 0.0,
-            duplicate: 0.0,
-            flip: 0.0,
-            queue_bytes: 1 << 20,
-            mtu: 9000,
-            cut: false,
-        }
-    }
-
-    pub fn from_seed(random: &mut Random) -> Self {
-        let mut maybe = |share: f64, most: u64| {
-            let hit = random.chance(share);
-            if hit {
-                random.below(most) as f64 / 1000.0
-            } else {
-                0.0
-            }
-        };
-        let (loss, reorder) = (maybe(0.6, 150), maybe(0.4, 100));
-        let (duplicate, flip) = (maybe(0.4, 100), maybe(0.4, 50));
-        let narrow = random.chance(0.3);
-        Self {
-            bytes_per_second: if narrow { 5_000_000 } else { 1_250_000_000 },
-            delay_ns: 5_000 + random.below(500_000),
-            jitter_ns: random.below(200_000),
-            loss,
-            reorder,
-            duplicate,
-            flip,
-            queue_bytes: if narrow { 50_000 } else { 1 << 20 },
-            mtu: [1400, 4200, 9000][random.below(3) as usize],
-            cut: false,
-        }
-    }
-}
+pub use link::{Link, Random};
 
 /// Memory that notices a second write to a byte and a write after the end.
 #[derive(Default)]
@@ -102,6 +28,9 @@ pub struct Memory {
     pub gone: Vec<bool>,
     /// Regions that can't be written from this offset on.
     pub broken: Option<(RegionId, u64)>,
+    /// A source that is written to as soon as it was summed.
+    pub changing: Option<SourceId>,
+    pub orders: Vec<(RegionId, u64, PayloadRef)>,
 }
 
 impl Memory {
@@ -129,6 +58,38 @@ impl Regions for Memory {
         Ok(())
     }
 
+    fn crc(
+        &mut self,
+        source: SourceId,
+        offset: u64,
+        len: u64,
+        seed: u32,
+    ) -> Result<Option<u32>, RegionGone> {
+        let (index, at) = (source.0 as usize, offset as usize);
+        if self.gone[index] {
+            return Err(RegionGone);
+        }
+        let sum = crc32c(seed, &self.sources[index][at..at + len as usize]);
+        if self.changing == Some(source) {
+            self.sources[index][at] ^= 1;
+        }
+        Ok(Some(sum))
+    }
+
+    fn place_remote(
+        &mut self,
+        region: RegionId,
+        offset: u64,
+        from: PayloadRef,
+    ) -> Result<(), RegionGone> {
+        let broken = |(broken, at)| broken == region && offset >= at;
+        if self.broken.is_some_and(broken) {
+            return Err(RegionGone);
+        }
+        self.orders.push((region, offset, from));
+        Ok(())
+    }
+
     fn write(&mut self, region: RegionId, offset: u64, bytes: &[u8]) -> Result<(), RegionGone> {
         let (index, at) = (region.0 as usize, offset as usize);
         assert!(!self.ended[index], "a write to {region:?} after its end");
@@ -147,11 +108,33 @@ impl Regions for Memory {
     }
 }
 
+/// Memory that is not there: only the counters matter.
+pub struct Nowhere;
+
+impl Regions for Nowhere {
+    fn read(&mut self, _: SourceId, _: u64, _: &mut [u8]) -> Result<(), RegionGone> {
+        Ok(())
+    }
+    fn write(&mut self, _: RegionId, _: u64, _: &[u8]) -> Result<(), RegionGone> {
+        Ok(())
+    }
+}
+
+impl Gather for Nowhere {
+    fn gather(&mut self, _: PayloadToken, _: Option<&[u8]>) {}
+}
+
 pub const ID: ConnectionId = ConnectionId(77);
 
 pub struct End<M> {
     pub endpoint: Endpoint,
     pub memory: M,
+    /// Takes frames out without their data, where it can.
+    pub split: bool,
+    /// Receives data in a device's memory, where it can.
+    pub device: Option<Device>,
+    /// Until then its core is another's.
+    pub stalled_until: u64,
     free_at: u64,
 }
 
@@ -176,13 +159,42 @@ pub fn config(role: Role, epoch: u32, sealed: bool) -> Config {
     Config::new(ID, Epoch(epoch), role, protection)
 }
 
-impl<M: Regions> Pair<M> {
-    pub fn new(link: Link, random: Random, memory: [M; 2]) -> Self {
-        let ends = memory.map(|memory| End {
+impl<M: Regions> End<M> {
+    pub fn new(memory: M) -> Self {
+        Self {
             endpoint: Endpoint::new(),
             memory,
+            split: false,
+            device: None,
+            stalled_until: 0,
             free_at: 0,
-        });
+        }
+    }
+
+    /// The next frame as the wire sees it: data that are only named are read now.
+    pub fn next_frame(&mut self, now: Time, buffer: &mut [u8]) -> Option<Vec<u8>> {
+        if !self.split {
+            let sent = self.endpoint.poll_transmit(now, &mut self.memory, buffer)?;
+            return Some(buffer[..sent.len].to_vec());
+        }
+        let sent = self
+            .endpoint
+            .poll_transmit_split(now, &mut self.memory, buffer)?;
+        let mut frame = buffer[..sent.head_len].to_vec();
+        for span in sent.data() {
+            let at = frame.len();
+            frame.resize(at + span.len as usize, 0);
+            let read = self.memory.read(span.source, span.offset, &mut frame[at..]);
+            read.expect("a source lives as long as its transfer");
+        }
+        assert_eq!(frame.len(), sent.frame_len());
+        Some(frame)
+    }
+}
+
+impl<M: Gather> Pair<M> {
+    pub fn new(link: Link, random: Random, memory: [M; 2]) -> Self {
+        let ends = memory.map(End::new);
         let now = Time(1_000_000);
         Self {
             ends,
@@ -196,6 +208,9 @@ impl<M: Regions> Pair<M> {
 
     pub fn open(&mut self, configs: [Config; 2]) {
         for (end, config) in self.ends.iter_mut().zip(configs) {
+            if let Some(device) = &mut end.device {
+                device.forget();
+            }
             end.endpoint.open(config, self.now).unwrap();
         }
     }
@@ -229,13 +244,14 @@ impl<M: Regions> Pair<M> {
     pub fn transmit(&mut self) {
         let mut buffer = vec![0; 16 * 1024];
         for from in 0..2 {
+            if self.ends[from].stalled_until > self.now.0 {
+                continue;
+            }
             loop {
-                let end = &mut self.ends[from];
-                let sent = end
-                    .endpoint
-                    .poll_transmit(self.now, &mut end.memory, &mut buffer);
-                let Some(sent) = sent else { break };
-                self.carry(from, buffer[..sent.len].to_vec());
+                let Some(frame) = self.ends[from].next_frame(self.now, &mut buffer) else {
+                    break;
+                };
+                self.carry(from, frame);
             }
         }
     }
@@ -275,20 +291,37 @@ impl<M: Regions> Pair<M> {
     pub fn step(&mut self) -> bool {
         self.transmit();
         let arrives = self.wire.peek().map(|Reverse(next)| next.0);
-        let timers = [0, 1].map(|end| self.ends[end].endpoint.timeout().map(|time| time.0));
-        let Some(next) = timers.into_iter().flatten().chain(arrives).min() else {
+        let timers = self.ends.each_ref().map(|end| {
+            let due = end.endpoint.timeout().map(|time| time.0);
+            let wakes = (end.stalled_until > self.now.0).then_some(end.stalled_until);
+            due.max(wakes)
+        });
+        let devices = self
+            .ends
+            .iter()
+            .filter_map(|end| end.device.as_ref()?.next());
+        let times = timers.into_iter().flatten().chain(arrives).chain(devices);
+        let Some(next) = times.min() else {
             return false;
         };
         self.now = Time(next.max(self.now.0 + 1));
+        for end in &mut self.ends {
+            end.verify(self.now);
+        }
         while let Some(Reverse((at, _, to, _))) = self.wire.peek()
             && *at <= self.now.0
         {
             let to = *to;
-            let Some(Reverse((_, _, _, mut frame))) = self.wire.pop() else {
+            let Some(Reverse((_, order, _, mut frame))) = self.wire.pop() else {
                 break;
             };
-            let end = &mut self.ends[to];
-            let _counted = end.endpoint.handle(&mut frame, self.now, &mut end.memory);
+            if self.ends[to].stalled_until > self.now.0 {
+                // It lies in the ring, which keeps its order.
+                let at = self.ends[to].stalled_until;
+                self.wire.push(Reverse((at, order, to, frame)));
+                continue;
+            }
+            self.ends[to].take(&mut frame, self.now, &mut self.random);
         }
         true
     }

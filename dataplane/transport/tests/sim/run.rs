@@ -7,6 +7,7 @@ use genie_transport::{
     TransferId,
 };
 
+use super::device::Device;
 use super::{Link, Memory, Pair, Random, config};
 
 const PRIORITIES: [Priority; 4] = [
@@ -52,13 +53,23 @@ impl Run {
     pub fn open(&mut self, epoch: u32) {
         let sealed = self.pair.random.chance(0.5);
         let staged = self.pair.random.chance(0.3);
+        let fixed = self.pair.random.chance(0.3);
+        let data_at = fixed.then(|| 160 + self.pair.random.below(100) as usize);
         let configs = [Role::Initiator, Role::Responder].map(|role| {
             let mut config = config(role, epoch, sealed);
+            config.data_at = data_at;
             if staged {
                 (config.credit_when, config.credit) = (Credit::WhenReleased, 200_000);
             }
             config
         });
+        for end in &mut self.pair.ends {
+            end.split = self.pair.random.chance(0.5);
+            let fails = self.pair.random.below(100) as f64 / 1000.0;
+            let delay = self.pair.random.below(300_000);
+            let device = self.pair.random.chance(0.4);
+            end.device = device.then(|| Device::new(delay, fails));
+        }
         self.pair.open(configs);
         (self.jobs, self.ended) = (Vec::new(), [None; 2]);
         (self.messages_out, self.messages_in) = ([0; 2], [0; 2]);

@@ -1,0 +1,89 @@
+//! The unix socket of a gateway: how a program asks for a channel, for a plain pipe to the node, or
+//! for what the gateway has.
+//!
+//! ```text
+//! program: magic "GENIEGW1", kind u8, version u8, body length u16, body
+//! gateway: status u8, text length u16, text
+//! ```
+//! After a relay's answer the socket is a pipe of bytes to the node's port. With an attachment's
+//! answer come the rings, the client's own eventfd and the arena as open files, in this order; the
+//! socket stays open as both sides' sign of life, and the gateway rings the program through it.
+
+mod client;
+mod gateway;
+mod wire;
+
+pub use client::{attach, info, relay};
+pub use gateway::{answer_attach, answer_info, answer_relay, read_request, refuse};
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::ChannelError;
+use crate::offer::{Offer, OfferError};
+
+/// What a program asks of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A pipe to the node's port.
+    Relay,
+    /// A channel to the connection that a node offered.
+    Attach(Offer),
+    /// What the gateway has.
+    Info,
+}
+
+/// What a gateway has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    /// What carries data now: "dpdk" or "tcp".
+    pub transport: String,
+    /// Why it is no better one.
+    pub reason: String,
+    /// The node behind it, such as "10.0.0.7:7700".
+    pub node: String,
+}
+
+/// How a gateway says no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// No channel now, but data may go through a relay instead.
+    Fallback = 1,
+    /// A person must act.
+    Refused = 2,
+}
+
+/// Why nothing came of a request.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The gateway has no channel now: send the data through a relay.
+    #[error("the gateway has fallen back to TCP: {0}")]
+    Fallback(String),
+    /// The gateway said no.
+    #[error("the gateway refused: {0}")]
+    Refused(String),
+    /// Nobody listens at the socket.
+    #[error(
+        "no gateway answers at {path}: {source}; is `genie-dataplane --gateway` running, and may \
+         this user open its socket?"
+    )]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The other side does not speak this protocol.
+    #[error("malformed bytes on the gateway's socket: {0}")]
+    Malformed(&'static str),
+    /// The node's offer is none.
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+    /// The other side did not go on in time, or went away.
+    #[error("the gateway's socket: {0}")]
+    Io(#[from] io::Error),
+    /// The channel itself.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+}

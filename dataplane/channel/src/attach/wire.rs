@@ -1,0 +1,203 @@
+//! Bytes on a gateway's socket.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use genie_gpudev::seqpacket;
+
+use super::{AttachError, Info, Request, Status};
+use crate::message::TEXT_MAX;
+use crate::offer::Offer;
+
+pub(super) const MAGIC: [u8; 8] = *b"GENIEGW1";
+pub(super) const VERSION: u8 = 1;
+/// Magic, kind, version, body length.
+pub(super) const HELLO_BYTES: usize = 8 + 1 + 1 + 2;
+/// Status, text length.
+const ANSWER_BYTES: usize = 1 + 2;
+const RELAY: u8 = 1;
+const ATTACH: u8 = 2;
+const INFO: u8 = 3;
+pub(super) const OK: u8 = 0;
+
+/// When a conversation has to be over.
+#[derive(Clone, Copy)]
+pub(super) struct Deadline(Instant);
+
+impl Deadline {
+    pub(super) fn after(timeout: Duration) -> Self {
+        Self(Instant::now() + timeout)
+    }
+
+    pub(super) fn left(self) -> io::Result<Duration> {
+        match self.0.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the other side does not go on",
+            )),
+            left => Ok(left),
+        }
+    }
+
+    /// Fills `bytes`, whatever the pace of the other side.
+    pub(super) fn read_exact(self, stream: &UnixStream, bytes: &mut [u8]) -> io::Result<()> {
+        let mut at = 0;
+        while at < bytes.len() {
+            stream.set_read_timeout(Some(self.left()?))?;
+            match (&*stream).read(&mut bytes[at..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => at += n,
+                Err(error) if is_tick(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_all(self, stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            stream.set_write_timeout(Some(self.left()?))?;
+            match (&*stream).write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => rest = &rest[n..],
+                Err(error) if is_tick(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_tick(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
+}
+
+impl Request {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let (kind, body) = match self {
+            Self::Relay => (RELAY, Vec::new()),
+            Self::Attach(offer) => (ATTACH, offer.encode().to_vec()),
+            Self::Info => (INFO, Vec::new()),
+        };
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend([kind, VERSION]);
+        bytes.extend((body.len() as u16).to_le_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    pub(super) fn read(stream: &UnixStream, deadline: Deadline) -> Result<Self, AttachError> {
+        let mut hello = [0; HELLO_BYTES];
+        deadline.read_exact(stream, &mut hello)?;
+        if hello[..8] != MAGIC {
+            return Err(AttachError::Malformed("it is no request to a gateway"));
+        }
+        if hello[9] != VERSION {
+            return Err(AttachError::Malformed(
+                "a request of another version: gateway and client must be of one release",
+            ));
+        }
+        let body_len = usize::from(u16::from_le_bytes([hello[10], hello[11]]));
+        match (hello[8], body_len) {
+            (RELAY, 0) => Ok(Self::Relay),
+            (INFO, 0) => Ok(Self::Info),
+            (ATTACH, Offer::BYTES) => {
+                let mut body = [0; Offer::BYTES];
+                deadline.read_exact(stream, &mut body)?;
+                Ok(Self::Attach(Offer::decode(&body)?))
+            }
+            (RELAY | INFO | ATTACH, _) => Err(AttachError::Malformed("a request's length")),
+            _ => Err(AttachError::Malformed("an unknown kind of request")),
+        }
+    }
+}
+
+/// Sends an answer, with open files if there are any.
+pub(super) fn write_answer(
+    stream: &UnixStream,
+    status: u8,
+    text: &str,
+    files: &[BorrowedFd<'_>],
+    deadline: Deadline,
+) -> io::Result<()> {
+    let text = crate::message::cut(text);
+    let mut bytes = vec![status];
+    bytes.extend((text.len() as u16).to_le_bytes());
+    bytes.extend(text.as_bytes());
+    if files.is_empty() {
+        return deadline.write_all(stream, &bytes);
+    }
+    stream.set_write_timeout(Some(deadline.left()?))?;
+    // Short and the first on this socket: the kernel takes it whole.
+    seqpacket::send(stream.as_fd(), &bytes, files)
+}
+
+/// Reads an answer: its text, and the files with it.
+pub(super) fn read_answer(
+    stream: &UnixStream,
+    deadline: Deadline,
+) -> Result<(String, Vec<OwnedFd>), AttachError> {
+    let mut head = [0; ANSWER_BYTES];
+    let mut files = Vec::new();
+    let mut at = 0;
+    // Files come with the first byte; nothing is read past the answer, since a relay's bytes
+    // follow.
+    while at < head.len() {
+        stream.set_read_timeout(Some(deadline.left()?))?;
+        match seqpacket::receive(stream.as_fd(), &mut head[at..]) {
+            Ok((0, _)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok((n, more)) => {
+                at += n;
+                files.extend(more);
+            }
+            Err(error) if is_tick(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let text_len = usize::from(u16::from_le_bytes([head[1], head[2]]));
+    if text_len > TEXT_MAX {
+        return Err(AttachError::Malformed("an answer is too long"));
+    }
+    let mut text = vec![0; text_len];
+    deadline.read_exact(stream, &mut text)?;
+    let text =
+        String::from_utf8(text).map_err(|_| AttachError::Malformed("an answer is not UTF-8"))?;
+    match head[0] {
+        OK => Ok((text, files)),
+        status if status == Status::Fallback as u8 => Err(AttachError::Fallback(text)),
+        status if status == Status::Refused as u8 => Err(AttachError::Refused(text)),
+        _ => Err(AttachError::Malformed("an unknown status")),
+    }
+}
+
+impl Info {
+    pub(super) fn encode(&self) -> String {
+        let line = |value: &str| value.replace(['\n', '\r'], " ");
+        format!(
+            "transport={}\nnode={}\nreason={}\n",
+            line(&self.transport),
+            line(&self.node),
+            line(&self.reason)
+        )
+    }
+
+    pub(super) fn decode(text: &str) -> Self {
+        let mut info = Self::default();
+        for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
+            match key {
+                "transport" => info.transport = value.to_owned(),
+                "node" => info.node = value.to_owned(),
+                "reason" => info.reason = value.to_owned(),
+                // A later gateway may tell more.
+                _ => {}
+            }
+        }
+        info
+    }
+}

@@ -1,0 +1,193 @@
+//! AF_XDP and AF_PACKET over a veth pair: two processes, each in a network namespace of its own that
+//! the test makes and removes; frames go there and back, every byte compared. Needs root and `ip`.
+
+mod common;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::dialogue::{Dialogue, LIMIT};
+use genie_dpdk::{AfPacket, AfXdp, Eal, Mempool, OpenPort, Port, PortConfig, PortError, Vdev};
+use nix::sched::{CloneFlags, setns};
+
+const NAMESPACE: &str = "GENIE_TEST_VETH_NAMESPACE";
+const DRIVER: &str = "GENIE_TEST_VETH_DRIVER";
+const SIDE: &str = "GENIE_TEST_VETH_SIDE";
+/// A file that the side which answers makes once it listens.
+const READY: &str = "GENIE_TEST_VETH_READY";
+/// The interface of each namespace.
+const INTERFACE: &str = "genie0";
+const DIALOGUE: Dialogue = Dialogue {
+    frames: 2000,
+    frame_bytes: 1514,
+    window: 64,
+};
+/// What a child ends with where the driver is missing, as `nextest` and others have it.
+const SKIPPED: i32 = 77;
+
+/// Two namespaces with a veth pair between them, and the processes in them.
+struct Scene {
+    namespaces: [String; 2],
+    ready: PathBuf,
+    children: Vec<Child>,
+}
+
+fn ip(words: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip").args(words).output();
+    let output = output.map_err(|error| format!("`ip` can't be run: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+impl Scene {
+    fn new(driver: &str) -> Result<Self, String> {
+        let name = |side| format!("genie-{driver}-{}-{side}", std::process::id());
+        let scene = Self {
+            namespaces: [name("a"), name("b")],
+            ready: std::env::temp_dir().join(name("ready")),
+            children: Vec::new(),
+        };
+        let [a, b] = scene.namespaces.each_ref().map(String::as_str);
+        ip(&["netns", "add", a])?;
+        ip(&["netns", "add", b])?;
+        ip(&[
+            "link", "add", INTERFACE, "netns", a, "type", "veth", "peer", "name", INTERFACE,
+            "netns", b,
+        ])?;
+        for namespace in [a, b] {
+            let within = ["-n", namespace, "link", "set", INTERFACE];
+            ip(&[&within[..], &["addrgenmode", "none"]].concat())?;
+            ip(&[&within[..], &["mtu", "1500", "up"]].concat())?;
+        }
+        Ok(scene)
+    }
+
+    /// This program again, in the namespace of `side`.
+    fn start(&mut self, driver: &str, side: usize) {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "side", "--nocapture"])
+            .env(NAMESPACE, format!("/run/netns/{}", self.namespaces[side]))
+            .env(DRIVER, driver)
+            .env(SIDE, side.to_string())
+            .env(READY, &self.ready)
+            .stdin(Stdio::piped())
+            .spawn();
+        self.children.push(child.unwrap());
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_file(&self.ready);
+        for namespace in &self.namespaces {
+            let _ = ip(&["netns", "del", namespace]);
+        }
+    }
+}
+
+fn cross(driver: &str) {
+    if std::env::var_os(NAMESPACE).is_some() {
+        return;
+    }
+    if let Err(reason) = genie_dpdk_sys::load() {
+        return eprintln!("skipped: {reason}");
+    }
+    let mut scene = match Scene::new(driver) {
+        Ok(scene) => scene,
+        Err(reason) => return eprintln!("skipped: no namespaces: {reason}"),
+    };
+    scene.start(driver, 0);
+    scene.start(driver, 1);
+    // The one that asks ends first; the other waits for its pipe to be closed.
+    let asked = scene.children[0].wait().unwrap();
+    let answered = scene.children[1].wait().unwrap();
+    if asked.code() == Some(SKIPPED) || answered.code() == Some(SKIPPED) {
+        return eprintln!("skipped: see above");
+    }
+    assert!(asked.success() && answered.success(), "{asked}, {answered}");
+}
+
+#[test]
+fn frames_cross_by_af_packet() {
+    cross("af_packet");
+}
+
+#[test]
+fn frames_cross_by_af_xdp() {
+    cross("af_xdp");
+}
+
+fn open(eal: &Eal, driver: &str) -> Result<(Mempool, OpenPort), PortError> {
+    let pool = common::pool(eal, "veth", 8191, 2048);
+    let vdev = match driver {
+        "af_xdp" => Vdev::AfXdp(AfXdp {
+            interface: INTERFACE.into(),
+            start_queue: 0,
+            queues: 1,
+            force_copy: true,
+        }),
+        _ => Vdev::AfPacket(AfPacket::new(INTERFACE)),
+    };
+    let config = PortConfig {
+        rx_interrupts: true,
+        promiscuous: true,
+        ..PortConfig::default()
+    };
+    let opened = Port::open(eal, &vdev.into(), &config, &pool)?;
+    Ok((pool, opened))
+}
+
+/// A child: asks or answers.
+#[test]
+fn side() {
+    let Some(namespace) = std::env::var_os(NAMESPACE) else {
+        return;
+    };
+    let driver = std::env::var(DRIVER).unwrap();
+    // This thread, and those that it starts from here on: the EAL's too.
+    setns(File::open(namespace).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+    let turn = common::eal().unwrap();
+    let (pool, mut opened) = match open(&turn.eal, &driver) {
+        Ok(opened) => opened,
+        Err(error @ (PortError::NoDevice { .. } | PortError::NoPermission { .. })) => {
+            eprintln!("skipped: net_{driver}: {error}");
+            std::process::exit(SKIPPED);
+        }
+        Err(error) => panic!("{error}"),
+    };
+    assert!(opened.port.wait_for_link(LIMIT).unwrap());
+    // While it runs; the frames that follow have the first MTU again.
+    for mtu in [1200, 1500] {
+        opened.port.set_mtu(mtu).unwrap();
+        assert_eq!(opened.port.mtu().unwrap(), mtu);
+    }
+    let granted = opened.port.granted();
+    let ready = PathBuf::from(std::env::var_os(READY).unwrap());
+    if std::env::var(SIDE).as_deref() == Ok("0") {
+        eprintln!("net_{driver} granted {granted:?}");
+        assert_eq!(granted.rx_interrupts, opened.rx[0].has_interrupt());
+        let end = Instant::now() + LIMIT;
+        while !ready.exists() {
+            assert!(Instant::now() < end, "the other side never came");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        DIALOGUE.ask(&pool, &mut opened);
+    } else {
+        File::create(ready).unwrap();
+        DIALOGUE.answer(&pool, &mut opened);
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    }
+    drop(opened);
+    // net_af_xdp leaves what is in its fill ring behind.
+    let left = if driver == "af_xdp" { 2048 } else { 0 };
+    assert!(pool.in_use() <= left, "{} mbufs were lost", pool.in_use());
+}

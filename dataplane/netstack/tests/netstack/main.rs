@@ -1,0 +1,13 @@
+//! Hosts on a simulated link, with time and chance in the test's hands.
+
+mod arp;
+mod close;
+mod frames;
+mod hostile;
+mod limits;
+mod loss;
+mod ping;
+mod sim;
+mod streams;
+mod threads;
+mod throughput;

@@ -1,0 +1,118 @@
+//! What a loop does when there is nothing to do: spins, yields, naps.
+
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::time::{Duration, Instant};
+
+use genie_channel::Doorbell;
+
+/// How long a loop looks again at once.
+const SPIN: Duration = Duration::from_micros(20);
+/// Spinning longer than this goes on with giving the core to whoever waits for it.
+const PAUSE: Duration = Duration::from_micros(2);
+/// Giving the core away and getting it back later than this: more threads than cores are running.
+const CROWDED: Duration = Duration::from_micros(15);
+/// For how long a crowded machine is believed to stay so.
+const CROWDED_FOR: Duration = Duration::from_millis(50);
+/// The shortest nap: sleeping and waking costs about half of it.
+const FIRST_NAP: Duration = Duration::from_micros(10);
+/// The longest nap where something may arrive at any time, and the port has no interrupt.
+pub const NAP: Duration = Duration::from_micros(80);
+/// The longest nap where there is no connection: who opens one can wait a little.
+pub const LONG_NAP: Duration = Duration::from_micros(500);
+/// The longest nap where the port has an interrupt.
+pub const DEEP_NAP: Duration = Duration::from_millis(10);
+
+/// How a loop waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Polling {
+    /// Backs off to naps: under a tenth of a core when idle.
+    #[default]
+    Adaptive,
+    /// Never sleeps: a core of its own.
+    Busy,
+}
+
+/// The waiting of one loop.
+pub struct Idle {
+    polling: Polling,
+    doorbell: Doorbell,
+    since: Option<Instant>,
+    crowded_until: Option<Instant>,
+}
+
+impl Idle {
+    /// Woken by `doorbell`. Makes naps of the calling thread as short as they are meant.
+    #[must_use]
+    pub fn new(polling: Polling, doorbell: Doorbell) -> Self {
+        // SAFETY: sets a number of the calling thread.
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000, 0, 0, 0) };
+        Self {
+            polling,
+            doorbell,
+            since: None,
+            crowded_until: None,
+        }
+    }
+
+    /// How long to nap, where `longest` is right for who has been idle for long. An answer tends to
+    /// come soon after a question, so the first naps are short: being late costs at most half of
+    /// what was waited already.
+    #[must_use]
+    pub fn nap_for(&self, longest: Duration) -> Duration {
+        let idle = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+        (idle / 2).clamp(FIRST_NAP, longest.max(FIRST_NAP))
+    }
+
+    /// There was something to do.
+    pub fn busy(&mut self) {
+        self.since = None;
+    }
+
+    /// There was nothing. True when it is time to nap; otherwise the loop looks again.
+    pub fn idle(&mut self) -> bool {
+        if self.polling == Polling::Busy {
+            std::hint::spin_loop();
+            return false;
+        }
+        let now = Instant::now();
+        let idle = now.duration_since(*self.since.get_or_insert(now));
+        let crowded = self.crowded_until.is_some_and(|until| now < until);
+        if idle >= SPIN || crowded {
+            return true;
+        }
+        if idle < PAUSE {
+            std::hint::spin_loop();
+            return false;
+        }
+        std::thread::yield_now();
+        if now.elapsed() > CROWDED {
+            self.crowded_until = Some(now + CROWDED_FOR);
+        }
+        false
+    }
+
+    /// Sleeps until the doorbell rings or `port` has something, at most for `limit`.
+    pub fn nap(&mut self, port: Option<RawFd>, limit: Duration) {
+        let entry = |fd: RawFd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let doorbell = entry(self.doorbell.fd().as_raw_fd());
+        let mut polled = [doorbell, port.map_or(doorbell, entry)];
+        let limit = libc::timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        };
+        let (first, count) = (polled.as_mut_ptr(), 1 + u64::from(port.is_some()));
+        // SAFETY: as many valid entries as that, and a valid time, no signal mask. A file that was
+        // closed meanwhile is an answer, not an error.
+        let ready = unsafe { libc::ppoll(first, count, &raw const limit, std::ptr::null()) };
+        if ready > 0 {
+            if polled[0].revents != 0 {
+                self.doorbell.clear();
+            }
+            self.since = None;
+        }
+    }
+}

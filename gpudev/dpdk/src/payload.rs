@@ -1,0 +1,169 @@
+//! Mempools for payload, in memory that a device reaches.
+
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use genie_dpdk::{Eal, ExternalMemory, ExternalMemoryError, Mempool, MempoolConfig, MempoolError};
+use genie_gpudev::device::{
+    Device, DeviceError, DeviceKind, DeviceMemory, Memory, Residence, Share,
+};
+use genie_gpudev::receive::Way;
+use genie_hugepages::{MapError, MapRequest, Region, Root};
+
+/// Why a payload pool could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    /// The device refused.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The host has no memory.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// DPDK does not take the memory.
+    #[error(transparent)]
+    External(#[from] ExternalMemoryError),
+    /// The pool could not be made.
+    #[error(transparent)]
+    Pool(#[from] MempoolError),
+}
+
+/// A mempool, and the memory in which its packets' data lie.
+#[derive(Clone, Debug)]
+pub struct PayloadPool {
+    mempool: Mempool,
+    external: ExternalMemory,
+    memory: Memory,
+}
+
+impl PayloadPool {
+    /// A pool on the way `way`: in the device's own memory, or in huge pages that are registered
+    /// with it (ordinary pages, with a warning, where there are none).
+    ///
+    /// A CUDA device's memory is reached by a network card that DPDK drives, never by a driver that
+    /// copies on the CPU (memif, AF_PACKET, AF_XDP): ports of these take staged pools.
+    ///
+    /// # Errors
+    /// No memory; DPDK refuses.
+    pub fn new(
+        eal: &Eal,
+        device: &dyn Device,
+        way: Way,
+        config: MempoolConfig,
+    ) -> Result<Self, PayloadError> {
+        let wanted = config.external_bytes() as u64;
+        let (memory, page_bytes) = match way {
+            Way::Direct => {
+                let page_bytes = match device.info().kind {
+                    DeviceKind::Host(_) => 4096,
+                    DeviceKind::Cuda(_) => 65536,
+                };
+                let bytes = wanted.next_multiple_of(page_bytes);
+                (device.allocate(bytes)?, page_bytes)
+            }
+            Way::Staged => huge_pages(device, wanted)?,
+        };
+        let start = NonNull::new(memory.address() as *mut u8);
+        let start = start.ok_or(DeviceError::NotHost(memory.device()))?;
+        let owner = Arc::new(memory.clone());
+        // SAFETY: `owner` keeps the memory mapped at its address, which never changes. Only the
+        // pool below writes to it. Packets of CUDA memory are read by address only (`Reception`
+        // hands out their places, not their bytes).
+        let external = unsafe {
+            ExternalMemory::register(
+                eal,
+                start,
+                memory.bytes() as usize,
+                page_bytes as usize,
+                owner,
+            )
+        }?;
+        let mempool = Mempool::over_external(eal, config, external.clone())?;
+        Ok(Self {
+            mempool,
+            external,
+            memory,
+        })
+    }
+
+    /// The pool, to open a port with.
+    #[must_use]
+    pub fn mempool(&self) -> &Mempool {
+        &self.mempool
+    }
+
+    /// What a PCI port must be told of ([`genie_dpdk::Port::map_memory`]).
+    #[must_use]
+    pub fn external(&self) -> &ExternalMemory {
+        &self.external
+    }
+
+    /// Where the packets' data lie.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+/// Host memory on huge pages, registered with the device, and the size of its pages.
+fn huge_pages(device: &dyn Device, bytes: u64) -> Result<(Memory, u64), PayloadError> {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let region = genie_hugepages::map(&Root::default(), &MapRequest::new(bytes))?;
+    let page_bytes = region.page().map_or(4096, |page| page.bytes());
+    let start = NonNull::new(region.address());
+    let start = start.ok_or(DeviceError::NotHost(device.info().kind))?;
+    // SAFETY: `HugePages` keeps the region mapped until after the registration has gone, and
+    // nobody gets the registration without it.
+    let registered = unsafe { device.register(start, region.len() as u64) }?;
+    let memory = Arc::new(HugePages {
+        registered,
+        _region: region,
+    });
+    Ok((memory, page_bytes))
+}
+
+/// Registered huge pages. The registration goes first.
+struct HugePages {
+    registered: Memory,
+    _region: Region,
+}
+
+impl DeviceMemory for HugePages {
+    fn device(&self) -> DeviceKind {
+        self.registered.device()
+    }
+
+    fn residence(&self) -> Residence {
+        self.registered.residence()
+    }
+
+    fn address(&self) -> u64 {
+        self.registered.address()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.registered.bytes()
+    }
+
+    fn bytes_max(&self) -> u64 {
+        self.registered.bytes_max()
+    }
+
+    fn host(&self) -> Option<NonNull<u8>> {
+        self.registered.host()
+    }
+
+    fn resize(&self, bytes: u64) -> Result<(), DeviceError> {
+        self.registered.resize(bytes)
+    }
+
+    fn share(&self) -> Result<Vec<Share>, DeviceError> {
+        self.registered.share()
+    }
+}
+
+impl fmt::Debug for HugePages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HugePages({:?})", self.registered)
+    }
+}

@@ -1,0 +1,259 @@
+//! Device memory by CUDA's virtual memory calls. Not run on a GPU yet (see [`super`]).
+
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cudarc::driver::DriverError;
+use cudarc::driver::sys;
+
+use super::Driver;
+use crate::device::memory::check_size;
+use crate::device::{DeviceError, DeviceKind, DeviceMemory, Residence, Share};
+
+/// Memory is made in parts of at most this size, so that shrinking can give some back.
+const PART_BYTES: u64 = 64 << 20;
+
+/// A range of device addresses with memory behind its first part.
+pub(super) struct CudaMemory {
+    driver: Driver,
+    address: sys::CUdeviceptr,
+    /// Of the range of addresses: whole pages.
+    reserved: u64,
+    bytes_max: u64,
+    bytes: AtomicU64,
+    parts: Mutex<Vec<Part>>,
+}
+
+struct Part {
+    handle: sys::CUmemGenericAllocationHandle,
+    offset: u64,
+    bytes: u64,
+}
+
+fn properties(index: u8, nic_reach: bool) -> sys::CUmemAllocationProp {
+    // SAFETY: all-zero bytes are a valid value: numbers, and a null pointer that only Windows uses.
+    let mut properties: sys::CUmemAllocationProp = unsafe { std::mem::zeroed() };
+    properties.type_ = sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
+    properties.requestedHandleTypes =
+        sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    properties.location = location(index);
+    properties.allocFlags.gpuDirectRDMACapable = nic_reach.into();
+    properties
+}
+
+fn location(index: u8) -> sys::CUmemLocation {
+    sys::CUmemLocation {
+        type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE,
+        id: index.into(),
+    }
+}
+
+/// Device memory comes in multiples of this.
+pub(super) fn granularity(index: u8, nic_reach: bool) -> Result<u64, DriverError> {
+    let mut bytes = 0_usize;
+    let flag = sys::CUmemAllocationGranularity_flags::CU_MEM_ALLOC_GRANULARITY_RECOMMENDED;
+    // SAFETY: both pointers are to locals that live through the call.
+    unsafe {
+        sys::cuMemGetAllocationGranularity(&mut bytes, &properties(index, nic_reach), flag)
+            .result()?;
+    }
+    Ok(bytes.max(1) as u64)
+}
+
+impl CudaMemory {
+    pub(super) fn new(driver: Driver, bytes: u64, bytes_max: u64) -> Result<Self, DeviceError> {
+        check_size(bytes, bytes_max, driver.page_bytes)?;
+        driver.bind()?;
+        let reserved = bytes_max.next_multiple_of(driver.page_bytes);
+        let mut address = 0;
+        // SAFETY: reserves addresses of the driver's choice; `address` lives through the call.
+        let answer = unsafe { sys::cuMemAddressReserve(&mut address, reserved as usize, 0, 0, 0) };
+        driver.told("cuMemAddressReserve", answer.result())?;
+        let memory = Self {
+            driver,
+            address,
+            reserved,
+            bytes_max,
+            bytes: AtomicU64::new(0),
+            parts: Mutex::default(),
+        };
+        // Where this fails, dropping `memory` gives everything back.
+        memory.resize(bytes)?;
+        Ok(memory)
+    }
+
+    /// Puts memory behind `bytes` bytes of addresses from `offset`, both whole pages.
+    fn map(&self, offset: u64, bytes: u64) -> Result<Part, DeviceError> {
+        let driver = &self.driver;
+        let index = driver.kind.index();
+        let mut handle = 0;
+        // SAFETY: both pointers are to values that live through the call.
+        let created = unsafe {
+            sys::cuMemCreate(
+                &mut handle,
+                bytes as usize,
+                &properties(index, driver.nic_reach),
+                0,
+            )
+        };
+        if created == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            let device = driver.kind;
+            return Err(DeviceError::OutOfMemory { device, bytes });
+        }
+        driver.told("cuMemCreate", created.result())?;
+        let access = sys::CUmemAccessDesc {
+            location: location(index),
+            flags: sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
+        };
+        let (at, len) = (self.address + offset, bytes as usize);
+        // SAFETY: the range was reserved and has nothing behind it yet; the handle is fresh and as
+        // long as the range.
+        let mapped = unsafe { sys::cuMemMap(at, len, 0, handle, 0) }.result();
+        // SAFETY: the range was just mapped; `access` lives through the call.
+        let allowed =
+            mapped.and_then(|()| unsafe { sys::cuMemSetAccess(at, len, &access, 1) }.result());
+        if let Err(error) = allowed {
+            if mapped.is_ok() {
+                // SAFETY: the range was mapped above, and nobody uses it yet.
+                let _undone = unsafe { sys::cuMemUnmap(at, len) };
+            }
+            // SAFETY: the handle was created above and is forgotten here.
+            let _undone = unsafe { sys::cuMemRelease(handle) };
+            return driver.told("cuMemMap", Err(error));
+        }
+        Ok(Part {
+            handle,
+            offset,
+            bytes,
+        })
+    }
+
+    fn unmap(&self, part: &Part) {
+        let at = self.address + part.offset;
+        // SAFETY: the part was mapped by `map`, the device has finished with it (`resize` and
+        // `drop` wait), and it is forgotten by the callers.
+        let unmapped = unsafe { sys::cuMemUnmap(at, part.bytes as usize) }.result();
+        // SAFETY: the handle is the part's own, released once.
+        let released = unsafe { sys::cuMemRelease(part.handle) }.result();
+        if let Err(error) = unmapped.and(released) {
+            tracing::warn!(?error, "device memory is not given back");
+        }
+    }
+}
+
+impl DeviceMemory for CudaMemory {
+    fn device(&self) -> DeviceKind {
+        self.driver.kind
+    }
+
+    fn residence(&self) -> Residence {
+        Residence::Device
+    }
+
+    fn address(&self) -> u64 {
+        self.address
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    fn host(&self) -> Option<NonNull<u8>> {
+        None
+    }
+
+    /// Memory is given back in the parts that it was taken in.
+    fn resize(&self, bytes: u64) -> Result<(), DeviceError> {
+        check_size(bytes, self.bytes_max, self.driver.page_bytes)?;
+        self.driver.bind()?;
+        let wanted = bytes.next_multiple_of(self.driver.page_bytes);
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = parts.len();
+        let mut end = parts.last().map_or(0, |part| part.offset + part.bytes);
+        while end < wanted {
+            let bytes = (wanted - end).min(PART_BYTES);
+            match self.map(end, bytes) {
+                Ok(part) => parts.push(part),
+                Err(error) => {
+                    for part in parts.drain(before..) {
+                        self.unmap(&part);
+                    }
+                    return Err(error);
+                }
+            }
+            end += bytes;
+        }
+        self.bytes.store(bytes, Ordering::Release);
+        if parts.last().is_some_and(|part| part.offset >= wanted) {
+            let waited = self.driver.context.synchronize();
+            self.driver.told("cuCtxSynchronize", waited)?;
+        }
+        while let Some(part) = parts.pop_if(|part| part.offset >= wanted) {
+            self.unmap(&part);
+        }
+        Ok(())
+    }
+
+    fn share(&self) -> Result<Vec<Share>, DeviceError> {
+        self.driver.bind()?;
+        let kind = sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = |part: &Part| {
+            let mut raw: RawFd = -1;
+            // SAFETY: for this type of handle the driver writes a descriptor, an int, to `raw`.
+            let answer = unsafe {
+                sys::cuMemExportToShareableHandle((&raw mut raw).cast(), part.handle, kind, 0)
+            };
+            self.driver
+                .told("cuMemExportToShareableHandle", answer.result())?;
+            // SAFETY: the driver has just made this descriptor for the caller.
+            let file = unsafe { OwnedFd::from_raw_fd(raw) };
+            let (offset, bytes) = (part.offset, part.bytes);
+            Ok(Share {
+                file,
+                offset,
+                bytes,
+            })
+        };
+        parts.iter().map(share).collect()
+    }
+}
+
+impl Drop for CudaMemory {
+    fn drop(&mut self) {
+        let bound = self.driver.bind();
+        if bound
+            .and(
+                self.driver
+                    .told("cuCtxSynchronize", self.driver.context.synchronize()),
+            )
+            .is_err()
+        {
+            tracing::warn!(device = %self.driver.kind, "a device that failed keeps its memory");
+            return;
+        }
+        let parts = std::mem::take(self.parts.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for part in &parts {
+            self.unmap(part);
+        }
+        // SAFETY: the range was reserved by `new`, and nothing is mapped in it any more.
+        let _freed = unsafe { sys::cuMemAddressFree(self.address, self.reserved as usize) };
+    }
+}
+
+impl std::fmt::Debug for CudaMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "CudaMemory({} bytes at {:#x})",
+            self.bytes(),
+            self.address
+        )
+    }
+}

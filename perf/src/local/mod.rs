@@ -1,0 +1,121 @@
+//! `local`: both ends on this machine, the other one as a child process.
+
+mod child;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use self::child::Child;
+use crate::client::measure;
+use crate::control::{DpdkLink, Link};
+use crate::hex;
+use crate::machine::{self, Setting};
+use crate::netns::{self, VethPair};
+use crate::options::{LinkKind, Local};
+use crate::report::Report;
+use crate::run::Run;
+use crate::tcp;
+
+pub use self::child::run as run_child;
+
+/// Measures the link that `options` ask for.
+pub fn run(options: &Local) -> Result<Report> {
+    let cores = &options.how.cores;
+    if !matches!(cores.len(), 0 | 2) {
+        bail!("local has two ends: --cores takes two cores, its own and the other end's");
+    }
+    let polls = options.link != LinkKind::Tcp;
+    let run = Run::begin(&Setting {
+        pinned: cores.len(),
+        ends: 2,
+        polls,
+        huge_pages: matches!(options.link, LinkKind::Memif | LinkKind::AfXdp),
+    });
+    let place = Place::new(options.link)?;
+    let (mut child, mut control) = Child::start(cores.get(1).copied())?;
+    machine::pin(cores.get(..1).unwrap_or_default())?;
+    if let Some(pair) = &place.pair {
+        netns::enter(&pair.namespaces[0])?;
+    }
+    let done = measure(
+        &mut control,
+        options.test,
+        &options.how,
+        &place.link,
+        "127.0.0.1",
+    );
+    drop(control);
+    child.end();
+    Ok(done?.report(run, &options.how))
+}
+
+/// What a link needs of the machine; it goes with the value.
+struct Place {
+    link: Link,
+    pair: Option<VethPair>,
+    _folder: Option<Folder>,
+}
+
+impl Place {
+    fn new(kind: LinkKind) -> Result<Self> {
+        let (mut pair, mut folder) = (None, None);
+        let link = match kind {
+            LinkKind::Tcp => Link::Tcp,
+            LinkKind::Memif => {
+                let made = folder.insert(Folder::new()?);
+                let socket = made.0.join("memif.sock");
+                let port = |role| format!("memif:{},{role}", socket.display());
+                dpdk_link([port("client"), port("server")], None)?
+            }
+            LinkKind::AfXdp => {
+                let made = pair.insert(VethPair::new()?);
+                let ports = made
+                    .interfaces
+                    .each_ref()
+                    .map(|name| format!("af_xdp:{name}"));
+                dpdk_link(ports, Some(made.namespaces[1].clone()))?
+            }
+            LinkKind::Shm => Link::Shm(folder.insert(Folder::new()?).0.join("channel.sock")),
+        };
+        Ok(Self {
+            link,
+            pair,
+            _folder: folder,
+        })
+    }
+}
+
+fn dpdk_link(ports: [String; 2], namespace: Option<String>) -> Result<Link> {
+    let mut connection = [0; 8];
+    connection.copy_from_slice(&tcp::token()?[..8]);
+    Ok(Link::Dpdk(DpdkLink {
+        ports,
+        connection: u64::from_le_bytes(connection),
+        secret: hex::encode(&tcp::token()?),
+        namespace,
+    }))
+}
+
+/// A folder for sockets that only this user enters.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let name = format!("genie-perf-{}", hex::encode(&tcp::token()?[..8]));
+        let path = Path::new("/tmp").join(name);
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,329 @@
+//! The command line.
+
+pub mod size;
+
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use self::size::{Sizes, parse_sizes};
+
+/// Where `server` listens and `client` looks if nothing else is said.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7710";
+
+/// Measures Genie's data path.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None, after_help = AFTER_HELP)]
+pub struct Options {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "Exit status: 0 measured, 1 bytes differed (--verify), 2 not measured. \
+    Ctrl-C ends a run with what was measured so far.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The other end of `client`, until it is stopped.
+    Server(Server),
+    /// Measure against `genie-perf server`, or against a node (genie-dataplane).
+    Client(Client),
+    /// Start both ends on this machine and measure the link between them.
+    Local(Local),
+    /// Measure allocation from a pool.
+    Pool(Pool),
+    /// Measure copies to, from and on a device.
+    Device(DeviceTest),
+    /// Messages there and back over a bare TCP socket: what the kernel alone takes.
+    #[command(hide = true)]
+    BareTcp(BareTcp),
+    /// The other end of `local`.
+    #[command(hide = true)]
+    End(End),
+}
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Test {
+    /// Transfers into the other end's memory, as many bytes as possible.
+    Bw,
+    /// A message there and back, one at a time.
+    Lat,
+    /// Small messages, as many as possible.
+    Rate,
+}
+
+/// What carries the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// The fastest that both ends have.
+    Auto,
+    /// Genie's transport over DPDK.
+    Dpdk,
+    /// Genie's TCP link.
+    Tcp,
+    /// Shared memory.
+    Shm,
+}
+
+/// A link on one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LinkKind {
+    /// DPDK's shared-memory port (net_memif).
+    Memif,
+    /// DPDK's AF_XDP port over a veth pair, each end in a network namespace. As root.
+    AfXdp,
+    /// TCP over loopback.
+    Tcp,
+    /// A shared-memory channel.
+    Shm,
+}
+
+/// Whose memory the bytes are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Memory {
+    /// The machine's.
+    Host,
+    /// An accelerator's.
+    Device,
+}
+
+/// Whether frames are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seal {
+    /// AES-GCM, or TLS on TCP.
+    On,
+    /// A checksum at most.
+    Off,
+}
+
+/// How to measure.
+#[derive(Clone, Debug, Args)]
+pub struct How {
+    /// Size of a message or transfer: 64, a list (64,4K,1M) or a sweep in powers of two (4K..64M).
+    /// Default: 64 bytes for lat and rate, 1 MiB and 64 MiB for bw.
+    #[arg(long, value_parser = parse_sizes)]
+    pub size: Option<Sizes>,
+    /// Transfers or messages under way at a time. Default: 8 MiB of transfers, 4 at least, or 64
+    /// messages. lat has always one.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: Option<u32>,
+    /// Seconds to measure each size.
+    #[arg(long, default_value = "2", value_parser = parse_seconds)]
+    pub time: Duration,
+    /// Seconds before that, not counted.
+    #[arg(long, default_value = "0.3", value_parser = parse_seconds)]
+    pub warmup: Duration,
+    /// Whose memory to send from and to.
+    #[arg(long, value_enum, default_value = "host")]
+    pub memory: Memory,
+    /// Encrypt. Default: as the link is used; the report says.
+    #[arg(long, value_enum)]
+    pub seal: Option<Seal>,
+    /// Compare every byte, outside the measured time. Exit status 1 on a difference.
+    #[arg(long)]
+    pub verify: bool,
+    /// Cores to pin to: a list. `local` takes two, its own and the other end's.
+    #[arg(long, value_delimiter = ',', value_name = "CORE")]
+    pub cores: Vec<usize>,
+    /// Change one byte of one transfer, to see --verify find it.
+    #[arg(long, hide = true)]
+    pub flip_byte: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Where results go.
+#[derive(Clone, Debug, Args)]
+pub struct Output {
+    /// Write the results as JSON (schema/report-1.json) to FILE, or to standard output for `-`
+    /// (then no table).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the results as one page with plots to FILE.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// Options of `server`.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// Where to listen. Whoever reaches it may measure: off loopback only among friends.
+    #[arg(long, default_value = DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+    /// Cores to pin to.
+    #[arg(long, value_delimiter = ',', value_name = "CORE")]
+    pub cores: Vec<usize>,
+    /// End after one client.
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Options of `client`.
+#[derive(Debug, Args)]
+pub struct Client {
+    /// The server or node, HOST:PORT.
+    pub address: String,
+    /// What to measure.
+    #[arg(value_enum)]
+    pub test: Test,
+    /// What is to carry the bytes.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub transport: Transport,
+    #[command(flatten)]
+    pub how: How,
+    /// The authority's certificate (TLS to a node).
+    #[arg(long, env = "GENIE_CA")]
+    pub ca: Option<String>,
+    /// This client's certificate (TLS to a node).
+    #[arg(long, env = "GENIE_CERT")]
+    pub cert: Option<String>,
+    /// Its key (TLS to a node).
+    #[arg(long, env = "GENIE_KEY")]
+    pub key: Option<String>,
+}
+
+/// Options of `local`.
+#[derive(Debug, Args)]
+pub struct Local {
+    /// The link to measure.
+    #[arg(long, value_enum)]
+    pub link: LinkKind,
+    /// What to measure.
+    #[arg(value_enum)]
+    pub test: Test,
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// Options of `pool`.
+#[derive(Debug, Args)]
+pub struct Pool {
+    /// Whose memory the pool is of: host:0, cuda:0.
+    #[arg(long, default_value = "host:0")]
+    pub device: String,
+    /// Sizes of an allocation. Default: 64 bytes, 4 KiB, 64 KiB and 1 MiB.
+    #[arg(long, value_parser = parse_sizes)]
+    pub size: Option<Sizes>,
+    /// Allocations held at a time.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: u32,
+    /// Seconds to measure each size.
+    #[arg(long, default_value = "1", value_parser = parse_seconds)]
+    pub time: Duration,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Options of `device`.
+#[derive(Debug, Args)]
+pub struct DeviceTest {
+    /// The device: host:0, cuda:0.
+    #[arg(long, default_value = "host:0")]
+    pub device: String,
+    /// Sizes of a copy. Default: 64 KiB, 1 MiB and 64 MiB.
+    #[arg(long, value_parser = parse_sizes)]
+    pub size: Option<Sizes>,
+    /// Seconds to measure each size.
+    #[arg(long, default_value = "1", value_parser = parse_seconds)]
+    pub time: Duration,
+    /// Compare every byte that was copied, outside the measured time.
+    #[arg(long)]
+    pub verify: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Options of `bare-tcp`.
+#[derive(Debug, Args)]
+pub struct BareTcp {
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// Options of `end`.
+#[derive(Debug, Args)]
+pub struct End {
+    /// The socket to the end that measures, inherited.
+    #[arg(long)]
+    pub control: RawFd,
+    /// Cores to pin to.
+    #[arg(long, value_delimiter = ',')]
+    pub cores: Vec<usize>,
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| format!("{text:?} is not a number of seconds"))?;
+    if !(0.0..=3600.0).contains(&seconds) {
+        return Err(format!("{text:?} is not between 0 and 3600 seconds"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+impl Test {
+    /// Its name in a report.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bw => "bw",
+            Self::Lat => "lat",
+            Self::Rate => "rate",
+        }
+    }
+}
+
+impl How {
+    /// The sizes to measure.
+    #[must_use]
+    pub fn sizes(&self, test: Test) -> Vec<u64> {
+        match (&self.size, test) {
+            (Some(sizes), _) => sizes.0.clone(),
+            (None, Test::Bw) => vec![1 << 20, 64 << 20],
+            (None, Test::Lat | Test::Rate) => vec![64],
+        }
+    }
+
+    /// What is under way at a time.
+    #[must_use]
+    pub fn batch(&self, test: Test, size: u64) -> u32 {
+        match (test, self.batch) {
+            (Test::Lat, _) => 1,
+            (_, Some(batch)) => batch,
+            (Test::Bw, None) => ((8 << 20) / size).clamp(4, 64) as u32,
+            (Test::Rate, None) => 64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn batches_fit_the_sizes() {
+        let parsed = Options::try_parse_from(["genie-perf", "local", "--link", "tcp", "bw"]);
+        let Command::Local(Local { how, .. }) = parsed.unwrap().command else {
+            panic!("not local");
+        };
+        assert_eq!(how.batch(Test::Bw, 64 << 20), 4);
+        assert_eq!(how.batch(Test::Bw, 1 << 20), 8);
+        assert_eq!(how.batch(Test::Bw, 64), 64);
+        assert_eq!(how.batch(Test::Lat, 64), 1);
+        assert_eq!(how.sizes(Test::Lat), [64]);
+    }
+}

@@ -1,0 +1,334 @@
+//! The other end of a measurement.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::control::{Answer, Ask, Control, Link, Open, PATIENCE, Served, Way};
+use crate::measure::{ROUND_MESSAGES, seed};
+use crate::meter::cpu_time;
+use crate::options::{Memory, Seal};
+use crate::path::{Event, Kind, Part, Path, Plan, Wait};
+use crate::pattern;
+use crate::{dpdk, hex, netns, shm, tcp};
+
+/// How often a busy end looks for what it is asked.
+const LOOK: Duration = Duration::from_millis(1);
+/// How long an end waits for the next test.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What a client may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It may be anybody.
+    Stranger,
+    /// It started this process.
+    Parent,
+}
+
+/// Serves one client until it says goodbye, or is gone.
+pub fn serve(control: &mut Control, pinned: usize, trust: Trust) -> Result<()> {
+    let open = match control.receive(PATIENCE)? {
+        Ask::Open(open) => open,
+        other => bail!("{other:?} before a data path was asked for"),
+    };
+    let outcome = serve_open(control, &open, pinned, trust);
+    if let Err(error) = &outcome {
+        let why = format!("{error:#}");
+        // If it is gone, nobody wants to know.
+        let _ = control.send(&Answer::Refused { why });
+    }
+    outcome
+}
+
+fn serve_open(control: &mut Control, open: &Open, pinned: usize, trust: Trust) -> Result<()> {
+    if open.memory == Memory::Device {
+        bail!("no accelerator's memory on this path: take --memory host");
+    }
+    match &open.link {
+        Link::Shm(_) if open.seal == Some(Seal::On) => {
+            bail!("shared memory between two processes is not sealed: take --seal off")
+        }
+        Link::Tcp if open.seal == Some(Seal::On) => bail!(
+            "genie-perf's own TCP path is not sealed: measure a node with --ca, or take --seal off"
+        ),
+        Link::Tcp => {
+            let listener = tcp::listen(control)?;
+            let token = tcp::token()?;
+            control.send(&Answer::Opened(Way::Tcp {
+                port: listener.local_addr()?.port(),
+                token: hex::encode(&token),
+            }))?;
+            tests(control, tcp::accept(&listener, &token)?, pinned)
+        }
+        Link::Dpdk(_) | Link::Shm(_) if trust == Trust::Stranger => {
+            bail!("a server's ports and files are not for strangers: measure them with `local`")
+        }
+        Link::Shm(socket) => {
+            let path = shm::listen(socket, || control.send(&Answer::Opened(Way::Shm)))?;
+            tests(control, path, pinned)
+        }
+        Link::Dpdk(link) => {
+            if let Some(namespace) = &link.namespace {
+                netns::enter(namespace)?;
+            }
+            let path = dpdk::open(link, dpdk::Ends::There, open.seal)?;
+            control.send(&Answer::Opened(Way::Dpdk))?;
+            tests(control, path, pinned)
+        }
+    }
+}
+
+fn tests(control: &mut Control, path: impl Path, pinned: usize) -> Result<()> {
+    let mut serving = Serving {
+        path,
+        pinned,
+        kept: Vec::new(),
+    };
+    serving.path.watch(control.descriptor());
+    let mut since = Instant::now();
+    loop {
+        match control.poll()? {
+            Some(Ask::Begin(plan)) => {
+                plan.check().map_err(anyhow::Error::msg)?;
+                serving.test(control, &plan)?;
+                since = Instant::now();
+            }
+            Some(Ask::Bye) => return Ok(()),
+            Some(other) => bail!("{other:?} outside of a test"),
+            None if since.elapsed() > IDLE => bail!("no test for {IDLE:?}"),
+            None => {
+                serving.path.wait(Wait::Control)?;
+            }
+        }
+    }
+}
+
+struct Serving<P> {
+    path: P,
+    pinned: usize,
+    /// Messages of a round, to be compared after it.
+    kept: Vec<u8>,
+}
+
+/// Time and CPU time since the mark, without comparing.
+struct Since {
+    marked: Instant,
+    cpu_marked: Duration,
+    compared: Duration,
+}
+
+impl Since {
+    fn mark() -> Self {
+        Self {
+            marked: Instant::now(),
+            cpu_marked: cpu_time(),
+            compared: Duration::ZERO,
+        }
+    }
+
+    fn served(&self, sent_again: u64, pinned: usize) -> Served {
+        // Comparing takes a whole core for as long as it takes.
+        let cpu = cpu_time().saturating_sub(self.cpu_marked + self.compared);
+        Served {
+            cpu_seconds: cpu.as_secs_f64(),
+            seconds: self
+                .marked
+                .elapsed()
+                .saturating_sub(self.compared)
+                .as_secs_f64(),
+            retransmissions: sent_again,
+            pinned,
+        }
+    }
+}
+
+impl<P: Path> Serving<P> {
+    fn test(&mut self, control: &mut Control, plan: &Plan) -> Result<()> {
+        self.path.begin(plan)?;
+        self.kept.clear();
+        if plan.kind == Kind::Messages && plan.verify {
+            self.kept
+                .reserve_exact(usize::try_from(plan.size * ROUND_MESSAGES)?);
+        }
+        control.send(&Answer::Ready)?;
+        let sent_again = self.path.retransmissions();
+        let mut state = State {
+            plan,
+            flip: plan.flip_byte,
+            messages: 0,
+            told: 0,
+            echo: Vec::with_capacity(self.path.message_max()),
+            owed: None,
+        };
+        let mut since = Since::mark();
+        let mut looked = Instant::now();
+        loop {
+            let look = !self.step(&mut state)? && self.path.wait(Wait::Path)?;
+            if !look && looked.elapsed() < LOOK {
+                continue;
+            }
+            looked = Instant::now();
+            match control.poll()? {
+                None => {}
+                Some(Ask::Mark) => since = Since::mark(),
+                Some(Ask::Verify { round, count }) => {
+                    self.wait_for_messages(&mut state, count)?;
+                    let began = Instant::now();
+                    let differences = self.compare(plan, round, count)?;
+                    since.compared += began.elapsed();
+                    control.send(&Answer::Verified { differences })?;
+                }
+                Some(Ask::Stop) => {
+                    let sent_again = self.path.retransmissions().saturating_sub(sent_again);
+                    return control.send(&Answer::Stopped(since.served(sent_again, self.pinned)));
+                }
+                Some(other) => bail!("{other:?} in the middle of a test"),
+            }
+        }
+    }
+
+    /// Takes one event, and does what it asks for. False when there was none.
+    fn step(&mut self, state: &mut State<'_>) -> Result<bool> {
+        if let Some(owed) = state.owed
+            && self.pay(state, owed)?
+        {
+            state.owed = None;
+        }
+        let Some(event) = self.path.next()? else {
+            return Ok(false);
+        };
+        match (event, state.plan.kind) {
+            (Event::Filled(slot), kind) => {
+                if std::mem::take(&mut state.flip)
+                    && let Some(byte) = self.path.memory(Part::Region, slot).last_mut()
+                {
+                    *byte ^= 1;
+                }
+                if kind == Kind::EchoTransfers && !self.pay(state, Owed::Transfer(slot))? {
+                    state.owed = Some(Owed::Transfer(slot));
+                }
+            }
+            (Event::Message, Kind::EchoMessages) => {
+                state.echo.clear();
+                state.echo.extend_from_slice(self.path.message_bytes());
+                if std::mem::take(&mut state.flip)
+                    && let Some(byte) = state.echo.last_mut()
+                {
+                    *byte ^= 1;
+                }
+                if !self.pay(state, Owed::Echo)? {
+                    state.owed = Some(Owed::Echo);
+                }
+            }
+            (Event::Message, Kind::Messages) => {
+                self.keep(state)?;
+                state.messages += 1;
+                if state.messages - state.told >= state.plan.credit_every()
+                    && !self.pay(state, Owed::Count)?
+                {
+                    state.owed = Some(Owed::Count);
+                }
+            }
+            (Event::Message, _) => bail!("a message in a test of transfers"),
+            (Event::Sent(_), _) => {}
+        }
+        Ok(true)
+    }
+
+    /// Sends what is due. False when there is no room.
+    fn pay(&mut self, state: &mut State<'_>, owed: Owed) -> Result<bool> {
+        match owed {
+            Owed::Transfer(slot) => self.path.send(slot, Part::Region),
+            Owed::Echo => self.path.message(&state.echo),
+            Owed::Count => {
+                let every = state.plan.credit_every();
+                let count = state.messages / every * every;
+                let paid = self.path.message(&count.to_le_bytes())?;
+                if paid {
+                    state.told = count;
+                }
+                Ok(paid)
+            }
+        }
+    }
+
+    fn keep(&mut self, state: &mut State<'_>) -> Result<()> {
+        let bytes = self.path.message_bytes();
+        if bytes.len() as u64 != state.plan.size {
+            bail!("a message of another size than planned");
+        }
+        if state.plan.verify {
+            if self.kept.len() + bytes.len() > self.kept.capacity() {
+                bail!("more messages in a round than planned");
+            }
+            self.kept.extend_from_slice(bytes);
+            if std::mem::take(&mut state.flip)
+                && let Some(byte) = self.kept.last_mut()
+            {
+                *byte ^= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last messages of a round may still be on their way when the question comes.
+    fn wait_for_messages(&mut self, state: &mut State<'_>, count: u64) -> Result<()> {
+        let wanted = match state.plan.kind {
+            Kind::Messages => count.min(ROUND_MESSAGES) * state.plan.size,
+            _ => 0,
+        };
+        let began = Instant::now();
+        while (self.kept.len() as u64) < wanted && began.elapsed() < PATIENCE / 3 {
+            if !self.step(state)? {
+                self.path.wait(Wait::Path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, plan: &Plan, round: u64, count: u64) -> Result<u64> {
+        let mut found = 0;
+        if plan.kind == Kind::Messages {
+            let size = usize::try_from(plan.size)?;
+            for number in 0..count.min(ROUND_MESSAGES) {
+                let at = usize::try_from(number)? * size;
+                found += match self.kept.get(at..at + size) {
+                    Some(bytes) => pattern::differences(bytes, seed(round, number)),
+                    None => plan.size,
+                };
+            }
+            self.kept.clear();
+            return Ok(found);
+        }
+        for slot in 0..u32::try_from(count)
+            .context("more slots than there are")?
+            .min(plan.slots)
+        {
+            let region = self.path.memory(Part::Region, slot);
+            found += pattern::differences(region, seed(round, u64::from(slot)));
+            // A transfer that never came must not be taken for the next round's.
+            region.fill(0);
+            self.path.breathe();
+        }
+        Ok(found)
+    }
+}
+
+struct State<'a> {
+    plan: &'a Plan,
+    /// A byte is still to be changed.
+    flip: bool,
+    messages: u64,
+    told: u64,
+    echo: Vec<u8>,
+    owed: Option<Owed>,
+}
+
+/// What there was no room to send.
+#[derive(Clone, Copy, Debug)]
+enum Owed {
+    Transfer(u32),
+    Echo,
+    Count,
+}

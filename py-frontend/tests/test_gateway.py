@@ -1,0 +1,332 @@
+"""Through a gateway: shared memory, a DPDK link (memif) to the node, and TCP where that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import genie
+import pytest
+import torch
+from daemon import Daemon, Gateway, is_running, link_arguments
+from support import REMOTE, Client, check, to_remote, wait_until
+
+DEATH_SECONDS_MAX = 10.0
+
+
+class Linked:
+    """A node and a gateway of one's own."""
+
+    def __init__(self, folder: Path, *node_arguments: str) -> None:
+        self.folder = folder
+        self.node = Daemon(
+            *link_arguments(folder, "server"), *node_arguments, log=folder / "node.log"
+        ).start()
+        self.gateway = Gateway(self.node, folder).start()
+
+    def stop(self) -> None:
+        self.gateway.stop()
+        self.node.stop()
+
+
+def make_linked(folder: Path, *node_arguments: str) -> Linked:
+    """A pair over DPDK; skips where there is none."""
+    linked = Linked(folder, *node_arguments)
+    reason = linked.gateway.transport()[1]
+    if "no DPDK" in reason and not linked.gateway.wait_for("dpdk", 0.5):
+        linked.stop()
+        pytest.skip(reason)
+    assert linked.gateway.wait_for("dpdk"), linked.gateway.log()
+    return linked
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Linked]:
+    """One pair for the tests of this module."""
+    made = make_linked(tmp_path_factory.mktemp("linked"))
+    yield made
+    assert made.node.running, made.node.log()
+    assert made.gateway.running, made.gateway.log()
+    made.stop()
+
+
+@pytest.fixture
+def connected(linked: Linked) -> Iterator[Linked]:
+    """This process connected through the gateway."""
+    genie.connect(linked.gateway.address)
+    yield linked
+    genie.disconnect()
+
+
+def test_says_what_carries_tensors(connected: Linked) -> None:
+    """The transport that is really used is in the statistics, and on both daemons."""
+    torch.ones(3, device=REMOTE).cpu()
+    stats = genie.stats()
+    assert stats["transport"] == "dpdk"
+    assert "memif" in connected.node.status()["transport_reason"]
+    assert connected.gateway.transport()[0] == "dpdk"
+
+
+def test_operators_agree_with_the_cpu(connected: Linked) -> None:
+    """Forward and backward, small and large."""
+    check(lambda x: (x @ x.T).softmax(-1).sum(0), torch.randn(64, 64))
+    layer = torch.nn.Linear(256, 128)
+    remote = torch.nn.Linear(256, 128)
+    remote.load_state_dict(layer.state_dict())
+    remote = remote.to(REMOTE)
+    x = torch.randn(32, 256)
+    layer(x).sum().backward()
+    remote(x.to(REMOTE)).sum().backward()
+    torch.testing.assert_close(remote.weight.grad.cpu(), layer.weight.grad, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 4096, 4097, 65536, 1 << 20, (8 << 20) + 13])
+def test_every_byte_there_and_back(connected: Linked, count: int) -> None:
+    """Lengths around the bounds: inline, one part, several parts."""
+    sent = torch.randint(0, 256, (count,), dtype=torch.uint8)
+    assert torch.equal(sent.to(REMOTE).cpu(), sent)
+
+
+def test_more_bulk_than_the_arena_holds(connected: Linked) -> None:
+    """Shared memory is bounded, tensors need not be: uploads wait for room."""
+    tensors = [torch.full((32 << 20,), value, dtype=torch.int8) for value in range(12)]
+    remote = [tensor.to(REMOTE) for tensor in tensors]
+    for tensor, there in zip(tensors, remote, strict=True):
+        assert torch.equal(there.cpu(), tensor)
+
+
+def test_many_small_tensors_in_order(connected: Linked) -> None:
+    """Each has its own bytes."""
+    remote = [torch.full((300,), float(value)).to(REMOTE) for value in range(500)]
+    total = torch.stack(remote).sum(1).cpu()
+    assert torch.equal(total, torch.arange(500.0) * 300)
+
+
+def test_the_source_may_change_once_it_was_sent(connected: Linked) -> None:
+    """`.to` has copied or consumed the bytes when it returns."""
+    source = torch.ones(4 << 20)
+    remote = source.to(REMOTE)
+    source.zero_()
+    assert remote.sum().item() == 4 << 20
+
+
+def test_clients_do_not_disturb_each_other(
+    linked: Linked, make_client: Callable[..., Client]
+) -> None:
+    """Several processes at once, one of them killed in the middle of bulk."""
+    code = f"""
+        genie.connect({linked.gateway.address!r})
+        print("connected")
+        x = torch.arange(1 << 20, dtype=torch.float32)
+        for turn in range(20):
+            assert torch.equal((x.to("remote_accelerator:0") + turn).cpu(), x + turn)
+        print("equal")
+    """
+    victim = make_client(f"""
+        genie.connect({linked.gateway.address!r})
+        print("connected")
+        x = torch.ones(8 << 20)
+        while True:
+            x.to("remote_accelerator:0")
+    """)
+    victim.expect("connected")
+    others = [make_client(code) for _ in range(2)]
+    for other in others:
+        other.expect("connected")
+    victim.kill()
+    for other in others:
+        other.expect("equal")
+    wait_until(lambda: not linked.node.sessions(), DEATH_SECONDS_MAX, "no session is left")
+    wait_until(
+        lambda: not any(map(is_running, linked.node.executors()[1:])),
+        DEATH_SECONDS_MAX,
+        "no executor but the zygote is left",
+    )
+
+
+def test_a_client_that_dies_leaves_nothing_in_the_gateway(
+    linked: Linked, make_client: Callable[..., Client]
+) -> None:
+    """Neither a descriptor nor a mapping."""
+
+    def held() -> tuple[int, int]:
+        process = Path(f"/proc/{linked.gateway.pid}")
+        maps = (process / "maps").read_text().count("memfd:genie")
+        return len(list((process / "fd").iterdir())), maps
+
+    before = held()
+    for _ in range(3):
+        client = make_client(f"""
+
+            genie.connect({linked.gateway.address!r})
+            torch.ones(1 << 20).to("remote_accelerator:0").cpu()
+            print("done")
+            import time; time.sleep(60)
+        """)
+        client.expect("done")
+        assert held() != before
+        client.kill()
+    wait_until(lambda: held() <= before, DEATH_SECONDS_MAX, f"{held()} is {before} again")
+
+
+def test_garbage_at_the_socket_is_refused(linked: Linked) -> None:
+    """Whatever is said there: an answer or an end, and the gateway goes on."""
+    path = str(linked.gateway.socket)
+    hellos = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GENIEGW1" + bytes([9, 1]) + struct.pack("<H", 0),
+        b"GENIEGW1" + bytes([2, 1]) + struct.pack("<H", 65535) + b"x" * 100,
+        b"GENIEGW1" + bytes([2, 1]) + struct.pack("<H", 10) + b"\xff" * 10,
+        os.urandom(64),
+        b"",
+    ]
+    for hello in hellos:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(8)
+            client.connect(path)
+            client.sendall(hello)
+            client.shutdown(socket.SHUT_WR)
+            # Bytes that nobody reads make the end a reset.
+            with contextlib.suppress(ConnectionResetError):
+                client.recv(4096)
+    genie.connect(linked.gateway.address)
+    try:
+        assert torch.ones(2, device=REMOTE).sum().item() == 2
+    finally:
+        genie.disconnect()
+
+
+def test_frames_of_nobody_are_counted(connected: Linked) -> None:
+    """Nothing is dropped on a sound link; what was is in the metrics."""
+    daemons = (connected.node, connected.gateway)
+    # Connections that ended before this one may have left a last frame on the link.
+    torch.ones(1).to(REMOTE).cpu()
+    dropped = [metric(daemon, "genie_link_frames_dropped_total") for daemon in daemons]
+    torch.ones(1 << 20).to(REMOTE).cpu()
+    for daemon, before in zip(daemons, dropped, strict=True):
+        assert metric(daemon, "genie_transport_level") == 1
+        assert metric(daemon, "genie_link_frames_received_total") > 100
+        assert metric(daemon, "genie_link_frames_dropped_total") == before
+
+
+def metric(daemon: Daemon, name: str) -> float:
+    """One number of `/metrics`."""
+    import urllib.request
+
+    with urllib.request.urlopen(f"http://{daemon.host_port}/metrics", timeout=10) as reply:
+        for line in reply.read().decode().splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[-1])
+    raise AssertionError(f"{name} is not there")
+
+
+def test_without_a_link_it_is_tcp_and_says_why(tmp_path: Path) -> None:
+    """A gateway without DPDK serves all the same."""
+    with Daemon(log=tmp_path / "node.log") as node:
+        gateway = Gateway(node, tmp_path, "--transport", "tcp")
+        with gateway:
+            genie.connect(gateway.address)
+            try:
+                check(lambda x: x * 2 + 1, torch.randn(1 << 16))
+                stats = genie.stats()
+            finally:
+                genie.disconnect()
+            assert stats["transport"] == "tcp"
+            assert "transport is set to tcp" in stats["transport_reason"]
+
+
+def test_a_link_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    """The session on it ends with an error, the next goes by TCP, and a later one by DPDK again."""
+    linked = make_linked(tmp_path)
+    spare = Daemon(log=tmp_path / "spare.log")
+    try:
+        genie.connect(linked.gateway.address)
+        x = torch.ones(10, device=REMOTE)
+        assert x.sum().item() == 10
+        port = linked.node.port
+        linked.node.kill()
+        started = time.monotonic()
+        with pytest.raises(genie.GenieError):
+            for _ in range(1000):
+                x.sum().item()
+                time.sleep(0.01)
+        assert time.monotonic() - started < DEATH_SECONDS_MAX
+        genie.disconnect()
+        assert linked.gateway.wait_for("tcp"), linked.gateway.log()
+
+        # The same node without its link: by TCP.
+        spare._arguments = ()
+        spare.start_on(port)
+        genie.connect(linked.gateway.address)
+        assert torch.ones(10, device=REMOTE).sum().item() == 10
+        assert genie.stats()["transport"] == "tcp"
+        genie.disconnect()
+        spare.stop()
+
+        # And with it: by DPDK again.
+        spare._arguments = tuple(link_arguments(tmp_path, "server"))
+        spare.start_on(port)
+        assert linked.gateway.wait_for("dpdk"), linked.gateway.log()
+        genie.connect(linked.gateway.address)
+        assert torch.ones(10, device=REMOTE).sum().item() == 10
+        assert genie.stats()["transport"] == "dpdk"
+        genie.disconnect()
+        log = linked.gateway.log()
+        assert "level 2 (TCP)" in log, log
+        assert "level 1 (DPDK" in log, log
+    finally:
+        genie.disconnect()
+        spare.stop()
+        linked.stop()
+
+
+def test_tls_passes_through(tmp_path: Path) -> None:
+    """The control channel is the client's and the node's own business."""
+    import subprocess
+
+    from daemon import BINARY
+
+    certs = tmp_path / "certs"
+    subprocess.run([str(BINARY), "certs", "init", str(certs)], check=True, capture_output=True)
+    node_files = (
+        *("--tls-certificate", str(certs / "server.pem")),
+        *("--tls-key", str(certs / "server.key")),
+        *("--tls-client-ca", str(certs / "ca.pem")),
+    )
+    linked = Linked(tmp_path, *node_files)
+    try:
+        if not linked.gateway.wait_for("dpdk", 3):
+            pytest.skip(linked.gateway.transport()[1])
+        genie.connect(
+            linked.gateway.address,
+            ca=str(certs / "ca.pem"),
+            cert=str(certs / "client.pem"),
+            key=str(certs / "client.key"),
+        )
+        check(lambda x: x.exp(), torch.randn(100))
+        assert genie.stats()["transport"] == "dpdk"
+    finally:
+        genie.disconnect()
+        linked.stop()
+
+
+def test_no_gateway_is_a_clear_error(tmp_path: Path) -> None:
+    """It names the socket and what to start."""
+    with pytest.raises(genie.GenieError, match=r"--gateway"):
+        genie.connect(f"unix://{tmp_path / 'nobody.sock'}")
+
+
+def test_models_are_equal(connected: Linked) -> None:
+    """A real network over the link."""
+    torchvision = pytest.importorskip("torchvision")
+    model = torchvision.models.resnet18(weights=None).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        local = model(x)
+        remote = model.to(REMOTE)(to_remote(x)).cpu()
+    torch.testing.assert_close(remote, local, rtol=0, atol=1e-4)
