@@ -132,6 +132,13 @@ pub trait Device: Send + Sync {
     /// `bytes` bytes from `address` stay mapped and writable until the last handle has gone.
     unsafe fn register(&self, address: NonNull<u8>, bytes: u64) -> Result<Memory, DeviceError>;
 
+    /// Memory that another process made with this kind of device and shares, such as a pool's in an
+    /// executor. It can't be resized here: a pool that grew is attached anew.
+    ///
+    /// # Errors
+    /// The parts don't follow one another, or can't be mapped.
+    fn attach(&self, parts: Vec<Share>) -> Result<Memory, DeviceError>;
+
     /// A new queue. What is submitted to one runs in order; queues run beside one another.
     ///
     /// # Errors

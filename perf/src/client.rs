@@ -15,6 +15,7 @@ use crate::options::{Client, How, Memory, Test, Transport};
 use crate::path::Path;
 use crate::report::{Measurement, Report};
 use crate::run::{Run, What};
+use crate::staged::Staged;
 use crate::{dpdk, hex, shm, tcp};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,8 +50,16 @@ fn greet(address: &Address) -> Result<Option<Control>> {
             Ok(socket) => {
                 let mut control = Control::over_tcp(socket)?;
                 control.send_bytes(GREETING)?;
-                let greeted = control.expect(GREETING, GREETING_TIMEOUT)?;
-                return Ok(greeted.then_some(control));
+                if control.expect(GREETING, GREETING_TIMEOUT)? {
+                    return Ok(Some(control));
+                }
+                if control.was_silent() {
+                    bail!(
+                        "{address} takes the connection and says nothing: a genie-perf server that \
+                         is busy with another client?"
+                    );
+                }
+                return Ok(None);
             }
             Err(error) => failure = Some(error),
         }
@@ -110,6 +119,7 @@ pub fn measure(
         link: link.clone(),
         seal: how.seal,
         memory: how.memory,
+        device: how.device.to_string(),
     }))?;
     match (control.receive(PATIENCE)?, link) {
         (Answer::Opened(Way::Tcp { port, token }), Link::Tcp) => {
@@ -129,6 +139,13 @@ pub fn measure(
 }
 
 fn over(path: impl Path, control: &mut Control, test: Test, how: &How) -> Result<Done> {
+    match how.memory {
+        Memory::Host => run_over(path, control, test, how),
+        Memory::Device => run_over(Staged::new(path, how.device)?, control, test, how),
+    }
+}
+
+fn run_over(path: impl Path, control: &mut Control, test: Test, how: &How) -> Result<Done> {
     let mut measuring = Measuring {
         path,
         control,
@@ -140,7 +157,7 @@ fn over(path: impl Path, control: &mut Control, test: Test, how: &How) -> Result
         facts: measuring.path.facts(),
         memory: match how.memory {
             Memory::Host => "host".to_owned(),
-            Memory::Device => "device".to_owned(),
+            Memory::Device => how.device.to_string(),
         },
         verified: how.verify,
         pinned_cores: 0,

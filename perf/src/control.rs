@@ -74,6 +74,8 @@ pub struct Open {
     pub seal: Option<Seal>,
     /// Whose memory it ends in.
     pub memory: Memory,
+    /// The device, if it is one's.
+    pub device: String,
 }
 
 /// What carries a data path.
@@ -81,7 +83,8 @@ pub struct Open {
 pub enum Link {
     /// A TCP connection to the address of the control socket, or to loopback.
     Tcp,
-    /// A channel, by the unix socket that it is attached through. Between two ends of one user only.
+    /// A channel, by the unix socket that it is attached through. Between two ends of one user
+    /// only.
     Shm(std::path::PathBuf),
     /// Genie's transport over a DPDK port. Between two ends of one user only.
     Dpdk(DpdkLink),
@@ -223,6 +226,18 @@ impl Control {
         }
     }
 
+    /// Whether the other end closed its socket.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        poll(self.descriptor(), libc::POLLRDHUP, Duration::ZERO)
+    }
+
+    /// Whether the other end is there and has said nothing yet.
+    #[must_use]
+    pub fn was_silent(&self) -> bool {
+        self.inbox.is_empty() && !readable(self.descriptor(), Duration::ZERO)
+    }
+
     /// Waits for exactly these bytes. False when others come.
     pub fn expect(&mut self, wanted: &[u8], timeout: Duration) -> Result<bool> {
         let deadline = Instant::now() + timeout;
@@ -278,9 +293,13 @@ impl Control {
 /// Waits until `descriptor` can be read, or for `timeout`.
 #[must_use]
 pub fn readable(descriptor: RawFd, timeout: Duration) -> bool {
+    poll(descriptor, libc::POLLIN, timeout)
+}
+
+fn poll(descriptor: RawFd, events: libc::c_short, timeout: Duration) -> bool {
     let mut polled = libc::pollfd {
         fd: descriptor,
-        events: libc::POLLIN,
+        events,
         revents: 0,
     };
     // Rounded up, so that a short wait is not a spin.
@@ -321,8 +340,10 @@ mod tests {
         });
         let error = b.receive::<Ask>(PATIENCE).unwrap_err();
         assert!(error.to_string().contains("a line of more than"), "{error}");
+        assert!(!b.is_gone());
         drop(b);
         let mut a = sender.join().unwrap();
+        assert!(a.is_gone());
         let error = a.receive::<Answer>(PATIENCE).unwrap_err();
         assert!(error.to_string().contains("gone"), "{error}");
     }

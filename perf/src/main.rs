@@ -23,6 +23,8 @@ mod run;
 mod serve;
 mod server;
 mod shm;
+mod spin;
+mod staged;
 mod tcp;
 
 use std::process::ExitCode;

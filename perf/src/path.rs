@@ -143,6 +143,21 @@ pub trait Path {
     /// sent leaves now at the latest. True when it is time to look at the control socket.
     fn wait(&mut self, what: Wait) -> Result<bool>;
 
+    /// The caller wrote a slot's source: it goes where it is sent from, unless it is there.
+    fn written(&mut self, _slot: u32) -> Result<()> {
+        Ok(())
+    }
+
+    /// The caller is to read a slot's region: it comes to [`Path::memory`], unless it is there.
+    fn fetch(&mut self, _slot: u32) -> Result<()> {
+        Ok(())
+    }
+
+    /// The caller wrote to a slot's region: it goes back to where it was.
+    fn changed(&mut self, _slot: u32) -> Result<()> {
+        Ok(())
+    }
+
     /// Called between pieces of long work that is not measured, so that the other end does not take
     /// this one for dead.
     fn breathe(&mut self) {}

@@ -29,7 +29,7 @@ pub fn run(options: &options::Pool) -> Result<Report> {
         polls: false,
         huge_pages: false,
     });
-    let kind: DeviceKind = options.device.parse()?;
+    let kind = options.device;
     let sizes = options
         .size
         .as_ref()

@@ -10,6 +10,7 @@ use crate::meter::cpu_time;
 use crate::options::{Memory, Seal};
 use crate::path::{Event, Kind, Part, Path, Plan, Wait};
 use crate::pattern;
+use crate::staged::Staged;
 use crate::{dpdk, hex, netns, shm, tcp};
 
 /// How often a busy end looks for what it is asked.
@@ -42,9 +43,6 @@ pub fn serve(control: &mut Control, pinned: usize, trust: Trust) -> Result<()> {
 }
 
 fn serve_open(control: &mut Control, open: &Open, pinned: usize, trust: Trust) -> Result<()> {
-    if open.memory == Memory::Device {
-        bail!("no accelerator's memory on this path: take --memory host");
-    }
     match &open.link {
         Link::Shm(_) if open.seal == Some(Seal::On) => {
             bail!("shared memory between two processes is not sealed: take --seal off")
@@ -59,14 +57,15 @@ fn serve_open(control: &mut Control, open: &Open, pinned: usize, trust: Trust) -
                 port: listener.local_addr()?.port(),
                 token: hex::encode(&token),
             }))?;
-            tests(control, tcp::accept(&listener, &token)?, pinned)
+            let path = tcp::accept(&listener, &token, control)?;
+            tests(control, open, path, pinned)
         }
         Link::Dpdk(_) | Link::Shm(_) if trust == Trust::Stranger => {
             bail!("a server's ports and files are not for strangers: measure them with `local`")
         }
         Link::Shm(socket) => {
             let path = shm::listen(socket, || control.send(&Answer::Opened(Way::Shm)))?;
-            tests(control, path, pinned)
+            tests(control, open, path, pinned)
         }
         Link::Dpdk(link) => {
             if let Some(namespace) = &link.namespace {
@@ -74,12 +73,19 @@ fn serve_open(control: &mut Control, open: &Open, pinned: usize, trust: Trust) -
             }
             let path = dpdk::open(link, dpdk::Ends::There, open.seal)?;
             control.send(&Answer::Opened(Way::Dpdk))?;
-            tests(control, path, pinned)
+            tests(control, open, path, pinned)
         }
     }
 }
 
-fn tests(control: &mut Control, path: impl Path, pinned: usize) -> Result<()> {
+fn tests(control: &mut Control, open: &Open, path: impl Path, pinned: usize) -> Result<()> {
+    match open.memory {
+        Memory::Host => tests_over(control, path, pinned),
+        Memory::Device => tests_over(control, Staged::new(path, open.device.parse()?)?, pinned),
+    }
+}
+
+fn tests_over(control: &mut Control, path: impl Path, pinned: usize) -> Result<()> {
     let mut serving = Serving {
         path,
         pinned,
@@ -200,10 +206,12 @@ impl<P: Path> Serving<P> {
         };
         match (event, state.plan.kind) {
             (Event::Filled(slot), kind) => {
-                if std::mem::take(&mut state.flip)
-                    && let Some(byte) = self.path.memory(Part::Region, slot).last_mut()
-                {
-                    *byte ^= 1;
+                if std::mem::take(&mut state.flip) {
+                    self.path.fetch(slot)?;
+                    if let Some(byte) = self.path.memory(Part::Region, slot).last_mut() {
+                        *byte ^= 1;
+                    }
+                    self.path.changed(slot)?;
                 }
                 if kind == Kind::EchoTransfers && !self.pay(state, Owed::Transfer(slot))? {
                     state.owed = Some(Owed::Transfer(slot));
@@ -305,10 +313,12 @@ impl<P: Path> Serving<P> {
             .context("more slots than there are")?
             .min(plan.slots)
         {
+            self.path.fetch(slot)?;
             let region = self.path.memory(Part::Region, slot);
             found += pattern::differences(region, seed(round, u64::from(slot)));
             // A transfer that never came must not be taken for the next round's.
             region.fill(0);
+            self.path.changed(slot)?;
             self.path.breathe();
         }
         Ok(found)

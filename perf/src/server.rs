@@ -37,7 +37,15 @@ pub fn run(options: &Server) -> Result<()> {
         if !readable(listener.as_raw_fd(), LOOK) {
             continue;
         }
-        let (socket, peer) = listener.accept()?;
+        let (socket, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            // It left again, or there are no descriptors now: the next one may fare better.
+            Err(error) => {
+                eprintln!("genie-perf: nobody could be let in: {error}");
+                std::thread::sleep(LOOK);
+                continue;
+            }
+        };
         match one(socket, options.cores.len()) {
             // Whoever started it need not listen any more.
             Ok(()) => drop(writeln!(out, "measured with {peer}")),

@@ -52,9 +52,18 @@ fn what_a_path_can_not_do_is_said_before_it_is_tried() {
         &["client", "127.0.0.1:1", "lat", "--transport", "shm"],
         "local --link shm",
     );
+    let beyond = ["--memory", "device", "--device", "cuda:127"];
     refused(
-        &["local", "--link", "tcp", "bw", "--memory", "device"],
-        "--memory host",
+        &[&["local", "--link", "tcp", "bw"], &beyond[..]].concat(),
+        "cuda:127",
+    );
+    refused(
+        &["local", "--link", "shm", "bw", "--seal", "on"],
+        "--seal off",
+    );
+    refused(
+        &["local", "--link", "tcp", "bw", "--seal", "on"],
+        "--seal off",
     );
 }
 

@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::fs::File;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{Ran, Server, TempFile, command, quick, run};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -59,11 +61,133 @@ fn messages_over_tcp_arrive() {
     }
 }
 
+/// Polling ends are not to be run beside each other: on few cores they would take one another for
+/// dead. Across processes, too, since nextest has one for each test.
+fn alone() -> Flock<File> {
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/genie-perf-poll.lock");
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    Flock::lock(file, FlockArg::LockExclusive).expect("the lock")
+}
+
+/// Whether a link is missing here, which is said.
+fn is_missing(link: &str) -> bool {
+    let ran = quick(&["local", "--link", link, "lat"]);
+    let missing = [
+        "no DPDK",
+        "needs root",
+        "no `ip`",
+        "Operation not permitted",
+    ];
+    let failed = ran.code == Some(2);
+    let reason = missing
+        .iter()
+        .find(|reason| failed && ran.errors.contains(**reason));
+    if let Some(reason) = reason {
+        println!("skipped: --link {link}: {reason}: {}", ran.errors.trim());
+    }
+    reason.is_some()
+}
+
+/// Everything that a link is asked for.
+fn every_test_passes(link: &str, sizes: &str, message_max: &str) {
+    let _alone = alone();
+    if is_missing(link) {
+        return;
+    }
+    for (test, sizes) in [("bw", sizes), ("lat", sizes), ("rate", message_max)] {
+        every_byte_arrives(&["local", "--link", link, test, "--size", sizes]);
+        one_byte_is_found(&["local", "--link", link, test, "--size", "64"]);
+    }
+    one_byte_is_found(&["local", "--link", link, "bw", "--size", "200000"]);
+    one_byte_is_found(&["local", "--link", link, "lat", "--size", "200000"]);
+}
+
+#[test]
+fn memif_carries_every_byte() {
+    every_test_passes("memif", "1,64,1022,1023,8192,200001", "1,1022");
+}
+
+#[test]
+fn sealed_memif_carries_every_byte_and_says_so() {
+    let _alone = alone();
+    if is_missing("memif") {
+        return;
+    }
+    let sealed = [
+        "local", "--link", "memif", "bw", "--size", "100000", "--seal", "on", "--verify",
+    ];
+    let ran = quick(&sealed);
+    assert_eq!(ran.code, Some(0), "{}", ran.errors);
+    let json = ran.json();
+    assert_eq!(
+        (&json["seal"], &json["transport"]),
+        (&"aes-128-gcm".into(), &"dpdk".into())
+    );
+    assert!(json["mtu_bytes"].as_u64() > Some(8192), "{json}");
+    assert_eq!(json["results"][0]["verify_errors"], 0);
+    let json = quick(&["local", "--link", "memif", "lat"]).json();
+    assert_eq!(json["seal"], "crc32c");
+}
+
+#[test]
+fn af_xdp_carries_every_byte_and_leaves_nothing() {
+    every_test_passes("af-xdp", "1,64,1023,8192,200001", "1,1022");
+    let left = std::fs::read_dir("/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let left: Vec<_> = left
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with("genie-perf-"))
+        .collect();
+    // Another test's may be alive in another process: those of the dead are what counts.
+    for name in left {
+        let id = name.split('-').nth(2).unwrap_or("0");
+        assert!(
+            std::path::Path::new("/proc").join(id).exists(),
+            "{name} was left behind"
+        );
+    }
+}
+
+#[test]
+fn shared_memory_carries_every_byte() {
+    every_test_passes(
+        "shm",
+        "1,64,16384,16385,200001,20000000",
+        "1,1023,1024,16384",
+    );
+}
+
 #[test]
 fn a_changed_byte_is_found() {
     one_byte_is_found(&["local", "--link", "tcp", "bw", "--size", "64,64K,1M"]);
     one_byte_is_found(&["local", "--link", "tcp", "lat", "--size", "64,64K"]);
     one_byte_is_found(&["local", "--link", "tcp", "rate", "--size", "64"]);
+}
+
+#[test]
+fn bytes_pass_through_a_device_at_both_ends() {
+    let device = ["--memory", "device", "--device", "host:0"];
+    for test in ["bw", "lat"] {
+        let link = ["local", "--link", "tcp", test, "--size", "1,65536,3000001"];
+        let all = [&link[..], &device].concat();
+        every_byte_arrives(&all);
+        one_byte_is_found(
+            &[
+                &["local", "--link", "tcp", test, "--size", "70000"],
+                &device[..],
+            ]
+            .concat(),
+        );
+        let json = quick(&all).json();
+        assert_eq!(json["memory"], "host:0");
+        assert!(json["path"].as_str().unwrap().contains("staged"), "{json}");
+    }
 }
 
 #[test]
@@ -83,7 +207,7 @@ fn a_changed_byte_is_not_seen_by_those_who_do_not_look() {
 
 #[test]
 fn a_server_serves_one_after_the_other_and_outlives_bad_guests() {
-    use std::io::Write as _;
+    use std::io::{Read as _, Write as _};
     let server = Server::start();
     for garbage in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],
@@ -93,11 +217,41 @@ fn a_server_serves_one_after_the_other_and_outlives_bad_guests() {
         let mut guest = std::net::TcpStream::connect(&server.address).unwrap();
         guest.write_all(garbage).unwrap();
     }
-    let open = br#"{"Open":{"link":"Tcp","seal":null,"memory":"host"}}"#;
-    let greedy = [&b"GENIE-PERF 1\r\n\r\n"[..], open, b"\n"].concat();
-    let mut guest = std::net::TcpStream::connect(&server.address).unwrap();
-    guest.write_all(&greedy).unwrap();
-    drop(guest);
+    let open = |link: &str| {
+        format!(r#"{{"Open":{{"link":{link},"seal":null,"memory":"host","device":"host:0"}}}}"#)
+    };
+    let begin = r#"{"Begin":{"kind":"Transfers","size":1099511627776,"batch":1,"slots":1000,
+        "verify":false,"flip_byte":false}}"#
+        .replace('\n', " ");
+    for (lines, answer) in [
+        (vec![open(r#"{"Shm":"/tmp/x"}"#)], "not for strangers"),
+        (vec![begin.clone()], "before a data path"),
+        // It goes away while the server waits for its data path.
+        (vec![open("\"Tcp\"")], "Opened"),
+    ] {
+        let mut guest = std::net::TcpStream::connect(&server.address).unwrap();
+        guest.write_all(b"GENIE-PERF 1\r\n\r\n").unwrap();
+        for line in lines {
+            guest.write_all(line.as_bytes()).unwrap();
+            guest.write_all(b"\n").unwrap();
+        }
+        let limit = Some(Duration::from_secs(20));
+        guest.set_read_timeout(limit).unwrap();
+        let mut said = [0; 4096];
+        let mut all = String::new();
+        while !all.contains(answer) {
+            let n = guest.read(&mut said).unwrap();
+            if n == 0 {
+                break;
+            }
+            all += &String::from_utf8_lossy(&said[..n]);
+        }
+        // A client that asks before its path is only cut off.
+        assert!(
+            all.contains(answer) || answer == "before a data path",
+            "{answer}: {all}"
+        );
+    }
     for test in ["bw", "lat", "rate"] {
         let ran = quick(&["client", &server.address, test, "--verify", "--size", "100"]);
         assert_eq!(ran.code, Some(0), "{}", ran.errors);

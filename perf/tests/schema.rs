@@ -45,13 +45,14 @@ fn reports_without_a_link_are_as_documented() {
 #[test]
 fn the_check_finds_what_is_wrong() {
     let good = quick(&["local", "--link", "tcp", "lat"]).json();
-    let broken = |change: &dyn Fn(&mut serde_json::Value)| {
+    type Change = dyn Fn(&mut serde_json::Value);
+    let broken = |change: &Change| {
         let mut report = good.clone();
         change(&mut report);
         schema::failures(&report)
     };
     assert!(broken(&|_| {}).is_empty());
-    let wrong: [(&str, &dyn Fn(&mut serde_json::Value)); 6] = [
+    let wrong: [(&str, &Change); 6] = [
         ("has no mtu_bytes", &|report| {
             report.as_object_mut().unwrap().remove("mtu_bytes");
         }),

@@ -13,7 +13,7 @@ from pathlib import Path
 import genie
 import pytest
 import torch
-from daemon import Daemon, Gateway, is_running, link_arguments
+from daemon import Daemon, DaemonError, Gateway, is_running, link_arguments
 from support import REMOTE, Client, check, to_remote, wait_until
 
 DEATH_SECONDS_MAX = 10.0
@@ -330,3 +330,35 @@ def test_models_are_equal(connected: Linked) -> None:
         local = model(x)
         remote = model.to(REMOTE)(to_remote(x)).cpu()
     torch.testing.assert_close(remote, local, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("port", "says"),
+    [
+        ("af_packet:nosuch0", "no DPDK port af_packet:nosuch0"),
+        ("af_xdp:nosuch0", "no DPDK port af_xdp:nosuch0"),
+        ("pci:0000:ff:1f.7", "no DPDK port pci:0000:ff:1f.7"),
+    ],
+)
+def test_a_port_that_is_not_there_is_tcp_with_the_reason(
+    tmp_path: Path, port: str, says: str
+) -> None:
+    """The daemon starts and serves all the same."""
+    arguments = ("--dpdk-port", port, "--dpdk-address", "10.77.0.1/24")
+    with Daemon(*arguments, log=tmp_path / "node.log") as node:
+        status = node.status()
+        assert status["transport"] == "tcp"
+        reason = status["transport_reason"]
+        assert says in reason or "no DPDK" in reason, reason
+        genie.connect(node.address)
+        try:
+            assert torch.ones(2, device=REMOTE).sum().item() == 2
+        finally:
+            genie.disconnect()
+
+
+def test_a_port_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:
+    """With what may be written instead."""
+    arguments = ("--dpdk-port", "eth0", "--dpdk-address", "10.77.0.1/24")
+    with pytest.raises(DaemonError, match="af_xdp:INTERFACE"):
+        Daemon(*arguments, log=tmp_path / "node.log").start()

@@ -1854,6 +1854,7 @@ pub const GENIE_MBUF_RX_IP_BAD: u64 = 16;
 pub const GENIE_MBUF_RX_L4_MASK: u64 = 264;
 pub const GENIE_MBUF_RX_L4_GOOD: u64 = 256;
 pub const GENIE_MBUF_RX_L4_BAD: u64 = 8;
+pub const GENIE_MBUF_FOREIGN: u64 = 6917529027641081856;
 pub const GENIE_MBUF_TX_IPV4_UDP: u64 = 67553994410557440;
 pub const GENIE_MBUF_HEADROOM: u32 = 128;
 pub const GENIE_LCORE_MAX: u32 = 128;
@@ -2093,6 +2094,13 @@ pub struct Api {
         bytes: u16,
         info: *mut ::std::os::raw::c_void,
     ),
+    pub genie_dpdk_pool_create_dense: unsafe extern "C" fn(
+        name: *const ::std::os::raw::c_char,
+        mbufs: ::std::os::raw::c_uint,
+        cache: ::std::os::raw::c_uint,
+        room: u16,
+        node: ::std::os::raw::c_int,
+    ) -> *mut rte_mempool,
     pub genie_dpdk_mbuf_pool_room: unsafe extern "C" fn(mbuf: *const rte_mbuf) -> u32,
     pub genie_dpdk_intr_hook: unsafe extern "C" fn(hooks: *const genie_dpdk_intr_hooks),
     pub genie_dpdk_intr_add: unsafe extern "C" fn(
@@ -2266,6 +2274,9 @@ impl Api {
         let genie_dpdk_mbuf_attach = __library
             .get(b"genie_dpdk_mbuf_attach\0")
             .map(|sym| *sym)?;
+        let genie_dpdk_pool_create_dense = __library
+            .get(b"genie_dpdk_pool_create_dense\0")
+            .map(|sym| *sym)?;
         let genie_dpdk_mbuf_pool_room = __library
             .get(b"genie_dpdk_mbuf_pool_room\0")
             .map(|sym| *sym)?;
@@ -2342,6 +2353,7 @@ impl Api {
             genie_dpdk_mbuf_tx_offload,
             genie_dpdk_shared_init,
             genie_dpdk_mbuf_attach,
+            genie_dpdk_pool_create_dense,
             genie_dpdk_mbuf_pool_room,
             genie_dpdk_intr_hook,
             genie_dpdk_intr_add,
@@ -2754,6 +2766,16 @@ impl Api {
         info: *mut ::std::os::raw::c_void,
     ) {
         (self.genie_dpdk_mbuf_attach)(mbuf, start, iova, bytes, info)
+    }
+    pub unsafe fn genie_dpdk_pool_create_dense(
+        &self,
+        name: *const ::std::os::raw::c_char,
+        mbufs: ::std::os::raw::c_uint,
+        cache: ::std::os::raw::c_uint,
+        room: u16,
+        node: ::std::os::raw::c_int,
+    ) -> *mut rte_mempool {
+        (self.genie_dpdk_pool_create_dense)(name, mbufs, cache, room, node)
     }
     pub unsafe fn genie_dpdk_mbuf_pool_room(&self, mbuf: *const rte_mbuf) -> u32 {
         (self.genie_dpdk_mbuf_pool_room)(mbuf)

@@ -85,7 +85,7 @@ impl Mbuf {
 
     /// Whether it is empty, alone, and has its pool's buffer: what may be attached to.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.len() == 0 && self.segment_count() == 1 && self.flags() & sys::GENIE_MBUF_FOREIGN == 0
+        self.is_empty() && self.segment_count() == 1 && self.flags() & sys::GENIE_MBUF_FOREIGN == 0
     }
 
     /// Bytes of the whole packet.

@@ -132,6 +132,10 @@ impl TxQueue {
     pub fn send(&mut self, burst: &mut Burst) -> usize {
         // At most 64, see `Burst::MAX`.
         let mut count = burst.len() as u16;
+        if count == 0 {
+            // net_memif looks at the first packet of any burst, from 23.03 on.
+            return 0;
+        }
         if let Some(bytes) = self.packet_bytes_max {
             let fits = |mbuf: &Mbuf| self.fits(mbuf, bytes);
             let fitting = burst
@@ -139,7 +143,7 @@ impl TxQueue {
                 .iter()
                 .take_while(|mbuf| fits(mbuf))
                 .count();
-            if fitting == 0 && count > 0 {
+            if fitting == 0 {
                 self.refused += 1;
                 drop(burst.pop());
                 return 1;

@@ -55,7 +55,7 @@ fn memory(eal: &Eal, pages: usize) -> (ExternalMemory, Arc<AtomicUsize>) {
     (memory.unwrap(), gone)
 }
 
-fn bytes(memory: &ExternalMemory) -> &mut [u8] {
+fn bytes(memory: &mut ExternalMemory) -> &mut [u8] {
     // SAFETY: the tests have one such slice at a time, and no pool over it.
     unsafe { std::slice::from_raw_parts_mut(memory.start().as_ptr(), memory.bytes()) }
 }
@@ -160,8 +160,8 @@ fn memory_that_cannot_be_is_refused() {
 #[test]
 fn bytes_are_sent_from_where_they_lie() {
     let Some(turn) = common::eal() else { return };
-    let (memory, gone) = memory(&turn.eal, 2);
-    for (place, byte) in bytes(&memory).iter_mut().enumerate() {
+    let (mut memory, gone) = memory(&turn.eal, 2);
+    for (place, byte) in bytes(&mut memory).iter_mut().enumerate() {
         *byte = (place % 251) as u8;
     }
     let slab = ExternalSlab::new(&memory, 1000..101_000).unwrap();

@@ -42,10 +42,8 @@ struct Allocation(&'static GpuApi, i16, usize);
 impl Drop for Allocation {
     fn drop(&mut self) {
         // SAFETY: allocated on this device, and freed once.
-        assert_eq!(
-            unsafe { self.0.rte_gpu_mem_free(self.1, self.2 as *mut c_void) },
-            0
-        );
+        let result = unsafe { self.0.rte_gpu_mem_free(self.1, self.2 as *mut c_void) };
+        assert_eq!(result, 0);
     }
 }
 

@@ -7,6 +7,7 @@
 mod common;
 
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,13 +15,17 @@ use std::time::{Duration, Instant};
 use genie_dpdk::{
     Burst, Eal, Memif, MemifRole, Mempool, MempoolConfig, OpenPort, Port, PortConfig, Vdev,
 };
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
+};
 
 const SOCKET: &str = "GENIE_TEST_PEER_SOCKET";
 const ROLE: &str = "GENIE_TEST_PEER_ROLE";
 const FRAME_BYTES: usize = 8000;
 /// A peer is killed when it has sent this many frames, at the least.
 const FRAMES: usize = 200;
-const LIMIT: Duration = Duration::from_secs(20);
+/// For all rounds, on a machine that does other things too.
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn open(eal: &Eal, role: MemifRole, socket: &Path) -> (Mempool, OpenPort) {
     let memif = Memif::new(role, socket).jumbo();
@@ -133,12 +138,12 @@ fn survive(ours: MemifRole, theirs: &'static str, rounds: usize) {
 
 #[test]
 fn a_server_survives_its_clients() {
-    survive(MemifRole::Server, "client", 24);
+    survive(MemifRole::Server, "client", 22);
 }
 
 #[test]
 fn a_client_survives_its_servers() {
-    survive(MemifRole::Client, "server", 24);
+    survive(MemifRole::Client, "server", 10);
 }
 
 /// The port is closed while the peer dies, and opened again on the same socket.
@@ -151,7 +156,7 @@ fn closing_while_the_peer_dies_is_no_harm() {
     let mut scene = Scene::new("client");
     let (mut out, mut back) = (Burst::new(), Burst::new());
     scene.prepare();
-    for _ in 0..8 {
+    for _ in 0..5 {
         let (pool, mut opened) = open(&turn.eal, MemifRole::Server, &scene.socket);
         scene.tell_next();
         scene.prepare();
@@ -167,6 +172,45 @@ fn closing_while_the_peer_dies_is_no_harm() {
         assert_eq!(pool.in_use(), 0);
         dying.wait().unwrap();
     }
+}
+
+/// Whoever may open the socket can connect to a server: it must bear what they do there. (One who
+/// leaves before the server has greeted it makes EAL panic, unless the driver is watched.)
+#[test]
+fn strangers_at_the_socket_do_no_harm() {
+    if std::env::var_os(SOCKET).is_some() {
+        return;
+    }
+    let Some(turn) = common::eal() else { return };
+    let mut scene = Scene::new("client");
+    scene.prepare();
+    let (pool, mut opened) = open(&turn.eal, MemifRole::Server, &scene.socket);
+    let address = UnixAddr::new(&scene.socket).unwrap();
+    for round in 0..200_usize {
+        let stranger = socket(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            SockFlag::empty(),
+            None,
+        );
+        let stranger = stranger.unwrap();
+        connect(stranger.as_raw_fd(), &address).unwrap();
+        // Nothing, less than a message, or one of a type that there is not.
+        let words = vec![0xff; [0, 3, 128][round % 3]];
+        if !words.is_empty() {
+            let _ = send(stranger.as_raw_fd(), &words, MsgFlags::MSG_NOSIGNAL);
+        }
+    }
+    scene.tell_next();
+    let (mut out, mut back) = (Burst::new(), Burst::new());
+    let end = Instant::now() + LIMIT;
+    let mut seen = 0;
+    while seen < FRAMES {
+        assert!(Instant::now() < end, "{seen} frames came");
+        seen += exchange(&pool, &mut opened, &mut out, &mut back);
+    }
+    drop((opened, out, back));
+    assert_eq!(pool.in_use(), 0);
 }
 
 /// The other process: works until it is killed, or its parent is gone.

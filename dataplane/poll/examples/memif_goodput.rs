@@ -90,7 +90,7 @@ fn receive(seal: bool, seconds: f64) -> Outcome<()> {
     let engine = &mut link.engine;
     engine.open(config(Role::Responder, seal), PeerPlace::Learned)?;
     let mut open = Vec::new();
-    let mut grant = |engine: &mut genie_poll::Engine<_>, slot: u64| -> Outcome<(Grant, u64)> {
+    let grant = |engine: &mut genie_poll::Engine<_>, slot: u64| -> Outcome<(Grant, u64)> {
         let region = engine
             .memory()
             .name(sink, slot * TRANSFER, TRANSFER)

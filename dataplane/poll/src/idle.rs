@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use genie_channel::Doorbell;
 
-/// How long a loop looks again at once.
+/// How long a loop looks again at once, where nothing says that something will come soon.
 const SPIN: Duration = Duration::from_micros(20);
+/// And where the last thing came as soon as this: questions and answers follow each other.
+const SOON: Duration = Duration::from_micros(100);
 /// Spinning longer than this goes on with giving the core to whoever waits for it.
 const PAUSE: Duration = Duration::from_micros(2);
-/// Giving the core away and getting it back later than this: more threads than cores are running.
-const CROWDED: Duration = Duration::from_micros(15);
+/// Giving the core away and getting it back later than this: more threads than cores have much to
+/// do, and a thread that wakes from a nap gets a core sooner than one that gave it away.
+const CROWDED: Duration = Duration::from_micros(100);
 /// For how long a crowded machine is believed to stay so.
 const CROWDED_FOR: Duration = Duration::from_millis(50);
 /// The shortest nap: sleeping and waking costs about half of it.
@@ -38,6 +41,8 @@ pub struct Idle {
     doorbell: Doorbell,
     since: Option<Instant>,
     crowded_until: Option<Instant>,
+    /// The last idle time was a short one.
+    soon: bool,
 }
 
 impl Idle {
@@ -51,6 +56,7 @@ impl Idle {
             doorbell,
             since: None,
             crowded_until: None,
+            soon: false,
         }
     }
 
@@ -65,7 +71,9 @@ impl Idle {
 
     /// There was something to do.
     pub fn busy(&mut self) {
-        self.since = None;
+        if let Some(since) = self.since.take() {
+            self.soon = since.elapsed() < SOON;
+        }
     }
 
     /// There was nothing. True when it is time to nap; otherwise the loop looks again.
@@ -77,7 +85,8 @@ impl Idle {
         let now = Instant::now();
         let idle = now.duration_since(*self.since.get_or_insert(now));
         let crowded = self.crowded_until.is_some_and(|until| now < until);
-        if idle >= SPIN || crowded {
+        let spin = if self.soon { SOON } else { SPIN };
+        if idle >= spin || crowded {
             return true;
         }
         if idle < PAUSE {
@@ -112,7 +121,6 @@ impl Idle {
             if polled[0].revents != 0 {
                 self.doorbell.clear();
             }
-            self.since = None;
         }
     }
 }

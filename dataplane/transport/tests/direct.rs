@@ -5,8 +5,8 @@ mod sim;
 use std::time::Duration;
 
 use genie_transport::{
-    Connection, DeviceData, DropReason, Event, Grant, HEADER_BYTES, Role, Time, TransferError,
-    Unverified, crc32c,
+    Connection, ConnectionError, DeviceData, DropReason, Event, Grant, HEADER_BYTES, Role, Time,
+    TransferError, Unverified, crc32c,
 };
 use sim::device::Device;
 use sim::forge::{data_block, forge, message_block};
@@ -147,6 +147,27 @@ fn a_revoked_grant_ends_when_the_last_gather_did() {
     assert_eq!(end.connection.poll_event(), Some(failed));
     let last = end.connection.poll_event();
     assert!(matches!(last, Some(Event::Ended(_))), "{last:?}");
+}
+
+#[test]
+fn a_goodbye_in_the_same_frame_waits_for_the_data() {
+    let mut end = Receiver::new(false);
+    let mut control = data_block(end.grant.region.0, end.grant.generation, 0, 10);
+    control.push(7);
+    let mut frame = forge(0, &control, &[1; 10]);
+    let (head, data) = frame.split_at_mut(HEADER_BYTES + control.len() + 8);
+    let (handle, len) = (0, data.len());
+    let buffer = DeviceData { handle, len };
+    let taken = end
+        .connection
+        .handle_split(head, buffer, end.now, &mut end.memory);
+    let unverified = taken.unwrap().unwrap();
+    assert_eq!(end.connection.poll_event(), None);
+    end.verified(unverified, true);
+    let closed = ConnectionError::PeerClosed;
+    let failed = Event::ReceiveFailed(end.grant, TransferError::Connection(closed));
+    assert_eq!(end.connection.poll_event(), Some(failed));
+    assert_eq!(end.connection.poll_event(), Some(Event::Ended(closed)));
 }
 
 #[test]

@@ -5,9 +5,11 @@ mod sim;
 use std::time::Duration;
 
 use genie_transport::{
-    Config, ConnectionError, ConnectionId, Endpoint, Epoch, Event, Protection, Role, Time,
+    Config, Connection, ConnectionError, ConnectionId, Credit, Endpoint, Epoch, Event, Grant,
+    Priority, Protection, Role, SourceId, Time, Transfer, TransferId,
 };
-use sim::Nowhere;
+use sim::forge::{data_block, forge, message_block};
+use sim::{ID, Memory, Nowhere, config};
 
 fn endpoint(role: Role, now: Time) -> Endpoint {
     let mut endpoint = Endpoint::new();
@@ -63,7 +65,7 @@ fn the_earliest_deadline_is_kept_whatever_comes_and_goes() {
         endpoint(Role::Initiator, now),
         endpoint(Role::Responder, now),
     );
-    for round in 0..2000_u64 {
+    for round in 0..700_u64 {
         match round % 7 {
             0 => {
                 let id = ConnectionId(round % 64);
@@ -101,6 +103,73 @@ fn the_earliest_deadline_is_kept_whatever_comes_and_goes() {
             }
         }
         now = now.after(Duration::from_micros(30 * (round % 50)));
+    }
+}
+
+type Act = fn(&mut Connection, Grant, TransferId);
+
+/// Idle connections are not asked, so each call that gives them something to say must be noticed.
+#[test]
+fn what_the_program_does_is_sent_at_once() {
+    let acts: [(&str, Act); 7] = [
+        ("release", |connection, _, _| connection.release(128_000)),
+        ("read", |connection, _, _| {
+            while connection.read_message(<[u8]>::len).is_some() {}
+        }),
+        ("revoke", |connection, grant, _| connection.revoke(grant)),
+        ("cancel", |connection, _, id| connection.cancel(id)),
+        ("message", |connection, _, _| {
+            connection.send_message(b"hello").unwrap();
+        }),
+        ("send", |connection, grant, _| {
+            connection.send(transfer(grant)).unwrap();
+        }),
+        ("close", |connection, _, _| connection.close()),
+    ];
+    for (name, act) in acts {
+        let (mut memory, mut end) = (Memory::default(), Endpoint::new());
+        let mut staged = config(Role::Responder, 1, false);
+        (staged.credit, staged.credit_when) = (128 << 10, Credit::WhenReleased);
+        let connection = end.open(staged, Time(0)).unwrap();
+        let region = memory.add_region(200_000);
+        memory.add_source(vec![1; 100]);
+        let grant = connection.grant(region, 200_000).unwrap();
+        let id = connection.send(transfer(grant)).unwrap();
+        for number in 0..20 {
+            let (mut control, mut data) = (message_block(number, 3), Vec::new());
+            if number < 16 {
+                control.extend(data_block(region.0, grant.generation, number * 8000, 8000));
+                data.resize(8000, 1);
+            }
+            let taken = end.handle(&mut forge(number, &control, &data), Time(1), &mut memory);
+            assert_eq!(taken, Ok(ID));
+        }
+        let (now, mut out) = (Time(100_000), vec![0; 9000]);
+        while end.poll_transmit(now, &mut memory, &mut out).is_some() {}
+        let idle = end.timeout();
+        assert!(idle > Some(now));
+        let connection = end.connection(ID).unwrap();
+        assert!(
+            connection.status().ended.is_none(),
+            "looking is not touching"
+        );
+        assert!(end.poll_transmit(now, &mut memory, &mut out).is_none());
+        assert_eq!(end.timeout(), idle);
+        act(end.connection(ID).unwrap(), grant, id);
+        assert!(end.timeout() <= idle);
+        let sent = end.poll_transmit(now, &mut memory, &mut out);
+        assert!(sent.is_some(), "{name}");
+    }
+}
+
+fn transfer(grant: Grant) -> Transfer {
+    Transfer {
+        grant,
+        offset: 0,
+        source: SourceId(0),
+        source_offset: 0,
+        len: 100,
+        priority: Priority::Normal,
     }
 }
 

@@ -12,6 +12,8 @@ use sim::{Link, Nowhere, Pair, Random, config};
 
 const MS: u64 = 1_000_000;
 const MIB: u64 = 1 << 20;
+/// How long the shares are measured, once they had time to settle.
+const MEASURED: u64 = 1000 * MS;
 
 fn transfer(grant: Grant) -> Transfer {
     Transfer {
@@ -125,19 +127,19 @@ fn share(delays: &[u64], queue_bytes: u64) {
             shared.step(queue_bytes);
         }
     }
-    let settled = shared.now.0 + 1500 * MS;
+    let settled = shared.now.0 + 1200 * MS;
     while shared.now.0 < settled {
         shared.step(queue_bytes);
     }
     let before = shared.placed();
-    while shared.now.0 < settled + 1000 * MS {
+    while shared.now.0 < settled + MEASURED {
         shared.step(queue_bytes);
     }
     let after = shared.placed();
     let rates = before
         .iter()
         .zip(&after)
-        .map(|(before, after)| (after - before) as f64 * 8.0 / 1e9);
+        .map(|(before, after)| (after - before) as f64 * 8.0 / MEASURED as f64);
     let rates: Vec<f64> = rates.collect();
     let rtts = shared.flows.iter().map(|ends| ends[0].status().rtt);
     let rtts: Vec<_> = rtts.collect();

@@ -18,23 +18,24 @@ use genie_gpudev::device::check::noise;
 use genie_gpudev::device::{Device, Memory, Queue};
 use genie_gpudev::receive::{ReceiveStats, Way};
 use genie_transport::{
-    CHECKSUM_BYTES, Config, ConnectionId, Credit, Endpoint, Epoch, Event, Grant, HEADER_BYTES,
-    Header, Priority, Protection, RegionGone, RegionId, Regions, Role, Secret, SourceId, Time,
-    Transfer,
+    Config, ConnectionId, Credit, Endpoint, Epoch, Event, Grant, Header, Priority, Protection,
+    RegionGone, RegionId, Regions, Role, Secret, SourceId, Time, Transfer,
 };
 use serde::Serialize;
 
 use crate::payload::PayloadPool;
-use crate::reception::{Reception, ReceptionError};
+use crate::reception::{Reception, ReceptionError, head_len};
 
 /// Bytes that stand for the link's headers.
 const LINK_HEADER_BYTES: usize = 42;
 const FRAME_BYTES: usize = 8900;
 const DATA_BYTES: u16 = 9216;
+/// Where data start in a frame of a link whose card splits packets.
+const DATA_AT: usize = 256;
 const TRANSFER_BYTES: u64 = 1 << 20;
 const CONNECTION: ConnectionId = ConnectionId(7);
 /// The whole check stops here.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What is to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,9 @@ pub struct LinkCheck {
     pub sealed: bool,
     /// Transfers of 1 MiB.
     pub transfers: u64,
+    /// The card splits packets: the head into host memory, the data into the payload pool. Direct
+    /// only; played by a copy, as software ports don't split.
+    pub split: bool,
     /// Flip a bit in the data of each such frame on its way; 0 for never.
     pub corrupt_every: u64,
 }
@@ -56,6 +60,8 @@ pub struct LinkReport {
     pub way: String,
     /// Sealed, or checksummed.
     pub sealed: bool,
+    /// Packets arrived in two segments.
+    pub split: bool,
     /// The card was played by a copy of this program.
     pub card_played: bool,
     /// Bytes in their places.
@@ -106,6 +112,12 @@ impl Drop for Slot {
 enum Receiving {
     /// From the port's own pool.
     Port(Box<Reception>),
+    /// From host memory, split as a card would do it.
+    Split {
+        reception: Box<Reception>,
+        heads: Mempool,
+        data: Mempool,
+    },
     /// From host memory, by a played card.
     Played {
         reception: Box<Reception<Slot>>,
@@ -119,6 +131,10 @@ macro_rules! both {
     ($receiving:expr, $reception:ident => $body:expr) => {
         match $receiving {
             Receiving::Port($reception) => $body,
+            Receiving::Split {
+                reception: $reception,
+                ..
+            } => $body,
             Receiving::Played {
                 reception: $reception,
                 ..
@@ -131,19 +147,29 @@ impl Receiving {
     fn take(&mut self, mut mbuf: Mbuf, to: &mut Endpoint, now: Time) -> Result<()> {
         let taken = match self {
             Self::Port(reception) => reception.take(mbuf, LINK_HEADER_BYTES, to, now),
+            Self::Split {
+                reception,
+                heads,
+                data,
+            } => {
+                let (head, rest) = parts(&mut mbuf)?;
+                let mut packet = heads.alloc()?;
+                packet.append(LINK_HEADER_BYTES)?.fill(0);
+                packet.extend_from_slice(head)?;
+                if !rest.is_empty() {
+                    let mut second = data.alloc()?;
+                    second.extend_from_slice(rest)?;
+                    let chained = packet.chain(second);
+                    ensure!(chained.is_ok(), "a packet of two segments can't be made");
+                }
+                reception.take(packet, LINK_HEADER_BYTES, to, now)
+            }
             Self::Played {
                 reception,
                 queue,
                 free,
             } => {
-                let frame = mbuf.data_mut().get_mut(LINK_HEADER_BYTES..);
-                let frame = frame.context("a frame shorter than its link header")?;
-                let header =
-                    Header::parse(frame).map_err(|reason| anyhow::anyhow!("{reason:?}"))?;
-                let tags = 1 + usize::from(header.data_len > 0);
-                let at = HEADER_BYTES + usize::from(header.control_len) + tags * CHECKSUM_BYTES;
-                let halves = frame.split_at_mut_checked(at);
-                let (head, data) = halves.context("a frame shorter than its head")?;
+                let (head, data) = parts(&mut mbuf)?;
                 let offset = free.borrow_mut().pop().context("no place for a payload")?;
                 let slot = Slot {
                     free: Rc::clone(free),
@@ -163,12 +189,25 @@ impl Receiving {
 
     fn has_room(&self) -> bool {
         match self {
-            Self::Port(reception) => reception.has_room(),
+            Self::Port(reception) | Self::Split { reception, .. } => reception.has_room(),
             Self::Played {
                 reception, free, ..
             } => reception.has_room() && !free.borrow().is_empty(),
         }
     }
+}
+
+/// A frame as a card splits it: the head, and the data if there are any.
+fn parts(mbuf: &mut Mbuf) -> Result<(&mut [u8], &mut [u8])> {
+    let frame = mbuf.data_mut().get_mut(LINK_HEADER_BYTES..);
+    let frame = frame.context("a frame shorter than its link header")?;
+    let header = Header::parse(frame).map_err(|reason| anyhow::anyhow!("{reason:?}"))?;
+    let at = match header.data_len {
+        0 => frame.len(),
+        _ => head_len(&header),
+    };
+    let halves = frame.split_at_mut_checked(at);
+    halves.context("a frame shorter than its head")
 }
 
 /// A folder that goes with the check.
@@ -189,6 +228,10 @@ pub fn over_link(eal: &Eal, device: &dyn Device, check: LinkCheck) -> Result<Lin
         !(check.sealed && check.way == Way::Direct),
         "sealed links use the staged way"
     );
+    ensure!(
+        !(check.split && check.way == Way::Staged),
+        "packets are split for the direct way"
+    );
     let bytes = check.transfers * TRANSFER_BYTES;
     let target = device.allocate(bytes)?;
     let mut queue = device.queue()?;
@@ -200,7 +243,7 @@ pub fn over_link(eal: &Eal, device: &dyn Device, check: LinkCheck) -> Result<Lin
     let plain = Mempool::new(eal, config("tx"))?;
     let payload = PayloadPool::new(eal, device, check.way, config("rx"))?;
     let card_played = payload.memory().host().is_none();
-    let pool = if card_played {
+    let pool = if card_played || check.split {
         &plain
     } else {
         payload.mempool()
@@ -220,7 +263,7 @@ pub fn over_link(eal: &Eal, device: &dyn Device, check: LinkCheck) -> Result<Lin
         ensure!(started.elapsed() < LIMIT, "the link does not come up");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let receiving = receiving(device, &payload, &target, card_played)?;
+    let receiving = receiving(device, &payload, &target, check.split.then_some(&plain))?;
     let mut source = Source(noise(bytes as usize));
     let outcome = transfer(check, receiving, &plain, &mut near, &mut far, &mut source)?;
     let mut found = vec![0; bytes as usize];
@@ -236,7 +279,8 @@ pub fn over_link(eal: &Eal, device: &dyn Device, check: LinkCheck) -> Result<Lin
     Ok(LinkReport {
         way: check.way.to_string(),
         sealed: check.sealed,
-        card_played,
+        split: check.split || card_played,
+        card_played: card_played || check.split,
         bytes,
         frames: stats.frames,
         corrupt: stats.corrupt,
@@ -251,22 +295,27 @@ fn receiving(
     device: &dyn Device,
     payload: &PayloadPool,
     target: &Memory,
-    card_played: bool,
+    heads: Option<&Mempool>,
 ) -> Result<Receiving> {
     let memory = payload.memory();
-    Ok(if card_played {
+    if memory.host().is_none() {
         let slots = memory.bytes() / u64::from(DATA_BYTES);
-        let free = (0..slots)
-            .map(|slot| slot * u64::from(DATA_BYTES))
-            .collect();
-        Receiving::Played {
+        let free = (0..slots).map(|slot| slot * u64::from(DATA_BYTES));
+        return Ok(Receiving::Played {
             reception: Box::new(Reception::new(device, device.queue()?, memory, target)?),
             queue: device.queue()?,
-            free: Rc::new(RefCell::new(free)),
-        }
-    } else {
-        let reception = Reception::new(device, device.queue()?, memory, target)?;
-        Receiving::Port(Box::new(reception))
+            free: Rc::new(RefCell::new(free.collect())),
+        });
+    }
+    let reception = Reception::new(device, device.queue()?, memory, target)?;
+    let reception = Box::new(reception);
+    Ok(match heads {
+        None => Receiving::Port(reception),
+        Some(heads) => Receiving::Split {
+            reception,
+            heads: heads.clone(),
+            data: payload.mempool().clone(),
+        },
     })
 }
 
@@ -285,6 +334,8 @@ fn config(role: Role, check: LinkCheck) -> Config {
     Config {
         mtu_max: FRAME_BYTES,
         credit_when: Credit::WhenReleased,
+        // Where a card is told to split.
+        data_at: check.split.then_some(DATA_AT),
         ..Config::new(CONNECTION, Epoch(1), role, protection)
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that a device must do, as one report: what `genie-gpu-check` prints.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use genie_gpudev::device::check as device_check;
 use genie_gpudev::device::{self, Device, DeviceError, DeviceKind};
 use genie_gpudev::pool::{Pool, PoolConfig, bench};
 use genie_gpudev::receive::{Way, compare};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -104,17 +105,33 @@ pub fn run(options: &Options) -> Result<Report, DeviceError> {
         Err(reason) => reason.to_string(),
     };
     checks.with("gpudev", &dpdk, |eal| registration(eal, &device));
-    let link = |way, sealed, corrupt_every| LinkCheck {
+    let link = |way, corrupt_every| LinkCheck {
         way,
-        sealed,
+        sealed: false,
+        split: false,
         transfers: 64,
         corrupt_every,
     };
+    let staged = link(Way::Staged, 0);
+    let direct = link(Way::Direct, 0);
     for (name, check) in [
-        ("staged_over_link", link(Way::Staged, false, 0)),
-        ("sealed_over_link", link(Way::Staged, true, 0)),
-        ("direct_over_link", link(Way::Direct, false, 0)),
-        ("damaged_over_link", link(Way::Direct, false, 100)),
+        ("staged_over_link", staged),
+        (
+            "sealed_over_link",
+            LinkCheck {
+                sealed: true,
+                ..staged
+            },
+        ),
+        ("direct_over_link", direct),
+        (
+            "split_over_link",
+            LinkCheck {
+                split: true,
+                ..direct
+            },
+        ),
+        ("damaged_over_link", link(Way::Direct, 100)),
     ] {
         checks.with(name, &dpdk, |eal| {
             let report = over_link(eal, on, check)?;
@@ -181,14 +198,28 @@ impl Checks {
 }
 
 fn start(options: &Options) -> Result<Eal, EalError> {
-    let eal = EalOptions {
-        driver_path: options.drivers.clone(),
-        ..EalOptions::anywhere(256)
-    };
-    let arguments = eal.validate().map_err(|error| EalError::Arguments {
-        arguments: error.to_string(),
-    })?;
-    Eal::start(arguments)
+    let refused = |error: String| EalError::Arguments { arguments: error };
+    if let Some(folder) = &options.drivers {
+        open_drivers(folder).map_err(refused)?;
+    }
+    let arguments = EalOptions::anywhere(256).validate();
+    Eal::start(arguments.map_err(|error| refused(error.to_string()))?)
+}
+
+/// Opens DPDK's drivers, which makes them known to it. EAL would do so itself (`-d`), but not from a
+/// folder below one that all may write to, and bundles are unpacked in /tmp.
+fn open_drivers(folder: &Path) -> Result<(), String> {
+    // First the library that stands between EAL and its drivers (see its documentation).
+    genie_dpdk_sys::load().map_err(|error| error.to_string())?;
+    let entries = std::fs::read_dir(folder);
+    let entries = entries.map_err(|error| format!("{}: {error}", folder.display()))?;
+    for file in entries.flatten().map(|entry| entry.path()) {
+        // SAFETY: the constructors of DPDK's drivers only register them, and need no EAL. They are
+        // never closed: EAL keeps what they registered.
+        let driver = unsafe { Library::open(Some(&file), RTLD_NOW | RTLD_GLOBAL) };
+        std::mem::forget(driver.map_err(|error| format!("{}: {error}", file.display()))?);
+    }
+    Ok(())
 }
 
 fn done(result: Result<(), device_check::CheckError>) -> Result<Value> {

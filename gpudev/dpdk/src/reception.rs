@@ -6,9 +6,9 @@
 //! direct   head on the CPU, data in the device ─► Endpoint::handle_split ─► orders ─► gather kernel
 //!                                                        └► checked, in place: Connection::verified
 //! ```
-//! A port that splits packets delivers a head and data as two segments. A software port delivers one
-//! segment in the payload pool; where the CPU reaches that memory (the host device), the head is
-//! read from there.
+//! A port that splits packets delivers a head and data as two segments; peers then send data at a
+//! fixed byte ([`genie_transport::Config::data_at`]). A software port delivers one segment in the
+//! payload pool; where the CPU reaches that memory (the host device), the head is read from there.
 
 use genie_dpdk::Mbuf;
 use genie_gpudev::device::gather::{GatherFrame, Verdict};
@@ -328,7 +328,20 @@ impl Reception<Mbuf> {
         }
         let frame = mbuf.data_mut().get_mut(skip..);
         let frame = frame.ok_or(ReceptionError::Layout("shorter than its link header"))?;
-        let head_len = head_len(frame).map_err(ReceptionError::Dropped)?;
+        let head_len = match Header::parse(frame) {
+            Ok(header) if header.data_len > 0 && !header.sealed => head_len(&header),
+            Ok(header) if header.data_len > 0 => {
+                // Refused and counted: what is sealed goes the staged way.
+                let data = DeviceData { handle: 0, len: 0 };
+                let refused = endpoint.handle_split(frame, data, now, &mut self.regions);
+                return refused.map(|_| ()).map_err(ReceptionError::Dropped);
+            }
+            // Nothing for a device to check.
+            _ => {
+                let handled = endpoint.handle(frame, now, &mut self.regions);
+                return handled.map(|_| ()).map_err(ReceptionError::Dropped);
+            }
+        };
         let (head, rest) = frame
             .split_at_mut_checked(head_len)
             .ok_or(ReceptionError::Layout("the head is split"))?;
@@ -359,15 +372,9 @@ fn tell<B>(endpoint: &mut Endpoint, kept: &Kept<B>, verdict: Verdict, bytes: u64
     }
 }
 
-/// Bytes before the data of a frame whose data a device is to check.
-fn head_len(frame: &[u8]) -> Result<usize, DropReason> {
-    let header = Header::parse(frame)?;
-    if header.sealed {
-        return Err(DropReason::SealedSplit);
-    }
-    // A tag for the head, and one for the data where there are any.
-    let tags = 1 + usize::from(header.data_len > 0);
-    Ok(HEADER_BYTES + usize::from(header.control_len) + tags * CHECKSUM_BYTES)
+/// Bytes before the data of a checksummed frame that has some. A tag for the head, one for the data.
+pub(crate) fn head_len(header: &Header) -> usize {
+    HEADER_BYTES + usize::from(header.control_len) + 2 * CHECKSUM_BYTES
 }
 
 /// Where bytes lie in a memory, by the address that both the CPU's and the device's side use.

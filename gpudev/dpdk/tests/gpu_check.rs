@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const CHECKS: [&str; 11] = [
+const CHECKS: [&str; 12] = [
     "copies",
     "memory",
     "pools",
@@ -16,6 +16,7 @@ const CHECKS: [&str; 11] = [
     "staged_over_link",
     "sealed_over_link",
     "direct_over_link",
+    "split_over_link",
     "damaged_over_link",
 ];
 

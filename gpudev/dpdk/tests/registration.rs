@@ -43,10 +43,8 @@ fn dpdk_sees_the_device_and_nothing_is_left_of_it() {
         assert_eq!(count(api), before + 1, "round {round}");
         let mut info = rte_gpu_info::default();
         // SAFETY: the EAL runs, the number is a device's, `info` lives through the call.
-        assert_eq!(
-            unsafe { api.rte_gpu_info_get(registration.id(), &mut info) },
-            0
-        );
+        let told = unsafe { api.rte_gpu_info_get(registration.id(), &mut info) };
+        assert_eq!(told, 0);
         // SAFETY: the name is the device's copy of a C string.
         let name = unsafe { CStr::from_ptr(info.name) };
         assert_eq!(name.to_str(), Ok("genie_host_0"));
@@ -92,7 +90,12 @@ fn its_memory_lies_in_the_pool_and_takes_packets() {
     // SAFETY: the EAL runs, the number is a device's, nobody else is inside gpudev; below, too.
     let place = unsafe { api.rte_gpu_mem_alloc(id, bytes, 65536) };
     let offset = place as u64 - memory.address();
-    assert!(memory.at(offset, bytes as u64).is_ok() && place as usize % 65536 == 0);
+    assert_eq!(
+        pool.lock().unwrap().stats().pinned_places,
+        1,
+        "DPDK knows its address"
+    );
+    assert!(memory.at(offset, bytes as u64).is_ok() && (place as usize).is_multiple_of(65536));
     // SAFETY: as above.
     let mapped = unsafe { api.rte_gpu_mem_cpu_map(id, bytes, place) };
     assert_eq!(mapped, place, "the host's memory is the CPU's");

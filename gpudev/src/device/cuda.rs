@@ -25,7 +25,7 @@ use self::kernel::Kernel;
 use self::memory::CudaMemory;
 use self::pinned::{Foreign, Pinned};
 use self::queue::CudaQueue;
-use super::{Device, DeviceError, DeviceInfo, DeviceKind, Memory, Queue};
+use super::{Device, DeviceError, DeviceInfo, DeviceKind, Memory, Queue, Share};
 
 /// A CUDA device's primary context, which libtorch in the same process would share.
 pub struct CudaDevice {
@@ -166,6 +166,11 @@ impl Device for CudaDevice {
     unsafe fn register(&self, address: NonNull<u8>, bytes: u64) -> Result<Memory, DeviceError> {
         // SAFETY: the caller's promise is the one that is asked for.
         let memory = unsafe { Foreign::new(self.driver.clone(), address, bytes) }?;
+        Ok(Arc::new(memory))
+    }
+
+    fn attach(&self, parts: Vec<Share>) -> Result<Memory, DeviceError> {
+        let memory = CudaMemory::attach(self.driver.clone(), parts)?;
         Ok(Arc::new(memory))
     }
 

@@ -11,7 +11,7 @@ pub(crate) use memory::HostMemory;
 use memory::Registered;
 pub use queue::HostQueue;
 
-use super::{Device, DeviceError, DeviceInfo, DeviceKind, Memory, Queue, Residence};
+use super::{Device, DeviceError, DeviceInfo, DeviceKind, Memory, Queue, Residence, Share};
 
 /// Host memory that is registered with a device, by its start and length.
 #[derive(Debug, Default)]
@@ -97,6 +97,10 @@ impl Device for HostDevice {
     unsafe fn register(&self, address: NonNull<u8>, bytes: u64) -> Result<Memory, DeviceError> {
         let registered = Registered::new(self.kind(), Arc::clone(&self.registry), address, bytes)?;
         Ok(Arc::new(registered))
+    }
+
+    fn attach(&self, parts: Vec<Share>) -> Result<Memory, DeviceError> {
+        Ok(Arc::new(HostMemory::attach(self.kind(), parts)?))
     }
 
     /// A queue that does its work in the call that submits it.

@@ -114,6 +114,9 @@ impl dyn DeviceMemory + '_ {
     }
 }
 
+/// The most that is reserved or attached: 16 TiB.
+const BYTES_MAX: u64 = 1 << 44;
+
 /// Refuses a size beyond what was reserved, or one that is no multiple of `page_bytes`.
 pub(crate) fn check_size(bytes: u64, bytes_max: u64, page_bytes: u64) -> Result<(), DeviceError> {
     let refuse = |rule| {
@@ -125,11 +128,41 @@ pub(crate) fn check_size(bytes: u64, bytes_max: u64, page_bytes: u64) -> Result<
     };
     if bytes == 0 || bytes > bytes_max {
         refuse("1 byte up to that")
-    } else if bytes_max > 1 << 44 {
+    } else if bytes_max > BYTES_MAX {
         refuse("16 TiB at most")
     } else if bytes < bytes_max && !bytes.is_multiple_of(page_bytes) {
         refuse("whole pages below that")
     } else {
         Ok(())
     }
+}
+
+/// Refuses to resize what somebody else owns.
+pub(crate) fn not_ours(bytes_max: u64, bytes: u64) -> DeviceError {
+    DeviceError::Size {
+        bytes,
+        bytes_max,
+        rule: "only that, since somebody else owns it",
+    }
+}
+
+/// Refuses parts that don't follow one another; says how long they are together.
+pub(crate) fn check_shares(device: DeviceKind, parts: &[Share]) -> Result<u64, DeviceError> {
+    let mut end = 0_u64;
+    for part in parts {
+        let next = end.checked_add(part.bytes);
+        match next.filter(|&next| part.offset == end && part.bytes > 0 && next <= BYTES_MAX) {
+            Some(next) => end = next,
+            // No later part begins there and still fits.
+            None => end = BYTES_MAX + 1,
+        }
+    }
+    if end == 0 || end > BYTES_MAX {
+        return Err(DeviceError::Failed {
+            device,
+            what: "attaching memory",
+            reason: "its parts don't follow one another".into(),
+        });
+    }
+    Ok(end)
 }

@@ -27,6 +27,7 @@ pub use self::open::{Ends, open};
 use self::slots::Slots;
 use crate::interrupt;
 use crate::path::{Event, Facts, Kind, Part, Path, Plan, Wait};
+use crate::spin::Spin;
 
 /// Before a message: what it is, and of which test.
 const HEAD_BYTES: usize = 2;
@@ -51,8 +52,7 @@ pub struct Dpdk {
     peer: PeerPlace,
     what: String,
     is_open: bool,
-    /// There is no core for each end.
-    shares_core: bool,
+    spin: Spin,
     /// Counts tests, so that what an old one left is told apart.
     test: u8,
     plan: Option<Plan>,
@@ -333,8 +333,10 @@ impl Path for Dpdk {
         if self.is_open {
             self.tell()?;
         }
-        if !self.engine.turn() && self.shares_core {
-            std::thread::yield_now();
+        if self.engine.turn() {
+            self.spin.busy();
+        } else {
+            self.spin.idle();
         }
         Ok(false)
     }

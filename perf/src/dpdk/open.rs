@@ -18,6 +18,7 @@ use crate::control::DpdkLink;
 use crate::hex;
 use crate::machine;
 use crate::options::Seal;
+use crate::spin::Spin;
 
 /// The UDP port of the transport at both ends.
 const UDP_PORT: u16 = 7700;
@@ -91,7 +92,7 @@ pub fn open(link: &DpdkLink, end: Ends, seal: Option<Seal>) -> Result<Dpdk> {
         config,
         peer,
         is_open: false,
-        shares_core: machine::cores() < 2,
+        spin: Spin::new(),
         test: 0,
         plan: None,
         sources: None,

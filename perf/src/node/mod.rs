@@ -17,11 +17,8 @@ use crate::tcp;
 /// Measures what `options` ask for.
 pub fn run(options: &Client) -> Result<Report> {
     let how = &options.how;
-    if options.transport == Transport::Dpdk {
-        bail!("this client reaches a node by TCP: take --transport tcp, or auto");
-    }
     if how.memory == Memory::Device {
-        bail!("a node's own memory is its choice (genie-dataplane --device): leave --memory out");
+        bail!("a node's memory is its own choice (genie-dataplane --device): take --memory host");
     }
     let seal = if options.ca.is_some() {
         Seal::On
@@ -32,6 +29,17 @@ pub fn run(options: &Client) -> Result<Report> {
         bail!("a node's link is sealed by TLS: --ca, --cert and --key turn it on");
     }
     let mut peer = Peer::open(options)?;
+    let (transport, reason) = peer.transport();
+    let wanted = match options.transport {
+        Transport::Auto => transport,
+        Transport::Dpdk => "dpdk",
+        Transport::Tcp => "tcp",
+        Transport::Shm => "shm",
+    };
+    if wanted != transport {
+        peer.close();
+        bail!("--transport {wanted}, but the data would go by {transport}: {reason}");
+    }
     let mut run = Run::begin(&Setting {
         pinned: how.cores.len(),
         ends: 1,
@@ -46,15 +54,15 @@ pub fn run(options: &Client) -> Result<Report> {
         }
         results.extend(measure::one(&mut peer, options, size)?);
     }
-    let transport = match peer.opened.transports.first().map(String::as_str) {
-        Some("dpdk") => "dpdk",
-        Some("shm") => "shm",
-        _ => "tcp",
-    };
     let facts = Facts {
         transport,
-        path: "to and from the session's arena, shared with its executor".to_owned(),
-        mtu_bytes: tcp::mtu(peer.descriptor()),
+        path: format!("{reason}; to and from the session's arena, shared with its executor"),
+        // The kernel knows of a socket only.
+        mtu_bytes: if transport == "tcp" {
+            tcp::mtu(peer.descriptor())
+        } else {
+            0
+        },
         seal: if seal == Seal::On { "tls" } else { "off" },
     };
     peer.close();

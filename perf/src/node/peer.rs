@@ -131,7 +131,11 @@ impl Peer {
                     let Some(part) = into.get_mut(at..end) else {
                         bail!("the node sent more than the {} bytes asked for", into.len());
                     };
-                    self.exact(part)?;
+                    if self.link.takes_apart(header.aux) {
+                        self.bulk(header.aux, part)?;
+                    } else {
+                        self.exact(part)?;
+                    }
                     at = end;
                     if at == into.len() {
                         return Ok(());
@@ -149,6 +153,30 @@ impl Peer {
                 other => bail!("an unexpected frame: {other:?}"),
             }
         }
+    }
+
+    /// Bytes that do not come inside the stream.
+    fn bulk(&mut self, len: u64, into: &mut [u8]) -> Result<()> {
+        let mut heard = Instant::now();
+        let mut go_on = |came: bool| {
+            if came {
+                heard = Instant::now();
+            }
+            match heard.elapsed() < SILENCE {
+                true => Ok(()),
+                false => Err(std::io::ErrorKind::TimedOut.into()),
+            }
+        };
+        self.link
+            .take_bulk(len, Some(into), &mut go_on)
+            .context("the node was lost while receiving")?
+            .map_err(|why| anyhow::anyhow!("the node's bytes did not come: {why}"))
+    }
+
+    /// What really carries the data, and why it is this.
+    pub fn transport(&self) -> (&'static str, String) {
+        let (name, reason) = self.link.transport();
+        (name, reason.to_owned())
     }
 
     /// Sends what waits.
@@ -172,7 +200,7 @@ impl Peer {
         };
         let header = message.header.encode();
         self.link
-            .write_all(&[&header, &message.payload, raw], &mut go_on)
+            .write_frame(&header, &message.payload, raw, &mut go_on)
             .context("the node was lost while sending")
     }
 

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use genie_gpudev::DeviceKind;
+use genie_gpudev::device::DeviceNameError;
 use serde::{Deserialize, Serialize};
 
 use self::size::{Sizes, parse_sizes};
@@ -111,8 +113,8 @@ pub struct How {
     /// Default: 64 bytes for lat and rate, 1 MiB and 64 MiB for bw.
     #[arg(long, value_parser = parse_sizes)]
     pub size: Option<Sizes>,
-    /// Transfers or messages under way at a time. Default: 8 MiB of transfers, 4 at least, or 64
-    /// messages. lat has always one.
+    /// Transfers or messages under way at a time. Default: 4 MiB of transfers, 2 at least and 64 at
+    /// most; 64 messages. lat has always one.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub batch: Option<u32>,
     /// Seconds to measure each size.
@@ -124,6 +126,9 @@ pub struct How {
     /// Whose memory to send from and to.
     #[arg(long, value_enum, default_value = "host")]
     pub memory: Memory,
+    /// The device of --memory device: cuda:0, host:0.
+    #[arg(long, default_value = "cuda:0", value_parser = parse_device)]
+    pub device: DeviceKind,
     /// Encrypt. Default: as the link is used; the report says.
     #[arg(long, value_enum)]
     pub seal: Option<Seal>,
@@ -207,8 +212,8 @@ pub struct Local {
 #[derive(Debug, Args)]
 pub struct Pool {
     /// Whose memory the pool is of: host:0, cuda:0.
-    #[arg(long, default_value = "host:0")]
-    pub device: String,
+    #[arg(long, default_value = "host:0", value_parser = parse_device)]
+    pub device: DeviceKind,
     /// Sizes of an allocation. Default: 64 bytes, 4 KiB, 64 KiB and 1 MiB.
     #[arg(long, value_parser = parse_sizes)]
     pub size: Option<Sizes>,
@@ -226,8 +231,8 @@ pub struct Pool {
 #[derive(Debug, Args)]
 pub struct DeviceTest {
     /// The device: host:0, cuda:0.
-    #[arg(long, default_value = "host:0")]
-    pub device: String,
+    #[arg(long, default_value = "host:0", value_parser = parse_device)]
+    pub device: DeviceKind,
     /// Sizes of a copy. Default: 64 KiB, 1 MiB and 64 MiB.
     #[arg(long, value_parser = parse_sizes)]
     pub size: Option<Sizes>,
@@ -257,6 +262,11 @@ pub struct End {
     /// Cores to pin to.
     #[arg(long, value_delimiter = ',')]
     pub cores: Vec<usize>,
+}
+
+fn parse_device(text: &str) -> Result<DeviceKind, String> {
+    text.parse()
+        .map_err(|error: DeviceNameError| error.to_string())
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -298,7 +308,8 @@ impl How {
         match (test, self.batch) {
             (Test::Lat, _) => 1,
             (_, Some(batch)) => batch,
-            (Test::Bw, None) => ((8 << 20) / size).clamp(4, 64) as u32,
+            // More than a cache holds would measure the memory behind it.
+            (Test::Bw, None) => ((4 << 20) / size).clamp(2, 64) as u32,
             (Test::Rate, None) => 64,
         }
     }
@@ -320,8 +331,8 @@ mod tests {
         let Command::Local(Local { how, .. }) = parsed.unwrap().command else {
             panic!("not local");
         };
-        assert_eq!(how.batch(Test::Bw, 64 << 20), 4);
-        assert_eq!(how.batch(Test::Bw, 1 << 20), 8);
+        assert_eq!(how.batch(Test::Bw, 64 << 20), 2);
+        assert_eq!(how.batch(Test::Bw, 1 << 20), 4);
         assert_eq!(how.batch(Test::Bw, 64), 64);
         assert_eq!(how.batch(Test::Lat, 64), 1);
         assert_eq!(how.sizes(Test::Lat), [64]);

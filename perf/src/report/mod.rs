@@ -36,7 +36,8 @@ pub struct CpuSeconds {
 /// One measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measurement {
-    /// `bw`, `lat`, `rate`; against a node `bw_put` and `bw_get`; of a pool or device the operation.
+    /// `bw`, `lat`, `rate`; against a node `bw_put` and `bw_get`; of a pool or device the
+    /// operation.
     pub test: String,
     pub size_bytes: u64,
     /// Transfers or messages under way at a time.

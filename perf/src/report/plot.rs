@@ -11,7 +11,7 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 46.0;
-/// Classes of lines in the page's style; more lines begin again.
+/// Classes of lines in the page's style; more lines begin again, dashed.
 pub const COLOURS: usize = 6;
 
 /// One line of a plot.
@@ -61,7 +61,7 @@ impl Plot<'_> {
                 WIDTH - RIGHT,
                 LEFT - 8.0,
                 y + 4.0,
-                number(mark)
+                number(mark).trim_end_matches(".0")
             );
         }
         for (at, label) in &self.across {
@@ -93,8 +93,9 @@ impl Plot<'_> {
         for (at, line) in self.lines.iter().enumerate() {
             let _ = write!(
                 out,
-                "<span class=\"key\"><i class=\"k{}\"></i>{}</span> ",
+                "<span class=\"key\"><i class=\"k{}{}\"></i>{}</span> ",
                 at % COLOURS,
+                if at < COLOURS { "" } else { " again" },
                 escape(&line.name)
             );
         }
@@ -105,7 +106,11 @@ impl Plot<'_> {
         let class = at % COLOURS;
         let place = |point: &(f64, f64, String)| (x_of(point.0), y_of(scale.place(point.1)));
         if line.points.len() > 1 {
-            let _ = write!(out, "<polyline class=\"line c{class}\" points=\"");
+            let dashes = ["none", "7 4", "2 3"][(at / COLOURS).min(2)];
+            let _ = write!(
+                out,
+                "<polyline class=\"line c{class}\" stroke-dasharray=\"{dashes}\" points=\""
+            );
             for (x, y) in line.points.iter().map(place) {
                 let _ = write!(out, "{x:.1},{y:.1} ");
             }

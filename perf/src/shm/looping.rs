@@ -9,8 +9,8 @@ use genie_channel::{Doorbell, FromApp, LoopHalf, ToApp};
 use super::MESSAGE_MAX;
 use super::arena::{Places, Way};
 use super::program::facts;
-use crate::machine;
 use crate::path::{Event, Facts, Part, Path, Plan, Wait};
+use crate::spin::Spin;
 
 /// What the program is told about a place.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ pub struct Looping {
     size: usize,
     message: Vec<u8>,
     taken: bool,
-    shares_core: bool,
+    spin: Spin,
 }
 
 impl Looping {
@@ -43,7 +43,7 @@ impl Looping {
             size: 0,
             message: Vec::with_capacity(MESSAGE_MAX),
             taken: false,
-            shares_core: machine::cores() < 2,
+            spin: Spin::new(),
         })
     }
 
@@ -99,6 +99,7 @@ impl Path for Looping {
     fn next(&mut self) -> Result<Option<Event>> {
         if std::mem::take(&mut self.taken) {
             self.message.clear();
+            self.spin.busy();
         }
         loop {
             let place = match self.half.try_next()? {
@@ -135,9 +136,7 @@ impl Path for Looping {
 
     fn wait(&mut self, _: Wait) -> Result<bool> {
         self.flush()?;
-        if self.shares_core {
-            std::thread::yield_now();
-        }
+        self.spin.idle();
         Ok(false)
     }
 

@@ -2,7 +2,8 @@
 //! an arena for transfers. The end that measures is the program; the other end is the loop, which
 //! keeps what comes instead of sending it on.
 //!
-//! A transfer costs what it costs PyTorch: one copy into the arena. From there a loop would send it.
+//! A transfer costs what it costs PyTorch: one copy into the arena. From there a loop would send
+//! it.
 
 mod arena;
 mod looping;

@@ -9,9 +9,9 @@ use genie_channel::{AppHalf, Command, FromLoop};
 use super::MESSAGE_MAX;
 use super::arena::{Places, Way};
 use crate::control::readable;
-use crate::machine;
 use crate::memory::Memory;
 use crate::path::{Event, Facts, Kind, Part, Path, Plan, Wait};
+use crate::spin::Spin;
 
 /// The program's end of a channel.
 pub struct Program {
@@ -29,7 +29,7 @@ pub struct Program {
     taken: bool,
     receives: bool,
     watched: RawFd,
-    shares_core: bool,
+    spin: Spin,
 }
 
 impl Program {
@@ -46,7 +46,7 @@ impl Program {
             taken: false,
             receives: false,
             watched: -1,
-            shares_core: machine::cores() < 2,
+            spin: Spin::new(),
         })
     }
 
@@ -149,6 +149,7 @@ impl Path for Program {
     fn next(&mut self) -> Result<Option<Event>> {
         if std::mem::take(&mut self.taken) {
             self.message.clear();
+            self.spin.busy();
         }
         while let Some(told) = self.half.receiver.try_next()? {
             match told {
@@ -191,9 +192,7 @@ impl Path for Program {
                 std::time::Duration::from_millis(100),
             ));
         }
-        if self.shares_core {
-            std::thread::yield_now();
-        }
+        self.spin.idle();
         Ok(false)
     }
 

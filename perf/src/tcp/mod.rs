@@ -1,9 +1,9 @@
 //! Genie's TCP link as a path: the frames of the session protocol, in the stream.
 //!
-//! A transfer is a `Bulk` frame whose payload is the slot (u32) and whose raw bytes are read into the
-//! slot's region; an `Ack` counts what was consumed, which frees the slot. A message is a `Records`
-//! frame. From the accepting end a transfer is a `Data` frame (`seq` is the slot) and a message a
-//! `Metas` frame. Slots take the place of grants: both ends know them from the plan.
+//! A transfer is a `Bulk` frame whose payload is the slot (u32) and whose raw bytes are read into
+//! the slot's region; an `Ack` counts what was consumed, which frees the slot. A message is a
+//! `Records` frame. From the accepting end a transfer is a `Data` frame (`seq` is the slot) and a
+//! message a `Metas` frame. Slots take the place of grants: both ends know them from the plan.
 
 mod kernel;
 mod open;

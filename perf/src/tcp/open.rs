@@ -17,6 +17,9 @@ use crate::control::{Control, readable};
 /// How long the other end may take to connect, and to say who it is.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often to look whether it is still there.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// What ties a data path to its measurement.
 pub type Token = [u8; TOKEN_BYTES];
 
@@ -36,13 +39,19 @@ pub fn listen(control: &Control) -> Result<TcpListener> {
     TcpListener::bind(SocketAddr::new(ip, 0)).context("no port for the data path")
 }
 
-/// Waits for the connection that knows the token.
-pub fn accept(listener: &TcpListener, token: &Token) -> Result<Tcp<impl super::Stream + use<>>> {
+/// Waits for the connection that knows the token, from who is at the other end of `control`.
+pub fn accept(
+    listener: &TcpListener,
+    token: &Token,
+    control: &Control,
+) -> Result<Tcp<impl super::Stream + use<>>> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || !readable(listener.as_raw_fd(), left) {
+        if Instant::now() > deadline || control.is_gone() {
             bail!("the other end did not open its data path");
+        }
+        if !readable(listener.as_raw_fd(), LOOK) {
+            continue;
         }
         let (socket, _) = listener.accept()?;
         // Others than the one that is waited for are none of our business.

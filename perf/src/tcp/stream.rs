@@ -16,7 +16,8 @@ const WHOLE_BYTES_MAX: usize = 4 << 20;
 
 /// One end's socket.
 pub trait Stream {
-    /// Reads at least a byte, or `None` after a tick without any. The end of the stream is an error.
+    /// Reads at least a byte, or `None` after a tick without any. The end of the stream is an
+    /// error.
     fn read(&self, into: &mut [u8]) -> io::Result<Option<usize>>;
     /// The same, for bytes that are sure to come: may wait until `into` is full, or for a tick.
     fn read_sure(&self, into: &mut [u8]) -> io::Result<Option<usize>>;

@@ -143,6 +143,7 @@ pub struct Session {
     started: Instant,
     last_received_ms: AtomicU64,
     last_ping_ms: AtomicU64,
+    last_moved: AtomicU64,
     ping_queued: AtomicBool,
     pub(crate) counters: Counters,
 }
@@ -180,6 +181,7 @@ impl Session {
             started: Instant::now(),
             last_received_ms: AtomicU64::new(0),
             last_ping_ms: AtomicU64::new(0),
+            last_moved: AtomicU64::new(0),
             ping_queued: AtomicBool::new(false),
             counters: Counters::default(),
         }

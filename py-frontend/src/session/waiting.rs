@@ -89,6 +89,10 @@ impl Session {
 
     /// Asks a node that was silent for `quiet` whether it lives.
     pub(super) fn ask_after(&self, quiet: Duration) -> Result<(), Error> {
+        let moved = self.link.moved();
+        if self.last_moved.swap(moved, Ordering::Relaxed) != moved {
+            self.heard();
+        }
         let now = self.now_ms();
         let heard = self.last_received_ms.load(Ordering::Relaxed);
         let asked = self.last_ping_ms.load(Ordering::Relaxed);

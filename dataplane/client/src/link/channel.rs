@@ -7,58 +7,40 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use genie_channel::{
-    AppCloser, AppHalf, AppReceiver, AppSender, ChannelError, Command, FromLoop, STREAM_MAX, parts,
-};
+use genie_channel::{AppCloser, AppHalf, AppSender, ChannelError, Command, FromLoop, STREAM_MAX};
 use parking_lot::Mutex;
 
 use super::TICK;
+use super::inbound::{Coming, Inbound};
 use super::memory::Memory;
 
-/// Parts of a bulk that are asked for ahead.
-const AHEAD: usize = 4;
 /// How long a writer that waits keeps the others from the ring.
 const ROOM_WAIT: Duration = Duration::from_millis(1);
-/// How long it waits for the gateway before it looks who else reads.
-const MEMORY_WAIT: Duration = Duration::from_millis(5);
-/// Bytes of the stream that nobody has read. A session's window keeps a node far below this.
-const STASH_MAX: usize = 16 << 20;
 
 pub(super) struct ChannelLink {
     /// Held for a moment, or for [`ROOM_WAIT`] while the ring is full.
     outbound: Mutex<Outbound>,
     /// Held by the thread that reads, also while it sleeps. Never taken by a thread that holds
     /// `outbound`.
-    inbound: Mutex<Inbound>,
-    memory: Memory,
+    pub(super) inbound: Mutex<Inbound>,
+    pub(super) memory: Memory,
     closer: AppCloser,
     descriptor: RawFd,
     over: OnceLock<End>,
+    /// Parts of bulk that have left or come: signs of life, as the other end's transport has said
+    /// that it has each byte.
+    pub(super) moved: AtomicU64,
 }
 
 struct Outbound {
     sender: AppSender,
     /// Where the parts of a small frame become one message.
     scratch: Vec<u8>,
-}
-
-struct Inbound {
-    receiver: AppReceiver,
-    /// Bytes of the stream that came while nobody read, from `at` on.
-    stash: Vec<u8>,
-    at: usize,
-    /// Parts that were asked for, and what became of them.
-    coming: VecDeque<Coming>,
-}
-
-struct Coming {
-    place: u64,
-    outcome: Option<Result<(), String>>,
 }
 
 /// How the connection ended.
@@ -75,10 +57,10 @@ enum Wrote {
 }
 
 /// Asks `go_on` once a tick, as long as nothing moves.
-struct Patience(Instant);
+pub(super) struct Patience(Instant);
 
 impl Patience {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Instant::now())
     }
 
@@ -112,9 +94,10 @@ impl ChannelLink {
                 receiver: half.receiver,
                 stash: Vec::new(),
                 at: 0,
-                coming: VecDeque::with_capacity(AHEAD),
+                coming: VecDeque::new(),
             }),
             over: OnceLock::new(),
+            moved: AtomicU64::new(0),
         })
     }
 
@@ -173,7 +156,11 @@ impl ChannelLink {
         })
     }
 
-    fn put(&self, command: Command, go_on: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn put(
+        &self,
+        command: Command,
+        go_on: &mut dyn FnMut() -> io::Result<()>,
+    ) -> io::Result<()> {
         self.until(go_on, |outbound| {
             Ok(match outbound.sender.try_put(command)? {
                 true => Wrote::All,
@@ -205,7 +192,7 @@ impl ChannelLink {
         }
     }
 
-    fn tick(
+    pub(super) fn tick(
         &self,
         patience: &mut Patience,
         go_on: &mut dyn FnMut() -> io::Result<()>,
@@ -220,43 +207,8 @@ impl ChannelLink {
         Ok(())
     }
 
-    /// Has `raw`, which is too long for the stream, follow what was written.
-    pub(super) fn write_bulk(
-        &self,
-        raw: &[u8],
-        go_on: &mut dyn FnMut() -> io::Result<()>,
-    ) -> io::Result<()> {
-        for part in parts(raw.len() as u64) {
-            let bytes = &raw[part.start as usize..part.end as usize];
-            let place = self.room_for(bytes.len() as u64, go_on)?;
-            self.memory
-                .bytes()
-                .write(place, bytes)
-                .map_err(io::Error::other)?;
-            let len = bytes.len() as u64;
-            self.put(Command::Send { place, len }, go_on)?;
-        }
-        Ok(())
-    }
-
-    /// A place for a part that leaves, once there is one.
-    fn room_for(&self, len: u64, go_on: &mut dyn FnMut() -> io::Result<()>) -> io::Result<u64> {
-        let mut patience = Patience::new();
-        loop {
-            if let Some(place) = self.memory.for_leaving(len) {
-                return Ok(place);
-            }
-            if let Some(mut inbound) = self.inbound.try_lock() {
-                self.take_in(&mut inbound, MEMORY_WAIT)?;
-            } else if let Some(place) = self.memory.wait_for_leaving(len, MEMORY_WAIT) {
-                return Ok(place);
-            }
-            self.tick(&mut patience, go_on)?;
-        }
-    }
-
     /// Takes in what has come, waiting at most `timeout` for the first of it.
-    fn take_in(&self, inbound: &mut Inbound, timeout: Duration) -> io::Result<bool> {
+    pub(super) fn take_in(&self, inbound: &mut Inbound, timeout: Duration) -> io::Result<bool> {
         let mut wait = timeout;
         let mut came = false;
         loop {
@@ -287,12 +239,16 @@ impl ChannelLink {
                 return Ok(());
             }
             FromLoop::Sent { place } => {
+                self.moved.fetch_add(1, Ordering::Relaxed);
                 return match self.memory.left(place) {
                     true => Ok(()),
                     false => Err(invalid("the gateway gave back what it never had")),
                 };
             }
-            FromLoop::Received { place } => (place, Ok(())),
+            FromLoop::Received { place } => {
+                self.moved.fetch_add(1, Ordering::Relaxed);
+                (place, Ok(()))
+            }
             FromLoop::BulkFailed { place, text, .. } => {
                 // What a node does not want, or can't take, it says by itself in the stream.
                 if self.memory.left(place) {
@@ -311,89 +267,6 @@ impl ChannelLink {
             }
             None => Err(invalid("the gateway delivered what nobody asked for")),
         }
-    }
-
-    /// Gets bulk that the stream announced, part by part.
-    pub(super) fn take_bulk(
-        &self,
-        into: &mut [u8],
-        go_on: &mut dyn FnMut(bool) -> io::Result<()>,
-    ) -> io::Result<Result<(), String>> {
-        let mut wanted = parts(into.len() as u64).peekable();
-        let mut asked: VecDeque<(u64, Range<u64>)> = VecDeque::with_capacity(AHEAD);
-        let mut failed = None;
-        loop {
-            while asked.len() < AHEAD
-                && let Some(part) = wanted.peek()
-            {
-                let len = part.end - part.start;
-                if failed.is_some() {
-                    self.put(Command::Refuse { len }, &mut || go_on(false))?;
-                    wanted.next();
-                    continue;
-                }
-                let Some(place) = self.memory.for_coming(len) else {
-                    break;
-                };
-                self.inbound.lock().coming.push_back(Coming {
-                    place,
-                    outcome: None,
-                });
-                self.put(Command::Receive { place, len }, &mut || go_on(false))?;
-                asked.extend(wanted.next().map(|part| (place, part)));
-            }
-            if asked.is_empty() && wanted.peek().is_none() {
-                return Ok(failed.map_or(Ok(()), Err));
-            }
-            let Some(outcome) = self.outcome(asked.front(), go_on)? else {
-                continue;
-            };
-            let Some((place, part)) = asked.pop_front() else {
-                continue;
-            };
-            match outcome {
-                Ok(()) => {
-                    let target = &mut into[part.start as usize..part.end as usize];
-                    let read = self.memory.bytes().read(place, target);
-                    read.map_err(io::Error::other)?;
-                }
-                Err(text) => failed = Some(text),
-            }
-            self.memory.taken(place);
-        }
-    }
-
-    /// What became of the part that was asked for first, if that is known after a wait.
-    fn outcome(
-        &self,
-        first: Option<&(u64, Range<u64>)>,
-        go_on: &mut dyn FnMut(bool) -> io::Result<()>,
-    ) -> io::Result<Option<Result<(), String>>> {
-        let came = {
-            let inbound = &mut *self.inbound.lock();
-            // Another thread may have taken it in.
-            if let Some(outcome) = first.and_then(|(place, _)| inbound.outcome_of(*place)) {
-                return Ok(Some(outcome));
-            }
-            self.check()?;
-            self.take_in(inbound, TICK)?
-        };
-        // Not under the lock: it may write.
-        go_on(came)?;
-        Ok(None)
-    }
-
-    /// Has bulk that the stream announced not sent at all.
-    pub(super) fn refuse_bulk(
-        &self,
-        len: u64,
-        go_on: &mut dyn FnMut(bool) -> io::Result<()>,
-    ) -> io::Result<()> {
-        for part in parts(len) {
-            let len = part.end - part.start;
-            self.put(Command::Refuse { len }, &mut || go_on(false))?;
-        }
-        Ok(())
     }
 
     pub(super) fn descriptor(&self) -> i32 {
@@ -426,7 +299,7 @@ impl ChannelLink {
     }
 
     /// Fails once the connection is over.
-    fn check(&self) -> io::Result<()> {
+    pub(super) fn check(&self) -> io::Result<()> {
         match self.over.get() {
             None => Ok(()),
             Some(End::Finished) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -456,38 +329,6 @@ fn try_stream(sender: &mut AppSender, bytes: &[u8], at: &mut usize) -> Result<Wr
     })
 }
 
-fn invalid(what: &'static str) -> io::Error {
+pub(super) fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-impl Inbound {
-    /// What became of the part at `place`, once.
-    fn outcome_of(&mut self, place: u64) -> Option<Result<(), String>> {
-        let is_done = |part: &Coming| part.place == place && part.outcome.is_some();
-        let at = self.coming.iter().position(is_done)?;
-        self.coming.remove(at)?.outcome
-    }
-
-    /// Keeps bytes for the next reader.
-    fn keep(stash: &mut Vec<u8>, at: &mut usize, bytes: &[u8]) -> io::Result<()> {
-        stash.drain(..std::mem::take(at));
-        if stash.len() + bytes.len() > STASH_MAX {
-            return Err(invalid("the node says far more than it was asked"));
-        }
-        stash.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    /// Takes kept bytes; how many.
-    fn unstash(&mut self, buffer: &mut [u8]) -> usize {
-        let kept = &self.stash[self.at..];
-        let n = kept.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&kept[..n]);
-        self.at += n;
-        if self.at == self.stash.len() {
-            self.stash.clear();
-            self.at = 0;
-        }
-        n
-    }
 }

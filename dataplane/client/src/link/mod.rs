@@ -2,12 +2,15 @@
 //! it. It is a socket (TCP to the node, or a pipe through a gateway), plain or under TLS; or a
 //! channel to a gateway, which takes the bytes over the DPDK transport.
 
+mod bulk;
 mod channel;
+mod inbound;
 mod memory;
 mod socket;
 mod stream;
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use genie_channel::Offer;
@@ -100,6 +103,16 @@ impl Link {
             Path::Channel(_) => "dpdk",
         };
         (name, &self.reason)
+    }
+
+    /// Counts bulk that moved apart from the stream: as long as it grows the node is there, though
+    /// an answer to a question that was put behind much bulk takes its time.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        match &self.path {
+            Path::Stream(_) => 0,
+            Path::Channel(channel) => channel.moved.load(Ordering::Relaxed),
+        }
     }
 
     /// Reads what there is, at least one byte. `Ok(None)` after a tick without any.

@@ -3,8 +3,9 @@
 //!
 //! The driver (22.11 to 25.11) locks none of it. Its callbacks run while a burst is in its rings,
 //! and while another thread closes the port that they are for; a server that is closed leaves its
-//! listening socket behind, with a callback that points to freed memory. All of that is put right
-//! here: the driver registers its callbacks through the shim (`genie_dpdk_intr_hook`), which gives
+//! listening socket behind, with a callback that points to freed memory; a client that is gone
+//! before the server greets it leaves a callback for a closed socket, at which EAL panics. All of
+//! that is put right here: the driver registers its callbacks through the shim (`genie_dpdk_intr_hook`), which gives
 //! them to us, and EAL gets [`guarded`] instead. A guarded callback runs alone ([`lock`]), with
 //! every memif port's gate shut ([`super::gate`]), and never for what was taken back meanwhile.
 
@@ -33,6 +34,8 @@ struct Callback {
     call: rte_intr_callback_fn,
     argument: *mut c_void,
     fd: c_int,
+    /// Which socket that was when it was registered.
+    inode: Option<u64>,
     /// The listener by which this connection came, or 0.
     listener: u64,
     removed: Mutex<rte_intr_unregister_callback_fn>,
@@ -96,6 +99,21 @@ pub(crate) fn install(api: &'static Api) {
     });
 }
 
+/// Does `work`, with [`lock`] held, and says which callbacks were registered in it.
+pub(super) fn registered_by<T>(work: impl FnOnce() -> T) -> (T, Vec<u64>) {
+    let before = table().next_id;
+    let result = work();
+    let made = table().callbacks_since(before);
+    (result, made)
+}
+
+/// Whether a callback is still registered: of a connection, whether it stands.
+pub(super) fn is_registered(callback: u64) -> bool {
+    let table = table();
+    let found = table.each().find(|known| known.id == callback);
+    found.is_some_and(|known| !known.dead.load(Ordering::Acquire))
+}
+
 impl Ports {
     pub(super) fn add(&mut self, gate: &Arc<Gate>) {
         self.gates.push(Arc::clone(gate));
@@ -108,9 +126,7 @@ impl Ports {
     /// Adds a device by `probe`, which may make the listener of `socket`. Says whether the hooks
     /// were seen to work, as they must be for the first port on a socket.
     pub(super) fn listen<T>(&mut self, socket: &Path, probe: impl FnOnce() -> T) -> (T, bool) {
-        let before = table().next_id;
-        let result = probe();
-        let made = table().callbacks_since(before);
+        let (result, made) = registered_by(probe);
         let listeners = self.listeners.get_or_insert_default();
         let (ports, callbacks) = listeners.entry(socket.to_owned()).or_default();
         *ports += 1;
@@ -178,26 +194,66 @@ impl Table {
 }
 
 /// Removes callbacks from EAL and closes their sockets. Without [`lock`], which they may wait for.
-pub(super) fn retire(api: &'static Api, callbacks: &[u64]) {
+pub(super) fn retire(api: &Api, callbacks: &[u64]) {
     for &id in callbacks {
         let Some(callback) = table().with_id(id) else {
             continue;
         };
         // SAFETY: nobody but this function takes out of the table what `silence` has returned.
         let fd = unsafe { (*callback).fd };
-        // SAFETY: makes a handle for the call; EAL finds the callback by the descriptor in it.
-        unsafe {
-            let handle = api.rte_intr_instance_alloc(0);
-            api.rte_intr_fd_set(handle, fd);
-            while api.genie_dpdk_intr_remove(handle, Some(guarded), callback.cast())
-                == -libc::EAGAIN
-            {
-                std::thread::yield_now();
-            }
-            api.rte_intr_instance_free(handle);
-            libc::close(fd);
+        while forget(api, callback, fd) == -libc::EAGAIN {
+            std::thread::yield_now();
         }
+        // SAFETY: the driver has forgotten this descriptor, and EAL has just now.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Removes callbacks from EAL whose socket the driver has closed without a word. On EAL's interrupt
+/// thread, so before EAL looks at the socket again.
+fn sweep() {
+    let Some(api) = sys::loaded() else { return };
+    let abandoned: Vec<(*mut Callback, c_int)> = {
+        let table = table();
+        let closed = |callback: &Callback| {
+            !callback.dead.load(Ordering::Acquire) && inode(callback.fd) != callback.inode
+        };
+        let pointers = table.callbacks.iter().copied().zip(table.each());
+        let closed = pointers.filter(|(_, callback)| closed(callback));
+        closed
+            .map(|(place, callback)| (place, callback.fd))
+            .collect()
+    };
+    for (callback, fd) in abandoned {
+        forget(api, callback, fd);
+    }
+}
+
+/// Removes a callback from EAL and from the table; what EAL answers.
+fn forget(api: &Api, callback: *mut Callback, fd: c_int) -> c_int {
+    // SAFETY: makes a handle for the call; EAL finds the callback by the descriptor in it.
+    let removed = unsafe {
+        let handle = api.rte_intr_instance_alloc(0);
+        api.rte_intr_fd_set(handle, fd);
+        let removed = api.genie_dpdk_intr_remove(handle, Some(guarded), callback.cast());
+        api.rte_intr_instance_free(handle);
+        removed
+    };
+    if removed > 0 {
         drop(table().take(callback));
+    }
+    removed
+}
+
+/// Tells a socket from another that got its number.
+fn inode(fd: c_int) -> Option<u64> {
+    let mut status = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: asks the kernel about a number; all zeros is a `stat`.
+    unsafe {
+        match libc::fstat(fd, status.as_mut_ptr()) {
+            0 => Some(status.assume_init().st_ino),
+            _ => None,
+        }
     }
 }
 
@@ -218,6 +274,7 @@ unsafe extern "C" fn guarded(callback: *mut c_void) {
         unsafe { call(callback.argument) };
     }
     CURRENT.set(0);
+    sweep();
     for gate in &ports.gates {
         gate.open();
     }
@@ -247,6 +304,7 @@ unsafe extern "C" fn add(
             call,
             argument,
             fd,
+            inode: inode(fd),
             listener: CURRENT.get(),
             removed: Mutex::new(None),
             dead: AtomicBool::new(false),

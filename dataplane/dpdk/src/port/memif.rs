@@ -16,9 +16,10 @@ use super::open::Open;
 use super::vdev::{Memif, MemifRole};
 use crate::Mempool;
 
-/// How long a client waits for the server's answer before it connects anew.
-const HANDSHAKE: Duration = Duration::from_millis(200);
-/// How long it waits after a server that is not there.
+/// How long a client waits for the server's answer, on a connection that stands, before it connects
+/// anew.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long it waits after a server that is not there, or has refused it.
 const RETRY: Duration = Duration::from_millis(5);
 /// DPDK's names for the driver's messages, of which none but emergencies is let through while
 /// connecting: that no server is there is no error here. (1 and 6: emergency, and the default.)
@@ -33,8 +34,14 @@ pub(super) struct MemifLink {
     socket: PathBuf,
     pub(super) buffer_bytes: u16,
     pub(super) gate: Arc<Gate>,
-    /// Before this a client does not connect again.
-    next_try: Mutex<Instant>,
+    last_try: Mutex<Try>,
+}
+
+/// When a client connected last, and by which callback its connection is known, if it came about.
+#[derive(Debug)]
+struct Try {
+    at: Instant,
+    connection: Option<u64>,
 }
 
 impl MemifLink {
@@ -58,7 +65,10 @@ impl MemifLink {
             socket: memif.socket.clone(),
             buffer_bytes,
             gate: Gate::new(queues),
-            next_try: Mutex::new(Instant::now()),
+            last_try: Mutex::new(Try {
+                at: Instant::now(),
+                connection: None,
+            }),
         };
         let mut ports = control::lock();
         let opened = match link.role {
@@ -93,8 +103,7 @@ impl MemifLink {
 
     /// Says whether it tried.
     pub(super) fn reconnect(&self, api: &Api, port: u16) -> bool {
-        let due = |at: &Mutex<Instant>| *at.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.role != MemifRole::Client || Instant::now() < due(&self.next_try) {
+        if self.role != MemifRole::Client || !self.is_due() {
             return false;
         }
         let _ports = control::lock();
@@ -107,18 +116,28 @@ impl MemifLink {
         true
     }
 
+    fn is_due(&self) -> bool {
+        let last = self.last_try.lock().unwrap_or_else(PoisonError::into_inner);
+        let stands = last.connection.is_some_and(control::is_registered);
+        last.at.elapsed() >= if stands { HANDSHAKE } else { RETRY }
+    }
+
     /// With the control path locked and no queue inside.
     fn try_start(&self, api: &Api, port: u16) {
-        // SAFETY: a pattern, and a port that is configured and stopped.
-        let result = unsafe {
-            api.rte_log_set_level_pattern(LOG_TYPE.as_ptr(), LOG_EMERGENCY);
-            let result = api.rte_eth_dev_start(port);
-            api.rte_log_set_level_pattern(LOG_TYPE.as_ptr(), LOG_NOTICE);
-            result
+        let start = || {
+            // SAFETY: a pattern, and a port that is configured and stopped.
+            unsafe {
+                api.rte_log_set_level_pattern(LOG_TYPE.as_ptr(), LOG_EMERGENCY);
+                let result = api.rte_eth_dev_start(port);
+                api.rte_log_set_level_pattern(LOG_TYPE.as_ptr(), LOG_NOTICE);
+                result
+            }
         };
-        let wait = if result == 0 { HANDSHAKE } else { RETRY };
-        let next = Instant::now() + wait;
-        *self.next_try.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        let (result, made) = control::registered_by(start);
+        *self.last_try.lock().unwrap_or_else(PoisonError::into_inner) = Try {
+            at: Instant::now(),
+            connection: made.first().copied(),
+        };
         self.gate.set_stopped(result != 0);
         self.gate.open();
     }

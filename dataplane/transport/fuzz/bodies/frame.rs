@@ -14,6 +14,7 @@ pub fn run(bytes: &[u8]) {
     let (mut connection, mut memory, _) = victim();
     let (mut now, mut out) = (Time(1), vec![0; 9000]);
     let mut waiting: Vec<(Unverified, Vec<u8>)> = Vec::new();
+    let mut ended = false;
     while !script.is_over() {
         let op = script.byte();
         match op % 4 {
@@ -66,6 +67,8 @@ pub fn run(bytes: &[u8]) {
             }
         }
         while let Some(event) = connection.poll_event() {
+            assert!(!ended, "the end comes last");
+            ended = matches!(event, Event::Ended(_));
             if let Event::Received(grant) | Event::ReceiveFailed(grant, _) = event {
                 memory.ended[grant.region.0 as usize] = true;
             }

@@ -73,18 +73,26 @@ impl Connection {
             offset: 0,
             len: 0,
         };
-        for block in blocks {
+        for block in blocks.clone() {
             match block {
                 Block::Data { grant, offset, len } => {
                     from.len = u64::from(len);
                     self.order(grant, offset, from, &mut waiting, regions);
                     from.offset += from.len;
                 }
+                Block::Close => {}
                 _ => self.take_inline(block),
             }
         }
-        if waiting.parts().next().is_some() {
+        let waits = waiting.parts().next().is_some();
+        if waits {
             self.pending.insert(token, waiting);
+        }
+        // Only now, so that the end finds what waits.
+        for block in blocks.filter(|block| *block == Block::Close) {
+            self.take_inline(block);
+        }
+        if waits {
             return Ok(Some(Unverified { token, len, crc }));
         }
         if waiting.spoiled {

@@ -247,10 +247,7 @@ impl<M: Gather> Pair<M> {
             if self.ends[from].stalled_until > self.now.0 {
                 continue;
             }
-            loop {
-                let Some(frame) = self.ends[from].next_frame(self.now, &mut buffer) else {
-                    break;
-                };
+            while let Some(frame) = self.ends[from].next_frame(self.now, &mut buffer) {
                 self.carry(from, frame);
             }
         }

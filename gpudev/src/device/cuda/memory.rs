@@ -1,6 +1,7 @@
 //! Device memory by CUDA's virtual memory calls. Not run on a GPU yet (see [`super`]).
 
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +10,7 @@ use cudarc::driver::DriverError;
 use cudarc::driver::sys;
 
 use super::Driver;
-use crate::device::memory::check_size;
+use crate::device::memory::{check_shares, check_size, not_ours};
 use crate::device::{DeviceError, DeviceKind, DeviceMemory, Residence, Share};
 
 /// Memory is made in parts of at most this size, so that shrinking can give some back.
@@ -24,6 +25,7 @@ pub(super) struct CudaMemory {
     bytes_max: u64,
     bytes: AtomicU64,
     parts: Mutex<Vec<Part>>,
+    attached: bool,
 }
 
 struct Part {
@@ -65,36 +67,64 @@ pub(super) fn granularity(index: u8, nic_reach: bool) -> Result<u64, DriverError
 impl CudaMemory {
     pub(super) fn new(driver: Driver, bytes: u64, bytes_max: u64) -> Result<Self, DeviceError> {
         check_size(bytes, bytes_max, driver.page_bytes)?;
+        let memory = Self::reserve(driver, bytes_max, false)?;
+        // Where this fails, dropping `memory` gives everything back.
+        memory.resize(bytes)?;
+        Ok(memory)
+    }
+
+    /// Memory that another process exported.
+    pub(super) fn attach(driver: Driver, shares: Vec<Share>) -> Result<Self, DeviceError> {
+        let bytes = check_shares(driver.kind, &shares)?;
+        let mut memory = Self::reserve(driver, bytes, true)?;
+        for share in shares {
+            let driver = &memory.driver;
+            let kind = sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+            let mut handle = 0;
+            // SAFETY: for this type of handle the driver takes the descriptor's number in place of
+            // a pointer; `handle` lives through the call.
+            let answer = unsafe {
+                let descriptor = share.file.as_raw_fd() as usize as *mut c_void;
+                sys::cuMemImportFromShareableHandle(&mut handle, descriptor, kind)
+            };
+            driver.told("cuMemImportFromShareableHandle", answer.result())?;
+            let part = memory.map(handle, share.offset, share.bytes)?;
+            let parts = memory.parts.get_mut();
+            parts.unwrap_or_else(PoisonError::into_inner).push(part);
+        }
+        memory.bytes.store(bytes, Ordering::Release);
+        Ok(memory)
+    }
+
+    /// A range of addresses without memory.
+    fn reserve(driver: Driver, bytes_max: u64, attached: bool) -> Result<Self, DeviceError> {
         driver.bind()?;
         let reserved = bytes_max.next_multiple_of(driver.page_bytes);
         let mut address = 0;
         // SAFETY: reserves addresses of the driver's choice; `address` lives through the call.
         let answer = unsafe { sys::cuMemAddressReserve(&mut address, reserved as usize, 0, 0, 0) };
         driver.told("cuMemAddressReserve", answer.result())?;
-        let memory = Self {
+        Ok(Self {
             driver,
             address,
             reserved,
             bytes_max,
             bytes: AtomicU64::new(0),
             parts: Mutex::default(),
-        };
-        // Where this fails, dropping `memory` gives everything back.
-        memory.resize(bytes)?;
-        Ok(memory)
+            attached,
+        })
     }
 
-    /// Puts memory behind `bytes` bytes of addresses from `offset`, both whole pages.
-    fn map(&self, offset: u64, bytes: u64) -> Result<Part, DeviceError> {
+    /// Puts new memory behind `bytes` bytes of addresses from `offset`, both whole pages.
+    fn create(&self, offset: u64, bytes: u64) -> Result<Part, DeviceError> {
         let driver = &self.driver;
-        let index = driver.kind.index();
         let mut handle = 0;
         // SAFETY: both pointers are to values that live through the call.
         let created = unsafe {
             sys::cuMemCreate(
                 &mut handle,
                 bytes as usize,
-                &properties(index, driver.nic_reach),
+                &properties(driver.kind.index(), driver.nic_reach),
                 0,
             )
         };
@@ -103,23 +133,35 @@ impl CudaMemory {
             return Err(DeviceError::OutOfMemory { device, bytes });
         }
         driver.told("cuMemCreate", created.result())?;
+        self.map(handle, offset, bytes)
+    }
+
+    /// Puts the memory of a handle, which is taken, behind `bytes` bytes of addresses from `offset`.
+    fn map(
+        &self,
+        handle: sys::CUmemGenericAllocationHandle,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<Part, DeviceError> {
+        let driver = &self.driver;
         let access = sys::CUmemAccessDesc {
-            location: location(index),
+            location: location(driver.kind.index()),
             flags: sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
         };
         let (at, len) = (self.address + offset, bytes as usize);
-        // SAFETY: the range was reserved and has nothing behind it yet; the handle is fresh and as
-        // long as the range.
+        // SAFETY: the range was reserved and has nothing behind it yet; the driver refuses a handle
+        // that is not as long as the range.
         let mapped = unsafe { sys::cuMemMap(at, len, 0, handle, 0) }.result();
-        // SAFETY: the range was just mapped; `access` lives through the call.
-        let allowed =
-            mapped.and_then(|()| unsafe { sys::cuMemSetAccess(at, len, &access, 1) }.result());
+        let allowed = mapped.and_then(|()| {
+            // SAFETY: the range was just mapped; `access` lives through the call.
+            unsafe { sys::cuMemSetAccess(at, len, &access, 1) }.result()
+        });
         if let Err(error) = allowed {
             if mapped.is_ok() {
                 // SAFETY: the range was mapped above, and nobody uses it yet.
                 let _undone = unsafe { sys::cuMemUnmap(at, len) };
             }
-            // SAFETY: the handle was created above and is forgotten here.
+            // SAFETY: the handle is this function's, and is forgotten here.
             let _undone = unsafe { sys::cuMemRelease(handle) };
             return driver.told("cuMemMap", Err(error));
         }
@@ -170,6 +212,9 @@ impl DeviceMemory for CudaMemory {
 
     /// Memory is given back in the parts that it was taken in.
     fn resize(&self, bytes: u64) -> Result<(), DeviceError> {
+        if self.attached {
+            return Err(not_ours(self.bytes_max, bytes));
+        }
         check_size(bytes, self.bytes_max, self.driver.page_bytes)?;
         self.driver.bind()?;
         let wanted = bytes.next_multiple_of(self.driver.page_bytes);
@@ -178,7 +223,7 @@ impl DeviceMemory for CudaMemory {
         let mut end = parts.last().map_or(0, |part| part.offset + part.bytes);
         while end < wanted {
             let bytes = (wanted - end).min(PART_BYTES);
-            match self.map(end, bytes) {
+            match self.create(end, bytes) {
                 Ok(part) => parts.push(part),
                 Err(error) => {
                     for part in parts.drain(before..) {

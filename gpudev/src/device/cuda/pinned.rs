@@ -8,7 +8,7 @@ use cudarc::driver::sys;
 
 use super::Driver;
 use crate::device::host::HostMemory;
-use crate::device::memory::check_size;
+use crate::device::memory::{check_size, not_ours};
 use crate::device::{DeviceError, DeviceKind, DeviceMemory, Residence, Share};
 
 /// For all contexts, and to be read by kernels.
@@ -216,11 +216,7 @@ impl DeviceMemory for Foreign {
     }
 
     fn resize(&self, bytes: u64) -> Result<(), DeviceError> {
-        Err(DeviceError::Size {
-            bytes,
-            bytes_max: self.bytes,
-            rule: "only that, since somebody else owns it",
-        })
+        Err(not_ours(self.bytes, bytes))
     }
 
     fn share(&self) -> Result<Vec<Share>, DeviceError> {

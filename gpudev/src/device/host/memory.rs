@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Registry, host_memory};
-use crate::device::memory::check_size;
+use crate::device::memory::{check_shares, check_size, not_ours};
 use crate::device::{DeviceError, DeviceKind, DeviceMemory, Residence, Share};
 use crate::mapping::Mapping;
 
@@ -21,6 +21,7 @@ pub(crate) struct HostMemory {
     mapping: Mapping,
     bytes: AtomicU64,
     bytes_max: u64,
+    attached: bool,
 }
 
 impl HostMemory {
@@ -44,6 +45,33 @@ impl HostMemory {
             mapping,
             bytes: AtomicU64::new(bytes),
             bytes_max,
+            attached: false,
+        })
+    }
+
+    /// Memory that another process made. Its pages are the other's to give back.
+    pub(super) fn attach(device: DeviceKind, mut parts: Vec<Share>) -> Result<Self, DeviceError> {
+        check_shares(device, &parts)?;
+        let refused = |reason: String| DeviceError::Failed {
+            device,
+            what: "attaching memory",
+            reason,
+        };
+        let (Some(part), true) = (parts.pop(), parts.is_empty()) else {
+            return Err(refused("host memory is shared in one part".into()));
+        };
+        let mapping = Mapping::from_peer(part.file).map_err(|error| refused(error.to_string()))?;
+        if mapping.capacity() < part.bytes {
+            let (has, bytes) = (mapping.capacity(), part.bytes);
+            return Err(refused(format!("it has {has} bytes, not {bytes}")));
+        }
+        Ok(Self {
+            device,
+            residence: Residence::Device,
+            mapping,
+            bytes: AtomicU64::new(part.bytes),
+            bytes_max: part.bytes,
+            attached: true,
         })
     }
 
@@ -79,6 +107,9 @@ impl DeviceMemory for HostMemory {
     }
 
     fn resize(&self, bytes: u64) -> Result<(), DeviceError> {
+        if self.attached {
+            return Err(not_ours(self.bytes_max, bytes));
+        }
         check_size(bytes, self.bytes_max, PAGE_BYTES)?;
         let had = self.bytes.swap(bytes, Ordering::AcqRel);
         if bytes > had {
@@ -175,11 +206,7 @@ impl DeviceMemory for Registered {
     }
 
     fn resize(&self, bytes: u64) -> Result<(), DeviceError> {
-        Err(DeviceError::Size {
-            bytes,
-            bytes_max: self.bytes,
-            rule: "only that, since somebody else owns it",
-        })
+        Err(not_ours(self.bytes, bytes))
     }
 
     fn share(&self) -> Result<Vec<Share>, DeviceError> {

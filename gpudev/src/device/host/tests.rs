@@ -65,6 +65,37 @@ fn memory_is_resized_in_place_and_another_mapping_sees_it() {
 }
 
 #[test]
+fn what_one_process_shares_another_attaches() {
+    let host = HostDevice::new(0);
+    let ours = host.reserve(1 << 16, 1 << 20).unwrap();
+    ours.write(100, b"tensor").unwrap();
+    // A device of another process has nothing in common with this one but the name.
+    let theirs = HostDevice::new(0).attach(ours.share().unwrap()).unwrap();
+    assert_ne!(theirs.address(), ours.address());
+    assert_eq!(bytes_of(&theirs, 100, 6), b"tensor");
+    ours.resize(1 << 20).unwrap();
+    theirs.write((1 << 20) - 1, &[8]).unwrap();
+    assert_eq!(bytes_of(&ours, (1 << 20) - 1, 1), [8]);
+    assert!(matches!(theirs.resize(4096), Err(DeviceError::Size { .. })));
+    drop(ours);
+    assert_eq!(bytes_of(&theirs, 100, 6), b"tensor");
+    let wrong = |change: fn(&mut Vec<Share>)| {
+        let mut parts = theirs.share().unwrap();
+        change(&mut parts);
+        assert!(matches!(
+            host.attach(parts),
+            Err(DeviceError::Failed { .. })
+        ));
+    };
+    wrong(|parts| parts.clear());
+    wrong(|parts| parts[0].offset = 4096);
+    wrong(|parts| parts[0].bytes = 0);
+    wrong(|parts| parts[0].bytes = (1 << 20) + 1);
+    wrong(|parts| parts[0].bytes = u64::MAX);
+    wrong(|parts| parts[0].file = std::fs::File::open("/dev/null").unwrap().into());
+}
+
+#[test]
 fn host_memory_is_registered_once_and_again_after_it_was_let_go() {
     let host = HostDevice::new(0);
     let mut block = vec![0_u8; 4096];

@@ -87,6 +87,7 @@ def initiator(pipe: Connection, size: int, seconds: float) -> float:
 
 
 def main() -> None:
+    """Runs both ends."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=1 << 20)
     parser.add_argument("--time", type=float, default=2.0)

@@ -1,9 +1,12 @@
 //! The tests, at the end that measures, over any path.
 
-use std::time::{Duration, Instant};
+mod flight;
 
-use anyhow::{Context, Result, bail};
+use std::time::Instant;
 
+use anyhow::{Result, bail};
+
+use self::flight::{Credit, Flight, Patience};
 use crate::control::{Answer, Ask, Control, PATIENCE};
 use crate::interrupt;
 use crate::meter::{Meter, Of, Times};
@@ -12,8 +15,6 @@ use crate::path::{Event, Kind, Part, Path, Plan, SLOTS_MAX, Wait};
 use crate::pattern;
 use crate::report::Measurement;
 
-/// Another end that does nothing for so long is given up.
-const SILENCE: Duration = Duration::from_secs(10);
 /// What a round of a verified test sends, in bytes, if the batch is not more.
 const ROUND_BYTES: u64 = 64 << 20;
 /// Messages of a round of a verified test.
@@ -113,7 +114,8 @@ impl<P: Path> Measuring<'_, P> {
         };
         self.pinned_there = served.pinned;
         let sent_again = self.path.retransmissions().saturating_sub(sent_again);
-        // Between rounds the other end may poll: what counts is how busy it was while it was measured.
+        // Between rounds the other end may poll: what counts is how busy it was while it was
+        // measured.
         let busy = served.cpu_seconds / served.seconds.max(1e-9);
         let cpu_there = busy * meter.counted().as_secs_f64();
         Ok(meter.finish(&Of {
@@ -133,6 +135,8 @@ impl<P: Path> Measuring<'_, P> {
                 self.path.memory(Part::Source, slot),
                 seed(0, u64::from(slot)),
             );
+            self.path.written(slot)?;
+            self.path.breathe();
         }
         let mut flight = Flight::new(plan);
         let warm = Instant::now() + times.warmup;
@@ -160,6 +164,7 @@ impl<P: Path> Measuring<'_, P> {
             for slot in 0..plan.slots {
                 let seed = seed(round, u64::from(slot));
                 pattern::fill(self.path.memory(Part::Source, slot), seed);
+                self.path.written(slot)?;
                 self.path.breathe();
             }
             let into = if warms_up {
@@ -188,6 +193,7 @@ impl<P: Path> Measuring<'_, P> {
         pattern::fill(&mut sent, 0);
         if plan.kind == Kind::EchoTransfers {
             self.path.memory(Part::Source, 0).copy_from_slice(&sent);
+            self.path.written(0)?;
         }
         let warm = Instant::now() + times.warmup;
         let mut started = false;
@@ -205,7 +211,9 @@ impl<P: Path> Measuring<'_, P> {
                 pattern::fill(&mut sent, seed(turn, 0));
                 if plan.kind == Kind::EchoTransfers {
                     self.path.memory(Part::Source, 0).copy_from_slice(&sent);
+                    self.path.written(0)?;
                     self.path.memory(Part::Region, 0).fill(0);
+                    self.path.changed(0)?;
                 }
                 if started {
                     meter.start();
@@ -216,6 +224,9 @@ impl<P: Path> Measuring<'_, P> {
             meter.done(began);
             if plan.verify {
                 meter.stop();
+                if plan.kind == Kind::EchoTransfers {
+                    self.path.fetch(0)?;
+                }
                 meter.verify_errors += match plan.kind {
                     Kind::EchoMessages => differing(self.path.message_bytes(), &sent),
                     _ => differing(self.path.memory(Part::Region, 0), &sent),
@@ -327,168 +338,4 @@ fn differing(got: &[u8], wanted: &[u8]) -> u64 {
     let common = got.len().min(wanted.len());
     let lacking = wanted.len().abs_diff(got.len()) as u64;
     lacking + pattern::differences_between(&got[..common], &wanted[..common])
-}
-
-/// Gives up an end that does nothing.
-struct Patience {
-    since: Instant,
-    waits: u32,
-}
-
-impl Patience {
-    fn new() -> Self {
-        Self {
-            since: Instant::now(),
-            waits: 0,
-        }
-    }
-
-    /// Waited once more without news.
-    fn waited(&mut self) -> Result<()> {
-        self.waits = self.waits.wrapping_add(1);
-        // A path that polls waits millions of times a second.
-        if self.waits.is_multiple_of(64) && self.since.elapsed() > SILENCE {
-            bail!("the other end has done nothing for {SILENCE:?}");
-        }
-        Ok(())
-    }
-
-    fn heard(&mut self) {
-        if self.waits > 0 {
-            *self = Self::new();
-        }
-    }
-}
-
-/// Transfers under way.
-struct Flight {
-    batch: u32,
-    slots: u32,
-    /// When the transfer in each slot began.
-    began: Vec<Option<Instant>>,
-    under_way: u32,
-    next: u32,
-    sent: u64,
-    patience: Patience,
-}
-
-impl Flight {
-    fn new(plan: &Plan) -> Self {
-        Self {
-            batch: plan.batch,
-            slots: plan.slots,
-            began: vec![None; plan.slots as usize],
-            under_way: 0,
-            next: 0,
-            sent: 0,
-            patience: Patience::new(),
-        }
-    }
-
-    /// Starts what has room, up to `most` in all, and takes what is done.
-    fn step<P: Path>(&mut self, path: &mut P, meter: &mut Meter, most: u64) -> Result<()> {
-        while self.under_way < self.batch
-            && self.sent < most
-            && self.began[self.next as usize].is_none()
-        {
-            let now = Instant::now();
-            if !path.send(self.next, Part::Source)? {
-                break;
-            }
-            self.began[self.next as usize] = Some(now);
-            self.next = (self.next + 1) % self.slots;
-            self.under_way += 1;
-            self.sent += 1;
-        }
-        let mut heard = false;
-        while let Some(event) = path.next()? {
-            if let Event::Sent(slot) = event {
-                let began = self.began.get_mut(slot as usize).and_then(Option::take);
-                meter.done(began.context("a transfer ended that was not under way")?);
-                self.under_way -= 1;
-                heard = true;
-            }
-        }
-        if heard {
-            self.patience.heard();
-            return Ok(());
-        }
-        path.wait(Wait::Path)?;
-        self.patience.waited()
-    }
-
-    /// Waits for what is under way.
-    fn land<P: Path>(&mut self, path: &mut P, meter: &mut Meter) -> Result<()> {
-        while self.under_way > 0 {
-            self.step(path, meter, 0)?;
-        }
-        Ok(())
-    }
-}
-
-/// Messages under way, as the other end counts them.
-struct Credit {
-    batch: u64,
-    every: u64,
-    sent: u64,
-    heard: u64,
-    /// When the messages that a count is due for were begun: a ring, by the count's number.
-    began: [Instant; 4],
-    patience: Patience,
-}
-
-impl Credit {
-    fn new(plan: &Plan) -> Self {
-        Self {
-            batch: u64::from(plan.batch),
-            every: plan.credit_every(),
-            sent: 0,
-            heard: 0,
-            began: [Instant::now(); 4],
-            patience: Patience::new(),
-        }
-    }
-
-    /// Sends a message as soon as there is room.
-    fn send<P: Path>(&mut self, path: &mut P, bytes: &[u8], meter: &mut Meter) -> Result<()> {
-        while self.sent - self.heard >= self.batch || !path.message(bytes)? {
-            self.take(path, meter)?;
-        }
-        if self.sent.is_multiple_of(self.every) {
-            self.began[(self.sent / self.every) as usize % self.began.len()] = Instant::now();
-        }
-        self.sent += 1;
-        Ok(())
-    }
-
-    /// Takes the counts that came, or waits for one.
-    fn take<P: Path>(&mut self, path: &mut P, meter: &mut Meter) -> Result<()> {
-        let mut heard = false;
-        while let Some(event) = path.next()? {
-            let Event::Message = event else { continue };
-            let count = path.message_bytes().try_into().map(u64::from_le_bytes);
-            let count = count.context("the other end counts in a way of its own")?;
-            if count <= self.heard || count > self.sent {
-                bail!("the other end counts messages that were not sent");
-            }
-            let began = self.began[((count - 1) / self.every) as usize % self.began.len()];
-            meter.many(count - self.heard, began.elapsed());
-            self.heard = count;
-            heard = true;
-        }
-        if heard {
-            self.patience.heard();
-            return Ok(());
-        }
-        path.wait(Wait::Path)?;
-        self.patience.waited()
-    }
-
-    /// Waits until every message was counted. The last may be too few for a count of their own.
-    fn land<P: Path>(&mut self, path: &mut P, meter: &mut Meter) -> Result<()> {
-        while self.sent / self.every * self.every > self.heard {
-            self.take(path, meter)?;
-        }
-        Ok(())
-    }
 }

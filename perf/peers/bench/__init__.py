@@ -1,0 +1,1 @@
+"""Others that move bytes, beside genie-perf."""
