@@ -270,7 +270,7 @@ fn segments_in_flight_are_bounded() {
 /// The count must not be lost between threads that attach and threads that free.
 #[test]
 fn segments_are_counted_across_threads() {
-    const ROUNDS: usize = 20_000;
+    const ROUNDS: usize = 3000;
     let Some(turn) = common::eal() else { return };
     let (memory, gone) = memory(&turn.eal, 1);
     let slab = Arc::new(ExternalSlab::new(&memory, 0..PAGE).unwrap());

@@ -587,11 +587,9 @@ impl<W: Wire> Engine<W> {
         let waited = now.since(slot.gone_at.unwrap_or(now));
         let resolving = slot.waiting.is_some();
         match endpoint.connection(slot.id) {
-            Some(connection) if gone => {
-                if bridge.is_done(connection) || waited >= DRAIN {
-                    connection.close();
-                    slot.forget_at = Some(now.after(LINGER));
-                }
+            Some(connection) if gone && (bridge.is_done(connection) || waited >= DRAIN) => {
+                connection.close();
+                slot.forget_at = Some(now.after(LINGER));
             }
             // The program is given time to see it.
             Some(_) if bridge.is_over() => slot.forget_at = Some(now.after(KEPT)),

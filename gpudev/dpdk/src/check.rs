@@ -5,26 +5,26 @@
 //! can't reach (CUDA), this program plays the card: it takes the frame from host memory, and has the
 //! device's queue copy the data into the payload memory before it hands over both parts.
 
-use std::cell::RefCell;
+mod receiving;
+
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use genie_dpdk::{
-    Burst, Eal, Mbuf, Memif, MemifRole, Mempool, MempoolConfig, OpenPort, Port, PortConfig, Vdev,
+    Burst, Eal, Memif, MemifRole, Mempool, MempoolConfig, OpenPort, Port, PortConfig, Vdev,
 };
+use genie_gpudev::device::Device;
 use genie_gpudev::device::check::noise;
-use genie_gpudev::device::{Device, Memory, Queue};
 use genie_gpudev::receive::{ReceiveStats, Way};
 use genie_transport::{
-    Config, ConnectionId, Credit, Endpoint, Epoch, Event, Grant, Header, Priority, Protection,
-    RegionGone, RegionId, Regions, Role, Secret, SourceId, Time, Transfer,
+    Config, ConnectionId, Credit, Endpoint, Epoch, Event, Grant, Priority, Protection, RegionGone,
+    RegionId, Regions, Role, Secret, SourceId, Time, Transfer,
 };
 use serde::Serialize;
 
+use self::receiving::{Receiving, both, receiving};
 use crate::payload::PayloadPool;
-use crate::reception::{Reception, ReceptionError, head_len};
 
 /// Bytes that stand for the link's headers.
 const LINK_HEADER_BYTES: usize = 42;
@@ -94,120 +94,6 @@ impl Regions for Source {
     fn write(&mut self, _: RegionId, _: u64, _: &[u8]) -> Result<(), RegionGone> {
         Err(RegionGone)
     }
-}
-
-/// A place in the payload memory, given back when dropped.
-struct Slot {
-    free: Rc<RefCell<Vec<u64>>>,
-    offset: u64,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.free.borrow_mut().push(self.offset);
-    }
-}
-
-/// Where frames go.
-enum Receiving {
-    /// From the port's own pool.
-    Port(Box<Reception>),
-    /// From host memory, split as a card would do it.
-    Split {
-        reception: Box<Reception>,
-        heads: Mempool,
-        data: Mempool,
-    },
-    /// From host memory, by a played card.
-    Played {
-        reception: Box<Reception<Slot>>,
-        queue: Box<dyn Queue>,
-        free: Rc<RefCell<Vec<u64>>>,
-    },
-}
-
-/// Runs `body` on what is the same for both.
-macro_rules! both {
-    ($receiving:expr, $reception:ident => $body:expr) => {
-        match $receiving {
-            Receiving::Port($reception) => $body,
-            Receiving::Split {
-                reception: $reception,
-                ..
-            } => $body,
-            Receiving::Played {
-                reception: $reception,
-                ..
-            } => $body,
-        }
-    };
-}
-
-impl Receiving {
-    fn take(&mut self, mut mbuf: Mbuf, to: &mut Endpoint, now: Time) -> Result<()> {
-        let taken = match self {
-            Self::Port(reception) => reception.take(mbuf, LINK_HEADER_BYTES, to, now),
-            Self::Split {
-                reception,
-                heads,
-                data,
-            } => {
-                let (head, rest) = parts(&mut mbuf)?;
-                let mut packet = heads.alloc()?;
-                packet.append(LINK_HEADER_BYTES)?.fill(0);
-                packet.extend_from_slice(head)?;
-                if !rest.is_empty() {
-                    let mut second = data.alloc()?;
-                    second.extend_from_slice(rest)?;
-                    let chained = packet.chain(second);
-                    ensure!(chained.is_ok(), "a packet of two segments can't be made");
-                }
-                reception.take(packet, LINK_HEADER_BYTES, to, now)
-            }
-            Self::Played {
-                reception,
-                queue,
-                free,
-            } => {
-                let (head, data) = parts(&mut mbuf)?;
-                let offset = free.borrow_mut().pop().context("no place for a payload")?;
-                let slot = Slot {
-                    free: Rc::clone(free),
-                    offset,
-                };
-                queue.write(reception.payload(), offset, data)?;
-                let data = (offset, data.len() as u32);
-                reception.take_parts(head, data, slot, to, now)
-            }
-        };
-        match taken {
-            // What the transport drops it counts, and the sender repeats.
-            Ok(()) | Err(ReceptionError::Dropped(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        match self {
-            Self::Port(reception) | Self::Split { reception, .. } => reception.has_room(),
-            Self::Played {
-                reception, free, ..
-            } => reception.has_room() && !free.borrow().is_empty(),
-        }
-    }
-}
-
-/// A frame as a card splits it: the head, and the data if there are any.
-fn parts(mbuf: &mut Mbuf) -> Result<(&mut [u8], &mut [u8])> {
-    let frame = mbuf.data_mut().get_mut(LINK_HEADER_BYTES..);
-    let frame = frame.context("a frame shorter than its link header")?;
-    let header = Header::parse(frame).map_err(|reason| anyhow::anyhow!("{reason:?}"))?;
-    let at = match header.data_len {
-        0 => frame.len(),
-        _ => head_len(&header),
-    };
-    let halves = frame.split_at_mut_checked(at);
-    halves.context("a frame shorter than its head")
 }
 
 /// A folder that goes with the check.
@@ -288,34 +174,6 @@ pub fn over_link(eal: &Eal, device: &dyn Device, check: LinkCheck) -> Result<Lin
         batches: stats.batches,
         batch_bytes: stats.bytes as f64 / stats.batches.max(1) as f64,
         seconds: elapsed.as_secs_f64(),
-    })
-}
-
-fn receiving(
-    device: &dyn Device,
-    payload: &PayloadPool,
-    target: &Memory,
-    heads: Option<&Mempool>,
-) -> Result<Receiving> {
-    let memory = payload.memory();
-    if memory.host().is_none() {
-        let slots = memory.bytes() / u64::from(DATA_BYTES);
-        let free = (0..slots).map(|slot| slot * u64::from(DATA_BYTES));
-        return Ok(Receiving::Played {
-            reception: Box::new(Reception::new(device, device.queue()?, memory, target)?),
-            queue: device.queue()?,
-            free: Rc::new(RefCell::new(free.collect())),
-        });
-    }
-    let reception = Reception::new(device, device.queue()?, memory, target)?;
-    let reception = Box::new(reception);
-    Ok(match heads {
-        None => Receiving::Port(reception),
-        Some(heads) => Receiving::Split {
-            reception,
-            heads: heads.clone(),
-            data: payload.mempool().clone(),
-        },
     })
 }
 

@@ -188,7 +188,7 @@ impl State {
         let align = u64::from(align.max(1));
         let size = u64::try_from(size).map_err(|_| -libc::E2BIG)?;
         // The pool aligns to a cache line: more is found inside a larger place.
-        let extra = 0;
+        let extra = if align > PLACE_ALIGNMENT { align } else { 0 };
         let asked = size.checked_add(extra).ok_or(-libc::E2BIG)?;
         let mut pool = locked(&self.pool);
         let place = pool.allocate(asked).map_err(|_| -libc::ENOMEM)?;

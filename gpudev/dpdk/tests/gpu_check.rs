@@ -77,3 +77,17 @@ fn a_name_that_is_no_device_is_refused() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("is no device"));
 }
+
+#[test]
+fn the_script_says_that_there_is_no_gpu() {
+    if std::path::Path::new("/dev/nvidia0").exists() {
+        return eprintln!("skipped: this machine has an NVIDIA GPU");
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/gpu-check");
+    let output = Command::new(script).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(77), "{log}");
+    assert!(log.contains("no NVIDIA GPU"), "{log}");
+    let wrong = Command::new(script).arg("--nonsense").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+}

@@ -121,6 +121,20 @@ fn its_memory_lies_in_the_pool_and_takes_packets() {
         assert_eq!(seen, [number as u8; 100]);
     }
     drop((held, packets));
+    // SAFETY: as above; each is given back once.
+    unsafe {
+        let take = || api.rte_gpu_mem_alloc(id, 1000, 4096) as u64;
+        let mut small: Vec<u64> = (0..100).map(|_| take()).collect();
+        small.sort_unstable();
+        assert!(small.iter().all(|at| at % 4096 == 0));
+        assert!(
+            small.windows(2).all(|pair| pair[0] + 1000 <= pair[1]),
+            "they overlap"
+        );
+        for at in small {
+            assert_eq!(api.rte_gpu_mem_free(id, at as *mut c_void), 0);
+        }
+    }
     // SAFETY: as above; nobody uses the place any more.
     unsafe {
         assert_eq!(api.rte_gpu_mem_cpu_unmap(id, mapped), 0);

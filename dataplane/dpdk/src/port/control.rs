@@ -11,7 +11,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -23,6 +23,7 @@ use genie_dpdk_sys::{
 use nix::libc;
 
 use super::gate::Gate;
+use super::identity::{inode, is_in};
 
 const DRIVER: &str = "librte_net_memif";
 /// A listener and some connections a port. A peer that connects over and over is refused.
@@ -245,18 +246,6 @@ fn forget(api: &Api, callback: *mut Callback, fd: c_int) -> c_int {
     removed
 }
 
-/// Tells a socket from another that got its number.
-fn inode(fd: c_int) -> Option<u64> {
-    let mut status = std::mem::MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: asks the kernel about a number; all zeros is a `stat`.
-    unsafe {
-        match libc::fstat(fd, status.as_mut_ptr()) {
-            0 => Some(status.assume_init().st_ino),
-            _ => None,
-        }
-    }
-}
-
 /// What EAL's interrupt thread calls instead of the driver's own.
 unsafe extern "C" fn guarded(callback: *mut c_void) {
     let ports = lock();
@@ -288,7 +277,7 @@ unsafe extern "C" fn add(
     let Some(api) = sys::loaded() else {
         return -libc::ENOSYS;
     };
-    if !is_drivers(call) {
+    if !is_in(DRIVER, call) {
         // SAFETY: handed on as it came.
         return unsafe { api.genie_dpdk_intr_add(handle, call, argument) };
     }
@@ -398,23 +387,4 @@ unsafe extern "C" fn removed_later(handle: *mut rte_intr_handle, callback: *mut 
         // SAFETY: what the driver has asked for, with its own argument.
         unsafe { removed(handle, callback.argument) };
     }
-}
-
-/// Whether a callback lies in the driver's library.
-fn is_drivers(call: rte_intr_callback_fn) -> bool {
-    let Some(call) = call else { return false };
-    let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: asks for the library of an address; all zeros is a `Dl_info`.
-    let file = unsafe {
-        let address = call as *const c_void;
-        match libc::dladdr(address, found.as_mut_ptr()) {
-            0 => return false,
-            _ => found.assume_init().dli_fname,
-        }
-    };
-    // SAFETY: the linker's own name of a loaded library, or null.
-    !file.is_null()
-        && unsafe { CStr::from_ptr(file) }
-            .to_string_lossy()
-            .contains(DRIVER)
 }

@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod control;
 pub(crate) mod error;
 pub(crate) mod gate;
+mod identity;
 mod memif;
 mod open;
 pub(crate) mod stats;
