@@ -87,7 +87,9 @@ def connect(
     key: str | None = None,
     timeout: float = 5.0,
 ) -> None:
-    """Open a session with the node at ``address``, ``tcp://HOST:PORT``.
+    """Open a session with the node at ``address``.
+
+    ``tcp://HOST:PORT`` is a node, ``unix:///run/genie/gateway.sock`` this host's gateway to one.
 
     What is not given comes from GENIE_ADDRESS, GENIE_CA, GENIE_CERT and GENIE_KEY. The three
     files (an authority, this client's certificate and its key, in PEM) turn TLS on.
