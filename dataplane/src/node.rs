@@ -125,8 +125,8 @@ impl Shared {
         let mut config = TransportConfig::new(connection, EPOCH, Role::Responder, protection);
         config.mtu_max = poll.facts().frame_bytes_max.min(MTU_MAX);
         let mtu_max = u32::try_from(config.mtu_max).unwrap_or(u32::MAX);
-        let (app, half) = local(Sizes::LOCAL, poll.doorbell().clone())
-            .map_err(|error| error.to_string())?;
+        let (app, half) =
+            local(Sizes::LOCAL, poll.doorbell().clone()).map_err(|error| error.to_string())?;
         let channel = Channel {
             config,
             peer: PeerPlace::Learned,

@@ -374,7 +374,14 @@ mod tests {
     fn links_have_a_hosts_address() {
         let good: LinkAddress = "10.77.0.1/24".parse().unwrap();
         assert_eq!(good.to_string(), "10.77.0.1/24");
-        for text in ["10.77.0.1", "10.77.0.1/0", "10.77.0.1/32", "224.0.0.1/24", "::1/64", "/24"] {
+        for text in [
+            "10.77.0.1",
+            "10.77.0.1/0",
+            "10.77.0.1/32",
+            "224.0.0.1/24",
+            "::1/64",
+            "/24",
+        ] {
             assert!(text.parse::<LinkAddress>().is_err(), "{text}");
         }
     }

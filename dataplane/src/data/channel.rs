@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use genie_channel::{
-    AppHalf, AppReceiver, AppSender, ChannelError, Command, FromLoop, parts,
-};
+use genie_channel::{AppHalf, AppReceiver, AppSender, ChannelError, Command, FromLoop, parts};
 use parking_lot::Mutex;
 
 use super::stream::Bulk;
@@ -196,7 +194,9 @@ impl ChannelRead {
                 return Err(io::Error::other(format!("bulk did not arrive: {reason}")));
             }
             if let Some(over) = &self.over {
-                let reason = over.clone().unwrap_or_else(|| "in the middle of bulk".into());
+                let reason = over
+                    .clone()
+                    .unwrap_or_else(|| "in the middle of bulk".into());
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
             }
             if self.common.is_cut() {

@@ -312,7 +312,11 @@ impl Session {
     #[must_use]
     pub fn transport(&self) -> Option<&'static str> {
         let link = self.link.get()?;
-        Some(if link.carrier.is_some() { "dpdk" } else { "tcp" })
+        Some(if link.carrier.is_some() {
+            "dpdk"
+        } else {
+            "tcp"
+        })
     }
 
     /// Starts the session's executor, with its first frame that needs one.

@@ -204,10 +204,7 @@ impl Writer<'_> {
         let memory = unsafe { self.running.outbound.bytes(place, bytes) }
             .map_err(|_| WriteError::Violation("a reply outside its memory"))?;
         let bulk = Bulk { place, len: bytes };
-        let left = self
-            .link
-            .outgoing
-            .send_bulk(&self.gathered, memory, bulk)?;
+        let left = self.link.outgoing.send_bulk(&self.gathered, memory, bulk)?;
         self.gathered.clear();
         if left {
             self.running.place_sent(place)?;

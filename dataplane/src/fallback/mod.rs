@@ -263,7 +263,9 @@ impl FallbackManager {
 
     fn core(&self, config: &DpdkConfig) -> Option<CoreId> {
         let wanted = config.core?;
-        let found = allowed_cores().into_iter().find(|core| core.raw() == wanted);
+        let found = allowed_cores()
+            .into_iter()
+            .find(|core| core.raw() == wanted);
         if found.is_none() {
             tracing::warn!("core {wanted} is not among those that this process may use");
         }
