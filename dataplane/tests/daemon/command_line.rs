@@ -13,7 +13,8 @@ fn a_ready_node_says_so_everywhere() {
     let status = daemon.status(&[]);
     let text = String::from_utf8(status.stdout).unwrap();
     assert_eq!(status.status.code(), Some(0), "{text}");
-    for part in ["ready", "host:1", "2.11.0+fake", "no DPDK", "0 of 64"] {
+    let reason = "dpdk_port is not set";
+    for part in ["ready", "host:1", "2.11.0+fake", reason, "0 of 64"] {
         assert!(text.contains(part), "{part} in {text}");
     }
     let json = daemon.status(&["--json"]);
