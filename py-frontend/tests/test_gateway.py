@@ -150,9 +150,10 @@ def test_clients_do_not_disturb_each_other(
 
 
 def test_a_client_that_dies_leaves_nothing_in_the_gateway(
-    linked: Linked, make_client: Callable[..., Client]
+    tmp_path: Path, make_client: Callable[..., Client]
 ) -> None:
     """Neither a descriptor nor a mapping."""
+    linked = make_linked(tmp_path)
 
     def held() -> tuple[int, int]:
         process = Path(f"/proc/{linked.gateway.pid}")
@@ -172,6 +173,7 @@ def test_a_client_that_dies_leaves_nothing_in_the_gateway(
         assert held() != before
         client.kill()
     wait_until(lambda: held() <= before, DEATH_SECONDS_MAX, f"{held()} is {before} again")
+    linked.stop()
 
 
 def test_garbage_at_the_socket_is_refused(linked: Linked) -> None:
@@ -309,6 +311,21 @@ def test_tls_passes_through(tmp_path: Path) -> None:
             key=str(certs / "client.key"),
         )
         check(lambda x: x.exp(), torch.randn(100))
+        assert genie.stats()["transport"] == "dpdk"
+    finally:
+        genie.disconnect()
+        linked.stop()
+
+
+def test_a_link_that_is_trusted_is_not_sealed(tmp_path: Path) -> None:
+    """Frames are only summed, and sent from where the bytes lie."""
+    linked = make_linked(tmp_path, "--dpdk-seal", "false")
+    try:
+        assert "not sealed" in linked.node.status()["transport_reason"]
+        genie.connect(linked.gateway.address)
+        for count in (100, 20_000, (20 << 20) + 5):
+            sent = torch.randint(0, 256, (count,), dtype=torch.uint8)
+            assert torch.equal(sent.to(REMOTE).cpu(), sent)
         assert genie.stats()["transport"] == "dpdk"
     finally:
         genie.disconnect()

@@ -47,13 +47,16 @@ fn end(role: &str, socket: &Path, host: u8) -> Outcome<(Eal, Link)> {
     Ok((eal, link))
 }
 
-fn config(role: Role, seal: bool) -> Config {
-    let protection = if seal {
+fn protection(seal: bool) -> Protection {
+    if seal {
         Protection::Sealed(Secret([3; 32]))
     } else {
         Protection::Checksummed
-    };
-    Config::new(ID, Epoch(1), role, protection)
+    }
+}
+
+fn config(role: Role, seal: bool) -> Config {
+    Config::new(ID, Epoch(1), role, protection(seal))
 }
 
 fn pin(eal: &Eal, core: usize) -> Outcome<Lcore> {
@@ -62,13 +65,13 @@ fn pin(eal: &Eal, core: usize) -> Outcome<Lcore> {
     Ok(Lcore::claim(eal, *core)?)
 }
 
-fn add(link: &mut Link) -> Outcome<MemoryId> {
+fn add(link: &mut Link, seal: bool) -> Outcome<MemoryId> {
     let mapping = Arc::new(Mapping::create(TRANSFER * DEPTH)?);
     // Touched now, so that no page is faulted in while it is measured.
     for at in (0..TRANSFER * DEPTH).step_by(4096) {
         mapping.write(at, &[1])?;
     }
-    Ok(link.engine.memory().add(mapping).ok_or("no memory")?)
+    Ok(link.engine.add_memory(&mapping, &protection(seal))?)
 }
 
 fn receive(seal: bool, seconds: f64) -> Outcome<()> {
@@ -86,7 +89,7 @@ fn receive(seal: bool, seconds: f64) -> Outcome<()> {
         sender.kill()?;
         return Err("no link".into());
     }
-    let sink = add(&mut link)?;
+    let sink = add(&mut link, seal)?;
     let engine = &mut link.engine;
     engine.open(config(Role::Responder, seal), PeerPlace::Learned)?;
     let mut open = Vec::new();
@@ -164,7 +167,7 @@ fn send(socket: &Path, seal: bool) -> Outcome<()> {
     if !link.port.wait_for_link(Duration::from_secs(10))? {
         return Err("no link".into());
     }
-    let source = add(&mut link)?;
+    let source = add(&mut link, seal)?;
     let engine = &mut link.engine;
     let peer = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 1), 7700);
     engine.open(config(Role::Initiator, seal), PeerPlace::At(peer))?;

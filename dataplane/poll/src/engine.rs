@@ -12,20 +12,23 @@ use genie_gpudev::Mapping;
 use genie_netstack::{Host, HostConfig, HostError, PipeStream};
 use genie_transport::limits::CONNECTIONS_MAX;
 use genie_transport::{
-    Config, Connection, ConnectionId, Endpoint, OpenError, PeerId, Status, Time,
+    Config, Connection, ConnectionId, Endpoint, OpenError, PeerId, Protection, Status, Time,
 };
 
 use crate::bridge::{Bridge, BridgeError, ended};
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::memory::Memory;
+use crate::memory::{Memory, MemoryId};
 use crate::packet::{self, HEADERS_BYTES, IP_AND_UDP_BYTES, Mac, Place, Received};
-use crate::wire::Wire;
+use crate::wire::{Wire, Written};
 
 /// Bursts that one turn receives at most, and frames that it sends: more would keep acknowledgements
 /// waiting.
 const BURSTS_A_TURN: usize = 2;
 const FRAMES_A_TURN: usize = 64;
+/// DPDK notes every page of memory that packets may lie in, which takes it a quarter of a
+/// microsecond: more than this is not worth the stop.
+const SHARED_MAX: u64 = 512 << 20;
 /// A burst that was full: more has arrived.
 const BURST: usize = 32;
 /// How often what is slow to see is looked for: programs that died, addresses, ends.
@@ -221,7 +224,8 @@ impl<W: Wire> Engine<W> {
     /// [`ChannelOpenError`]; the channel is closed then.
     pub fn open_channel(&mut self, channel: Channel) -> Result<(), ChannelOpenError> {
         let mut same = None;
-        let mut known = |mapping: Option<Arc<Mapping>>, memory: &mut Memory| match mapping {
+        let protection = channel.config.protection.clone();
+        let mut known = |mapping: Option<Arc<Mapping>>, engine: &mut Self| match mapping {
             None => Ok(None),
             Some(mapping) => {
                 if let Some((known, id)) = &same
@@ -229,23 +233,48 @@ impl<W: Wire> Engine<W> {
                 {
                     return Ok(Some(*id));
                 }
-                let id = memory
-                    .add(Arc::clone(&mapping))
-                    .ok_or(ChannelOpenError::Memory)?;
+                let id = engine.add_memory(&mapping, &protection)?;
                 same = Some((mapping, id));
                 Ok::<_, ChannelOpenError>(Some(id))
             }
         };
-        let source = known(channel.source, &mut self.memory)?;
-        let sink = known(channel.sink, &mut self.memory)?;
+        let source = known(channel.source, self)?;
+        let sink = known(channel.sink, self)?;
         let bridge = Bridge::new(channel.half, source, sink);
         let opened = self.insert(channel.config, channel.peer, Some(bridge));
         if opened.is_err() {
             for id in [source, sink].into_iter().flatten() {
-                self.memory.remove(id);
+                self.remove_memory(id);
             }
         }
         opened
+    }
+
+    /// Makes memory known, to be sent from and received into. `protection` is that of the
+    /// connections that will: what is not sealed may be sent without a copy.
+    ///
+    /// # Errors
+    /// Too much is known.
+    pub fn add_memory(
+        &mut self,
+        mapping: &Arc<Mapping>,
+        protection: &Protection,
+    ) -> Result<MemoryId, ChannelOpenError> {
+        let id = self
+            .memory
+            .add(Arc::clone(mapping))
+            .ok_or(ChannelOpenError::Memory)?;
+        let plain = matches!(protection, Protection::Checksummed);
+        if plain && mapping.capacity() <= SHARED_MAX && self.wire.share(id, mapping) {
+            self.memory.set_shared(id);
+        }
+        Ok(id)
+    }
+
+    /// Forgets memory, and every place in it.
+    pub fn remove_memory(&mut self, id: MemoryId) {
+        self.memory.remove(id);
+        self.wire.forget(id);
     }
 
     /// Gives a connection's program its memory, which it did not have when it was opened.
@@ -259,8 +288,12 @@ impl<W: Wire> Engine<W> {
         sink: Arc<Mapping>,
     ) -> Result<(), ChannelOpenError> {
         let at = self.find(id).ok_or(ChannelOpenError::Gone(id))?;
-        let source = self.memory.add(source).ok_or(ChannelOpenError::Memory)?;
-        let sink = self.memory.add(sink).ok_or(ChannelOpenError::Memory)?;
+        let protection = match self.endpoint.connection(id) {
+            Some(connection) => connection.config().protection.clone(),
+            None => return Err(ChannelOpenError::Gone(id)),
+        };
+        let source = self.add_memory(&source, &protection)?;
+        let sink = self.add_memory(&sink, &protection)?;
         if let Some(bridge) = self.bridge(at) {
             bridge.set_memories(source, sink);
         }
@@ -537,7 +570,7 @@ impl<W: Wire> Engine<W> {
             while transport {
                 let (head, body) = room.split_first_chunk_mut::<HEADERS_BYTES>()?;
                 let body = body.get_mut(..*frame_bytes_max)?;
-                let Some(frame) = endpoint.poll_transmit(now, memory, body) else {
+                let Some(frame) = endpoint.poll_transmit_split(now, memory, body) else {
                     transport = false;
                     break;
                 };
@@ -549,10 +582,13 @@ impl<W: Wire> Engine<W> {
                     counters.unroutable();
                     continue;
                 };
-                packet::write(head, *me, to, frame.len);
-                return Some(HEADERS_BYTES + frame.len);
+                packet::write(head, *me, to, frame.frame_len());
+                return Some(Written {
+                    len: HEADERS_BYTES + frame.head_len,
+                    data: Some(frame),
+                });
             }
-            host.poll_transmit(elapsed, room)
+            host.poll_transmit(elapsed, room).map(Written::whole)
         })
     }
 
@@ -609,6 +645,7 @@ impl<W: Wire> Engine<W> {
             bridge.forget_regions(&mut self.memory);
             for id in bridge.memories().into_iter().flatten() {
                 self.memory.remove(id);
+                self.wire.forget(id);
             }
         }
         if let Some(connection) = self.endpoint.remove(slot.id) {

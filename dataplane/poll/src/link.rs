@@ -4,17 +4,27 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use genie_dpdk::{Eal, Granted, Mempool, MempoolConfig, MempoolError, Port, PortConfig, PortError};
+use genie_dpdk::{
+    Eal, Granted, Mempool, MempoolConfig, MempoolError, Port, PortAddress, PortConfig, PortError,
+    Vdev,
+};
 use genie_netstack::HostError;
 
 use crate::engine::{Engine, EngineConfig};
-use crate::port::PortWire;
+use crate::port::{FromMemory, PortWire};
 use crate::spec::PortSpec;
 
 /// Ethernet's header.
 const ETHERNET_BYTES: u16 = 14;
 /// Packets of a pool: two full rings, and what is between them.
 const MBUFS: u32 = 4095;
+/// Bytes of an IP packet on an ordinary link.
+const ETHERNET_MTU: u16 = 1500;
+/// Bytes of a packet's buffer there, and where frames are jumbo.
+const FRAME_BYTES: u16 = 2048;
+const JUMBO_BYTES: u16 = 9216;
+/// Bytes of a buffer that stays unused.
+const CARRIER_BYTES: u16 = 64;
 /// Packets that the loop keeps at hand.
 const CACHE: u32 = 256;
 /// Frames are found by bursts of a quarter of this.
@@ -83,11 +93,20 @@ pub fn open(
     static NAMES: AtomicU32 = AtomicU32::new(0);
     let mtu = config.port.mtu;
     let name = format!("genie{}", NAMES.fetch_add(1, Ordering::Relaxed));
-    let pool = MempoolConfig {
-        cache: CACHE,
-        ..MempoolConfig::new(name, MBUFS, if mtu > 2000 { 9216 } else { 2048 })
+    let data_bytes = match &config.port.address {
+        PortAddress::Vdev(Vdev::Memif(memif)) => memif.data_bytes(),
+        _ if mtu > ETHERNET_MTU => JUMBO_BYTES,
+        _ => FRAME_BYTES,
     };
-    let pool = Mempool::new(eal, pool)?;
+    let pool = |name: String, data_bytes| {
+        let config = MempoolConfig {
+            cache: CACHE,
+            ..MempoolConfig::new(name, MBUFS, data_bytes)
+        };
+        Mempool::new(eal, config)
+    };
+    let carriers = pool(format!("{name}-carriers"), CARRIER_BYTES)?;
+    let pool = pool(name, data_bytes)?;
     let asked = PortConfig {
         rx_descriptors: DESCRIPTORS,
         tx_descriptors: DESCRIPTORS,
@@ -111,10 +130,17 @@ pub fn open(
         mtu,
         seed: u64::from_ne_bytes(seed),
     };
-    let wire = PortWire::new(rx, tx, pool, frame_max);
+    let granted = opened.port.granted();
+    // Frames of an ordinary link hold too little for sending by reference to pay.
+    let by_reference = granted.tx_segments && mtu > ETHERNET_MTU;
+    let from_memory = by_reference.then(|| FromMemory {
+        eal: eal.clone(),
+        carriers,
+    });
+    let wire = PortWire::new(rx, tx, pool, frame_max, from_memory);
     Ok(Link {
         engine: Engine::new(wire, &engine, wake)?,
-        granted: opened.port.granted(),
+        granted,
         port: opened.port,
         mtu,
     })

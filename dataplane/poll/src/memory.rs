@@ -16,11 +16,27 @@ const PLACES_MAX: usize = CONNECTIONS_MAX * GRANTS_MAX;
 pub struct MemoryId(u32);
 
 impl MemoryId {
+    /// Counts from zero.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The mapping that the transport calls so.
+    pub(crate) fn of(source: SourceId) -> Option<Self> {
+        Some(Self(u32::try_from(source.0).ok()?))
+    }
+
     /// As the transport names it.
     #[must_use]
     pub fn source(self) -> SourceId {
         SourceId(u64::from(self.0))
     }
+}
+
+struct Known {
+    mapping: Arc<Mapping>,
+    /// The link can send from it.
+    shared: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -35,7 +51,7 @@ struct Place {
 /// Both processes may write to a mapping at any time, so bytes are copied in and out, and nothing
 /// is ever believed of what lies there.
 pub struct Memory {
-    mappings: Vec<Option<Arc<Mapping>>>,
+    mappings: Vec<Option<Known>>,
     places: Vec<Option<Place>>,
     free: Vec<u32>,
     /// Spans that were gathered, and their bytes.
@@ -71,8 +87,18 @@ impl Memory {
             }
             None => return None,
         };
-        self.mappings[at] = Some(mapping);
+        self.mappings[at] = Some(Known {
+            mapping,
+            shared: false,
+        });
         Some(MemoryId(u32::try_from(at).ok()?))
+    }
+
+    /// The link can send from a mapping, without a copy.
+    pub(crate) fn set_shared(&mut self, memory: MemoryId) {
+        if let Some(Some(known)) = self.mappings.get_mut(memory.0 as usize) {
+            known.shared = true;
+        }
     }
 
     /// Forgets a mapping, and every place in it.
@@ -119,7 +145,8 @@ impl Memory {
     }
 
     fn mapping(&self, memory: MemoryId) -> Option<&Arc<Mapping>> {
-        self.mappings.get(memory.0 as usize)?.as_ref()
+        let known = self.mappings.get(memory.0 as usize)?.as_ref()?;
+        Some(&known.mapping)
     }
 }
 
@@ -132,6 +159,25 @@ impl Regions for Memory {
         let memory = MemoryId(u32::try_from(source.0).map_err(|_| RegionGone)?);
         let mapping = self.mapping(memory).ok_or(RegionGone)?;
         mapping.read(offset, into).map_err(|_| RegionGone)
+    }
+
+    fn crc(
+        &mut self,
+        source: SourceId,
+        offset: u64,
+        len: u64,
+        seed: u32,
+    ) -> Result<Option<u32>, RegionGone> {
+        let at = usize::try_from(source.0).map_err(|_| RegionGone)?;
+        let known = self.mappings.get(at).and_then(Option::as_ref);
+        let known = known.ok_or(RegionGone)?;
+        if !known.shared {
+            return Ok(None);
+        }
+        // SAFETY: summed in one pass. Where the bytes change meanwhile the sum does not fit what is
+        // sent, the peer drops it, and the transfer fails: no conclusion is drawn here.
+        let bytes = unsafe { known.mapping.bytes(offset, len) }.map_err(|_| RegionGone)?;
+        Ok(Some(genie_transport::crc32c(seed, bytes)))
     }
 
     fn write(&mut self, region: RegionId, offset: u64, bytes: &[u8]) -> Result<(), RegionGone> {

@@ -2,12 +2,29 @@
 
 use std::os::fd::{AsRawFd as _, RawFd};
 
-use genie_dpdk::{Burst, Mbuf, Mempool, RxQueue, TxQueue};
+use std::any::Any;
+use std::sync::Arc;
 
-use crate::wire::Wire;
+use genie_dpdk::{Burst, Eal, ExternalMemory, ExternalSlab, Mbuf, Mempool, RxQueue, TxQueue};
+use genie_gpudev::Mapping;
+use genie_transport::SplitTransmit;
+
+use crate::memory::MemoryId;
+use crate::wire::{Wire, Written};
 
 /// Frames of a burst.
 const BURST: usize = 32;
+
+/// Pages of the memory that programs share.
+const PAGE_BYTES: usize = 4096;
+
+/// What a port needs to send from where bytes lie.
+pub struct FromMemory {
+    /// Where memory is made known.
+    pub eal: Eal,
+    /// Mbufs that carry what lies elsewhere: of no room to speak of.
+    pub carriers: Mempool,
+}
 
 /// One pair of queues of an open port.
 pub struct PortWire {
@@ -22,6 +39,9 @@ pub struct PortWire {
     /// The one that is offered next, at its full length.
     next: Option<Mbuf>,
     frame_max: usize,
+    from_memory: Option<FromMemory>,
+    /// By the number of the memory.
+    slabs: Vec<Option<ExternalSlab>>,
     /// Its interrupts do not work.
     is_deaf: bool,
     /// Frames in more than one part, which a port is not asked for.
@@ -32,9 +52,16 @@ pub struct PortWire {
 
 impl PortWire {
     /// Over the queues of a port whose frames have at most `frame_max` bytes, with their headers.
-    /// Frames that leave are taken from `pool`, whose mbufs are at least that long.
+    /// Frames that leave are taken from `pool`, whose mbufs are at least that long. With `from_memory`
+    /// they may have more than one segment.
     #[must_use]
-    pub fn new(rx: RxQueue, tx: TxQueue, pool: Mempool, frame_max: usize) -> Self {
+    pub fn new(
+        rx: RxQueue,
+        tx: TxQueue,
+        pool: Mempool,
+        frame_max: usize,
+        from_memory: Option<FromMemory>,
+    ) -> Self {
         Self {
             rx,
             tx,
@@ -44,6 +71,8 @@ impl PortWire {
             spare: Burst::new(),
             next: None,
             frame_max,
+            from_memory,
+            slabs: Vec::new(),
             is_deaf: false,
             segmented: 0,
             exhausted: 0,
@@ -90,6 +119,23 @@ impl PortWire {
         Some(mbuf)
     }
 
+    /// Puts the data of a frame behind its head. False: one of them can't be had now.
+    fn attach(&mut self, mbuf: &mut Mbuf, data: &SplitTransmit) -> bool {
+        let Some(FromMemory { carriers, .. }) = &self.from_memory else {
+            return data.data().is_empty();
+        };
+        data.data().iter().all(|span| {
+            let slab =
+                MemoryId::of(span.source).and_then(|id| self.slabs.get(id.index())?.as_ref());
+            let (Some(slab), Ok(carrier)) = (slab, carriers.alloc()) else {
+                return false;
+            };
+            let at = span.offset as usize;
+            mbuf.attach(carrier, slab, at..at + span.len as usize)
+                .is_ok()
+        })
+    }
+
     /// Hands over what was written. False when the driver left some.
     fn flush(&mut self) -> bool {
         while !self.leaving.is_empty() {
@@ -115,18 +161,25 @@ impl Wire for PortWire {
         count
     }
 
-    fn transmit(&mut self, mut write: impl FnMut(&mut [u8]) -> Option<usize>) -> usize {
+    fn transmit(&mut self, mut write: impl FnMut(&mut [u8]) -> Option<Written>) -> usize {
         let mut sent = 0;
         while self.flush() {
             while self.leaving.len() < BURST {
                 let Some(mut mbuf) = self.fresh() else {
                     break;
                 };
-                let Some(len) = write(mbuf.data_mut()) else {
+                let Some(written) = write(mbuf.data_mut()) else {
                     self.next = Some(mbuf);
                     break;
                 };
-                if mbuf.truncate(len).is_ok() && self.leaving.push(mbuf).is_ok() {
+                let whole = mbuf.truncate(written.len).is_ok()
+                    && written
+                        .data
+                        .is_none_or(|data| self.attach(&mut mbuf, &data));
+                if !whole {
+                    // It counts as lost, and is sent again.
+                    self.exhausted += 1;
+                } else if self.leaving.push(mbuf).is_ok() {
                     sent += 1;
                 }
             }
@@ -135,6 +188,39 @@ impl Wire for PortWire {
             }
         }
         sent
+    }
+
+    fn share(&mut self, id: MemoryId, memory: &Arc<Mapping>) -> bool {
+        let Some(FromMemory { eal, .. }) = &self.from_memory else {
+            return false;
+        };
+        let len = memory.capacity();
+        let (Ok(start), Ok(bytes)) = (memory.address(0, len), usize::try_from(len)) else {
+            return false;
+        };
+        let owner: Arc<dyn Any + Send + Sync> = Arc::<Mapping>::clone(memory);
+        // SAFETY: the mapping is whole pages (a memfd of such a length, checked by DPDK), and stays
+        // mapped while `owner` lives. It is only sent from, and may change meanwhile.
+        let known = unsafe { ExternalMemory::register(eal, start, bytes, PAGE_BYTES, owner) };
+        let slab = match known {
+            Ok(known) => ExternalSlab::new(&known, 0..bytes),
+            Err(error) => {
+                tracing::debug!("tensors are copied into packets: {error}");
+                None
+            }
+        };
+        let shared = slab.is_some();
+        if self.slabs.len() <= id.index() {
+            self.slabs.resize_with(id.index() + 1, || None);
+        }
+        self.slabs[id.index()] = slab;
+        shared
+    }
+
+    fn forget(&mut self, id: MemoryId) {
+        if let Some(slab) = self.slabs.get_mut(id.index()) {
+            *slab = None;
+        }
     }
 
     fn is_backlogged(&self) -> bool {

@@ -1,5 +1,29 @@
 //! Frames in and out, as an engine sees them: a DPDK port, or a queue in a test.
 
+use std::sync::Arc;
+
+use genie_gpudev::Mapping;
+use genie_transport::SplitTransmit;
+
+use crate::memory::MemoryId;
+
+/// A frame that was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// Bytes that were written.
+    pub len: usize,
+    /// Whose data follow, from where they lie.
+    pub data: Option<SplitTransmit>,
+}
+
+impl Written {
+    /// One that lies whole where it was written.
+    #[must_use]
+    pub fn whole(len: usize) -> Self {
+        Self { len, data: None }
+    }
+}
+
 /// A link. Every frame has its Ethernet header.
 pub trait Wire {
     /// Hands each frame that has arrived to `take`, at most a burst of them, and returns how many.
@@ -8,7 +32,15 @@ pub trait Wire {
 
     /// Lets `write` fill frames until it says `None` or the link takes no more; returns how many
     /// left. `write` gets room for [`Wire::frame_max`] bytes and says how many it used.
-    fn transmit(&mut self, write: impl FnMut(&mut [u8]) -> Option<usize>) -> usize;
+    fn transmit(&mut self, write: impl FnMut(&mut [u8]) -> Option<Written>) -> usize;
+
+    /// From now on frames may have data from this memory, which is not copied. False: they may not.
+    fn share(&mut self, _id: MemoryId, _memory: &Arc<Mapping>) -> bool {
+        false
+    }
+
+    /// No more frames will have data from this memory.
+    fn forget(&mut self, _id: MemoryId) {}
 
     /// Whether frames wait here because the link took no more.
     fn is_backlogged(&self) -> bool;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use genie_channel::{AppHalf, Command, Doorbell, FromLoop, LoopHalf, Sizes, local, parts};
 use genie_gpudev::Mapping;
-use genie_poll::wire::Wire;
+use genie_poll::wire::{Wire, Written};
 use genie_poll::{Channel, Engine, EngineConfig, PeerPlace};
 use genie_transport::{Config, ConnectionId, Epoch, Protection, Role, Secret};
 
@@ -41,9 +41,13 @@ impl Wire for Ends {
         count
     }
 
-    fn transmit(&mut self, mut write: impl FnMut(&mut [u8]) -> Option<usize>) -> usize {
+    fn transmit(&mut self, mut write: impl FnMut(&mut [u8]) -> Option<Written>) -> usize {
         let mut sent = 0;
-        while let Some(len) = write(&mut self.room) {
+        while let Some(Written { len, data }) = write(&mut self.room) {
+            assert!(
+                data.is_none_or(|data| data.data().is_empty()),
+                "it was not asked for"
+            );
             sent += 1;
             self.count += 1;
             let lost = self.lose > 0 && self.count.is_multiple_of(self.lose);

@@ -300,10 +300,15 @@ impl FallbackManager {
         State {
             level: Level::Staged,
             reason: format!(
-                "port {}, {}, {}, MTU {}",
+                "port {}, {}, {}MTU {}",
                 facts.port,
                 facts.address,
-                if self.seals() { "sealed" } else { "not sealed" },
+                match (self.probe_to, self.seals()) {
+                    // A gateway seals what its node asks it to.
+                    (Some(_), _) => "",
+                    (None, true) => "sealed, ",
+                    (None, false) => "not sealed, ",
+                },
                 facts.mtu
             ),
             poll: Some(Arc::clone(poll)),

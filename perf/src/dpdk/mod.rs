@@ -213,7 +213,7 @@ impl Path for Dpdk {
             .into_iter()
             .flatten()
         {
-            slots.forget(self.engine.memory());
+            slots.forget(&mut self.engine);
         }
         self.untold.clear();
         self.under_way.clear();
@@ -223,10 +223,20 @@ impl Path for Dpdk {
             _ => (false, false),
         };
         if sends {
-            self.sources = Some(Slots::new(&mut self.engine, plan, false)?);
+            self.sources = Some(Slots::new(
+                &mut self.engine,
+                plan,
+                false,
+                &self.config.protection,
+            )?);
         }
         if receives {
-            self.regions = Some(Slots::new(&mut self.engine, plan, true)?);
+            self.regions = Some(Slots::new(
+                &mut self.engine,
+                plan,
+                true,
+                &self.config.protection,
+            )?);
         }
         self.granted = vec![None; plan.slots as usize];
         self.plan = Some(plan.clone());

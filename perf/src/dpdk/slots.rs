@@ -5,9 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use genie_gpudev::Mapping;
 use genie_poll::engine::Engine;
-use genie_poll::memory::{Memory, MemoryId};
+use genie_poll::memory::MemoryId;
 use genie_poll::wire::Wire;
-use genie_transport::{Grant, RegionId, SourceId};
+use genie_transport::{Grant, Protection, RegionId, SourceId};
 
 use crate::path::Plan;
 
@@ -28,14 +28,16 @@ pub struct Slots {
 
 impl Slots {
     /// Memory for `plan`, with its pages. Regions can be granted.
-    pub fn new<W: Wire>(engine: &mut Engine<W>, plan: &Plan, regions: bool) -> Result<Self> {
+    pub fn new<W: Wire>(
+        engine: &mut Engine<W>,
+        plan: &Plan,
+        regions: bool,
+        protection: &Protection,
+    ) -> Result<Self> {
         let stride = plan.size.next_multiple_of(ALIGNMENT);
         let all = stride * u64::from(plan.slots);
         let mapping = Arc::new(Mapping::create(all)?);
-        let id = engine
-            .memory()
-            .add(Arc::clone(&mapping))
-            .context("too much memory is known")?;
+        let id = engine.add_memory(&mapping, protection)?;
         let mut slots = Self {
             mapping,
             id,
@@ -59,8 +61,8 @@ impl Slots {
     }
 
     /// Takes the memory back from the engine.
-    pub fn forget(self, memory: &mut Memory) {
-        memory.remove(self.id);
+    pub fn forget<W: Wire>(self, engine: &mut Engine<W>) {
+        engine.remove_memory(self.id);
     }
 
     /// Bytes of a slot.
