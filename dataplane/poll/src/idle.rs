@@ -124,3 +124,43 @@ impl Idle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naps_grow_with_idleness_and_stay_within_their_bounds() {
+        let mut idle = Idle::new(Polling::Adaptive, Doorbell::new().unwrap());
+        assert_eq!(idle.nap_for(NAP), FIRST_NAP, "nothing was waited for yet");
+        idle.since = Instant::now().checked_sub(8 * NAP / 2);
+        let nap = idle.nap_for(NAP);
+        assert!(nap >= NAP / 2 && nap <= NAP, "{nap:?}");
+        idle.since = Instant::now().checked_sub(Duration::from_secs(1));
+        assert_eq!(idle.nap_for(NAP), NAP);
+        idle.busy();
+        assert_eq!(idle.nap_for(NAP), FIRST_NAP, "it starts over");
+    }
+
+    #[test]
+    fn a_loop_that_is_busy_polling_never_naps() {
+        let mut idle = Idle::new(Polling::Busy, Doorbell::new().unwrap());
+        assert!((0..10_000).all(|_| !idle.idle()));
+    }
+
+    #[test]
+    fn an_idle_loop_comes_to_nap_and_the_doorbell_ends_it() {
+        let doorbell = Doorbell::new().unwrap();
+        let mut idle = Idle::new(Polling::Adaptive, doorbell.clone());
+        let limit = Instant::now() + Duration::from_secs(10);
+        while !idle.idle() {
+            assert!(Instant::now() < limit, "it never naps");
+        }
+        doorbell.ring();
+        // Returns at once, or the test takes ten minutes and is ended.
+        idle.nap(None, Duration::from_secs(600));
+        let waker = std::thread::spawn(move || doorbell.ring());
+        idle.nap(None, Duration::from_secs(600));
+        waker.join().unwrap();
+    }
+}
