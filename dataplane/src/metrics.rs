@@ -300,6 +300,11 @@ impl Text {
     }
 
     fn link(&mut self, link: &Snapshot) {
+        self.gauge(
+            "genie_link_connections",
+            "Connections of the transport on the link.",
+            link.connections as f64,
+        );
         for (name, help, value) in [
             ("turns", "Times around the poll loop.", link.turns),
             (

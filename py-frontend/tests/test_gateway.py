@@ -13,7 +13,7 @@ from pathlib import Path
 import genie
 import pytest
 import torch
-from daemon import Daemon, DaemonError, Gateway, is_running, link_arguments
+from daemon import NODE_ON_LINK, Daemon, DaemonError, Gateway, is_running, link_arguments
 from support import REMOTE, Client, check, to_remote, wait_until
 
 DEATH_SECONDS_MAX = 10.0
@@ -203,6 +203,47 @@ def test_garbage_at_the_socket_is_refused(linked: Linked) -> None:
         genie.disconnect()
 
 
+def forged_offer(peer: str, port: int) -> bytes:
+    """A request for a connection that no node has offered."""
+    body = os.urandom(8) + struct.pack("<I", 1) + os.urandom(32) + b"\x01"
+    body += socket.inet_aton(peer) + struct.pack("<HH", port, 8900)
+    return b"GENIEGW1" + bytes([2, 1]) + struct.pack("<H", len(body)) + body
+
+
+def test_who_forges_offers_gets_nothing_and_others_go_by_tcp_meanwhile(linked: Linked) -> None:
+    """All of a link's connections taken by connections to nowhere: they end, and are free again."""
+    path, node = str(linked.gateway.socket), linked.node
+    with contextlib.ExitStack() as stack:
+
+        def ask(hello: bytes) -> int:
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.settimeout(8)
+            client.connect(path)
+            client.sendall(hello)
+            return client.recv(1)[0]
+
+        # Status 0 is yes, 1 is TCP instead, 2 is no.
+        assert ask(forged_offer("10.77.0.9", node.port)) == 2, "another host than the node"
+        answers = [ask(forged_offer(NODE_ON_LINK, node.port)) for _ in range(80)]
+        # The last ones of the yes may be a moment too early: their channels end at once.
+        assert answers.count(0) < 70
+        assert set(answers[70:]) == {1}
+        genie.connect(linked.gateway.address)
+        assert torch.ones(2, device=REMOTE).sum().item() == 2
+        stats = genie.stats()
+        genie.disconnect()
+        assert stats["transport"] == "tcp"
+        assert "sessions are on the link already" in stats["transport_reason"]
+
+    def is_free() -> bool:
+        genie.connect(linked.gateway.address)
+        used = genie.stats()["transport"]
+        genie.disconnect()
+        return used == "dpdk"
+
+    wait_until(is_free, DEATH_SECONDS_MAX, "the link takes sessions again")
+
+
 def test_frames_of_nobody_are_counted(connected: Linked) -> None:
     """Nothing is dropped on a sound link; what was is in the metrics."""
     daemons = (connected.node, connected.gateway)
@@ -321,7 +362,9 @@ def test_a_link_that_is_trusted_is_not_sealed(tmp_path: Path) -> None:
     """Frames are only summed, and sent from where the bytes lie."""
     linked = make_linked(tmp_path, "--dpdk-seal", "false")
     try:
-        assert "not sealed" in linked.node.status()["transport_reason"]
+        wait_until(
+            lambda: "not sealed" in linked.node.status()["transport_reason"], 10, "not sealed"
+        )
         genie.connect(linked.gateway.address)
         for count in (100, 20_000, (20 << 20) + 5):
             sent = torch.randint(0, 256, (count,), dtype=torch.uint8)

@@ -261,6 +261,7 @@ proptest! {
             prop_assert_eq!(version, 1);
             match request {
                 Request::Relay => prop_assert_eq!((kind, body_len), (1, 0)),
+                Request::RelayData => prop_assert_eq!((kind, body_len), (4, 0)),
                 Request::Info => prop_assert_eq!((kind, body_len), (3, 0)),
                 Request::Attach(offer) => {
                     prop_assert_eq!((kind, body_len), (2, 53));

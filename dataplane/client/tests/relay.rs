@@ -42,7 +42,7 @@ fn a_gateway_without_dpdk_passes_the_tcp_protocol_on() {
         let (stream, _) = gateway.accept();
         refuse(&stream, Status::Fallback, "no libdpdk here").unwrap();
         let (mut stream, request) = gateway.accept();
-        assert_eq!(request, Request::Relay);
+        assert_eq!(request, Request::RelayData);
         answer_relay(&stream).unwrap();
         welcome(&mut stream);
         let mut frame = vec![0; 24 + 3 + (1 << 20)];

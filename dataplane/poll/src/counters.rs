@@ -33,6 +33,8 @@ counters! {
     busy_turns,
     /// Times that the loop slept.
     sleeps,
+    /// Connections that are open or about to be: not a count since the beginning.
+    connections,
     /// Frames of every kind that arrived.
     frames_received,
     /// Frames of every kind that left.
@@ -63,6 +65,11 @@ impl Counters {
         Self::add(&self.busy_turns, u64::from(received + sent > 0));
         Self::add(&self.frames_received, received as u64);
         Self::add(&self.frames_sent, sent as u64);
+    }
+
+    pub(crate) fn open(&self, connections: usize) {
+        self.connections
+            .store(connections as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn slept(&self) {

@@ -456,6 +456,7 @@ impl<W: Wire> Engine<W> {
             }
         }
         self.slots[at] = Some(slot);
+        self.counters.open(self.connections());
         self.resolve(at);
         Ok(())
     }
@@ -595,6 +596,7 @@ impl<W: Wire> Engine<W> {
     /// What need not be looked at in every turn.
     fn upkeep(&mut self, now: Time) {
         self.upkeep_at = now.after(UPKEEP);
+        self.counters.open(self.connections());
         for at in 0..self.slots.len() {
             self.resolve(at);
             if self.is_to_be_forgotten(at, now) {

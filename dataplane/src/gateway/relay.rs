@@ -14,6 +14,15 @@ use crate::fallback::State;
 /// Bytes that lie between the two, in each direction.
 const BUFFER_BYTES: usize = 64 << 10;
 
+/// What a pipe is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// Control, which any way will do for.
+    Control,
+    /// Data, for which TCP on the link would be the worst of both.
+    Data,
+}
+
 /// A connection to the node.
 pub enum Upstream {
     /// By the link's own host.
@@ -27,8 +36,13 @@ impl Upstream {
     ///
     /// # Errors
     /// Neither way is configured, or the node does not answer.
-    pub async fn connect(config: &GatewayConfig, state: &State) -> io::Result<Self> {
-        if let (Some(poll), Some(node)) = (&state.poll, config.node_dpdk) {
+    pub async fn connect(
+        config: &GatewayConfig,
+        state: &State,
+        carries: Carries,
+    ) -> io::Result<Self> {
+        if let (Some(poll), Some(node), Carries::Control) = (&state.poll, config.node_dpdk, carries)
+        {
             let stream = poll
                 .connect(node)
                 .map_err(|error| io::Error::other(error.to_string()))?;

@@ -12,16 +12,17 @@ use genie_channel::attach::{
 };
 use genie_channel::{Offer, Sizes};
 use genie_poll::{Channel, PeerPlace};
+use genie_transport::limits::CONNECTIONS_MAX;
 use genie_transport::{Config, ConnectionId, Epoch, Protection, Role, Secret};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::relay::{self, Upstream};
+use super::relay::{self, Carries, Upstream};
 use crate::config::GatewayConfig;
 use crate::fallback::FallbackManager;
 
-/// Clients' connections at a time, of both kinds.
-const CONNECTIONS_MAX: usize = 512;
+/// Clients' connections at a time, of all kinds.
+const CLIENTS_MAX: usize = 512;
 /// How long a client may take to say what it wants, once it has begun.
 const REQUEST: Duration = Duration::from_millis(500);
 /// How long it may take to begin.
@@ -69,7 +70,7 @@ pub fn serve(
     let gateway = Arc::new(Gateway {
         config,
         fallback,
-        permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        permits: Arc::new(Semaphore::new(CLIENTS_MAX)),
     });
     Ok(async move {
         let _file = file;
@@ -115,7 +116,7 @@ struct Gateway {
 /// What became of a request.
 enum Served {
     Done,
-    Relay(std::os::unix::net::UnixStream),
+    Relay(std::os::unix::net::UnixStream, Carries),
 }
 
 impl Gateway {
@@ -130,7 +131,7 @@ impl Gateway {
                 }
             };
             let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-                tracing::warn!("a client is turned away: there are {CONNECTIONS_MAX} connections");
+                tracing::warn!("a client is turned away: there are {CLIENTS_MAX} connections");
                 continue;
             };
             let this = Arc::clone(&self);
@@ -150,12 +151,12 @@ impl Gateway {
         client.set_nonblocking(false)?;
         let this = Arc::clone(&self);
         let served = tokio::task::spawn_blocking(move || this.serve(client)).await;
-        let client = match served.map_err(io::Error::other)?? {
+        let (client, carries) = match served.map_err(io::Error::other)?? {
             Served::Done => return Ok(()),
-            Served::Relay(client) => client,
+            Served::Relay(client, carries) => (client, carries),
         };
         let state = self.fallback.state();
-        match Upstream::connect(&self.config, &state).await {
+        match Upstream::connect(&self.config, &state, carries).await {
             Ok(node) => {
                 answer_relay(&client)?;
                 client.set_nonblocking(true)?;
@@ -171,7 +172,8 @@ impl Gateway {
     /// Reads what a client wants and does it, but for relaying.
     fn serve(&self, client: std::os::unix::net::UnixStream) -> Result<Served, AttachError> {
         match read_request(&client, REQUEST)? {
-            Request::Relay => Ok(Served::Relay(client)),
+            Request::Relay => Ok(Served::Relay(client, Carries::Control)),
+            Request::RelayData => Ok(Served::Relay(client, Carries::Data)),
             Request::Info => {
                 let state = self.fallback.state();
                 let node = match (state.poll.is_some(), &self.config) {
@@ -202,6 +204,10 @@ impl Gateway {
         let Some(poll) = &state.poll else {
             return refuse(&client, Status::Fallback, &state.reason);
         };
+        if poll.counters().connections >= CONNECTIONS_MAX as u64 {
+            let text = format!("{CONNECTIONS_MAX} sessions are on the link already");
+            return refuse(&client, Status::Fallback, &text);
+        }
         // A client may not have the gateway send to whom it likes.
         if self.config.node_dpdk.map(|node| *node.ip()) != Some(*offer.peer.ip()) {
             let text = format!("{} is not this gateway's node", offer.peer);

@@ -27,7 +27,19 @@ const RETRY: Duration = Duration::from_millis(5);
 /// # Errors
 /// [`AttachError`].
 pub fn relay(socket: &Path, timeout: Duration) -> Result<UnixStream, AttachError> {
-    let (stream, ..) = ask(socket, &Request::Relay, timeout)?;
+    pipe(socket, &Request::Relay, timeout)
+}
+
+/// The same for a data connection, where there is no channel.
+///
+/// # Errors
+/// [`AttachError`].
+pub fn relay_data(socket: &Path, timeout: Duration) -> Result<UnixStream, AttachError> {
+    pipe(socket, &Request::RelayData, timeout)
+}
+
+fn pipe(socket: &Path, request: &Request, timeout: Duration) -> Result<UnixStream, AttachError> {
+    let (stream, ..) = ask(socket, request, timeout)?;
     stream.set_read_timeout(None)?;
     stream.set_write_timeout(None)?;
     Ok(stream)

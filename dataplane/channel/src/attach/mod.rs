@@ -13,7 +13,7 @@ mod client;
 mod gateway;
 mod wire;
 
-pub use client::{attach, info, relay};
+pub use client::{attach, info, relay, relay_data};
 pub use gateway::{answer_attach, answer_info, answer_relay, read_request, refuse};
 
 use std::io;
@@ -25,8 +25,11 @@ use crate::offer::{Offer, OfferError};
 /// What a program asks of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// A pipe to the node's port.
+    /// A pipe to the node's port, for a control connection.
     Relay,
+    /// A pipe to the node's port for a data connection, which is never put on the DPDK link: there
+    /// the data path is a channel.
+    RelayData,
     /// A channel to the connection that a node offered.
     Attach(Offer),
     /// What the gateway has.

@@ -20,6 +20,7 @@ const ANSWER_BYTES: usize = 1 + 2;
 const RELAY: u8 = 1;
 const ATTACH: u8 = 2;
 const INFO: u8 = 3;
+const RELAY_DATA: u8 = 4;
 pub(super) const OK: u8 = 0;
 
 /// When a conversation has to be over.
@@ -82,6 +83,7 @@ impl Request {
     pub(super) fn encode(&self) -> Vec<u8> {
         let (kind, body) = match self {
             Self::Relay => (RELAY, Vec::new()),
+            Self::RelayData => (RELAY_DATA, Vec::new()),
             Self::Attach(offer) => (ATTACH, offer.encode().to_vec()),
             Self::Info => (INFO, Vec::new()),
         };
@@ -106,13 +108,16 @@ impl Request {
         let body_len = usize::from(u16::from_le_bytes([hello[10], hello[11]]));
         match (hello[8], body_len) {
             (RELAY, 0) => Ok(Self::Relay),
+            (RELAY_DATA, 0) => Ok(Self::RelayData),
             (INFO, 0) => Ok(Self::Info),
             (ATTACH, Offer::BYTES) => {
                 let mut body = [0; Offer::BYTES];
                 deadline.read_exact(stream, &mut body)?;
                 Ok(Self::Attach(Offer::decode(&body)?))
             }
-            (RELAY | INFO | ATTACH, _) => Err(AttachError::Malformed("a request's length")),
+            (RELAY | RELAY_DATA | INFO | ATTACH, _) => {
+                Err(AttachError::Malformed("a request's length"))
+            }
             _ => Err(AttachError::Malformed("an unknown kind of request")),
         }
     }

@@ -66,7 +66,7 @@ pub fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
 
 fn open(address: &Address, timeout: Duration) -> io::Result<Socket> {
     if let Address::Gateway { socket, .. } = address {
-        let relayed = genie_channel::attach::relay(socket, timeout);
+        let relayed = genie_channel::attach::relay_data(socket, timeout);
         return relayed.map(Socket::Relay).map_err(io::Error::other);
     }
     let mut failure = io::Error::from(io::ErrorKind::NotFound);
