@@ -23,6 +23,8 @@ pub struct AppHalf {
     pub receiver: AppReceiver,
     /// Where bulk lies, if the channel has memory for it. The program allocates in it.
     pub arena: Option<Arc<Mapping>>,
+    /// What carries it, in a gateway's words. Empty in one process.
+    pub link: String,
 }
 
 /// Puts the stream and commands in.
@@ -124,6 +126,7 @@ impl AppHalf {
                 is_gone: false,
             },
             arena,
+            link: String::new(),
         }
     }
 }

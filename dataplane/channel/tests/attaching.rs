@@ -179,7 +179,7 @@ fn two_processes_exchange_a_stream_and_bulk() {
     let doorbell = Doorbell::new().unwrap();
     let stream = socket.accept();
     read_request(&stream, LONG).unwrap();
-    let mut half = answer_attach(stream, SIZES, &doorbell).unwrap();
+    let mut half = answer_attach(stream, SIZES, &doorbell, "").unwrap();
     let wait = |half: &mut genie_channel::LoopHalf| {
         if half.arm() {
             let mut fds = [PollFd::new(doorbell.fd(), PollFlags::POLLIN)];

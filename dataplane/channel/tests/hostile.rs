@@ -28,7 +28,7 @@ fn hostile(doorbell: &Doorbell) -> (Hostile, LoopHalf) {
     hello.extend(offer().encode());
     here.write_all(&hello).unwrap();
     read_request(&there, LONG).unwrap();
-    let half = answer_attach(there, SIZES, doorbell).unwrap();
+    let half = answer_attach(there, SIZES, doorbell, "").unwrap();
     let (_, mut files) = seqpacket::receive(here.as_fd(), &mut [0; 64]).unwrap();
     assert_eq!(files.len(), 4);
     let event = files.remove(2);

@@ -419,7 +419,7 @@ fn a_gateway_that_shares_too_little_is_refused() {
         });
         let (stream, _) = gateway.accept();
         let doorbell = genie_channel::Doorbell::new().unwrap();
-        let _half = genie_channel::attach::answer_attach(stream, small, &doorbell).unwrap();
+        let _half = genie_channel::attach::answer_attach(stream, small, &doorbell, "").unwrap();
         let error = client.join().unwrap().unwrap_err();
         assert!(error.to_string().contains("raise its limit"), "{error}");
     });

@@ -222,7 +222,7 @@ impl Gateway {
         let mut config = Config::new(id, Epoch(offer.epoch), Role::Initiator, protection);
         config.mtu_max = usize::from(offer.mtu_max);
         config.mtu = config.mtu.min(config.mtu_max);
-        let half = answer_attach(client, Sizes::GATEWAY, poll.doorbell())?;
+        let half = answer_attach(client, Sizes::GATEWAY, poll.doorbell(), &state.reason)?;
         let arena = half.arena().cloned();
         let channel = Channel {
             config,

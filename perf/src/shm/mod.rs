@@ -46,7 +46,7 @@ pub fn listen(socket: &Path, ready: impl FnOnce() -> Result<()>) -> Result<Loopi
         other => bail!("the program asks for {other:?}, not for a channel"),
     }
     let doorbell = Doorbell::new()?;
-    let half = answer_attach(stream, SIZES, &doorbell)?;
+    let half = answer_attach(stream, SIZES, &doorbell, "")?;
     Looping::new(half, doorbell)
 }
 

@@ -51,7 +51,7 @@ fn pipe(socket: &Path, request: &Request, timeout: Duration) -> Result<UnixStrea
 /// [`AttachError`]; after [`AttachError::Fallback`] a relay may carry the data.
 pub fn attach(socket: &Path, offer: &Offer, timeout: Duration) -> Result<AppHalf, AttachError> {
     let request = Request::Attach(offer.clone().checked()?);
-    let (stream, _, files) = ask(socket, &request, timeout)?;
+    let (stream, link, files) = ask(socket, &request, timeout)?;
     let mut files = files.into_iter();
     let mut next = || {
         files
@@ -68,7 +68,9 @@ pub fn attach(socket: &Path, offer: &Offer, timeout: Duration) -> Result<AppHalf
     let answers = RingConsumer::open(answers, WaitPolicy::default()).map_err(ChannelError::from)?;
     let bell = Arc::new(EventBell(event));
     let ear = Ear::Socket(Arc::new(stream));
-    Ok(AppHalf::new(commands, answers, bell, ear, arena))
+    let mut half = AppHalf::new(commands, answers, bell, ear, arena);
+    half.link = link;
+    Ok(half)
 }
 
 /// What the gateway at `socket` has.

@@ -57,7 +57,8 @@ pub fn answer_info(stream: &UnixStream, info: &Info) -> Result<(), AttachError> 
 }
 
 /// Makes a channel for the program at `stream`, and sends it its half. The loop sleeps on
-/// `loop_doorbell`, which the program rings through an eventfd of its own.
+/// `loop_doorbell`, which the program rings through an eventfd of its own. `link` tells a person what
+/// carries it, in at most [`crate::TEXT_MAX`] bytes.
 ///
 /// # Errors
 /// No memory or descriptors; the program went away.
@@ -65,6 +66,7 @@ pub fn answer_attach(
     stream: UnixStream,
     sizes: Sizes,
     loop_doorbell: &Doorbell,
+    link: &str,
 ) -> Result<LoopHalf, AttachError> {
     let commands = RingConsumer::create(sizes.ring(), WaitPolicy::SLEEP);
     let commands = commands.map_err(ChannelError::from)?;
@@ -78,7 +80,7 @@ pub fn answer_attach(
     let event = new_event()?;
     let mut files = vec![commands.file(), answers.file(), event.as_fd()];
     files.extend(arena.as_deref().map(Mapping::file));
-    answer(&stream, OK, "", &files)?;
+    answer(&stream, OK, link, &files)?;
     let stream = Arc::new(stream);
     answers.set_bell(Arc::new(SocketBell(Arc::clone(&stream))));
     let peer = Peer {

@@ -65,7 +65,7 @@ pub fn attached(doorbell: &Doorbell) -> (AppHalf, LoopHalf) {
         let stream = socket.accept();
         let request = read_request(&stream, LONG).unwrap();
         assert_eq!(request, Request::Attach(offer()));
-        let half = answer_attach(stream, SIZES, doorbell).unwrap();
+        let half = answer_attach(stream, SIZES, doorbell, "").unwrap();
         (client.join().unwrap(), half)
     })
 }

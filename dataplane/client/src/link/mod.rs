@@ -70,11 +70,8 @@ impl Link {
             },
             Some(transport) => match attach::attach(socket, &offer(transport)?, timeout) {
                 Ok(half) => {
-                    let mut reason = format!("through the gateway at {}", socket.display());
-                    // Which link it is; the data path is there without the answer, too.
-                    if let Ok(info) = attach::info(socket, timeout) {
-                        reason = format!("{reason}: {}", info.reason);
-                    }
+                    let reason =
+                        format!("through the gateway at {}: {}", socket.display(), half.link);
                     return Ok(Self {
                         path: Path::Channel(Box::new(ChannelLink::new(half)?)),
                         reason,

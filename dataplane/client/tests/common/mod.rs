@@ -72,7 +72,7 @@ impl Gateway {
             };
             assert_eq!(offer.connection, 5);
             assert_eq!(offer.peer.to_string(), "10.0.0.7:7700");
-            let half = answer_attach(stream, sizes, &doorbell).unwrap();
+            let half = answer_attach(stream, sizes, &doorbell, "").unwrap();
             (client.join().unwrap(), Node::new(half, doorbell))
         })
     }
