@@ -167,7 +167,12 @@ impl FallbackManager {
 
     fn announce(&self) {
         let State { level, reason, .. } = self.state();
-        tracing::info!("data path: {level}: {reason}");
+        if self.config.is_some() && self.link().is_none() {
+            // DPDK was asked for.
+            tracing::warn!("data path: {level}: {reason}");
+        } else {
+            tracing::info!("data path: {level}: {reason}");
+        }
     }
 
     /// Looks at everything once, and changes the level if it must.
