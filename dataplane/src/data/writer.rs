@@ -61,7 +61,9 @@ pub fn run(session: &Arc<Session>, link: &Link, running: &Running, ring: RingCon
             fault: None,
             lost: true,
         },
-        WriteError::Ring(RingError::Closed) => {
+        // Whichever of its rings was found closed first.
+        WriteError::Ring(RingError::Closed)
+        | WriteError::Inbox(Undelivered::Ring(RingError::Closed)) => {
             let fault = session.executor_fault(NEWS_WAIT);
             if !session.is_over() {
                 session.node().metrics.executors_died.increment();
