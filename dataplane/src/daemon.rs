@@ -134,16 +134,11 @@ async fn start_transport(
     } else {
         TRANSPORT_PORT
     };
-    let accept = config.gateway.is_none().then(|| {
-        let make = move || {
-            let link = link.clone();
-            let accept: OnAccept = Box::new(move |stream, peer| {
-                // A connection that finds no room is reset.
-                let _ = link.try_send((stream, peer));
-            });
-            accept
-        };
-        Box::new(make) as Box<dyn FnMut() -> OnAccept + Send>
+    let accept = config.gateway.is_none().then(|| -> OnAccept {
+        Arc::new(move |stream, peer| {
+            // A connection that finds no room is reset.
+            let _ = link.try_send((stream, peer));
+        })
     });
     let config = config.clone();
     // DPDK takes a moment to start, and must not hold up signals.

@@ -325,6 +325,16 @@ impl Text {
                 link.frames_dropped + link.frames_damaged,
             ),
             (
+                "frames_segmented",
+                "Frames dropped because they came in more than one part.",
+                link.frames_segmented,
+            ),
+            (
+                "pool_exhausted",
+                "Times that there was no packet to write a frame to.",
+                link.pool_exhausted,
+            ),
+            (
                 "frames_unroutable",
                 "Frames to peers that are not known yet.",
                 link.frames_unroutable,

@@ -14,7 +14,7 @@ use genie_gpudev::device::{Device as _, HostDevice};
 use genie_poll::{Channel, PeerPlace};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::TOKEN_BYTES;
-use genie_transport::{Config as TransportConfig, ConnectionId, Epoch, Protection, Role, Secret};
+use genie_transport::{Config as TransportConfig, ConnectionId, Epoch, Protection, Role};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tonic::async_trait;
@@ -28,8 +28,6 @@ use crate::metrics::{Gauges, Metrics};
 
 /// The epoch of a session's connection: each session has a connection of its own.
 const EPOCH: Epoch = Epoch(1);
-/// Bytes of the longest frame of the transport: 8 KiB of a tensor, and what goes around them.
-const MTU_MAX: usize = 8900;
 
 /// What can run operators here.
 struct Executors {
@@ -116,14 +114,10 @@ impl Shared {
         let (mut name, mut secret) = ([0; 8], [0; 32]);
         let random = getrandom::fill(&mut name).and_then(|()| getrandom::fill(&mut secret));
         random.map_err(|error| error.to_string())?;
-        let protection = if sealed {
-            Protection::Sealed(Secret(secret))
-        } else {
-            Protection::Checksummed
-        };
+        let protection = Protection::agreed(sealed, secret);
         let connection = ConnectionId(u64::from_ne_bytes(name));
         let mut config = TransportConfig::new(connection, EPOCH, Role::Responder, protection);
-        config.mtu_max = poll.facts().frame_bytes_max.min(MTU_MAX);
+        config.mtu_max = config.mtu_max.min(poll.facts().frame_bytes_max);
         let mtu_max = u32::try_from(config.mtu_max).unwrap_or(u32::MAX);
         let (app, half) =
             local(Sizes::LOCAL, poll.doorbell().clone()).map_err(|error| error.to_string())?;

@@ -19,6 +19,7 @@
 mod app;
 pub mod attach;
 mod bulk;
+mod codes;
 mod doorbell;
 mod error;
 mod looping;
@@ -28,6 +29,7 @@ mod wait;
 
 pub use app::{AppCloser, AppHalf, AppReceiver, AppSender, local};
 pub use bulk::{BULK_PART_MAX, INLINE_MAX, parts};
+pub use codes::{ended, failed};
 pub use doorbell::Doorbell;
 pub use error::ChannelError;
 pub use looping::LoopHalf;

@@ -106,14 +106,14 @@ pub enum ToApp<'a> {
     BulkFailed {
         /// As in the command.
         place: u64,
-        /// For a program.
+        /// For a program: one of [`crate::failed`].
         code: u8,
         /// For a person, at most [`TEXT_MAX`] bytes; a longer one is cut.
         text: &'a str,
     },
     /// The connection is over; nothing follows.
     Ended {
-        /// For a program. 0: in good order.
+        /// For a program: one of [`crate::ended`].
         code: u8,
         /// For a person, as in `BulkFailed`.
         text: &'a str,

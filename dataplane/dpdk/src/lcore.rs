@@ -54,7 +54,7 @@ pub enum LcoreError {
     Register(Errno),
 }
 
-/// The calling thread as an lcore: pinned to its core and registered with DPDK, so that it has a
+/// The calling thread as an lcore: registered with DPDK, and pinned if it is to be, so that it has a
 /// cache of its own in each mempool. Dropping it undoes both.
 ///
 /// Invariant: it never leaves the thread that made it (it is not `Send`), and a thread has at most
@@ -65,9 +65,22 @@ pub enum LcoreError {
 pub struct Lcore {
     eal: Eal,
     id: u32,
+    pinned: Option<Pinned>,
+    _this_thread: PhantomData<*const ()>,
+}
+
+/// Where a thread is kept, until this is dropped on it.
+#[derive(Debug)]
+struct Pinned {
     core: CoreId,
     before: CpuSet,
-    _this_thread: PhantomData<*const ()>,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // The set was the thread's own.
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.before);
+    }
 }
 
 thread_local! {
@@ -89,11 +102,22 @@ impl Lcore {
         let mut only = CpuSet::new();
         only.set(core.0).map_err(pin)?;
         sched_setaffinity(this, &only).map_err(pin)?;
+        Self::register(eal, Some(Pinned { core, before }))
+    }
+
+    /// Registers the calling thread, which stays where it may run.
+    pub fn join(eal: &Eal) -> Result<Self, LcoreError> {
+        if IS_LCORE.get() {
+            return Err(LcoreError::Already);
+        }
+        Self::register(eal, None)
+    }
+
+    fn register(eal: &Eal, pinned: Option<Pinned>) -> Result<Self, LcoreError> {
         // SAFETY: the EAL runs, and this thread is not registered.
         if unsafe { eal.api().rte_thread_register() } < 0 {
-            let errno = Errno::last(eal.api());
-            let _ = sched_setaffinity(this, &before);
-            return Err(LcoreError::Register(errno));
+            // Where it was pinned, dropping takes that back.
+            return Err(LcoreError::Register(Errno::last(eal.api())));
         }
         IS_LCORE.set(true);
         // SAFETY: reads a thread-local variable.
@@ -101,8 +125,7 @@ impl Lcore {
         Ok(Self {
             eal: eal.clone(),
             id,
-            core,
-            before,
+            pinned,
             _this_thread: PhantomData,
         })
     }
@@ -112,9 +135,9 @@ impl Lcore {
         self.id
     }
 
-    /// The core that it is pinned to.
-    pub fn core(&self) -> CoreId {
-        self.core
+    /// The core that it is pinned to, if it is.
+    pub fn core(&self) -> Option<CoreId> {
+        self.pinned.as_ref().map(|pinned| pinned.core)
     }
 }
 
@@ -123,6 +146,5 @@ impl Drop for Lcore {
         // SAFETY: this is the thread that `claim` registered, and the EAL still runs.
         unsafe { self.eal.api().rte_thread_unregister() };
         IS_LCORE.set(false);
-        let _ = sched_setaffinity(Pid::from_raw(0), &self.before);
     }
 }

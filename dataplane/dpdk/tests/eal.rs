@@ -132,7 +132,7 @@ fn a_thread_becomes_an_lcore_and_ceases_to_be_one() {
         let last = *before.last().unwrap();
         let lcore = Lcore::claim(&eal, last).unwrap();
         assert_eq!(allowed_cores(), [last]);
-        assert_eq!(lcore.core(), last);
+        assert_eq!(lcore.core(), Some(last));
         assert_eq!(Lcore::claim(&eal, last).unwrap_err(), LcoreError::Already);
         let id = lcore.id();
         drop(lcore);

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use genie_channel::{ChannelError, FromApp, LoopHalf, ToApp};
+use genie_channel::{ChannelError, FromApp, LoopHalf, ToApp, ended, failed};
 use genie_transport::limits::{GRANTS_MAX, MESSAGE_BYTES_MAX, TRANSFERS_MAX};
 use genie_transport::{
     Connection, Event, Grant, GrantError, MessageError, Priority, RegionId, SendError, Transfer,
@@ -32,26 +32,6 @@ const STREAM_MAX: usize = MESSAGE_BYTES_MAX - 1;
 const COMMANDS_A_TURN: usize = 64;
 /// Bulks of one program that may be under way in one direction.
 const BULKS_MAX: usize = 256;
-
-/// Codes of [`ToApp::Ended`].
-pub mod ended {
-    /// The peer said all that it had to say.
-    pub const FINISHED: u8 = 0;
-    /// The connection ended, and not by anybody's wish.
-    pub const LOST: u8 = 1;
-    /// The peer broke the protocol.
-    pub const PROTOCOL: u8 = 2;
-    /// The loop stops.
-    pub const STOPPED: u8 = 3;
-}
-
-/// Codes of [`ToApp::BulkFailed`].
-pub mod bulk {
-    /// The transfer failed; the text says why.
-    pub const FAILED: u8 = 1;
-    /// What the program asked for is not possible: a place outside its memory, for example.
-    pub const INVALID: u8 = 2;
-}
 
 const _: () = assert!(BULKS_MAX <= TRANSFERS_MAX && BULKS_MAX <= GRANTS_MAX);
 
@@ -101,7 +81,6 @@ pub(crate) struct Bridge {
     news: VecDeque<News>,
     /// The program is gone; what it left still leaves.
     deaf: bool,
-    finished: bool,
     over: bool,
 }
 
@@ -120,7 +99,6 @@ impl Bridge {
             receiving: Vec::with_capacity(BULKS_MAX),
             news: VecDeque::with_capacity(2 * BULKS_MAX + 1),
             deaf: false,
-            finished: false,
             over: false,
         }
     }
@@ -186,10 +164,7 @@ impl Bridge {
                 FromApp::Send { place, len } => self.announce(place, len, connection, memory)?,
                 FromApp::Receive { place, len } => self.receive(place, len, connection, memory),
                 FromApp::Refuse { len } => self.put_whole(&encode(REFUSE, [0, 0, len])),
-                FromApp::Finish => {
-                    self.finished = true;
-                    self.put_whole(&[FINISH]);
-                }
+                FromApp::Finish => self.put_whole(&[FINISH]),
             }
         }
         self.say(connection);
@@ -199,12 +174,13 @@ impl Bridge {
     /// Makes messages of what waits. False when the connection takes no more now.
     fn say(&mut self, connection: &mut Connection) -> bool {
         loop {
-            let mut message = [0; MESSAGE_BYTES_MAX];
+            let mut message;
             let (message, next) = match self.leaving {
                 Leaving::Nothing => return true,
                 Leaving::Whole => (self.bytes.as_slice(), None),
                 Leaving::Stream(at) => {
                     let rest = &self.bytes[at..];
+                    message = [0; MESSAGE_BYTES_MAX];
                     let taken = rest.len().min(STREAM_MAX);
                     message[0] = STREAM;
                     message[1..=taken].copy_from_slice(&rest[..taken]);
@@ -245,7 +221,7 @@ impl Bridge {
             // The peer waits for bulk that will never come: nothing after it can be understood.
             let text = format!("{len} bytes at {place} are not in the memory that is shared");
             self.news
-                .push_back(News::Failed(place, bulk::INVALID, text));
+                .push_back(News::Failed(place, failed::INVALID, text));
             return Err(BridgeError::App(ChannelError::Corrupt(
                 "bulk from outside of the shared memory",
             )));
@@ -280,8 +256,8 @@ impl Bridge {
                 Ok(id) => self.sending.push((id, place)),
                 Err(SendError::Full) => return Ok(()),
                 Err(error) => {
-                    let failed = News::Failed(place, bulk::FAILED, error.to_string());
-                    self.news.push_back(failed);
+                    let news = News::Failed(place, failed::TRANSFER, error.to_string());
+                    self.news.push_back(news);
                 }
             }
             self.announced.pop_front();
@@ -302,7 +278,7 @@ impl Bridge {
         let Some(region) = region else {
             let text = format!("{len} bytes at {place} are not in the memory that is shared");
             self.news
-                .push_back(News::Failed(place, bulk::INVALID, text));
+                .push_back(News::Failed(place, failed::INVALID, text));
             self.put_whole(&encode(REFUSE, [0, 0, len]));
             return;
         };
@@ -317,8 +293,8 @@ impl Bridge {
             }
             Err(error) => {
                 memory.forget(region);
-                let failed = News::Failed(place, bulk::FAILED, error.to_string());
-                self.news.push_back(failed);
+                let news = News::Failed(place, failed::TRANSFER, error.to_string());
+                self.news.push_back(news);
             }
         }
     }
@@ -425,8 +401,8 @@ impl Bridge {
             }
             Event::SendFailed(id, error) => {
                 if let Some(place) = self.sent(id) {
-                    let failed = News::Failed(place, bulk::FAILED, error.to_string());
-                    self.news.push_back(failed);
+                    let news = News::Failed(place, failed::TRANSFER, error.to_string());
+                    self.news.push_back(news);
                 }
             }
             Event::Received(grant) => {
@@ -436,8 +412,8 @@ impl Bridge {
             }
             Event::ReceiveFailed(grant, error) => {
                 if let Some(place) = self.received(grant, memory) {
-                    let failed = News::Failed(place, bulk::FAILED, error.to_string());
-                    self.news.push_back(failed);
+                    let news = News::Failed(place, failed::TRANSFER, error.to_string());
+                    self.news.push_back(news);
                 }
             }
             Event::Ended(error) => self.end(ended::LOST, error.to_string()),

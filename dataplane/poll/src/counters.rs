@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::wire::WireDrops;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counts since the loop began.
@@ -43,6 +45,10 @@ counters! {
     frames_dropped,
     /// Frames whose headers were damaged.
     frames_damaged,
+    /// Frames in more than one part, which a port is not asked for.
+    frames_segmented,
+    /// Times that there was no packet to write a frame to.
+    pool_exhausted,
     /// Frames to peers whose place on the link was not known.
     frames_unroutable,
     /// Tensor bytes that were sent again, on connections that ended.
@@ -70,6 +76,13 @@ impl Counters {
     pub(crate) fn open(&self, connections: usize) {
         self.connections
             .store(connections as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn dropped_by_wire(&self, drops: WireDrops) {
+        self.frames_segmented
+            .store(drops.segmented, Ordering::Relaxed);
+        self.pool_exhausted
+            .store(drops.exhausted, Ordering::Relaxed);
     }
 
     pub(crate) fn slept(&self) {

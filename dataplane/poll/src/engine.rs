@@ -7,20 +7,20 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use genie_channel::LoopHalf;
+use genie_channel::{LoopHalf, ended};
 use genie_gpudev::Mapping;
-use genie_netstack::{Host, HostConfig, HostError, PipeStream};
+use genie_netstack::{CONNECTIONS_DEFAULT, Host, HostConfig, HostError, PipeStream};
 use genie_transport::limits::CONNECTIONS_MAX;
 use genie_transport::{
-    Config, Connection, ConnectionId, Endpoint, OpenError, PeerId, Protection, Status, Time,
+    Config, Connection, ConnectionId, Endpoint, OpenError, PeerId, Protection, Time,
 };
 
-use crate::bridge::{Bridge, BridgeError, ended};
+use crate::bridge::{Bridge, BridgeError};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::memory::{Memory, MemoryId};
-use crate::packet::{self, HEADERS_BYTES, IP_AND_UDP_BYTES, Mac, Place, Received};
-use crate::wire::{Wire, Written};
+use crate::packet::{self, ETHERNET_BYTES, HEADERS_BYTES, IP_AND_UDP_BYTES, Mac, Place, Received};
+use crate::wire::{BURST, Wire, Written};
 
 /// Bursts that one turn receives at most, and frames that it sends: more would keep acknowledgements
 /// waiting.
@@ -29,8 +29,6 @@ const FRAMES_A_TURN: usize = 64;
 /// DPDK notes every page of memory that packets may lie in, which takes it a quarter of a
 /// microsecond: more than this is not worth the stop.
 const SHARED_MAX: u64 = 512 << 20;
-/// A burst that was full: more has arrived.
-const BURST: usize = 32;
 /// How often what is slow to see is looked for: programs that died, addresses, ends.
 const UPKEEP: Duration = Duration::from_millis(2);
 /// How long a connection that ended is kept for a program that has not looked yet.
@@ -146,14 +144,14 @@ impl<W: Wire> Engine<W> {
         config: &EngineConfig,
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, HostError> {
-        let mtu = usize::from(config.mtu).min(wire.frame_max() - 14);
+        let mtu = usize::from(config.mtu).min(wire.frame_max() - ETHERNET_BYTES);
         let host = HostConfig {
             mac: config.mac,
             address: *config.address.ip(),
             prefix: config.prefix,
             router: config.router,
             mtu,
-            tcp_connections_max: 64,
+            tcp_connections_max: CONNECTIONS_DEFAULT,
             seed: config.seed,
         };
         Ok(Self {
@@ -215,7 +213,7 @@ impl<W: Wire> Engine<W> {
     /// # Errors
     /// [`ChannelOpenError`]
     pub fn open(&mut self, config: Config, peer: PeerPlace) -> Result<(), ChannelOpenError> {
-        self.insert(config, peer, None).map(drop)
+        self.insert(config, peer, None)
     }
 
     /// Opens a connection for a program.
@@ -239,15 +237,12 @@ impl<W: Wire> Engine<W> {
             }
         };
         let source = known(channel.source, self)?;
-        let sink = known(channel.sink, self)?;
-        let bridge = Bridge::new(channel.half, source, sink);
-        let opened = self.insert(channel.config, channel.peer, Some(bridge));
-        if opened.is_err() {
-            for id in [source, sink].into_iter().flatten() {
-                self.remove_memory(id);
-            }
-        }
-        opened
+        let opened = known(channel.sink, self).and_then(|sink| {
+            let bridge = Bridge::new(channel.half, source, sink);
+            self.insert(channel.config, channel.peer, Some(bridge))
+                .inspect_err(|_| self.remove_memories([sink]))
+        });
+        opened.inspect_err(|_| self.remove_memories([source]))
     }
 
     /// Makes memory known, to be sent from and received into. `protection` is that of the
@@ -277,6 +272,12 @@ impl<W: Wire> Engine<W> {
         self.wire.forget(id);
     }
 
+    fn remove_memories(&mut self, ids: impl IntoIterator<Item = Option<MemoryId>>) {
+        for id in ids.into_iter().flatten() {
+            self.remove_memory(id);
+        }
+    }
+
     /// Gives a connection's program its memory, which it did not have when it was opened.
     ///
     /// # Errors
@@ -293,7 +294,9 @@ impl<W: Wire> Engine<W> {
             None => return Err(ChannelOpenError::Gone(id)),
         };
         let source = self.add_memory(&source, &protection)?;
-        let sink = self.add_memory(&sink, &protection)?;
+        let sink = self
+            .add_memory(&sink, &protection)
+            .inspect_err(|_| self.remove_memory(source))?;
         if let Some(bridge) = self.bridge(at) {
             bridge.set_memories(source, sink);
         }
@@ -321,13 +324,6 @@ impl<W: Wire> Engine<W> {
         {
             slot.forget_at = Some(now.after(LINGER));
         }
-    }
-
-    /// How every connection stands.
-    pub fn statuses(&mut self) -> impl Iterator<Item = (ConnectionId, Status)> {
-        self.endpoint
-            .connections()
-            .map(|connection| (connection.config().id, connection.status()))
     }
 
     /// Connections that are open or about to be.
@@ -597,6 +593,7 @@ impl<W: Wire> Engine<W> {
     fn upkeep(&mut self, now: Time) {
         self.upkeep_at = now.after(UPKEEP);
         self.counters.open(self.connections());
+        self.counters.dropped_by_wire(self.wire.drops());
         for at in 0..self.slots.len() {
             self.resolve(at);
             if self.is_to_be_forgotten(at, now) {
@@ -645,10 +642,8 @@ impl<W: Wire> Engine<W> {
         };
         if let Some(bridge) = &mut slot.bridge {
             bridge.forget_regions(&mut self.memory);
-            for id in bridge.memories().into_iter().flatten() {
-                self.memory.remove(id);
-                self.wire.forget(id);
-            }
+            let memories = bridge.memories();
+            self.remove_memories(memories);
         }
         if let Some(connection) = self.endpoint.remove(slot.id) {
             self.counters.ended(&connection.counters());

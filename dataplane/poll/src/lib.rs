@@ -4,6 +4,7 @@
 //! - [`bridge`]: between a program's channel and its connection.
 //! - [`memory`]: what transfers read and write.
 //! - [`packet`]: Ethernet, IPv4 and UDP around the transport's frames.
+//! - [`eal`]: DPDK itself.
 //! - [`port`] and [`link`]: a DPDK port as a wire; [`spec`]: how an operator names it.
 //! - [`idle`]: spinning, yielding, napping; [`run`]: the thread, and what others may ask of it.
 //! - [`counters`]: what it did.
@@ -14,6 +15,7 @@
 pub mod bridge;
 pub mod clock;
 pub mod counters;
+pub mod eal;
 pub mod engine;
 pub mod idle;
 pub mod link;

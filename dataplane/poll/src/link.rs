@@ -11,11 +11,10 @@ use genie_dpdk::{
 use genie_netstack::HostError;
 
 use crate::engine::{Engine, EngineConfig};
+use crate::packet::ETHERNET_BYTES;
 use crate::port::{FromMemory, PortWire};
 use crate::spec::PortSpec;
 
-/// Ethernet's header.
-const ETHERNET_BYTES: u16 = 14;
 /// Packets of a pool: two full rings, and what is between them.
 const MBUFS: u32 = 4095;
 /// Bytes of an IP packet on an ordinary link.
@@ -121,7 +120,7 @@ pub fn open(
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| LinkError::System(std::io::Error::other(error.to_string())))?;
-    let frame_max = usize::from(mtu + ETHERNET_BYTES);
+    let frame_max = usize::from(mtu) + ETHERNET_BYTES;
     let engine = EngineConfig {
         mac,
         address: config.address,

@@ -54,8 +54,6 @@ pub struct Memory {
     mappings: Vec<Option<Known>>,
     places: Vec<Option<Place>>,
     free: Vec<u32>,
-    /// Spans that were gathered, and their bytes.
-    pub(crate) submissions: u64,
 }
 
 impl Default for Memory {
@@ -72,7 +70,6 @@ impl Memory {
             mappings: Vec::with_capacity(MAPPINGS_MAX),
             places: Vec::new(),
             free: Vec::new(),
-            submissions: 0,
         }
     }
 
@@ -96,14 +93,14 @@ impl Memory {
 
     /// The link can send from a mapping, without a copy.
     pub(crate) fn set_shared(&mut self, memory: MemoryId) {
-        if let Some(Some(known)) = self.mappings.get_mut(memory.0 as usize) {
+        if let Some(Some(known)) = self.mappings.get_mut(memory.index()) {
             known.shared = true;
         }
     }
 
     /// Forgets a mapping, and every place in it.
     pub fn remove(&mut self, memory: MemoryId) {
-        if let Some(mapping) = self.mappings.get_mut(memory.0 as usize) {
+        if let Some(mapping) = self.mappings.get_mut(memory.index()) {
             *mapping = None;
         }
         for at in 0..self.places.len() {
@@ -144,21 +141,23 @@ impl Memory {
             .is_some_and(|mapping| mapping.address(at, len).is_ok())
     }
 
+    fn known(&self, memory: MemoryId) -> Option<&Known> {
+        self.mappings.get(memory.index())?.as_ref()
+    }
+
     fn mapping(&self, memory: MemoryId) -> Option<&Arc<Mapping>> {
-        let known = self.mappings.get(memory.0 as usize)?.as_ref()?;
-        Some(&known.mapping)
+        self.known(memory).map(|known| &known.mapping)
+    }
+
+    fn source(&self, source: SourceId) -> Option<&Known> {
+        self.known(MemoryId::of(source)?)
     }
 }
 
 impl Regions for Memory {
-    fn submit(&mut self, _spans: &[genie_transport::Span]) {
-        self.submissions += 1;
-    }
-
     fn read(&mut self, source: SourceId, offset: u64, into: &mut [u8]) -> Result<(), RegionGone> {
-        let memory = MemoryId(u32::try_from(source.0).map_err(|_| RegionGone)?);
-        let mapping = self.mapping(memory).ok_or(RegionGone)?;
-        mapping.read(offset, into).map_err(|_| RegionGone)
+        let known = self.source(source).ok_or(RegionGone)?;
+        known.mapping.read(offset, into).map_err(|_| RegionGone)
     }
 
     fn crc(
@@ -168,9 +167,7 @@ impl Regions for Memory {
         len: u64,
         seed: u32,
     ) -> Result<Option<u32>, RegionGone> {
-        let at = usize::try_from(source.0).map_err(|_| RegionGone)?;
-        let known = self.mappings.get(at).and_then(Option::as_ref);
-        let known = known.ok_or(RegionGone)?;
+        let known = self.source(source).ok_or(RegionGone)?;
         if !known.shared {
             return Ok(None);
         }

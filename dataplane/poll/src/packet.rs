@@ -6,7 +6,9 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Bytes before the transport's frame.
-pub const HEADERS_BYTES: usize = 14 + IP_BYTES + UDP_BYTES;
+pub const HEADERS_BYTES: usize = ETHERNET_BYTES + IP_BYTES + UDP_BYTES;
+/// Bytes of Ethernet's header.
+pub const ETHERNET_BYTES: usize = 14;
 /// Of those, what counts against a port's MTU.
 pub const IP_AND_UDP_BYTES: usize = IP_BYTES + UDP_BYTES;
 /// The UDP port of the transport, unless another is chosen: that of the control channel.
@@ -48,7 +50,7 @@ pub fn sort(frame: &[u8], me: SocketAddrV4) -> Received {
     let Some(headers) = frame.first_chunk::<HEADERS_BYTES>() else {
         return Received::Host;
     };
-    let (ip, udp) = headers[14..].split_at(IP_BYTES);
+    let (ip, udp) = headers[ETHERNET_BYTES..].split_at(IP_BYTES);
     let is_udp = headers[12..14] == ETHERTYPE_IPV4 && ip[0] == 0x45 && ip[9] == PROTOCOL_UDP;
     let port = u16::from_be_bytes([udp[2], udp[3]]);
     if !is_udp || ip[16..20] != me.ip().octets() || port != me.port() {
@@ -61,7 +63,7 @@ pub fn sort(frame: &[u8], me: SocketAddrV4) -> Received {
         || sum(ip) != 0
         || total != IP_BYTES + datagram
         || datagram < UDP_BYTES
-        || frame.len() < 14 + total
+        || frame.len() < ETHERNET_BYTES + total
     {
         return Received::Damaged;
     }
@@ -69,7 +71,10 @@ pub fn sort(frame: &[u8], me: SocketAddrV4) -> Received {
     mac.copy_from_slice(&headers[6..12]);
     let from = Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]);
     let from = SocketAddrV4::new(from, u16::from_be_bytes([udp[0], udp[1]]));
-    Received::Transport(Place { mac, address: from }, HEADERS_BYTES..14 + total)
+    Received::Transport(
+        Place { mac, address: from },
+        HEADERS_BYTES..ETHERNET_BYTES + total,
+    )
 }
 
 /// Writes the headers of a frame of `len` bytes.
@@ -80,7 +85,7 @@ pub fn write(headers: &mut [u8; HEADERS_BYTES], from: Place, to: Place, len: usi
     headers[..6].copy_from_slice(&to.mac);
     headers[6..12].copy_from_slice(&from.mac);
     headers[12..14].copy_from_slice(&ETHERTYPE_IPV4);
-    let (ip, udp) = headers[14..].split_at_mut(IP_BYTES);
+    let (ip, udp) = headers[ETHERNET_BYTES..].split_at_mut(IP_BYTES);
     ip.fill(0);
     ip[0] = 0x45;
     ip[2..4].copy_from_slice(&total.to_be_bytes());

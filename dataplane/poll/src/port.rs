@@ -10,10 +10,7 @@ use genie_gpudev::Mapping;
 use genie_transport::SplitTransmit;
 
 use crate::memory::MemoryId;
-use crate::wire::{Wire, Written};
-
-/// Frames of a burst.
-const BURST: usize = 32;
+use crate::wire::{BURST, Wire, WireDrops, Written};
 
 /// Pages of the memory that programs share.
 const PAGE_BYTES: usize = 4096;
@@ -44,10 +41,7 @@ pub struct PortWire {
     slabs: Vec<Option<ExternalSlab>>,
     /// Its interrupts do not work.
     is_deaf: bool,
-    /// Frames in more than one part, which a port is not asked for.
-    pub(crate) segmented: u64,
-    /// Times the pool had nothing to give.
-    pub(crate) exhausted: u64,
+    drops: WireDrops,
 }
 
 impl PortWire {
@@ -74,8 +68,7 @@ impl PortWire {
             from_memory,
             slabs: Vec::new(),
             is_deaf: false,
-            segmented: 0,
-            exhausted: 0,
+            drops: WireDrops::default(),
         }
     }
 
@@ -111,7 +104,7 @@ impl PortWire {
             return Some(next);
         }
         if self.spare.is_empty() && self.pool.alloc_into(&mut self.spare, BURST).is_err() {
-            self.exhausted += 1;
+            self.drops.exhausted += 1;
             return None;
         }
         let mut mbuf = self.spare.pop()?;
@@ -154,7 +147,7 @@ impl Wire for PortWire {
             if mbuf.segment_count() == 1 {
                 take(mbuf.data_mut());
             } else {
-                self.segmented += 1;
+                self.drops.segmented += 1;
             }
         }
         self.arrived.clear();
@@ -178,7 +171,7 @@ impl Wire for PortWire {
                         .is_none_or(|data| self.attach(&mut mbuf, &data));
                 if !whole {
                     // It counts as lost, and is sent again.
-                    self.exhausted += 1;
+                    self.drops.exhausted += 1;
                 } else if self.leaving.push(mbuf).is_ok() {
                     sent += 1;
                 }
@@ -221,6 +214,10 @@ impl Wire for PortWire {
         if let Some(slab) = self.slabs.get_mut(id.index()) {
             *slab = None;
         }
+    }
+
+    fn drops(&self) -> WireDrops {
+        self.drops
     }
 
     fn is_backlogged(&self) -> bool {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use genie_channel::Doorbell;
-use genie_dpdk::{CoreId, Eal, Lcore, allowed_cores};
+use genie_dpdk::{CoreId, Eal, Lcore};
 use genie_gpudev::Mapping;
 use genie_netstack::{HostError, PipeStream};
 use genie_transport::ConnectionId;
@@ -59,7 +59,7 @@ struct Shared {
 }
 
 /// What is done with a TCP connection from outside.
-pub type OnAccept = Box<dyn FnMut(PipeStream, SocketAddrV4) + Send>;
+pub type OnAccept = Arc<dyn Fn(PipeStream, SocketAddrV4) + Send + Sync>;
 
 /// What else a loop is to do.
 #[derive(Default)]
@@ -331,7 +331,7 @@ impl Work {
     }
 
     fn accept(&mut self) {
-        if let Some((_, accept)) = &mut self.options.listen {
+        if let Some((_, accept)) = &self.options.listen {
             while let Some((stream, peer, _)) = self.link.engine.host().accept() {
                 accept(stream, peer);
             }
@@ -366,24 +366,13 @@ impl Looks {
 /// Makes DPDK know the thread, so that its pools keep packets at hand for it. Without a core of its
 /// own it may run on any.
 fn register(eal: &Eal, core: Option<CoreId>) -> Option<Lcore> {
-    let cores = allowed_cores();
-    let lcore = match Lcore::claim(eal, core.or_else(|| cores.first().copied())?) {
-        Ok(lcore) => lcore,
-        Err(error) => {
-            tracing::warn!("the poll loop runs without packets at hand: {error}");
-            return None;
-        }
+    let lcore = match core {
+        Some(core) => Lcore::claim(eal, core),
+        None => Lcore::join(eal),
     };
-    if core.is_none() {
-        let mut all = nix::sched::CpuSet::new();
-        for core in cores {
-            // A number that the kernel gave is one that it takes.
-            let _ = all.set(core.raw());
-        }
-        let this = nix::unistd::Pid::from_raw(0);
-        if let Err(error) = nix::sched::sched_setaffinity(this, &all) {
-            tracing::warn!("the poll loop stays on one core: {error}");
-        }
-    }
-    Some(lcore)
+    lcore
+        .inspect_err(|error| {
+            tracing::warn!("the poll loop runs without packets at hand: {error}");
+        })
+        .ok()
 }

@@ -24,9 +24,21 @@ impl Written {
     }
 }
 
+/// Frames that pass at a time.
+pub const BURST: usize = 32;
+
+/// What a link dropped by itself, since it began.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WireDrops {
+    /// Frames that arrived in more than one part, which a port is not asked for.
+    pub segmented: u64,
+    /// Times that there was no packet to write a frame to.
+    pub exhausted: u64,
+}
+
 /// A link. Every frame has its Ethernet header.
 pub trait Wire {
-    /// Hands each frame that has arrived to `take`, at most a burst of them, and returns how many.
+    /// Hands each frame that has arrived to `take`, at most [`BURST`] of them, and returns how many.
     /// Never waits.
     fn receive(&mut self, take: impl FnMut(&mut [u8])) -> usize;
 
@@ -41,6 +53,11 @@ pub trait Wire {
 
     /// No more frames will have data from this memory.
     fn forget(&mut self, _id: MemoryId) {}
+
+    /// What it dropped.
+    fn drops(&self) -> WireDrops {
+        WireDrops::default()
+    }
 
     /// Whether frames wait here because the link took no more.
     fn is_backlogged(&self) -> bool;

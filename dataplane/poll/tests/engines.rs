@@ -290,7 +290,7 @@ fn what_a_program_said_before_it_left_is_heard() {
         two.ended.is_some()
     });
     assert!(two.heard == bytes);
-    assert_eq!(two.ended, Some(genie_poll::bridge::ended::FINISHED));
+    assert_eq!(two.ended, Some(genie_channel::ended::FINISHED));
     pair.until({
         let deadline = Instant::now() + Duration::from_millis(200);
         move || Instant::now() > deadline
@@ -358,7 +358,7 @@ fn a_peer_that_vanishes_is_an_end_within_two_seconds() {
         pair.a.turn();
         one.listen();
     }
-    assert_eq!(one.ended, Some(genie_poll::bridge::ended::LOST));
+    assert_eq!(one.ended, Some(genie_channel::ended::LOST));
     assert!(
         started.elapsed() < Duration::from_secs(4),
         "a bound, not a measure"

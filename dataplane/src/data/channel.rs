@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use genie_channel::{AppHalf, AppReceiver, AppSender, ChannelError, Command, FromLoop, parts};
+use genie_channel::{
+    AppHalf, AppReceiver, AppSender, ChannelError, Command, FromLoop, ended, parts,
+};
 use parking_lot::Mutex;
 
 use super::stream::Bulk;
@@ -20,8 +22,6 @@ const TICK: Duration = Duration::from_millis(100);
 const AHEAD: usize = 8;
 /// Stream bytes that may come while bulk is waited for; a client's window is far below.
 const PENDING_MAX: usize = 64 << 20;
-/// The code with which a loop says that the peer has finished.
-const FINISHED: u8 = genie_poll::bridge::ended::FINISHED;
 
 /// Told of places whose bytes have left.
 pub type OnSent = Box<dyn FnMut(u64) + Send>;
@@ -176,7 +176,7 @@ impl ChannelRead {
             });
         };
         let all = wanted.len();
-        let started = Instant::now();
+        let mut heard_at = Instant::now();
         let mut asked = 0;
         while self.arrived < all {
             while asked < self.arrived + AHEAD
@@ -188,8 +188,9 @@ impl ChannelRead {
                 })?;
                 asked += 1;
             }
-            let before = self.arrived;
-            self.step(TICK)?;
+            if self.step(TICK)? {
+                heard_at = Instant::now();
+            }
             if let Some(reason) = self.failed.take() {
                 return Err(io::Error::other(format!("bulk did not arrive: {reason}")));
             }
@@ -202,8 +203,7 @@ impl ChannelRead {
             if self.common.is_cut() {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            let stuck = before == self.arrived && started.elapsed() >= self.common.lease;
-            if stuck && asked == self.arrived {
+            if heard_at.elapsed() >= self.common.lease {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
         }
@@ -255,7 +255,7 @@ impl ChannelRead {
                 }
             }
             FromLoop::Ended { code, text } => {
-                self.over = Some((code != FINISHED).then(|| text.to_owned()));
+                self.over = Some((code != ended::FINISHED).then(|| text.to_owned()));
             }
         }
         Ok(true)

@@ -308,17 +308,6 @@ impl Session {
         self.link.get()?.running.get()
     }
 
-    /// The transport of its data connection, if it has one.
-    #[must_use]
-    pub fn transport(&self) -> Option<&'static str> {
-        let link = self.link.get()?;
-        Some(if link.carrier.is_some() {
-            "dpdk"
-        } else {
-            "tcp"
-        })
-    }
-
     /// Starts the session's executor, with its first frame that needs one.
     ///
     /// # Errors

@@ -5,7 +5,6 @@
 //! comes back by itself when the cause is gone. Each change is logged once, with its cause and, on a
 //! gateway, what a round trip to the node costs now and did before.
 
-mod eal;
 mod level;
 mod probe;
 
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 use genie_dpdk::{CoreId, Eal, EalError, allowed_cores};
 use genie_poll::idle::Polling;
 use genie_poll::run::OnAccept;
-use genie_poll::{LinkConfig, LoopOptions, PollLoop};
+use genie_poll::{LINK_MEMORY_MIB, LinkConfig, LoopOptions, PollLoop, eal};
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::{Config, DpdkConfig, PollingChoice, TransportChoice};
@@ -61,7 +60,7 @@ struct Inner {
     hopeless: Option<String>,
     pages: Option<String>,
     poll: Option<Arc<PollLoop>>,
-    accept: Option<Box<dyn FnMut() -> OnAccept + Send>>,
+    accept: Option<OnAccept>,
     retry_at: Option<Instant>,
     probe_at: Option<Instant>,
     /// Whether the node answered the last two probes on the link.
@@ -72,13 +71,9 @@ struct Inner {
 
 impl FallbackManager {
     /// Gets the best transport that works, and looks after it from then on. `port` is that of the
-    /// control channel on the link; `accept` makes who takes connections to it.
+    /// control channel on the link; `accept` takes connections to it.
     #[must_use]
-    pub fn start(
-        config: &Config,
-        port: u16,
-        accept: Option<Box<dyn FnMut() -> OnAccept + Send>>,
-    ) -> Arc<Self> {
+    pub fn start(config: &Config, port: u16, accept: Option<OnAccept>) -> Arc<Self> {
         let wanted = config.transport == TransportChoice::Auto;
         let gateway = config.gateway.as_ref();
         let reason = match (wanted, &config.dpdk) {
@@ -225,7 +220,7 @@ impl FallbackManager {
         inner.retry_at = Some(Instant::now() + RETRY);
         let eal = match &inner.eal {
             Some(eal) => eal.clone(),
-            None => match eal::start(config) {
+            None => match eal::start(&config.port.address, LINK_MEMORY_MIB, LINK_MEMORY_MIB) {
                 Ok((eal, pages)) => {
                     inner.pages = pages;
                     inner.eal = Some(eal.clone());
@@ -257,7 +252,7 @@ impl FallbackManager {
                 PollingChoice::Busy => Polling::Busy,
             },
             core: self.core(config),
-            listen: inner.accept.as_mut().map(|make| (self.port, make())),
+            listen: inner.accept.clone().map(|accept| (self.port, accept)),
         };
         let poll = PollLoop::start(&eal, &link, options)
             .map_err(|error| format!("no DPDK port {}: {error}", config.port))?;

@@ -13,7 +13,7 @@ use genie_channel::attach::{
 use genie_channel::{Offer, Sizes};
 use genie_poll::{Channel, PeerPlace};
 use genie_transport::limits::CONNECTIONS_MAX;
-use genie_transport::{Config, ConnectionId, Epoch, Protection, Role, Secret};
+use genie_transport::{Config, ConnectionId, Epoch, Protection, Role};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
@@ -213,11 +213,7 @@ impl Gateway {
             let text = format!("{} is not this gateway's node", offer.peer);
             return refuse(&client, Status::Refused, &text);
         }
-        let protection = if offer.sealed {
-            Protection::Sealed(Secret(offer.secret))
-        } else {
-            Protection::Checksummed
-        };
+        let protection = Protection::agreed(offer.sealed, offer.secret);
         let id = ConnectionId(offer.connection);
         let mut config = Config::new(id, Epoch(offer.epoch), Role::Initiator, protection);
         config.mtu_max = usize::from(offer.mtu_max);

@@ -33,12 +33,21 @@ trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether a data connection may come over it.
     const CARRIES_DATA: bool;
 
+    /// What is to be done before anything else.
+    fn prepare(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
     /// The socket, to be used by blocking threads.
     fn into_socket(self) -> std::io::Result<std::net::TcpStream>;
 }
 
 impl Connection for TcpStream {
     const CARRIES_DATA: bool = true;
+
+    fn prepare(&self) -> std::io::Result<()> {
+        self.set_nodelay(true)
+    }
 
     fn into_socket(self) -> std::io::Result<std::net::TcpStream> {
         self.into_std()
@@ -111,10 +120,7 @@ impl Server {
                     continue;
                 }
             };
-            match socket.set_nodelay(true) {
-                Ok(()) => self.spawn(socket, peer),
-                Err(error) => tracing::info!(%peer, "connection of {peer} closed: {error}"),
-            }
+            self.spawn(socket, peer);
         }
     }
 
@@ -146,6 +152,7 @@ impl Server {
     }
 
     async fn serve<S: Connection>(&self, mut stream: S) -> Result<(), Rejected> {
+        stream.prepare()?;
         let limit = self.handshake;
         let Some(acceptor) = &self.tls else {
             let principal = Principal::anonymous();

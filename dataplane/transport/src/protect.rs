@@ -21,6 +21,18 @@ pub enum Protection {
     Checksummed,
 }
 
+impl Protection {
+    /// As two ends agreed: sealed with a secret, or only summed.
+    #[must_use]
+    pub fn agreed(sealed: bool, secret: [u8; 32]) -> Self {
+        if sealed {
+            Self::Sealed(Secret(secret))
+        } else {
+            Self::Checksummed
+        }
+    }
+}
+
 /// 32 random bytes that only the two ends know. Never printed.
 #[derive(Clone)]
 pub struct Secret(pub [u8; 32]);

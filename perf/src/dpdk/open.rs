@@ -5,18 +5,15 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use genie_dpdk::{Eal, EalOptions, Lcore, allowed_cores};
+use genie_dpdk::Lcore;
 use genie_poll::link::{self, LINK_MEMORY_MIB};
-use genie_poll::{LinkConfig, PeerPlace, PortSpec};
+use genie_poll::{LinkConfig, PeerPlace, PortSpec, eal};
 use genie_transport::limits::MESSAGE_BYTES_MAX;
 use genie_transport::{Config, ConnectionId, Epoch, Protection, Role, Secret};
-use nix::sched::{sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 
 use super::Dpdk;
 use crate::control::DpdkLink;
 use crate::hex;
-use crate::machine;
 use crate::options::Seal;
 use crate::spin::Spin;
 
@@ -52,16 +49,11 @@ impl Ends {
 pub fn open(link: &DpdkLink, end: Ends, seal: Option<Seal>) -> Result<Dpdk> {
     let text = &link.ports[end.index()];
     let port: PortSpec = text.parse()?;
-    let options = if has_huge_pages() {
-        EalOptions {
-            memory_mib: Some(EAL_MEMORY_MIB),
-            ..EalOptions::default()
-        }
-    } else {
-        EalOptions::anywhere(EAL_MEMORY_MIB)
-    };
-    let eal = Eal::start(options.validate()?).context("no DPDK: --link tcp does without")?;
-    let lcore = register(&eal);
+    // Both ends are to find their pages, whichever starts first.
+    let (eal, _ordinary_pages) = eal::start(&port.address, EAL_MEMORY_MIB, 2 * EAL_MEMORY_MIB)
+        .context("no DPDK: --link tcp does without")?;
+    // Pinned it is already, if it is to be. Without packets at hand it is slower, and right.
+    let lcore = Lcore::join(&eal).ok();
     let config = LinkConfig {
         port,
         address: end.address(),
@@ -103,27 +95,4 @@ pub fn open(link: &DpdkLink, end: Ends, seal: Option<Seal>) -> Result<Dpdk> {
         message: [0; MESSAGE_BYTES_MAX],
         message_len: 0,
     })
-}
-
-/// Makes this thread known to DPDK, which gives it packets at hand. It stays where it may run.
-fn register(eal: &Eal) -> Option<Lcore> {
-    let this = Pid::from_raw(0);
-    let before = sched_getaffinity(this).ok()?;
-    let lcore = Lcore::claim(eal, *allowed_cores().first()?).ok()?;
-    if !machine::is_pinned() {
-        sched_setaffinity(this, &before).ok()?;
-    }
-    Some(lcore)
-}
-
-/// Whether both ends find huge pages for their packets.
-fn has_huge_pages() -> bool {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let number = |name: &str| -> u64 {
-        let line = info.lines().find_map(|line| line.strip_prefix(name));
-        let word = line.and_then(|rest| rest.trim_start_matches(':').split_whitespace().next());
-        word.and_then(|word| word.parse().ok()).unwrap_or(0)
-    };
-    let free_kib = number("HugePages_Free") * number("Hugepagesize");
-    free_kib >= 2 * u64::from(EAL_MEMORY_MIB) * 1024
 }

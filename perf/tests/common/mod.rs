@@ -1,6 +1,9 @@
 //! Runs genie-perf and checks what it writes.
 
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    reason = "each test binary that has this module uses some of it"
+)]
 
 pub mod schema;
 

@@ -1,5 +1,8 @@
 //! A gateway's socket in a folder of its own.
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    reason = "each test binary that has this module uses some of it"
+)]
 
 use std::net::SocketAddrV4;
 use std::os::unix::net::{UnixListener, UnixStream};

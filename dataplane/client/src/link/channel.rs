@@ -12,7 +12,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use genie_channel::{AppCloser, AppHalf, AppSender, ChannelError, Command, FromLoop, STREAM_MAX};
+use genie_channel::{
+    AppCloser, AppHalf, AppSender, ChannelError, Command, FromLoop, STREAM_MAX, ended,
+};
 use parking_lot::Mutex;
 
 use super::TICK;
@@ -233,7 +235,7 @@ impl ChannelLink {
             FromLoop::Stream(_) => return Ok(()),
             FromLoop::Ended { code, text } => {
                 let _ = self.over.set(match code {
-                    0 => End::Finished,
+                    ended::FINISHED => End::Finished,
                     _ => End::Lost(text.to_owned()),
                 });
                 return Ok(());

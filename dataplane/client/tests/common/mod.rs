@@ -1,5 +1,8 @@
 //! A gateway that a test drives, and behind it as much of a node as the test needs.
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    reason = "each test binary that has this module uses some of it"
+)]
 
 use std::collections::VecDeque;
 use std::io;

@@ -16,7 +16,7 @@ use crate::device::{CopyOrder, CopyPiece, DeviceError, DeviceKind, Event, Memory
 enum Kept {
     Copy(
         #[allow(dead_code, reason = "kept, not used")] Memory,
-        #[allow(dead_code)] Memory,
+        #[allow(dead_code, reason = "kept, not used")] Memory,
     ),
     Gather(Arc<Table>),
 }

@@ -1,24 +1,27 @@
 //! Starting DPDK in this process: with huge pages if there are enough, else with ordinary ones.
 
 use genie_dpdk::{Eal, EalError, EalOptions, IovaMode, PciAccess, PortAddress};
-use genie_poll::LINK_MEMORY_MIB;
+use genie_hugepages::{Inventory, Root};
 
-use crate::config::DpdkConfig;
-
-/// Starts it. The words say which pages it has, if those are not the best.
+/// Starts it for `port`, with `memory_mib` of memory; from huge pages where `free_mib` of them are
+/// free. The words say which pages it has, if those are not the best.
 ///
 /// # Errors
 /// Why DPDK can't be used, and what to do.
-pub fn start(config: &DpdkConfig) -> Result<(Eal, Option<String>), EalError> {
-    let pci = match &config.port.address {
+pub fn start(
+    port: &PortAddress,
+    memory_mib: u32,
+    free_mib: u32,
+) -> Result<(Eal, Option<String>), EalError> {
+    let pci = match port {
         PortAddress::Pci(address) => PciAccess::Only(vec![*address]),
         PortAddress::Vdev(_) => PciAccess::None,
     };
     let is_virtual = pci == PciAccess::None;
-    let pages = huge_pages();
+    let pages = huge_pages(free_mib);
     let options = EalOptions {
         hugepages: pages.is_ok(),
-        memory_mib: Some(LINK_MEMORY_MIB),
+        memory_mib: Some(memory_mib),
         pci,
         // A device that is not real needs no physical addresses.
         iova: is_virtual.then_some(IovaMode::Virtual),
@@ -30,17 +33,15 @@ pub fn start(config: &DpdkConfig) -> Result<(Eal, Option<String>), EalError> {
     Ok((Eal::start(args)?, pages.err()))
 }
 
-/// Whether there are huge pages for a link, or why not.
-fn huge_pages() -> Result<(), String> {
-    let wanted = u64::from(LINK_MEMORY_MIB) << 20;
-    let inventory = genie_hugepages::Inventory::read(&genie_hugepages::Root::default())
-        .map_err(|error| error.to_string())?;
+/// Whether so many MiB of huge pages are free, or why not.
+fn huge_pages(wanted_mib: u32) -> Result<(), String> {
+    let inventory = Inventory::read(&Root::default()).map_err(|error| error.to_string())?;
     let free = inventory.default_page.map_or(0, |page| {
         inventory.usable(page, None).saturating_mul(page.bytes())
     });
-    if free < wanted {
+    if free < u64::from(wanted_mib) << 20 {
         return Err(format!(
-            "ordinary pages: {} MiB of huge pages are free and {LINK_MEMORY_MIB} are wanted \
+            "ordinary pages: {} MiB of huge pages are free and {wanted_mib} are wanted \
              (`genie-hugepages reserve` makes some)",
             free >> 20
         ));
