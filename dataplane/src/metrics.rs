@@ -320,6 +320,11 @@ impl Text {
             ),
             ("frames_sent", "Frames to the link.", link.frames_sent),
             (
+                "frames_gathered",
+                "Frames whose data a device checked and placed.",
+                link.frames_gathered,
+            ),
+            (
                 "frames_dropped",
                 "Frames of no connection, damaged, forged, or seen before.",
                 link.frames_dropped + link.frames_damaged,

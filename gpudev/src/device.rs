@@ -18,12 +18,14 @@ mod error;
 pub mod gather;
 pub mod host;
 pub mod memory;
+mod owned;
 pub mod queue;
 
 pub use cuda::CudaDevice;
 pub use error::DeviceError;
 pub use host::HostDevice;
 pub use memory::{DeviceMemory, Memory, Residence, Share};
+pub use owned::{register_mapping, register_owned};
 pub use queue::{CopyOrder, CopyPiece, Event, Queue};
 
 /// An accelerator by kind and index: `host:0`, `cuda:1`.

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -215,6 +216,16 @@ class Daemon:
             raise DaemonError(f"status {self.host_port}: {done.stderr or done.stdout}")
         reply: dict[str, Any] = json.loads(done.stdout)
         return reply
+
+    def metric(self, name: str) -> int:
+        """One number of `/metrics`.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        with urllib.request.urlopen(f"http://{self.host_port}/metrics", timeout=10) as reply:
+            lines = reply.read().decode().splitlines()
+        return int(dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))[name])
 
     def sessions(self) -> list[dict[str, Any]]:
         """The sessions that the node knows."""

@@ -43,6 +43,8 @@ counters! {
     frames_sent,
     /// Frames for the transport that it dropped, for whatever reason.
     frames_dropped,
+    /// Frames whose data a device checked and placed.
+    frames_gathered,
     /// Frames whose headers were damaged.
     frames_damaged,
     /// Frames in more than one part, which a port is not asked for.
@@ -91,6 +93,11 @@ impl Counters {
 
     pub(crate) fn dropped(&self) {
         Self::add(&self.frames_dropped, 1);
+    }
+
+    pub(crate) fn gathered(&self, placed: u64, corrupt: u64) {
+        Self::add(&self.frames_gathered, placed);
+        Self::add(&self.frames_dropped, corrupt);
     }
 
     pub(crate) fn damaged(&self) {

@@ -2,7 +2,7 @@
 //!
 //! - [`engine`]: one turn of it, over any [`wire`].
 //! - [`bridge`]: between a program's channel and its connection.
-//! - [`memory`]: what transfers read and write.
+//! - [`memory`]: what transfers read and write; [`direct`]: a device that places what arrives.
 //! - [`packet`]: Ethernet, IPv4 and UDP around the transport's frames.
 //! - [`eal`]: DPDK itself.
 //! - [`port`] and [`link`]: a DPDK port as a wire; [`spec`]: how an operator names it.
@@ -15,6 +15,7 @@
 pub mod bridge;
 pub mod clock;
 pub mod counters;
+pub mod direct;
 pub mod eal;
 pub mod engine;
 pub mod idle;

@@ -8,8 +8,12 @@ use genie_dpdk::{
     Eal, Granted, Mempool, MempoolConfig, MempoolError, Port, PortAddress, PortConfig, PortError,
     Vdev,
 };
+use genie_gpudev::device::{Device, DeviceKind};
+use genie_gpudev::receive::Way;
+use genie_gpudev_dpdk::PayloadPool;
 use genie_netstack::HostError;
 
+use crate::direct::Direct;
 use crate::engine::{Engine, EngineConfig};
 use crate::packet::ETHERNET_BYTES;
 use crate::port::{FromMemory, PortWire};
@@ -78,9 +82,11 @@ pub struct Link {
     pub granted: Granted,
     /// Bytes of the longest IP packet.
     pub mtu: u16,
+    /// The device in whose memory packets arrive, or why they don't.
+    pub direct: Result<DeviceKind, String>,
 }
 
-/// Opens a port and makes an engine over it.
+/// Opens a port and makes an engine over it. Packets arrive in the host's memory.
 ///
 /// # Errors
 /// [`LinkError`]
@@ -88,6 +94,20 @@ pub fn open(
     eal: &Eal,
     config: &LinkConfig,
     wake: Arc<dyn Fn() + Send + Sync>,
+) -> Result<Link, LinkError> {
+    open_for(eal, config, wake, &Err("nobody asked for it".to_owned()))
+}
+
+/// As [`open`], and packets arrive in the memory of `device` if they can; else [`Link::direct`] says
+/// why not. An `Err` there is the reason not to try.
+///
+/// # Errors
+/// [`LinkError`]
+pub fn open_for(
+    eal: &Eal,
+    config: &LinkConfig,
+    wake: Arc<dyn Fn() + Send + Sync>,
+    device: &Result<Arc<dyn Device>, String>,
 ) -> Result<Link, LinkError> {
     static NAMES: AtomicU32 = AtomicU32::new(0);
     let mtu = config.port.mtu;
@@ -105,14 +125,23 @@ pub fn open(
         Mempool::new(eal, config)
     };
     let carriers = pool(format!("{name}-carriers"), CARRIER_BYTES)?;
+    let payload = device
+        .clone()
+        .and_then(|device| payload(eal, device, &name, data_bytes, &config.port));
     let pool = pool(name, data_bytes)?;
+    let arriving = payload
+        .as_ref()
+        .map_or(&pool, |(_, payload)| payload.mempool());
     let asked = PortConfig {
         rx_descriptors: DESCRIPTORS,
         tx_descriptors: DESCRIPTORS,
         mtu: config.port.sets_mtu.then_some(mtu),
         ..PortConfig::default()
     };
-    let mut opened = Port::open(eal, &config.port.address, &asked, &pool)?;
+    let mut opened = Port::open(eal, &config.port.address, &asked, arriving)?;
+    if let Ok((_, payload)) = &payload {
+        opened.port.map_memory(payload.external())?;
+    }
     let mac = opened.port.mac()?;
     let (Some(rx), Some(tx)) = (opened.rx.pop(), opened.tx.pop()) else {
         return Err(LinkError::Ended("the port has no queues".to_owned()));
@@ -137,10 +166,45 @@ pub fn open(
         carriers,
     });
     let wire = PortWire::new(rx, tx, pool, frame_max, from_memory);
+    let mut engine = Engine::new(wire, &engine, wake)?;
+    let direct = payload.map(|(device, payload)| {
+        let kind = device.info().kind;
+        engine.set_direct(Direct {
+            device,
+            payload: payload.memory().clone(),
+        });
+        kind
+    });
     Ok(Link {
-        engine: Engine::new(wire, &engine, wake)?,
+        engine,
         granted,
         port: opened.port,
         mtu,
+        direct,
     })
+}
+
+/// A pool of packets in a device's memory, or why there is none.
+fn payload(
+    eal: &Eal,
+    device: Arc<dyn Device>,
+    name: &str,
+    data_bytes: u16,
+    port: &PortSpec,
+) -> Result<(Arc<dyn Device>, PayloadPool), String> {
+    let kind = device.info().kind;
+    if matches!(kind, DeviceKind::Cuda(_)) {
+        let reason = match port.address {
+            PortAddress::Vdev(_) => "its driver copies on the CPU, which does not reach",
+            _ => "its packets are not split, and the CPU does not reach heads in",
+        };
+        return Err(format!("{port}: {reason} the memory of {kind}"));
+    }
+    let config = MempoolConfig {
+        cache: CACHE,
+        ..MempoolConfig::new(format!("{name}-payload"), MBUFS, data_bytes)
+    };
+    let pool = PayloadPool::new(eal, &*device, Way::Direct, config)
+        .map_err(|error| format!("{kind} has no pool for packets: {error}"))?;
+    Ok((device, pool))
 }

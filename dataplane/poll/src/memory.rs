@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use genie_gpudev::Mapping;
-use genie_transport::limits::{CONNECTIONS_MAX, GRANTS_MAX};
-use genie_transport::{RegionGone, RegionId, Regions, SourceId};
+use genie_gpudev::device::gather::GatherPiece;
+use genie_gpudev_dpdk::Orders;
+use genie_transport::limits::{CONNECTIONS_MAX, GRANTS_MAX, PARTS_MAX};
+use genie_transport::{PayloadRef, RegionGone, RegionId, Regions, SourceId};
 
 /// Mappings that are known at a time: a source and a sink of each connection, and as many again.
 const MAPPINGS_MAX: usize = 4 * CONNECTIONS_MAX;
@@ -46,6 +48,21 @@ struct Place {
     len: u64,
 }
 
+impl Place {
+    /// `len` bytes at `offset` of it. The transport keeps to the grant; that it is the place's own
+    /// length is checked again.
+    fn part(self, offset: u64, len: u64) -> Result<Self, RegionGone> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len => Ok(Self {
+                at: self.at + offset,
+                len,
+                ..self
+            }),
+            _ => Err(RegionGone),
+        }
+    }
+}
+
 /// All memory of a loop.
 ///
 /// Both processes may write to a mapping at any time, so bytes are copied in and out, and nothing
@@ -54,6 +71,9 @@ pub struct Memory {
     mappings: Vec<Option<Known>>,
     places: Vec<Option<Place>>,
     free: Vec<u32>,
+    /// Of the frame at hand: where a device is to place its data, and what.
+    gather: Option<MemoryId>,
+    orders: Vec<GatherPiece>,
 }
 
 impl Default for Memory {
@@ -70,6 +90,8 @@ impl Memory {
             mappings: Vec::with_capacity(MAPPINGS_MAX),
             places: Vec::new(),
             free: Vec::new(),
+            gather: None,
+            orders: Vec::with_capacity(PARTS_MAX),
         }
     }
 
@@ -141,6 +163,16 @@ impl Memory {
             .is_some_and(|mapping| mapping.address(at, len).is_ok())
     }
 
+    /// A device is to place the data of the next frame in this memory.
+    pub(crate) fn gather_into(&mut self, memory: MemoryId) {
+        self.gather = Some(memory);
+    }
+
+    fn place(&self, region: RegionId) -> Result<Place, RegionGone> {
+        let slot = usize::try_from(region.0).map_err(|_| RegionGone)?;
+        self.places.get(slot).copied().flatten().ok_or(RegionGone)
+    }
+
     fn known(&self, memory: MemoryId) -> Option<&Known> {
         self.mappings.get(memory.index())?.as_ref()
     }
@@ -178,17 +210,39 @@ impl Regions for Memory {
     }
 
     fn write(&mut self, region: RegionId, offset: u64, bytes: &[u8]) -> Result<(), RegionGone> {
-        let slot = usize::try_from(region.0).map_err(|_| RegionGone)?;
-        let place = self.places.get(slot).copied().flatten().ok_or(RegionGone)?;
-        // The transport keeps to the grant; that it is the place's own length is checked again.
-        let end = offset.checked_add(bytes.len() as u64).ok_or(RegionGone)?;
-        if end > place.len {
-            return Err(RegionGone);
-        }
+        let place = self.place(region)?.part(offset, bytes.len() as u64)?;
         let mapping = self.mapping(place.memory).ok_or(RegionGone)?;
-        mapping
-            .write(place.at + offset, bytes)
-            .map_err(|_| RegionGone)
+        mapping.write(place.at, bytes).map_err(|_| RegionGone)
+    }
+
+    fn place_remote(
+        &mut self,
+        region: RegionId,
+        offset: u64,
+        from: PayloadRef,
+    ) -> Result<(), RegionGone> {
+        let place = self.place(region)?.part(offset, from.len)?;
+        let (at, len) = (u32::try_from(from.offset), u32::try_from(place.len));
+        match (at, len) {
+            (Ok(at), Ok(len))
+                if self.gather == Some(place.memory) && self.orders.len() < PARTS_MAX =>
+            {
+                let to = place.at;
+                self.orders.push(GatherPiece { at, len, to });
+                Ok(())
+            }
+            _ => Err(RegionGone),
+        }
+    }
+}
+
+impl Orders for Memory {
+    fn begin(&mut self, _offset: u64) {
+        self.orders.clear();
+    }
+
+    fn orders(&self) -> &[GatherPiece] {
+        &self.orders
     }
 }
 

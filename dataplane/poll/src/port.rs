@@ -10,7 +10,7 @@ use genie_gpudev::Mapping;
 use genie_transport::SplitTransmit;
 
 use crate::memory::MemoryId;
-use crate::wire::{BURST, Wire, WireDrops, Written};
+use crate::wire::{BURST, Packet, Wire, WireDrops, Written};
 
 /// Pages of the memory that programs share.
 const PAGE_BYTES: usize = 4096;
@@ -140,7 +140,15 @@ impl PortWire {
     }
 }
 
+impl Packet for Mbuf {
+    fn bytes(&mut self) -> &mut [u8] {
+        self.data_mut()
+    }
+}
+
 impl Wire for PortWire {
+    type Packet = Mbuf;
+
     fn receive(&mut self, mut take: impl FnMut(&mut [u8])) -> usize {
         let count = self.rx.receive(&mut self.arrived);
         for mbuf in self.arrived.as_mut_slice() {
@@ -151,6 +159,18 @@ impl Wire for PortWire {
             }
         }
         self.arrived.clear();
+        count
+    }
+
+    fn receive_kept(&mut self, mut take: impl FnMut(Mbuf)) -> usize {
+        let count = self.rx.receive(&mut self.arrived);
+        for mbuf in self.arrived.drain() {
+            if mbuf.segment_count() == 1 {
+                take(mbuf);
+            } else {
+                self.drops.segmented += 1;
+            }
+        }
         count
     }
 

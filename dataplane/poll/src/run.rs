@@ -11,13 +11,14 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use genie_channel::Doorbell;
 use genie_dpdk::{CoreId, Eal, Lcore};
 use genie_gpudev::Mapping;
+use genie_gpudev::device::{Device, DeviceKind};
 use genie_netstack::{HostError, PipeStream};
 use genie_transport::ConnectionId;
 
 use crate::counters::{Counters, Snapshot};
 use crate::engine::{Channel, ChannelOpenError};
 use crate::idle::{DEEP_NAP, Idle, LONG_NAP, NAP, Polling};
-use crate::link::{Link, LinkConfig, LinkError, open};
+use crate::link::{Link, LinkConfig, LinkError, open_for};
 
 /// Requests that may wait.
 const REQUESTS_MAX: usize = 256;
@@ -70,6 +71,8 @@ pub struct LoopOptions {
     pub core: Option<CoreId>,
     /// A TCP port of the link's address to listen on, and who takes the connections.
     pub listen: Option<(u16, OnAccept)>,
+    /// The device in whose memory packets are to arrive, or why in none.
+    pub direct: Option<Result<Arc<dyn Device>, String>>,
 }
 
 /// A running loop. Dropping it ends the loop.
@@ -98,6 +101,8 @@ pub struct Facts {
     pub frame_bytes_max: usize,
     /// Offloads that were granted.
     pub granted: genie_dpdk::Granted,
+    /// The device in whose memory packets arrive, or why they arrive in the host's.
+    pub direct: Result<DeviceKind, String>,
 }
 
 impl PollLoop {
@@ -109,7 +114,9 @@ impl PollLoop {
         let doorbell = Doorbell::new()
             .map_err(|error| LinkError::System(std::io::Error::other(error.to_string())))?;
         let waker = doorbell.clone();
-        let mut link = open(eal, config, Arc::new(move || waker.ring()))?;
+        let direct = options.direct.clone();
+        let direct = direct.unwrap_or_else(|| Err("there is no device".to_owned()));
+        let mut link = open_for(eal, config, Arc::new(move || waker.ring()), &direct)?;
         let facts = Facts {
             port: config.port.to_string(),
             mac: link.engine.place().mac,
@@ -117,6 +124,7 @@ impl PollLoop {
             mtu: link.mtu,
             frame_bytes_max: link.engine.frame_bytes_max(),
             granted: link.granted,
+            direct: link.direct.clone(),
         };
         if let Some((port, _)) = &options.listen {
             link.engine.host().listen(*port, 64)?;

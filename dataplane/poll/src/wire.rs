@@ -24,6 +24,18 @@ impl Written {
     }
 }
 
+/// A frame that arrived, with its buffer.
+pub trait Packet {
+    /// Its bytes.
+    fn bytes(&mut self) -> &mut [u8];
+}
+
+impl Packet for Vec<u8> {
+    fn bytes(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
 /// Frames that pass at a time.
 pub const BURST: usize = 32;
 
@@ -38,9 +50,15 @@ pub struct WireDrops {
 
 /// A link. Every frame has its Ethernet header.
 pub trait Wire {
+    /// What arrives.
+    type Packet: Packet;
+
     /// Hands each frame that has arrived to `take`, at most [`BURST`] of them, and returns how many.
     /// Never waits.
     fn receive(&mut self, take: impl FnMut(&mut [u8])) -> usize;
+
+    /// As [`Wire::receive`], and `take` keeps each packet for as long as it needs its bytes.
+    fn receive_kept(&mut self, take: impl FnMut(Self::Packet)) -> usize;
 
     /// Lets `write` fill frames until it says `None` or the link takes no more; returns how many
     /// left. `write` gets room for [`Wire::frame_max`] bytes and says how many it used.

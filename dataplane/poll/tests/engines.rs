@@ -9,13 +9,17 @@ use std::time::{Duration, Instant};
 
 use genie_channel::{AppHalf, Command, Doorbell, FromLoop, LoopHalf, Sizes, local, parts};
 use genie_gpudev::Mapping;
-use genie_poll::wire::{Wire, Written};
+use genie_gpudev::device::{Device as _, HostDevice, Memory};
+use genie_poll::direct::Direct;
+use genie_poll::wire::{Packet, Wire, Written};
 use genie_poll::{Channel, Engine, EngineConfig, PeerPlace};
 use genie_transport::{Config, ConnectionId, Epoch, Protection, Role, Secret};
 
 type Queue = Rc<RefCell<VecDeque<Vec<u8>>>>;
 
 const FRAME_MAX: usize = 9014;
+/// Packets that a device's memory holds.
+const BUFFERS: u64 = 256;
 /// Frames that the link holds; more are lost, as on any link.
 const QUEUE_MAX: usize = 1024;
 const LIMIT: Duration = Duration::from_secs(20);
@@ -26,10 +30,77 @@ struct Ends {
     back: Queue,
     room: Vec<u8>,
     lose: usize,
+    /// Every such frame that arrives has a bit of its last byte flipped; 0 for none.
+    flip: usize,
     count: usize,
+    /// Where packets are kept, if anybody keeps them.
+    buffers: Option<Buffers>,
+}
+
+/// Buffers in a device's memory.
+#[derive(Clone)]
+struct Buffers {
+    memory: Memory,
+    free: Rc<RefCell<Vec<u64>>>,
+}
+
+impl Buffers {
+    fn new(device: &HostDevice) -> Self {
+        let bytes = BUFFERS * FRAME_MAX.next_multiple_of(4096) as u64;
+        let places = (0..BUFFERS).map(|at| at * (bytes / BUFFERS));
+        Self {
+            memory: device.allocate(bytes).unwrap(),
+            free: Rc::new(RefCell::new(places.collect())),
+        }
+    }
+}
+
+/// A frame in one of them, which is free again when it is dropped.
+struct Buffer {
+    buffers: Buffers,
+    place: u64,
+    len: usize,
+}
+
+impl Packet for Buffer {
+    fn bytes(&mut self) -> &mut [u8] {
+        let start = self.buffers.memory.host_at(self.place, self.len as u64);
+        // SAFETY: the place is this packet's alone, and inside the memory.
+        unsafe { std::slice::from_raw_parts_mut(start.unwrap().as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.buffers.free.borrow_mut().push(self.place);
+    }
 }
 
 impl Wire for Ends {
+    type Packet = Buffer;
+
+    fn receive_kept(&mut self, mut take: impl FnMut(Buffer)) -> usize {
+        let buffers = self.buffers.clone().unwrap();
+        let (flip, mut arrived) = (self.flip, 0);
+        self.receive(|frame| {
+            arrived += 1;
+            let Some(place) = buffers.free.borrow_mut().pop() else {
+                return;
+            };
+            let (buffers, len) = (buffers.clone(), frame.len());
+            buffers.memory.write(place, frame).unwrap();
+            let mut packet = Buffer {
+                buffers,
+                place,
+                len,
+            };
+            if flip > 0 && arrived % flip == 0 {
+                packet.bytes()[len - 1] ^= 0x10;
+            }
+            take(packet);
+        })
+    }
+
     fn receive(&mut self, mut take: impl FnMut(&mut [u8])) -> usize {
         let mut count = 0;
         while count < 32
@@ -86,7 +157,9 @@ impl Pair {
                 back: Rc::clone(back),
                 room: vec![0; FRAME_MAX],
                 lose,
+                flip: 0,
                 count: 0,
+                buffers: None,
             };
             let config = EngineConfig {
                 mac: [2, 0, 0, 0, 0, host],
@@ -102,6 +175,18 @@ impl Pair {
             a: engine(1, &one, &two),
             b: engine(2, &two, &one),
         }
+    }
+
+    /// What arrives at `b` is in a device's memory from now on.
+    fn set_direct(&mut self) -> Buffers {
+        let device = HostDevice::new(0);
+        let buffers = Buffers::new(&device);
+        self.b.wire().buffers = Some(buffers.clone());
+        self.b.set_direct(Direct {
+            device: Arc::new(device),
+            payload: Arc::clone(&buffers.memory),
+        });
+        buffers
     }
 
     /// A connection with a program at each end: the initiator's, and the responder's.
@@ -227,37 +312,102 @@ fn a_stream_arrives_whole_and_in_order() {
     }
 }
 
+/// Sends `bytes` in parts from one program to the other, and compares what lands.
+fn send_bulk(pair: &mut Pair, one: &mut Program, two: &mut Program, bytes: &[u8]) {
+    one.memory.write(4096, bytes).unwrap();
+    let before = (one.sent, two.received);
+    let mut count = 0;
+    for part in parts(bytes.len() as u64) {
+        let len = part.end - part.start;
+        one.put(Command::Send {
+            place: 4096 + part.start,
+            len,
+        });
+        two.put(Command::Receive {
+            place: 128 + part.start,
+            len,
+        });
+        count += 1;
+    }
+    pair.until(|| {
+        one.listen();
+        two.listen();
+        two.received == before.1 + count && one.sent == before.0 + count
+    });
+    let mut landed = vec![0; bytes.len()];
+    two.memory.read(128, &mut landed).unwrap();
+    assert!(landed == bytes);
+}
+
 #[test]
 fn bulk_lands_where_it_was_wanted() {
     for (lose, seal) in [(0, false), (50, true)] {
         let mut pair = Pair::new(lose);
         let [mut one, mut two] = pair.connect(6, seal);
         let bytes = pattern(20 << 20, 9);
-        one.memory.write(4096, &bytes).unwrap();
-        let mut count = 0;
-        for part in parts(bytes.len() as u64) {
-            let len = part.end - part.start;
-            one.put(Command::Send {
-                place: 4096 + part.start,
-                len,
-            });
-            two.put(Command::Receive {
-                place: 128 + part.start,
-                len,
-            });
-            count += 1;
-        }
+        send_bulk(&mut pair, &mut one, &mut two, &bytes);
         one.say(b"after");
         pair.until(|| {
-            one.listen();
             two.listen();
-            two.received == count && one.sent == count && two.heard == b"after"
+            two.heard == b"after"
         });
-        let mut landed = vec![0; bytes.len()];
-        two.memory.read(128, &mut landed).unwrap();
-        assert!(landed == bytes);
         assert_eq!((one.failed, two.failed), (0, 0));
     }
+}
+
+#[test]
+fn a_device_places_what_arrives_in_its_memory() {
+    for (lose, flip) in [(0, 0), (50, 0), (0, 13), (31, 7)] {
+        let mut pair = Pair::new(lose);
+        let buffers = pair.set_direct();
+        pair.b.wire().flip = flip;
+        let [mut one, mut two] = pair.connect(6, false);
+        let bytes = pattern(20 << 20, 9);
+        send_bulk(&mut pair, &mut one, &mut two, &bytes);
+        let counters = pair.b.counters().snapshot();
+        let frames = bytes.len() as u64 / 9000;
+        assert!(counters.frames_gathered >= frames, "{counters:?}");
+        assert_eq!(counters.frames_dropped > 0, flip > 0, "{counters:?}");
+        assert_eq!((one.failed, two.failed), (0, 0));
+        // And back, by the CPU: the other end has no device.
+        send_bulk(&mut pair, &mut two, &mut one, &bytes[..3 << 20]);
+        assert_eq!(pair.a.counters().snapshot().frames_gathered, 0);
+        assert_eq!(buffers.free.borrow().len() as u64, BUFFERS);
+    }
+}
+
+#[test]
+fn what_is_sealed_is_opened_by_the_cpu() {
+    let mut pair = Pair::new(50);
+    let buffers = pair.set_direct();
+    let [mut one, mut two] = pair.connect(6, true);
+    send_bulk(&mut pair, &mut one, &mut two, &pattern(5 << 20, 9));
+    assert_eq!(pair.b.counters().snapshot().frames_gathered, 0);
+    assert_eq!(buffers.free.borrow().len() as u64, BUFFERS);
+}
+
+#[test]
+fn a_program_that_leaves_midway_leaves_no_packet_with_the_device() {
+    let mut pair = Pair::new(0);
+    let buffers = pair.set_direct();
+    let [mut one, mut two] = pair.connect(6, false);
+    let [mut other, mut peer] = pair.connect(7, false);
+    let len = 8 << 20;
+    one.put(Command::Send { place: 0, len });
+    two.put(Command::Receive { place: 0, len });
+    pair.until({
+        let counters = Arc::clone(pair.b.counters());
+        move || counters.snapshot().frames_gathered > 20
+    });
+    two.app = None;
+    let memory = Arc::downgrade(&two.memory);
+    drop(two);
+    pair.until(|| {
+        one.listen();
+        memory.strong_count() == 0
+    });
+    assert_eq!(buffers.free.borrow().len() as u64, BUFFERS);
+    send_bulk(&mut pair, &mut other, &mut peer, &pattern(2 << 20, 4));
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use genie_gpudev::DeviceKind;
 pub use values::{
-    Address, Count, DeviceName, LinkAddress, LogFilter, PollingChoice, Port, Size, TransportChoice,
+    Address, Count, DeviceName, LinkAddress, LogFilter, PollingChoice, Port, ReceiveChoice, Size,
+    TransportChoice,
 };
 
 macro_rules! settings {
@@ -117,6 +118,10 @@ settings! {
     #[arg(long, env = "GENIE_DPDK_SEAL", value_name = "BOOL",
           value_parser = clap::builder::BoolishValueParser::new())]
     dpdk_seal: bool = Some(true),
+    /// Where packets arrive: auto (in the device's memory where they can, which sealed frames can't)
+    /// or staged (in the host's)
+    #[arg(long, env = "GENIE_DPDK_RECEIVE", value_name = "auto|staged")]
+    dpdk_receive: ReceiveChoice = Some(ReceiveChoice::Auto),
     /// Be a gateway: serve this host's Python processes by this socket, and no devices
     #[arg(long, env = "GENIE_GATEWAY", num_args = 0..=1, value_name = "SOCKET",
           default_missing_value = "/run/genie/gateway.sock")]
@@ -210,6 +215,7 @@ pub struct DpdkConfig {
     pub polling: PollingChoice,
     pub core: Option<usize>,
     pub seal: bool,
+    pub receive: ReceiveChoice,
 }
 
 /// A gateway.
@@ -319,6 +325,7 @@ impl Settings {
                 polling: all.dpdk_polling.unwrap_or_default(),
                 core: all.dpdk_core.and_then(|core| usize::try_from(core.0).ok()),
                 seal: all.dpdk_seal.unwrap_or(true),
+                receive: all.dpdk_receive.unwrap_or_default(),
             }),
             (Some(_), None) => return Err(ConfigError::PortWithoutAddress),
             (None, _) => None,

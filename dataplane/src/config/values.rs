@@ -273,6 +273,16 @@ choice! {
     }
 }
 
+choice! {
+    /// Where packets arrive.
+    ReceiveChoice {
+        /// In the device's memory where they can.
+        Auto = "auto",
+        /// In the host's.
+        Staged = "staged",
+    }
+}
+
 /// In the file each of them is a string, or a number where that is enough.
 struct TextOrNumber<T>(std::marker::PhantomData<T>);
 
@@ -312,6 +322,7 @@ from_text_or_number! {
     [] LinkAddress,
     [] TransportChoice,
     [] PollingChoice,
+    [] ReceiveChoice,
 }
 
 #[cfg(test)]

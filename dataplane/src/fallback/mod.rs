@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use genie_dpdk::{CoreId, Eal, EalError, allowed_cores};
+use genie_gpudev::device::{self, Device, DeviceKind};
 use genie_poll::idle::Polling;
 use genie_poll::run::OnAccept;
 use genie_poll::{LINK_MEMORY_MIB, LinkConfig, LoopOptions, PollLoop, eal};
 use parking_lot::{Mutex, RwLock};
 
-use crate::config::{Config, DpdkConfig, PollingChoice, TransportChoice};
+use crate::config::{Config, DpdkConfig, PollingChoice, ReceiveChoice, TransportChoice};
 pub use level::Level;
 
 /// How often the link is looked at.
@@ -45,6 +46,8 @@ pub struct State {
 /// Decides the level, and keeps what it needs.
 pub struct FallbackManager {
     config: Option<DpdkConfig>,
+    /// Whose memory sessions have, unless this is a gateway.
+    device: Option<DeviceKind>,
     port: u16,
     probe_to: Option<SocketAddrV4>,
     tcp_probe_to: Option<crate::config::Address>,
@@ -83,6 +86,11 @@ impl FallbackManager {
         };
         let manager = Arc::new(Self {
             config: config.dpdk.clone().filter(|_| wanted),
+            device: config
+                .devices
+                .first()
+                .copied()
+                .filter(|_| gateway.is_none()),
             port,
             probe_to: gateway.and_then(|gateway| gateway.node_dpdk),
             tcp_probe_to: gateway.and_then(|gateway| gateway.node.clone()),
@@ -253,12 +261,25 @@ impl FallbackManager {
             },
             core: self.core(config),
             listen: inner.accept.clone().map(|accept| (self.port, accept)),
+            direct: Some(self.direct(config)),
         };
         let poll = PollLoop::start(&eal, &link, options)
             .map_err(|error| format!("no DPDK port {}: {error}", config.port))?;
         let poll = Arc::new(poll);
         inner.poll = Some(Arc::clone(&poll));
         Ok(poll)
+    }
+
+    /// The device in whose memory packets are to arrive, or why in none.
+    fn direct(&self, config: &DpdkConfig) -> Result<Arc<dyn Device>, String> {
+        if config.receive == ReceiveChoice::Staged {
+            return Err("dpdk_receive is set to staged".to_owned());
+        }
+        if config.seal {
+            return Err("the CPU opens sealed frames".to_owned());
+        }
+        let kind = self.device.ok_or("a gateway has no device")?;
+        device::open(kind).map_err(|error| error.to_string())
     }
 
     fn core(&self, config: &DpdkConfig) -> Option<CoreId> {
@@ -297,10 +318,15 @@ impl FallbackManager {
         if self.probe_to.is_some() && inner.answers == [false; 2] {
             return tcp("the node does not answer on the link".to_owned());
         }
+        let (level, way) = match &facts.direct {
+            Ok(kind) => (Level::Direct, format!(", received in the memory of {kind}")),
+            Err(_) if self.probe_to.is_some() => (Level::Staged, String::new()),
+            Err(reason) => (Level::Staged, format!(", not direct: {reason}")),
+        };
         State {
-            level: Level::Staged,
+            level,
             reason: format!(
-                "port {}, {}, {}MTU {}",
+                "port {}, {}, {}MTU {}{way}",
                 facts.port,
                 facts.address,
                 match (self.probe_to, self.seals()) {

@@ -1,15 +1,12 @@
 //! Mempools for payload, in memory that a device reaches.
 
-use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use genie_dpdk::{Eal, ExternalMemory, ExternalMemoryError, Mempool, MempoolConfig, MempoolError};
-use genie_gpudev::device::{
-    Device, DeviceError, DeviceKind, DeviceMemory, Memory, Residence, Share,
-};
+use genie_gpudev::device::{Device, DeviceError, DeviceKind, Memory, register_owned};
 use genie_gpudev::receive::Way;
-use genie_hugepages::{MapError, MapRequest, Region, Root};
+use genie_hugepages::{MapError, MapRequest, Root};
 
 /// Why a payload pool could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -112,58 +109,8 @@ fn huge_pages(device: &dyn Device, bytes: u64) -> Result<(Memory, u64), PayloadE
     let page_bytes = region.page().map_or(4096, |page| page.bytes());
     let start = NonNull::new(region.address());
     let start = start.ok_or(DeviceError::NotHost(device.info().kind))?;
-    // SAFETY: `HugePages` keeps the region mapped until after the registration has gone, and
-    // nobody gets the registration without it.
-    let registered = unsafe { device.register(start, region.len() as u64) }?;
-    let memory = Arc::new(HugePages {
-        registered,
-        _region: region,
-    });
+    let bytes = region.len() as u64;
+    // SAFETY: a region is mapped and writable as a whole while it lives.
+    let memory = unsafe { register_owned(device, start, bytes, Box::new(region)) }?;
     Ok((memory, page_bytes))
-}
-
-/// Registered huge pages. The registration goes first.
-struct HugePages {
-    registered: Memory,
-    _region: Region,
-}
-
-impl DeviceMemory for HugePages {
-    fn device(&self) -> DeviceKind {
-        self.registered.device()
-    }
-
-    fn residence(&self) -> Residence {
-        self.registered.residence()
-    }
-
-    fn address(&self) -> u64 {
-        self.registered.address()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.registered.bytes()
-    }
-
-    fn bytes_max(&self) -> u64 {
-        self.registered.bytes_max()
-    }
-
-    fn host(&self) -> Option<NonNull<u8>> {
-        self.registered.host()
-    }
-
-    fn resize(&self, bytes: u64) -> Result<(), DeviceError> {
-        self.registered.resize(bytes)
-    }
-
-    fn share(&self) -> Result<Vec<Share>, DeviceError> {
-        self.registered.share()
-    }
-}
-
-impl fmt::Debug for HugePages {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HugePages({:?})", self.registered)
-    }
 }

@@ -11,48 +11,13 @@
 //! payload pool; where the CPU reaches that memory (the host device), the head is read from there.
 
 use genie_dpdk::Mbuf;
-use genie_gpudev::device::gather::{GatherFrame, Verdict};
+use genie_gpudev::device::gather::GatherFrame;
 use genie_gpudev::device::{Device, DeviceError, Memory, Queue};
-use genie_gpudev::receive::{ReceiveStats, Receiver, Way};
-use genie_transport::limits::PARTS_MAX;
-use genie_transport::{
-    CHECKSUM_BYTES, ConnectionId, Credit, DeviceData, DropReason, Endpoint, Epoch, HEADER_BYTES,
-    Header, PayloadToken, Time,
-};
+use genie_gpudev::receive::{ReceiveStats, Way};
+use genie_transport::{DeviceData, Endpoint, Header, Time};
 
+use crate::gathering::{Gathering, Orders as _, ReceptionError, head_len, order, place};
 use crate::regions::DeviceRegions;
-
-/// A frame that the device is to check and place.
-struct Ordered {
-    frame: GatherFrame,
-    connection: ConnectionId,
-    token: PayloadToken,
-}
-
-/// What became of a frame that was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum ReceptionError {
-    /// Ask [`Reception::has_room`] first. The packet is lost, as on any link, and comes again.
-    #[error("both batches are with the device")]
-    Busy,
-    /// The transport dropped it, and counted it.
-    #[error("the transport dropped a frame: {0:?}")]
-    Dropped(DropReason),
-    /// It does not lie in the payload memory, or not as its head says.
-    #[error("a packet that is not laid out for this way of receiving: {0}")]
-    Layout(&'static str),
-    /// The device failed: leave this way of receiving.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-}
-
-/// What keeps a frame's buffer, and what the transport is to be told.
-struct Kept<B> {
-    _buffer: B,
-    connection: ConnectionId,
-    epoch: Epoch,
-    token: Option<PayloadToken>,
-}
 
 /// Receives frames of one payload pool into one memory. `B` keeps a frame's buffer.
 ///
@@ -60,10 +25,8 @@ struct Kept<B> {
 /// was pushed up to that event has been given back: note [`Self::position`] with the event, and wait
 /// for [`Self::is_settled`].
 pub struct Reception<B = Mbuf> {
-    receiver: Receiver<Kept<B>>,
+    gathering: Gathering<B>,
     regions: DeviceRegions,
-    pushed: u64,
-    settled: u64,
 }
 
 impl<B> Reception<B> {
@@ -78,17 +41,15 @@ impl<B> Reception<B> {
         target: &Memory,
     ) -> Result<Self, DeviceError> {
         Ok(Self {
-            receiver: Receiver::new(device, queue, payload, target)?,
+            gathering: Gathering::new(device, queue, payload, target)?,
             regions: DeviceRegions::new(target, payload),
-            pushed: 0,
-            settled: 0,
         })
     }
 
     /// Which way it is.
     #[must_use]
     pub fn way(&self) -> Way {
-        self.receiver.way()
+        self.gathering.way()
     }
 
     /// The regions, to add and remove, and for the transport to send from.
@@ -99,31 +60,31 @@ impl<B> Reception<B> {
     /// Where frames arrive.
     #[must_use]
     pub fn payload(&self) -> &Memory {
-        self.receiver.payload()
+        self.gathering.payload()
     }
 
     /// What reached the device.
     #[must_use]
     pub fn stats(&self) -> ReceiveStats {
-        self.receiver.stats()
+        self.gathering.stats()
     }
 
     /// Frames with data so far.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.pushed
+        self.gathering.position()
     }
 
     /// Whether all frames up to a position have left their buffers.
     #[must_use]
     pub fn is_settled(&self, position: u64) -> bool {
-        self.settled >= position
+        self.gathering.is_settled(position)
     }
 
     /// Whether a frame can be taken now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.receiver.has_room(PARTS_MAX)
+        self.gathering.has_room()
     }
 
     /// Takes a frame in two parts: the head, which the CPU has, and `len` bytes of data from
@@ -134,87 +95,16 @@ impl<B> Reception<B> {
     pub fn take_parts(
         &mut self,
         head: &mut [u8],
-        (offset, len): (u64, u32),
+        data: (u64, u32),
         buffer: B,
         endpoint: &mut Endpoint,
         now: Time,
     ) -> Result<(), ReceptionError> {
-        match self.order(head, offset, len, endpoint, now)? {
-            Some(ordered) => self.push_ordered(ordered, buffer, endpoint, now),
-            None => Ok(()),
+        let Self { gathering, regions } = self;
+        match order(head, data, endpoint, now, regions)? {
+            (_, Some(ordered)) => gathering.push(ordered, regions.orders(), buffer, endpoint, now),
+            (_, None) => Ok(()),
         }
-    }
-
-    /// Lets the transport order the data of a frame to their places.
-    fn order(
-        &mut self,
-        head: &mut [u8],
-        offset: u64,
-        len: u32,
-        endpoint: &mut Endpoint,
-        now: Time,
-    ) -> Result<Option<Ordered>, ReceptionError> {
-        self.regions.begin(offset);
-        let data = DeviceData {
-            handle: offset,
-            len: len as usize,
-        };
-        let handled = endpoint.handle_split(head, data, now, &mut self.regions);
-        let (connection, unverified) = handled.map_err(ReceptionError::Dropped)?;
-        Ok(unverified.map(|unverified| Ordered {
-            frame: GatherFrame {
-                offset,
-                // No longer than the data, which the transport checked.
-                len: u32::try_from(unverified.len).unwrap_or(len).min(len),
-                crc: Some(unverified.crc),
-            },
-            connection,
-            token: unverified.token,
-        }))
-    }
-
-    fn push_ordered(
-        &mut self,
-        ordered: Ordered,
-        buffer: B,
-        endpoint: &mut Endpoint,
-        now: Time,
-    ) -> Result<(), ReceptionError> {
-        let Ordered {
-            frame,
-            connection,
-            token,
-        } = ordered;
-        let pushed = self.push(frame, buffer, connection, Some(token), endpoint);
-        if pushed.is_err()
-            && let Some(connection) = endpoint.connection(connection)
-        {
-            connection.verified(token, false, now);
-        }
-        pushed
-    }
-
-    fn push(
-        &mut self,
-        frame: GatherFrame,
-        buffer: B,
-        connection: ConnectionId,
-        token: Option<PayloadToken>,
-        endpoint: &mut Endpoint,
-    ) -> Result<(), ReceptionError> {
-        let epoch = endpoint
-            .connection(connection)
-            .map_or(Epoch(0), |connection| connection.config().epoch);
-        let kept = Kept {
-            _buffer: buffer,
-            connection,
-            epoch,
-            token,
-        };
-        let pushed = self.receiver.push(&frame, self.regions.orders(), kept);
-        pushed.map_err(|refused| refused.error)?;
-        self.pushed += 1;
-        Ok(())
     }
 
     /// Submits what was collected: when the port has nothing more.
@@ -222,10 +112,7 @@ impl<B> Reception<B> {
     /// # Errors
     /// The device failed.
     pub fn flush(&mut self) -> Result<(), DeviceError> {
-        match self.receiver.flush() {
-            Err(DeviceError::Full { .. }) => Ok(()),
-            other => other,
-        }
+        self.gathering.flush()
     }
 
     /// Tells the transport of what the device has done, and frees the packets.
@@ -233,11 +120,7 @@ impl<B> Reception<B> {
     /// # Errors
     /// The device failed.
     pub fn poll(&mut self, endpoint: &mut Endpoint, now: Time) -> Result<usize, DeviceError> {
-        let count = self.receiver.poll(|kept, verdict, bytes| {
-            tell(endpoint, &kept, verdict, bytes, now);
-        })?;
-        self.settled += count as u64;
-        Ok(count)
+        self.gathering.poll(endpoint, now)
     }
 
     /// Waits until everything that was taken is done. For the end of a driver, and tests.
@@ -245,11 +128,7 @@ impl<B> Reception<B> {
     /// # Errors
     /// The device failed.
     pub fn finish(&mut self, endpoint: &mut Endpoint, now: Time) -> Result<(), DeviceError> {
-        self.receiver.finish(|kept, verdict, bytes| {
-            tell(endpoint, &kept, verdict, bytes, now);
-        })?;
-        self.settled = self.pushed;
-        Ok(())
+        self.gathering.finish(endpoint, now)
     }
 }
 
@@ -286,7 +165,7 @@ impl Reception<Mbuf> {
         }
         let frame = mbuf.data_mut().get_mut(skip..);
         let frame = frame.ok_or(ReceptionError::Layout("shorter than its link header"))?;
-        let (offset, len) = place(self.receiver.payload(), frame.as_ptr(), frame.len())?;
+        let (offset, len) = place(self.gathering.payload(), frame.as_ptr(), frame.len())?;
         self.regions.begin(offset);
         let handled = endpoint.handle(frame, now, &mut self.regions);
         // Even of a frame that was dropped midway: what was placed counts as placed.
@@ -302,7 +181,9 @@ impl Reception<Mbuf> {
                 len,
                 crc: None,
             };
-            self.push(frame, mbuf, connection, None, endpoint)?;
+            let orders = self.regions.orders();
+            let gathering = &mut self.gathering;
+            gathering.push_frame(&frame, orders, mbuf, connection, None, endpoint)?;
         }
         handled.map(|_| ()).map_err(ReceptionError::Dropped)
     }
@@ -321,7 +202,7 @@ impl Reception<Mbuf> {
         }
         drop(segments);
         let (start, bytes) = first.ok_or(ReceptionError::Layout("no segment"))?;
-        let payload = self.receiver.payload();
+        let payload = self.gathering.payload();
         // The head is the CPU's: a segment in memory of a device must be reached by it as well.
         if payload.host().is_none() && place(payload, start.as_ptr(), bytes).is_ok() {
             return Err(ReceptionError::Layout("the head is in the device's memory"));
@@ -350,41 +231,10 @@ impl Reception<Mbuf> {
             Some(_) => return Err(ReceptionError::Layout("data before the split")),
             None => place(payload, rest.as_ptr(), rest.len())?,
         };
-        match self.order(head, offset, len, endpoint, now)? {
-            Some(ordered) => self.push_ordered(ordered, mbuf, endpoint, now),
-            None => Ok(()),
+        let Self { gathering, regions } = self;
+        match order(head, (offset, len), endpoint, now, regions)? {
+            (_, Some(ordered)) => gathering.push(ordered, regions.orders(), mbuf, endpoint, now),
+            (_, None) => Ok(()),
         }
-    }
-}
-
-fn tell<B>(endpoint: &mut Endpoint, kept: &Kept<B>, verdict: Verdict, bytes: u64, now: Time) {
-    let Some(connection) = endpoint.connection(kept.connection) else {
-        return;
-    };
-    let placed = verdict == Verdict::Placed;
-    if let Some(token) = kept.token {
-        connection.verified(token, placed, now);
-    }
-    let config = connection.config();
-    // A connection that was made anew owes nothing for the frames of the old one.
-    if config.epoch == kept.epoch && config.credit_when == Credit::WhenReleased && placed {
-        connection.release(bytes);
-    }
-}
-
-/// Bytes before the data of a checksummed frame that has some. A tag for the head, one for the data.
-pub(crate) fn head_len(header: &Header) -> usize {
-    HEADER_BYTES + usize::from(header.control_len) + 2 * CHECKSUM_BYTES
-}
-
-/// Where bytes lie in a memory, by the address that both the CPU's and the device's side use.
-fn place(memory: &Memory, start: *const u8, len: usize) -> Result<(u64, u32), ReceptionError> {
-    let outside = ReceptionError::Layout("not in the payload memory");
-    let Some(offset) = (start as u64).checked_sub(memory.address()) else {
-        return Err(outside);
-    };
-    match (memory.at(offset, len as u64), u32::try_from(len)) {
-        (Ok(_), Ok(len)) => Ok((offset, len)),
-        _ => Err(outside),
     }
 }

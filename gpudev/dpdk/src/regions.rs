@@ -7,6 +7,8 @@ use genie_gpudev::device::{DeviceError, Memory};
 use genie_transport::limits::PARTS_MAX;
 use genie_transport::{PayloadRef, RegionGone, RegionId, Regions, SourceId};
 
+use crate::gathering::Orders;
+
 /// Regions of one driver at most.
 pub const REGIONS_MAX: usize = 4096;
 
@@ -62,16 +64,6 @@ impl DeviceRegions {
         self.regions.remove(&region).is_some()
     }
 
-    /// A frame whose data start at `offset` of the payload memory.
-    pub(crate) fn begin(&mut self, offset: u64) {
-        self.frame = offset;
-        self.orders.clear();
-    }
-
-    pub(crate) fn orders(&self) -> &[GatherPiece] {
-        &self.orders
-    }
-
     /// Notes that `len` bytes from `at` of the frame at hand go to `offset` of a region.
     fn order(
         &mut self,
@@ -92,6 +84,17 @@ impl DeviceRegions {
         };
         self.orders.push(GatherPiece { at, len, to });
         Ok(())
+    }
+}
+
+impl Orders for DeviceRegions {
+    fn begin(&mut self, offset: u64) {
+        self.frame = offset;
+        self.orders.clear();
+    }
+
+    fn orders(&self) -> &[GatherPiece] {
+        &self.orders
     }
 }
 

@@ -9,8 +9,9 @@ use genie_gpudev::device::{Device, Memory, Queue};
 use genie_transport::{Endpoint, Header, Time};
 
 use super::{DATA_BYTES, LINK_HEADER_BYTES};
+use crate::gathering::{ReceptionError, head_len};
 use crate::payload::PayloadPool;
-use crate::reception::{Reception, ReceptionError, head_len};
+use crate::reception::Reception;
 
 /// A place in the payload memory, given back when dropped.
 pub(super) struct Slot {

@@ -1,0 +1,96 @@
+"""Level 0: packets arrive in the device's memory, and the device places what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import genie
+import pytest
+import torch
+from linked import Linked, make_linked
+from support import REMOTE, wait_until
+
+SIZES = (100, 20_000, (20 << 20) + 5)
+
+
+@pytest.fixture
+def direct(tmp_path: Path) -> Iterator[Linked]:
+    """A pair whose frames are not sealed, and this process connected through it."""
+    made = make_linked(tmp_path, "--dpdk-seal", "false")
+    try:
+        wait_until(lambda: "level 0" in made.node.log(), 10, "level 0")
+        genie.connect(made.gateway.address)
+        yield made
+    finally:
+        genie.disconnect()
+        made.stop()
+
+
+def gathered(linked: Linked) -> int:
+    """Frames of which the node's device placed the data."""
+    return linked.node.metric("genie_link_frames_gathered_total")
+
+
+def there_and_back() -> int:
+    """Compares every byte; says how many there were."""
+    for count in SIZES:
+        sent = torch.randint(0, 256, (count,), dtype=torch.uint8)
+        assert torch.equal(sent.to(REMOTE).cpu(), sent)
+    return sum(SIZES)
+
+
+def test_the_device_places_every_byte(direct: Linked) -> None:
+    """All that is no small message: more frames than the bytes have of 9000."""
+    assert "received in the memory of host:0" in direct.node.status()["transport_reason"]
+    assert genie.stats()["transport"] == "dpdk"
+    sent = there_and_back()
+    assert gathered(direct) >= sent // 9000
+
+
+def test_models_are_equal(direct: Linked) -> None:
+    """Weights that the device placed."""
+    torchvision = pytest.importorskip("torchvision")
+    model = torchvision.models.resnet18(weights=None).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        local = model(x)
+        remote = model.to(REMOTE)(x.to(REMOTE)).cpu()
+    torch.testing.assert_close(remote, local, rtol=0, atol=1e-4)
+    assert gathered(direct) > 0
+
+
+def test_a_second_session_begins_where_the_first_ended(direct: Linked) -> None:
+    """What one left with the device is none of the next one's."""
+    torch.ones(1 << 20).to(REMOTE)
+    genie.disconnect()
+    genie.connect(direct.gateway.address)
+    there_and_back()
+
+
+def test_staged_is_level_one_with_the_reason(tmp_path: Path) -> None:
+    """As the operator wants it."""
+    made = make_linked(tmp_path, "--dpdk-seal", "false", "--dpdk-receive", "staged")
+    try:
+        wait_until(lambda: "level 1" in made.node.log(), 10, "level 1")
+        assert "not direct: dpdk_receive is set to staged" in made.node.log()
+        genie.connect(made.gateway.address)
+        there_and_back()
+        assert gathered(made) == 0
+    finally:
+        genie.disconnect()
+        made.stop()
+
+
+def test_sealed_frames_are_opened_by_the_cpu(tmp_path: Path) -> None:
+    """A device does not open what is sealed: level 1, and it says so."""
+    made = make_linked(tmp_path)
+    try:
+        wait_until(lambda: "level 1" in made.node.log(), 10, "level 1")
+        assert "not direct: the CPU opens sealed frames" in made.node.log()
+        genie.connect(made.gateway.address)
+        there_and_back()
+        assert gathered(made) == 0
+    finally:
+        genie.disconnect()
+        made.stop()
