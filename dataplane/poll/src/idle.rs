@@ -1,5 +1,6 @@
 //! What a loop does when there is nothing to do: spins, yields, naps.
 
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,13 @@ const CROWDED: Duration = Duration::from_micros(100);
 const CROWDED_FOR: Duration = Duration::from_millis(50);
 /// The shortest nap.
 const FIRST_NAP: Duration = Duration::from_micros(10);
-/// The longest nap where something may arrive at any time, and the port has no interrupt. Sleeping
-/// by a timer costs 10 to 20 us of a core on a virtual machine, so this is what keeps an idle loop
-/// below a tenth of one, and out of the way of who computes meanwhile.
-pub const NAP: Duration = Duration::from_micros(250);
-/// The longest nap where there is no connection: who opens one can wait a little.
-pub const LONG_NAP: Duration = Duration::from_micros(500);
+/// The longest nap where something may arrive at any time, and the port has no interrupt: who waits
+/// for it waits that long. Between these, as [`longest_nap`] has it.
+const NAP: RangeInclusive<Duration> = Duration::from_micros(80)..=Duration::from_micros(250);
+/// The share of a core that naps may cost, one in this many.
+const NAPS_SHARE: u32 = 18;
+/// Naps that are tried to learn what one costs.
+const TRIED: u32 = 16;
 /// The longest nap where the port has an interrupt.
 pub const DEEP_NAP: Duration = Duration::from_millis(10);
 
@@ -45,30 +47,80 @@ pub struct Idle {
     crowded_until: Option<Instant>,
     /// The last idle time was a short one.
     soon: bool,
+    longest: Duration,
+}
+
+/// How long a nap may be where one costs this much of a core. Sleeping by a timer takes 2 us on bare
+/// hardware and 10 to 20 on a virtual machine, whatever is done between two naps; so there an idle
+/// loop stays below a tenth of a core, and out of the way of who computes, only by sleeping longer
+/// than the 100 us that it should wake within.
+#[must_use]
+pub fn longest_nap(cost: Duration) -> Duration {
+    (cost * NAPS_SHARE).clamp(*NAP.start(), *NAP.end())
+}
+
+/// What a nap costs the calling thread, by trying.
+fn nap_cost() -> Duration {
+    let limit = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: i64::from(NAP.start().subsec_nanos()),
+    };
+    let before = thread_time();
+    for _ in 0..TRIED {
+        // SAFETY: no files, a valid time, no signal mask.
+        unsafe { libc::ppoll(std::ptr::null_mut(), 0, &raw const limit, std::ptr::null()) };
+    }
+    thread_time().saturating_sub(before) / TRIED
+}
+
+/// The calling thread's time on a core.
+fn thread_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid place to write to; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 impl Idle {
-    /// Woken by `doorbell`. Makes naps of the calling thread as short as they are meant.
+    /// Woken by `doorbell`. Makes naps of the calling thread as short as they are meant, and tries
+    /// some.
     #[must_use]
     pub fn new(polling: Polling, doorbell: Doorbell) -> Self {
         // SAFETY: sets a number of the calling thread.
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_000, 0, 0, 0) };
+        let longest = match polling {
+            Polling::Adaptive => longest_nap(nap_cost()),
+            Polling::Busy => *NAP.end(),
+        };
+        tracing::debug!("an idle loop sleeps for up to {longest:?} at a time");
         Self {
             polling,
             doorbell,
             since: None,
             crowded_until: None,
             soon: false,
+            longest,
         }
     }
 
-    /// How long to nap, where `longest` is right for who has been idle for long. An answer tends to
-    /// come soon after a question, so the first naps are short: being late costs at most an eighth
-    /// of what was waited already.
+    /// How long to nap without an interrupt. An answer tends to come soon after a question, so the
+    /// first naps are short: being late costs at most an eighth of what was waited already. Where
+    /// nobody is `expected`, who comes can wait a little longer.
     #[must_use]
-    pub fn nap_for(&self, longest: Duration) -> Duration {
+    pub fn nap_for(&self, expected: bool) -> Duration {
+        let longest = if expected {
+            self.longest
+        } else {
+            2 * self.longest
+        };
         let idle = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-        (idle / 8).clamp(FIRST_NAP, longest.max(FIRST_NAP))
+        (idle / 8).clamp(FIRST_NAP, longest)
     }
 
     /// There was something to do.
@@ -132,14 +184,25 @@ mod tests {
     #[test]
     fn naps_grow_with_idleness_and_stay_within_their_bounds() {
         let mut idle = Idle::new(Polling::Adaptive, Doorbell::new().unwrap());
-        assert_eq!(idle.nap_for(NAP), FIRST_NAP, "nothing was waited for yet");
-        idle.since = Instant::now().checked_sub(8 * NAP / 2);
-        let nap = idle.nap_for(NAP);
-        assert!(nap >= NAP / 2 && nap <= NAP, "{nap:?}");
+        let longest = idle.longest;
+        assert!(NAP.contains(&longest), "{longest:?}");
+        assert_eq!(idle.nap_for(true), FIRST_NAP, "nothing was waited for yet");
+        idle.since = Instant::now().checked_sub(8 * longest / 2);
+        let nap = idle.nap_for(true);
+        assert!(nap >= longest / 2 && nap <= longest, "{nap:?}");
         idle.since = Instant::now().checked_sub(Duration::from_secs(1));
-        assert_eq!(idle.nap_for(NAP), NAP);
+        assert_eq!(idle.nap_for(true), longest);
+        assert_eq!(idle.nap_for(false), 2 * longest);
         idle.busy();
-        assert_eq!(idle.nap_for(NAP), FIRST_NAP, "it starts over");
+        assert_eq!(idle.nap_for(true), FIRST_NAP, "it starts over");
+    }
+
+    #[test]
+    fn a_loop_wakes_within_100_us_where_that_costs_less_than_a_tenth_of_a_core() {
+        let us = Duration::from_micros;
+        for (cost, nap) in [(0, 80), (2, 80), (5, 90), (10, 180), (14, 250), (90, 250)] {
+            assert_eq!(longest_nap(us(cost)), us(nap));
+        }
     }
 
     #[test]

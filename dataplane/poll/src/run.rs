@@ -17,7 +17,7 @@ use genie_transport::ConnectionId;
 
 use crate::counters::{Counters, Snapshot};
 use crate::engine::{Channel, ChannelOpenError};
-use crate::idle::{DEEP_NAP, Idle, LONG_NAP, NAP, Polling};
+use crate::idle::{DEEP_NAP, Idle, Polling};
 use crate::link::{Link, LinkConfig, LinkError, open_for};
 
 /// Requests that may wait.
@@ -294,10 +294,10 @@ impl Work {
         if !engine.arm() {
             return;
         }
-        let longest = match (engine.wire().has_interrupt(), engine.connections()) {
-            (true, _) => DEEP_NAP,
-            (false, 0) => idle.nap_for(LONG_NAP),
-            (false, _) => idle.nap_for(NAP),
+        let longest = if engine.wire().has_interrupt() {
+            DEEP_NAP
+        } else {
+            idle.nap_for(engine.connections() > 0)
         };
         let limit = engine.timeout().map_or(longest, |next| next.min(longest));
         let counters = Arc::clone(engine.counters());
