@@ -27,9 +27,6 @@ use slots::Slot;
 
 /// Frames that one turn sends at most: more would keep acknowledgements waiting.
 const FRAMES_A_TURN: usize = 64;
-/// DPDK notes every page of memory that packets may lie in, which takes it a quarter of a
-/// microsecond: more than this is not worth the stop.
-const SHARED_MAX: u64 = 512 << 20;
 
 /// What a host on a link is called.
 #[derive(Clone, Debug)]
@@ -202,7 +199,7 @@ impl<W: Wire> Engine<W> {
             .add(Arc::clone(mapping))
             .ok_or(ChannelOpenError::Memory)?;
         let plain = matches!(protection, Protection::Checksummed);
-        if plain && mapping.capacity() <= SHARED_MAX && self.wire.share(id, mapping) {
+        if plain && self.wire.share(id, mapping) {
             self.memory.set_shared(id);
         }
         Ok(id)

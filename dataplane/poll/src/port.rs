@@ -12,8 +12,11 @@ use genie_transport::SplitTransmit;
 use crate::memory::MemoryId;
 use crate::wire::{BURST, Packet, Wire, WireDrops, Written};
 
-/// Pages of the memory that programs share.
-const PAGE_BYTES: usize = 4096;
+/// DPDK notes every page of memory that packets may lie in, which takes it a quarter of a
+/// microsecond: more than these are not worth the stop.
+const PAGES_MAX: usize = 128 << 10;
+/// The largest page that it knows.
+const PAGE_BYTES_MAX: usize = 1 << 30;
 
 /// What a port needs to send from where bytes lie.
 pub struct FromMemory {
@@ -211,10 +214,17 @@ impl Wire for PortWire {
         let (Ok(start), Ok(bytes)) = (memory.address(0, len), usize::try_from(len)) else {
             return false;
         };
+        // Devices are given virtual addresses, so any size of page will do that the range is made
+        // of; the kernel's own may be smaller.
+        let edges = start.as_ptr() as usize | bytes;
+        let page_bytes = (1 << edges.trailing_zeros()).min(PAGE_BYTES_MAX);
+        if bytes / page_bytes > PAGES_MAX {
+            return false;
+        }
         let owner: Arc<dyn Any + Send + Sync> = Arc::<Mapping>::clone(memory);
         // SAFETY: the mapping is whole pages (a memfd of such a length, checked by DPDK), and stays
         // mapped while `owner` lives. It is only sent from, and may change meanwhile.
-        let known = unsafe { ExternalMemory::register(eal, start, bytes, PAGE_BYTES, owner) };
+        let known = unsafe { ExternalMemory::register(eal, start, bytes, page_bytes, owner) };
         let slab = match known {
             Ok(known) => ExternalSlab::new(&known, 0..bytes),
             Err(error) => {

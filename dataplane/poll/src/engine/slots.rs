@@ -111,8 +111,10 @@ impl<W: Wire> Engine<W> {
             None => return Err(ChannelOpenError::Gone(id)),
         };
         let source = self.add_memory(&source, &protection)?;
-        let memory = self
-            .add_memory(&sink, &protection)
+        // Nothing is sent from there.
+        let memory = self.memory.add(Arc::clone(&sink));
+        let memory = memory
+            .ok_or(ChannelOpenError::Memory)
             .inspect_err(|_| self.remove_memory(source))?;
         if let Some(bridge) = self.bridge(at) {
             bridge.set_memories(source, memory);
