@@ -14,7 +14,7 @@ use genie_poll::run::OnAccept;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigError};
-use crate::fallback::FallbackManager;
+use crate::fallback::{FallbackManager, check_core};
 use crate::gateway::{self, GatewayError};
 use crate::node::{LocalNode, Shared};
 use crate::server::{self, Server};
@@ -62,6 +62,7 @@ pub enum StartError {
 /// It could not start.
 pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartError> {
     let address = resolve(&config)?;
+    check_core(&config)?;
     let tls = config.tls.as_ref().map(tls::server_config).transpose()?;
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     let listener = server::bind(address)

@@ -330,6 +330,31 @@ impl Text {
                 link.frames_dropped + link.frames_damaged,
             ),
             (
+                "frames_by_reference",
+                "Frames sent whose data were not copied.",
+                link.frames_by_reference,
+            ),
+            (
+                "host_dropped",
+                "Frames that the link's own stack dropped: malformed, for others, of no host.",
+                link.host_dropped,
+            ),
+            (
+                "host_refused",
+                "Handshakes and TCP connections that the link's own stack refused or gave up.",
+                link.host_refused,
+            ),
+            (
+                "submissions",
+                "Batches of transfers, on connections that ended.",
+                link.submissions,
+            ),
+            (
+                "submitted_bytes",
+                "Tensor bytes in them.",
+                link.submitted_bytes,
+            ),
+            (
                 "frames_segmented",
                 "Frames dropped because they came in more than one part.",
                 link.frames_segmented,
@@ -356,6 +381,12 @@ impl Text {
             ),
         ] {
             self.counter(&format!("genie_link_{name}_total"), help, value);
+        }
+        let name = "genie_link_drops_total";
+        let help = "Frames that the transport dropped, by reason.";
+        self.head(name, help, "counter");
+        for (reason, count) in link.drops.iter() {
+            self.line(&format!("{name}{{reason=\"{reason}\"}} {count}"));
         }
     }
 

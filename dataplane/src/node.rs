@@ -117,6 +117,7 @@ impl Shared {
         let protection = Protection::agreed(sealed, secret);
         let connection = ConnectionId(u64::from_ne_bytes(name));
         let mut config = TransportConfig::new(connection, EPOCH, Role::Responder, protection);
+        config.bandwidth_max = fallback.bandwidth_max();
         config.mtu_max = config.mtu_max.min(poll.facts().frame_bytes_max);
         let mtu_max = u32::try_from(config.mtu_max).unwrap_or(u32::MAX);
         let (app, half) =

@@ -28,6 +28,8 @@ const FINISH: u8 = 4;
 const GRANT_BYTES: usize = 1 + 3 * 8;
 /// Stream bytes in one message.
 const STREAM_MAX: usize = MESSAGE_BYTES_MAX - 1;
+/// Bulk up to this goes before longer bulk of the same program, which it delays by little.
+const SOON_MAX: u64 = 256 << 10;
 /// Commands of a program that one turn takes, so that others have theirs.
 const COMMANDS_A_TURN: usize = 64;
 /// Bulks of one program that may be under way in one direction.
@@ -250,7 +252,11 @@ impl Bridge {
                 source: source.source(),
                 source_offset: place,
                 len,
-                priority: Priority::Normal,
+                priority: if len <= SOON_MAX {
+                    Priority::High
+                } else {
+                    Priority::Normal
+                },
             };
             match connection.send(transfer) {
                 Ok(id) => self.sending.push((id, place)),

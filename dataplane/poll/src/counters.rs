@@ -2,7 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use genie_netstack::HostCounters;
+use genie_transport::{DropReason, Status};
+
 use crate::wire::WireDrops;
+
+const REASONS: usize = DropReason::ALL.len();
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -10,22 +15,45 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $($name: AtomicU64,)*
+            drops: [AtomicU64; REASONS],
         }
 
         /// [`Counters`] at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Snapshot {
             $($(#[$doc])* pub $name: u64,)*
+            /// Of the frames that the transport dropped, how many for which reason.
+            pub drops: Drops,
         }
 
         impl Counters {
             /// All of them, each at nearly the same moment.
             #[must_use]
             pub fn snapshot(&self) -> Snapshot {
-                Snapshot { $($name: self.$name.load(Ordering::Relaxed),)* }
+                Snapshot {
+                    $($name: self.$name.load(Ordering::Relaxed),)*
+                    drops: Drops(std::array::from_fn(|at| self.drops[at].load(Ordering::Relaxed))),
+                }
             }
         }
     };
+}
+
+/// A count for each reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drops([u64; REASONS]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; REASONS])
+    }
+}
+
+impl Drops {
+    /// Each reason with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL.iter().copied().zip(self.0)
+    }
 }
 
 counters! {
@@ -51,6 +79,16 @@ counters! {
     frames_segmented,
     /// Times that there was no packet to write a frame to.
     pool_exhausted,
+    /// Frames sent whose data were not copied.
+    frames_by_reference,
+    /// Frames that the host's own stack dropped: malformed, for others, of no host, floods.
+    host_dropped,
+    /// Handshakes and connections of TCP that the host's own stack refused or gave up.
+    host_refused,
+    /// Batches of transfers, on connections that ended.
+    submissions,
+    /// Tensor bytes in them.
+    submitted_bytes,
     /// Frames to peers whose place on the link was not known.
     frames_unroutable,
     /// Tensor bytes that were sent again, on connections that ended.
@@ -91,13 +129,41 @@ impl Counters {
         Self::add(&self.sleeps, 1);
     }
 
-    pub(crate) fn dropped(&self) {
+    pub(crate) fn dropped(&self, reason: DropReason) {
         Self::add(&self.frames_dropped, 1);
+        if let Some(counter) = self.drops.get(reason as usize) {
+            Self::add(counter, 1);
+        }
+    }
+
+    /// A frame that found no room with its device.
+    pub(crate) fn refused_by_device(&self) {
+        Self::add(&self.frames_dropped, 1);
+    }
+
+    pub(crate) fn by_reference(&self) {
+        Self::add(&self.frames_by_reference, 1);
+    }
+
+    pub(crate) fn host(&self, host: &HostCounters) {
+        let dropped = host.malformed
+            + host.not_ours
+            + host.bad_source
+            + host.fragments
+            + host.queue_full
+            + host.no_route
+            + host.neighbors.refused
+            + host.neighbors.unresolved
+            + host.tcp.unexpected;
+        let refused = host.tcp.over_limit + host.tcp.over_backlog + host.tcp.half_open_expired;
+        self.host_dropped.store(dropped, Ordering::Relaxed);
+        self.host_refused.store(refused, Ordering::Relaxed);
     }
 
     pub(crate) fn gathered(&self, placed: u64, corrupt: u64) {
         Self::add(&self.frames_gathered, placed);
         Self::add(&self.frames_dropped, corrupt);
+        Self::add(&self.drops[DropReason::BadDataTag as usize], corrupt);
     }
 
     pub(crate) fn damaged(&self) {
@@ -108,7 +174,9 @@ impl Counters {
         Self::add(&self.frames_unroutable, 1);
     }
 
-    pub(crate) fn ended(&self, connection: &genie_transport::Counters) {
+    pub(crate) fn ended(&self, connection: &genie_transport::Counters, status: &Status) {
+        Self::add(&self.submissions, status.submissions);
+        Self::add(&self.submitted_bytes, status.submitted_bytes);
         Self::add(&self.bytes_repeated, connection.bytes_repeated);
         Self::add(&self.frames_lost, connection.frames_lost);
     }

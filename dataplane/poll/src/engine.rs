@@ -386,6 +386,9 @@ impl<W: Wire> Engine<W> {
                     continue;
                 };
                 packet::write(head, *me, to, frame.frame_len());
+                if !frame.data().is_empty() {
+                    counters.by_reference();
+                }
                 return Some(Written {
                     len: HEADERS_BYTES + frame.head_len,
                     data: Some(frame),

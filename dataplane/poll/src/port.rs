@@ -30,7 +30,6 @@ pub struct FromMemory {
 pub struct PortWire {
     rx: RxQueue,
     tx: TxQueue,
-    pool: Mempool,
     arrived: Burst,
     /// Written, not yet taken by the driver.
     leaving: Burst,
@@ -38,6 +37,8 @@ pub struct PortWire {
     spare: Burst,
     /// The one that is offered next, at its full length.
     next: Option<Mbuf>,
+    /// After those that hold mbufs of it: it goes last.
+    pool: Mempool,
     frame_max: usize,
     from_memory: Option<FromMemory>,
     /// By the number of the memory.

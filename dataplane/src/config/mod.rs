@@ -114,6 +114,9 @@ settings! {
     /// The core of the poll loop
     #[arg(long, env = "GENIE_DPDK_CORE", value_name = "N")]
     dpdk_core: Count<0, 4095> = None,
+    /// Gbit/s that one session may send on that port, at each end of it
+    #[arg(long, env = "GENIE_DPDK_SESSION_GBIT", value_name = "GBIT")]
+    dpdk_session_gbit: Count<1, 1000> = None,
     /// Seal frames with AES-GCM; false: CRC32C only, for a link that is trusted
     #[arg(long, env = "GENIE_DPDK_SEAL", value_name = "BOOL",
           value_parser = clap::builder::BoolishValueParser::new())]
@@ -173,12 +176,23 @@ pub enum ConfigError {
     /// A port needs an address.
     #[error("dpdk_port is set and dpdk_address is not: give this host an address on the link")]
     PortWithoutAddress,
+    /// A setting of the link, and no link.
+    #[error("{0} is set and dpdk_port is not: say which port DPDK is to drive")]
+    LinkWithoutPort(&'static str),
+    /// A core that this process may not run on.
+    #[error("dpdk_core is {wanted}: this process may use {allowed}")]
+    Core {
+        /// As configured.
+        wanted: usize,
+        /// Those it may.
+        allowed: String,
+    },
     /// A gateway needs a node.
     #[error("gateway is set, and neither node nor node_dpdk: say where its node is")]
     GatewayWithoutNode,
-    /// A gateway's node on a link that there is none of.
-    #[error("node_dpdk is set and dpdk_port is not: say which port DPDK is to drive")]
-    NodeWithoutPort,
+    /// A gateway's node, and no gateway.
+    #[error("{0} is set and gateway is not: only a gateway has a node")]
+    NodeWithoutGateway(&'static str),
     /// The address is open and nothing guards it.
     #[error(
         "refusing to listen on {address} without TLS: anybody who reaches it could run operators \
@@ -216,6 +230,7 @@ pub struct DpdkConfig {
     pub core: Option<usize>,
     pub seal: bool,
     pub receive: ReceiveChoice,
+    pub session_gbit: Option<u64>,
 }
 
 /// A gateway.
@@ -317,6 +332,26 @@ impl Settings {
         if devices.is_empty() {
             return Err(ConfigError::NoDevices);
         }
+        let link = [
+            ("dpdk_address", all.dpdk_address.is_some()),
+            ("dpdk_router", all.dpdk_router.is_some()),
+            ("dpdk_core", all.dpdk_core.is_some()),
+            ("node_dpdk", all.node_dpdk.is_some()),
+        ];
+        if all.dpdk_port.is_none()
+            && let Some((key, _)) = link.iter().find(|(_, is_set)| *is_set)
+        {
+            return Err(ConfigError::LinkWithoutPort(key));
+        }
+        let nodes = [
+            ("node", all.node.is_some()),
+            ("node_dpdk", all.node_dpdk.is_some()),
+        ];
+        if all.gateway.is_none()
+            && let Some((key, _)) = nodes.iter().find(|(_, is_set)| *is_set)
+        {
+            return Err(ConfigError::NodeWithoutGateway(key));
+        }
         let dpdk = match (all.dpdk_port, all.dpdk_address) {
             (Some(Port(port)), Some(address)) => Some(DpdkConfig {
                 port,
@@ -326,13 +361,11 @@ impl Settings {
                 core: all.dpdk_core.and_then(|core| usize::try_from(core.0).ok()),
                 seal: all.dpdk_seal.unwrap_or(true),
                 receive: all.dpdk_receive.unwrap_or_default(),
+                session_gbit: all.dpdk_session_gbit.map(|gbit| gbit.0),
             }),
             (Some(_), None) => return Err(ConfigError::PortWithoutAddress),
             (None, _) => None,
         };
-        if all.node_dpdk.is_some() && dpdk.is_none() {
-            return Err(ConfigError::NodeWithoutPort);
-        }
         let gateway = match all.gateway {
             Some(_) if all.node.is_none() && all.node_dpdk.is_none() => {
                 return Err(ConfigError::GatewayWithoutNode);
@@ -416,6 +449,7 @@ mod tests {
             "dpdk_address",
             "dpdk_router",
             "dpdk_core",
+            "dpdk_session_gbit",
             "gateway",
             "node",
             "node_dpdk",
@@ -510,8 +544,17 @@ mod tests {
             ),
             ("gateway = \"a.sock\"", ConfigError::GatewayWithoutNode),
             (
-                "node_dpdk = \"10.77.0.2:7700\"",
-                ConfigError::NodeWithoutPort,
+                "gateway = \"a.sock\"\nnode_dpdk = \"10.77.0.2:7700\"",
+                ConfigError::LinkWithoutPort("node_dpdk"),
+            ),
+            (
+                "dpdk_address = \"10.77.0.2/24\"",
+                ConfigError::LinkWithoutPort("dpdk_address"),
+            ),
+            ("dpdk_core = 1", ConfigError::LinkWithoutPort("dpdk_core")),
+            (
+                "node = \"10.0.0.7:7700\"",
+                ConfigError::NodeWithoutGateway("node"),
             ),
         ] {
             assert_eq!(parse(text).unwrap().into_config(), Err(error), "{text}");

@@ -15,18 +15,24 @@ use std::time::{Duration, Instant};
 
 use genie_dpdk::{CoreId, Eal, EalError, allowed_cores};
 use genie_gpudev::device::{self, Device, DeviceKind};
+use genie_gpudev::pool::{POOL_BYTES_MIN, Pool, PoolConfig};
+use genie_gpudev_dpdk::Registration;
 use genie_poll::idle::Polling;
 use genie_poll::run::OnAccept;
 use genie_poll::{LINK_MEMORY_MIB, LinkConfig, LoopOptions, PollLoop, eal};
 use parking_lot::{Mutex, RwLock};
 
-use crate::config::{Config, DpdkConfig, PollingChoice, ReceiveChoice, TransportChoice};
+use crate::config::{
+    Config, ConfigError, DpdkConfig, PollingChoice, ReceiveChoice, TransportChoice,
+};
 pub use level::Level;
 
 /// How often the link is looked at.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long between two tries to get DPDK, or the port.
+/// How long between two tries to get DPDK, or the port: doubled each time, since a driver that
+/// refuses says so on standard error.
 const RETRY: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(16);
 /// How often a gateway asks whether its node answers on the link.
 const PROBE: Duration = Duration::from_secs(2);
 /// How long a link may take to come up before the daemon is ready without it.
@@ -65,6 +71,9 @@ struct Inner {
     poll: Option<Arc<PollLoop>>,
     accept: Option<OnAccept>,
     retry_at: Option<Instant>,
+    retry_after: Option<Duration>,
+    /// Our device in DPDK's gpudev.
+    registration: Option<Registration>,
     probe_at: Option<Instant>,
     /// Whether the node answered the last two probes on the link.
     answers: [bool; 2],
@@ -148,6 +157,13 @@ impl FallbackManager {
         self.inner.lock().poll.clone()
     }
 
+    /// Bytes a second that a session may send on the link.
+    #[must_use]
+    pub fn bandwidth_max(&self) -> Option<u64> {
+        let gbit = self.config.as_ref()?.session_gbit?;
+        Some(gbit * 1_000_000_000 / 8)
+    }
+
     /// Whether frames are sealed.
     #[must_use]
     pub fn seals(&self) -> bool {
@@ -161,6 +177,7 @@ impl FallbackManager {
         self.state.write().poll = None;
         inner.poll = None;
         inner.accept = None;
+        inner.registration = None;
     }
 
     fn is_starting(&self) -> bool {
@@ -225,12 +242,15 @@ impl FallbackManager {
         if inner.retry_at.is_some_and(|at| Instant::now() < at) {
             return Err(self.state().reason);
         }
-        inner.retry_at = Some(Instant::now() + RETRY);
+        let wait = inner.retry_after.unwrap_or(RETRY);
+        inner.retry_at = Some(Instant::now() + wait);
+        inner.retry_after = Some((2 * wait).min(RETRY_MAX));
         let eal = match &inner.eal {
             Some(eal) => eal.clone(),
             None => match eal::start(&config.port.address, LINK_MEMORY_MIB, LINK_MEMORY_MIB) {
                 Ok((eal, pages)) => {
                     inner.pages = pages;
+                    inner.registration = self.register(&eal);
                     inner.eal = Some(eal.clone());
                     eal
                 }
@@ -259,15 +279,30 @@ impl FallbackManager {
                 PollingChoice::Adaptive => Polling::Adaptive,
                 PollingChoice::Busy => Polling::Busy,
             },
-            core: self.core(config),
+            core: config.core.and_then(core),
             listen: inner.accept.clone().map(|accept| (self.port, accept)),
             direct: Some(self.direct(config)),
         };
         let poll = PollLoop::start(&eal, &link, options)
             .map_err(|error| format!("no DPDK port {}: {error}", config.port))?;
         let poll = Arc::new(poll);
+        inner.retry_after = None;
+        tracing::info!("port {}: {}", config.port, poll.facts().granted);
         inner.poll = Some(Arc::clone(&poll));
         Ok(poll)
+    }
+
+    /// Shows our device to those who ask DPDK for devices (`rte_gpu_*`).
+    fn register(&self, eal: &Eal) -> Option<Registration> {
+        // DPDK's own driver may have the others.
+        let kind = self
+            .device
+            .filter(|kind| matches!(kind, DeviceKind::Host(_)))?;
+        let device = device::open(kind).ok()?;
+        let pool = Pool::new(&*device, PoolConfig::new(POOL_BYTES_MIN)).ok()?;
+        Registration::new(eal, device, Arc::new(std::sync::Mutex::new(pool)))
+            .inspect_err(|error| tracing::debug!("{kind} is not in DPDK's gpudev: {error}"))
+            .ok()
     }
 
     /// The device in whose memory packets are to arrive, or why in none.
@@ -280,17 +315,6 @@ impl FallbackManager {
         }
         let kind = self.device.ok_or("a gateway has no device")?;
         device::open(kind).map_err(|error| error.to_string())
-    }
-
-    fn core(&self, config: &DpdkConfig) -> Option<CoreId> {
-        let wanted = config.core?;
-        let found = allowed_cores()
-            .into_iter()
-            .find(|core| core.raw() == wanted);
-        if found.is_none() {
-            tracing::warn!("core {wanted} is not among those that this process may use");
-        }
-        found
     }
 
     fn judge(&self, poll: &Arc<PollLoop>, inner: &mut Inner) -> State {
@@ -310,10 +334,12 @@ impl FallbackManager {
             && inner.probe_at.is_none_or(|at| Instant::now() >= at)
         {
             inner.probe_at = Some(Instant::now() + PROBE);
-            inner.costs[0] = probe::link(poll, node);
+            let cost = probe::link(poll, node);
             let tcp = self.tcp_probe_to.as_ref();
+            // What it was last, where it can't be told now.
+            inner.costs[0] = cost.or(inner.costs[0]);
             inner.costs[1] = tcp.and_then(probe::tcp).or(inner.costs[1]);
-            inner.answers = [inner.answers[1], inner.costs[0].is_some()];
+            inner.answers = [inner.answers[1], cost.is_some()];
         }
         if self.probe_to.is_some() && inner.answers == [false; 2] {
             return tcp("the node does not answer on the link".to_owned());
@@ -339,6 +365,34 @@ impl FallbackManager {
             ),
             poll: Some(Arc::clone(poll)),
         }
+    }
+}
+
+/// A core that this process may use, by its number.
+fn core(wanted: usize) -> Option<CoreId> {
+    allowed_cores()
+        .into_iter()
+        .find(|core| core.raw() == wanted)
+}
+
+/// Refuses a core for the poll loop that this process may not use.
+///
+/// # Errors
+/// [`ConfigError::Core`]
+pub fn check_core(config: &Config) -> Result<(), ConfigError> {
+    let wanted = config.dpdk.as_ref().and_then(|dpdk| dpdk.core);
+    match wanted {
+        Some(wanted) if core(wanted).is_none() => {
+            let allowed: Vec<_> = allowed_cores()
+                .iter()
+                .map(|core| core.raw().to_string())
+                .collect();
+            Err(ConfigError::Core {
+                wanted,
+                allowed: allowed.join(", "),
+            })
+        }
+        _ => Ok(()),
     }
 }
 

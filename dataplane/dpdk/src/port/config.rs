@@ -1,9 +1,14 @@
 //! What a port is asked for, and what it granted.
 
+use std::fmt;
+
 use genie_dpdk_sys::{self as sys, rte_eth_dev_info};
 
 use super::error::PortError;
 use crate::Mempool;
+
+/// Ethernet's header and checksum.
+const AROUND_BYTES: u16 = 14 + 4;
 
 /// What a port is asked for.
 #[derive(Debug, Clone)]
@@ -16,16 +21,30 @@ pub struct PortConfig {
     pub rx_descriptors: u16,
     /// Descriptors of a transmit queue; the driver may round it.
     pub tx_descriptors: u16,
-    /// Bytes of payload of an Ethernet frame; without, the driver's default (1500).
-    pub mtu: Option<u16>,
+    /// Bytes of payload of an Ethernet frame.
+    pub mtu: Mtu,
     /// Work that the device should take over, if it can.
     pub offloads: Offloads,
     /// Where the two parts of a split packet go. Asked for by [`Offloads::buffer_split`].
     pub split: Option<BufferSplit>,
     /// Take frames for any address.
     pub promiscuous: bool,
-    /// Receive interrupts, if the driver has them: see [`crate::RxQueue::arm`].
+    /// Receive interrupts, if the driver has them: see [`crate::RxQueue::arm`]. Those of PCI cards
+    /// have, by vfio. None of the virtual devices here has, so that this was never seen to wake
+    /// anybody: what was tried is that they are asked for, and that a port without them works.
     pub rx_interrupts: bool,
+}
+
+/// Bytes of payload of an Ethernet frame: what is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mtu {
+    /// The driver's own (1500).
+    #[default]
+    Default,
+    /// This, or the port does not open.
+    Exactly(u16),
+    /// This, or the most that the device takes: [`crate::Port::mtu`] says which.
+    AtMost(u16),
 }
 
 impl Default for PortConfig {
@@ -36,7 +55,7 @@ impl Default for PortConfig {
             tx_queues: 1,
             rx_descriptors: 1024,
             tx_descriptors: 1024,
-            mtu: None,
+            mtu: Mtu::Default,
             offloads: Offloads {
                 checksum: true,
                 rss: true,
@@ -93,6 +112,30 @@ pub struct Granted {
     pub rx_interrupts: bool,
 }
 
+impl fmt::Display for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            (self.rx_checksum, "checks checksums"),
+            (self.tx_checksum, "writes checksums"),
+            (self.rss, "spreads by RSS"),
+            (self.rx_scatter, "receives in segments"),
+            (self.tx_segments, "sends from segments"),
+            (self.buffer_split, "splits packets"),
+            (self.rx_interrupts, "has receive interrupts"),
+        ];
+        let granted: Vec<_> = all
+            .iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, what)| *what)
+            .collect();
+        if granted.is_empty() {
+            f.write_str("offloads nothing")
+        } else {
+            f.write_str(&granted.join(", "))
+        }
+    }
+}
+
 impl PortConfig {
     /// What the device can do of what is asked, and no more.
     pub(super) fn grant(&self, info: &rte_eth_dev_info) -> Granted {
@@ -141,15 +184,34 @@ impl PortConfig {
                 return Err(PortError::Queues { what, asked, max });
             }
         }
-        match self.mtu {
-            Some(asked) if asked < info.min_mtu || asked > info.max_mtu => Err(PortError::Mtu {
+        match self.mtu_for(info) {
+            Some(asked) if asked < info.min_mtu || asked > mtu_max(info) => Err(PortError::Mtu {
                 asked,
                 min: info.min_mtu,
-                max: info.max_mtu,
+                max: mtu_max(info),
             }),
             _ => Ok(()),
         }
     }
+
+    /// What the device is told, if anything.
+    pub(super) fn mtu_for(&self, info: &rte_eth_dev_info) -> Option<u16> {
+        match self.mtu {
+            Mtu::Default => None,
+            Mtu::Exactly(bytes) => Some(bytes),
+            Mtu::AtMost(bytes) => Some(bytes.min(mtu_max(info))),
+        }
+    }
+}
+
+/// The longest payload of a frame that DPDK lets the device be told. Drivers may name that of the
+/// frame alone, with Ethernet's header and checksum.
+fn mtu_max(info: &rte_eth_dev_info) -> u16 {
+    if info.max_rx_pktlen == 0 || info.max_rx_pktlen > info.max_mtu.into() {
+        return info.max_mtu;
+    }
+    let frame = u16::try_from(info.max_rx_pktlen).unwrap_or(u16::MAX);
+    info.max_mtu.min(frame.saturating_sub(AROUND_BYTES))
 }
 
 impl Granted {
@@ -178,7 +240,7 @@ fn mask(granted: bool, bits: u64) -> u64 {
 mod tests {
     use genie_dpdk_sys::{self as sys, rte_eth_dev_info};
 
-    use super::{Granted, Offloads, PortConfig};
+    use super::{Granted, Mtu, Offloads, PortConfig};
     use crate::PortError;
 
     #[test]
@@ -215,6 +277,32 @@ mod tests {
     }
 
     #[test]
+    fn an_mtu_is_clamped_to_what_the_device_takes() {
+        let config = |mtu| PortConfig {
+            mtu,
+            ..PortConfig::default()
+        };
+        // The MTU, the frame, and what comes of 9000.
+        for (max_mtu, max_rx_pktlen, told) in [
+            (1500, 1518, 1500),
+            (9710, 9728, 9000),
+            (3498, 3520, 3498),
+            (u16::MAX, 2048, 2030),
+            (u16::MAX, 16 << 10, 9000),
+            (4000, 0, 4000),
+        ] {
+            let info = rte_eth_dev_info {
+                max_mtu,
+                max_rx_pktlen,
+                ..rte_eth_dev_info::default()
+            };
+            assert_eq!(config(Mtu::AtMost(9000)).mtu_for(&info), Some(told));
+            assert_eq!(config(Mtu::Exactly(9000)).mtu_for(&info), Some(9000));
+            assert_eq!(config(Mtu::Default).mtu_for(&info), None);
+        }
+    }
+
+    #[test]
     fn limits_are_kept() {
         let info = rte_eth_dev_info {
             max_rx_queues: 1,
@@ -234,8 +322,13 @@ mod tests {
             Err(PortError::Queues { max: 1, .. })
         ));
         assert!(matches!(
-            with(|c| c.mtu = Some(9000)),
+            with(|c| c.mtu = Mtu::Exactly(9000)),
             Err(PortError::Mtu { max: 1500, .. })
+        ));
+        assert_eq!(with(|c| c.mtu = Mtu::AtMost(9000)), Ok(()));
+        assert!(matches!(
+            with(|c| c.mtu = Mtu::AtMost(60)),
+            Err(PortError::Mtu { min: 68, .. })
         ));
         assert_eq!(
             with(|c| c.tx_queues = 0),

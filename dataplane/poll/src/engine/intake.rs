@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use genie_gpudev_dpdk::ReceptionError;
 use genie_netstack::Host;
 use genie_transport::{ConnectionId, Endpoint, Header, Time};
 
@@ -107,11 +108,12 @@ impl<P: Packet> Intake<'_, P> {
                     && let Err(error) = gather.push(ordered, packet, endpoint, *now, memory)
                 {
                     tracing::debug!("a frame was not taken by the device: {error}");
-                    self.counters.dropped();
+                    self.counters.refused_by_device();
                 }
                 self.learn(id, from);
             }
-            Err(_counted) => self.counters.dropped(),
+            Err(ReceptionError::Dropped(reason)) => self.counters.dropped(reason),
+            Err(_) => self.counters.refused_by_device(),
         }
     }
 
@@ -128,7 +130,7 @@ impl<P: Packet> Intake<'_, P> {
     fn transport(&mut self, from: Place, frame: &mut [u8]) {
         match self.endpoint.handle(frame, self.now, self.memory) {
             Ok(id) => self.learn(id, from),
-            Err(_counted) => self.counters.dropped(),
+            Err(reason) => self.counters.dropped(reason),
         }
     }
 

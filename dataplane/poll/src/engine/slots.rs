@@ -239,6 +239,7 @@ impl<W: Wire> Engine<W> {
         self.upkeep_at = now.after(UPKEEP);
         self.counters.open(self.connections());
         self.counters.dropped_by_wire(self.wire.drops());
+        self.counters.host(&self.host.counters());
         for at in 0..self.slots.len() {
             self.resolve(at);
             if self.is_to_be_forgotten(at, now) {
@@ -294,7 +295,8 @@ impl<W: Wire> Engine<W> {
             self.remove_memories(memories);
         }
         if let Some(connection) = self.endpoint.remove(slot.id) {
-            self.counters.ended(&connection.counters());
+            self.counters
+                .ended(&connection.counters(), &connection.status());
         }
     }
 }
