@@ -1,7 +1,7 @@
 //! Compiles the C++ backend against the PyTorch of the checkout's virtual environment.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use genie_session::skeleton::{flag, out, tag};
 
@@ -14,9 +14,10 @@ fn torch_dir() -> PathBuf {
     root.join("../.venv/torch")
 }
 
-fn sources(dir: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .expect("the shim is beside this script")
+fn sources(folders: &[&str]) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = folders
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).expect("the shim is beside this script"))
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "cpp"))
         .collect();
@@ -61,7 +62,9 @@ fn skeleton() -> String {
 
 fn main() {
     println!("cargo:rerun-if-changed=shim");
-    println!("cargo:rerun-if-changed=../gpudev/torch/cpp/schema_hash.h");
+    for shared in ["schema_hash", "schema_kind"] {
+        println!("cargo:rerun-if-changed=../gpudev/torch/cpp/{shared}.h");
+    }
     let torch = torch_dir();
     assert!(
         torch.join("include/torch/library.h").exists(),
@@ -84,7 +87,7 @@ fn main() {
         .include(torch.join("include"))
         .include(torch.join("include/torch/csrc/api/include"))
         .link_lib_modifier("+whole-archive")
-        .files(sources(Path::new("shim")))
+        .files(sources(&["shim", "shim/rules"]))
         .compile("genie_shim");
     println!(
         "cargo:rustc-link-search=native={}",

@@ -14,13 +14,14 @@ const SOURCES: [&str; 6] = [
     "results",
     "storage",
 ];
-const HEADERS: [&str; 7] = [
+const HEADERS: [&str; 8] = [
     "arguments",
     "dispatch",
     "error",
     "kernels",
     "results",
     "schema_hash",
+    "schema_kind",
     "view",
 ];
 

@@ -9,7 +9,7 @@
 #include <ATen/native/transformers/attention.h>
 
 #include "backend.h"
-#include "infer.h"
+#include "rules/rules.h"
 
 namespace genie {
 namespace {
@@ -77,21 +77,7 @@ void heads_inside(c10::ScalarType dtype, c10::IntArrayRef sizes, ResultBuilder& 
   results.fresh(dtype, sizes, strides);
 }
 
-}  // namespace
-
-void register_attention_choice() {
-  at::native::_fused_sdp_choice_stub.set_privateuse1_dispatch_ptr(&choose);
-}
-
-void adapt_attention(Operator& op) {
-  const std::string& name = op.handle.schema().name();
-  if (name == "aten::_scaled_dot_product_fused_attention_overrideable" && !op.has_out) {
-    op.local_value = &lengths;
-    op.dropout_argument = kDropout;
-  }
-}
-
-Shapes attention_rule(const Operator& /*op*/, Arguments arguments, ResultBuilder& results) {
+Shapes attention(const Operator& /*op*/, Arguments arguments, ResultBuilder& results) {
   const Tensor& query = arguments[kQuery].toTensor();
   const Tensor& value = arguments[kValue].toTensor();
   // The fused kernel's output is laid out like the query; the composition's is contiguous.
@@ -123,19 +109,37 @@ Shapes attention_rule(const Operator& /*op*/, Arguments arguments, ResultBuilder
   return Shapes::Known;
 }
 
-Shapes attention_backward_rule(const Operator& /*op*/, Arguments arguments, ResultBuilder& results) {
+Shapes attention_backward(const Operator& /*op*/, Arguments arguments, ResultBuilder& results) {
   for (const size_t input : {kBackwardQuery, kBackwardKey, kBackwardValue}) {
     const Tensor& tensor = arguments[input].toTensor();
     heads_inside(tensor.scalar_type(), tensor.sizes(), results);
   }
   const auto wanted = arguments[kGradMask].toListRef();
-  if (wanted[3].toBool() && arguments[kBackwardMask].isTensor() &&
-      arguments[kBackwardMask].toTensor().defined()) {
+  if (wanted[3].toBool() && is_tensor(arguments[kBackwardMask])) {
     results.like(arguments[kBackwardMask].toTensor());
   } else {
     results.none();
   }
   return Shapes::Known;
+}
+
+}  // namespace
+
+void register_attention_choice() {
+  at::native::_fused_sdp_choice_stub.set_privateuse1_dispatch_ptr(&choose);
+}
+
+void adapt_attention(Operator& op) {
+  const std::string& name = op.handle.schema().name();
+  if (name == "aten::_scaled_dot_product_fused_attention_overrideable" && !op.has_out) {
+    op.local_value = &lengths;
+    op.dropout_argument = kDropout;
+  }
+}
+
+void add_attention_rules(RuleTable& table) {
+  table.add(&attention, {"_scaled_dot_product_fused_attention_overrideable"});
+  table.add(&attention_backward, {"_scaled_dot_product_fused_attention_overrideable_backward"});
 }
 
 }  // namespace genie

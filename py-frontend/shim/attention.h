@@ -10,7 +10,4 @@ void register_attention_choice();
 
 void adapt_attention(Operator& op);
 
-Shapes attention_rule(const Operator& op, Arguments arguments, ResultBuilder& results);
-Shapes attention_backward_rule(const Operator& op, Arguments arguments, ResultBuilder& results);
-
 }  // namespace genie

@@ -348,7 +348,8 @@ void Encoder::item(
       }
       return;
     }
-    case ArgKind::TensorList: {
+    case ArgKind::TensorList:
+    case ArgKind::OptionalTensorList: {
       const auto items = value.toListRef();
       length(tag::List, items.size());
       for (const c10::IValue& element : items) {

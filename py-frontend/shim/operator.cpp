@@ -1,6 +1,5 @@
 #include "operator.h"
 
-#include <ATen/core/jit_type.h>
 #include <c10/util/Exception.h>
 
 #include <array>
@@ -12,51 +11,6 @@
 
 namespace genie {
 namespace {
-
-ArgKind kind_of_type(const c10::Type& type) {
-  switch (type.kind()) {
-    case c10::TypeKind::TensorType:
-      return ArgKind::Tensor;
-    case c10::TypeKind::ScalarTypeType:
-    case c10::TypeKind::LayoutType:
-    case c10::TypeKind::MemoryFormatType:
-      return ArgKind::Enum;
-    case c10::TypeKind::IntType:
-    case c10::TypeKind::SymIntType:
-      return ArgKind::Int;
-    case c10::TypeKind::FloatType:
-      return ArgKind::Double;
-    case c10::TypeKind::BoolType:
-      return ArgKind::Bool;
-    case c10::TypeKind::NumberType:
-      return ArgKind::Scalar;
-    case c10::TypeKind::StringType:
-      return ArgKind::String;
-    case c10::TypeKind::DeviceObjType:
-      return ArgKind::Device;
-    case c10::TypeKind::GeneratorType:
-      return ArgKind::Generator;
-    case c10::TypeKind::OptionalType:
-      return kind_of_type(*type.castRaw<c10::OptionalType>()->getElementType());
-    case c10::TypeKind::ListType:
-      switch (kind_of_type(*type.castRaw<c10::ListType>()->getElementType())) {
-        case ArgKind::Tensor:
-          return ArgKind::TensorList;
-        case ArgKind::Int:
-          return ArgKind::IntList;
-        case ArgKind::Double:
-          return ArgKind::DoubleList;
-        case ArgKind::Bool:
-          return ArgKind::BoolList;
-        case ArgKind::Scalar:
-          return ArgKind::ScalarList;
-        default:
-          return ArgKind::Unsupported;
-      }
-    default:
-      return ArgKind::Unsupported;
-  }
-}
 
 ReturnKind kind_of_return(const c10::Argument& result) {
   switch (kind_of(result)) {
@@ -99,7 +53,8 @@ constexpr std::array<std::string_view, 3> kBatchNorms = {
 
 ArgKind kind_of(const c10::Argument& argument) {
   // The real type tells a dtype from an int, which the plain one does not.
-  return kind_of_type(*argument.real_type());
+  const ArgKind kind = kind_of(*argument.real_type());
+  return kind == ArgKind::OptionalTensorList ? ArgKind::TensorList : kind;
 }
 
 Operator::Operator(const c10::OperatorHandle& op) : handle(op) {

@@ -10,28 +10,12 @@
 #include <optional>
 #include <vector>
 
+#include "../../gpudev/torch/cpp/schema_kind.h"
+
 namespace genie {
 
 class ResultBuilder;
 struct Operator;
-
-enum class ArgKind : uint8_t {
-  Tensor,  // Tensor or Tensor?
-  TensorList,  // lists of either
-  Int,
-  Enum,  // dtype, layout or memory format: part of the structure
-  Double,
-  Bool,
-  Scalar,
-  String,
-  IntList,
-  DoubleList,
-  BoolList,
-  ScalarList,
-  Device,
-  Generator,
-  Unsupported,
-};
 
 enum class Writes : uint8_t { Never, Always, WhenTraining };
 
@@ -90,7 +74,7 @@ struct Operator {
   }
 };
 
-// How an argument of this type is encoded.
+// How an argument is encoded; lists of `Tensor` and of `Tensor?` alike.
 ArgKind kind_of(const c10::Argument& argument);
 
 }  // namespace genie

@@ -72,7 +72,7 @@ fn a_node_without_the_transport_is_reached_by_a_pipe() {
             let info = Info {
                 transport: transport.to_owned(),
                 reason: "the cable is out".to_owned(),
-                node: String::new(),
+                ..Info::default()
             };
             answer_info(&stream, &info).unwrap();
             let (mut stream, _) = gateway.accept();

@@ -1,13 +1,14 @@
 //! After a connection is opened, moving bytes allocates nothing: every allocation of this thread is
 //! counted while a lossy exchange runs.
 
+mod sim;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use genie_transport::{
-    Config, Connection, ConnectionId, Epoch, Event, Priority, Protection, RegionGone, RegionId,
-    Regions, Role, Secret, SourceId, Time, Transfer,
-};
+use genie_transport::{Connection, Event, RegionId, SourceId, Time};
+use sim::transfer::whole;
+use sim::{Nowhere, configs};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -34,30 +35,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-struct Nowhere;
-
-impl Regions for Nowhere {
-    fn read(&mut self, _: SourceId, _: u64, _: &mut [u8]) -> Result<(), RegionGone> {
-        Ok(())
-    }
-    fn write(&mut self, _: RegionId, _: u64, _: &[u8]) -> Result<(), RegionGone> {
-        Ok(())
-    }
-}
-
-fn connection(role: Role) -> Connection {
-    let protection = Protection::Sealed(Secret([1; 32]));
-    Connection::new(
-        Config::new(ConnectionId(1), Epoch(1), role, protection),
-        Time(0),
-    )
-    .unwrap()
-}
-
 #[test]
 fn an_open_connection_allocates_nothing() {
     let before = BYTES.with(Cell::get);
-    let mut ends = [connection(Role::Initiator), connection(Role::Responder)];
+    let mut ends = configs(1, true).map(|config| Connection::new(config, Time(0)).unwrap());
     let bytes = (BYTES.with(Cell::get) - before) / 2;
     assert!(
         (4 << 20..6 << 20).contains(&bytes),
@@ -69,16 +50,7 @@ fn an_open_connection_allocates_nothing() {
     for round in 0..20_000u64 {
         let now = Time(round * 20_000);
         if let Ok(grant) = ends[1].grant(RegionId(round), 30_000) {
-            let (source, priority) = (SourceId(0), Priority::Normal);
-            let (offset, source_offset, len) = (0, 0, 30_000);
-            let transfer = Transfer {
-                grant,
-                offset,
-                source,
-                source_offset,
-                len,
-                priority,
-            };
+            let transfer = whole(grant, SourceId(0), 30_000);
             if ends[0].send(transfer).is_err() {
                 ends[1].revoke(grant);
             }

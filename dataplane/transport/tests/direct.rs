@@ -11,7 +11,8 @@ use genie_transport::{
 use sim::device::Device;
 use sim::forge::{data_block, forge, message_block};
 use sim::run::Run;
-use sim::{Link, Memory, config};
+use sim::transfer::drain;
+use sim::{Link, Memory, config, configs};
 
 struct Receiver {
     connection: Connection,
@@ -74,15 +75,7 @@ impl Receiver {
     /// Lets the receiver answer, and returns whether it does.
     fn answers(&mut self) -> bool {
         self.now = self.now.after(Duration::from_millis(1));
-        let mut out = vec![0; 9000];
-        let mut answers = false;
-        while let Some(len) = self
-            .connection
-            .poll_transmit(self.now, &mut self.memory, &mut out)
-        {
-            answers |= len > 0;
-        }
-        answers
+        drain(&mut self.connection, self.now, &mut self.memory) > 0
     }
 }
 
@@ -232,8 +225,7 @@ fn a_device_that_is_slow_and_often_wrong_still_gets_every_byte_once() {
         let mut run = Run::new(seed);
         run.pair.link = Link::perfect();
         run.open(1);
-        let configs = [Role::Initiator, Role::Responder].map(|role| config(role, 2, false));
-        run.pair.open(configs);
+        run.pair.open(configs(2, false));
         for end in &mut run.pair.ends {
             end.device = Some(Device::new(200_000, 0.2));
         }

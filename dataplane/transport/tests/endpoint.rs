@@ -5,11 +5,12 @@ mod sim;
 use std::time::Duration;
 
 use genie_transport::{
-    Config, Connection, ConnectionError, ConnectionId, Credit, Endpoint, Epoch, Event, Grant,
-    Priority, Protection, Role, SourceId, Time, Transfer, TransferId,
+    Config, Connection, ConnectionError, ConnectionId, Endpoint, Epoch, Event, Grant, Protection,
+    Role, SourceId, Time, TransferId,
 };
 use sim::forge::{data_block, forge, message_block};
-use sim::{ID, Memory, Nowhere, config};
+use sim::transfer::whole;
+use sim::{ID, Memory, Nowhere, staged};
 
 fn endpoint(role: Role, now: Time) -> Endpoint {
     let mut endpoint = Endpoint::new();
@@ -122,19 +123,17 @@ fn what_the_program_does_is_sent_at_once() {
             connection.send_message(b"hello").unwrap();
         }),
         ("send", |connection, grant, _| {
-            connection.send(transfer(grant)).unwrap();
+            connection.send(whole(grant, SourceId(0), 100)).unwrap();
         }),
         ("close", |connection, _, _| connection.close()),
     ];
     for (name, act) in acts {
         let (mut memory, mut end) = (Memory::default(), Endpoint::new());
-        let mut staged = config(Role::Responder, 1, false);
-        (staged.credit, staged.credit_when) = (128 << 10, Credit::WhenReleased);
-        let connection = end.open(staged, Time(0)).unwrap();
+        let connection = end.open(staged(), Time(0)).unwrap();
         let region = memory.add_region(200_000);
         memory.add_source(vec![1; 100]);
         let grant = connection.grant(region, 200_000).unwrap();
-        let id = connection.send(transfer(grant)).unwrap();
+        let id = connection.send(whole(grant, SourceId(0), 100)).unwrap();
         for number in 0..20 {
             let (mut control, mut data) = (message_block(number, 3), Vec::new());
             if number < 16 {
@@ -159,17 +158,6 @@ fn what_the_program_does_is_sent_at_once() {
         assert!(end.timeout() <= idle);
         let sent = end.poll_transmit(now, &mut memory, &mut out);
         assert!(sent.is_some(), "{name}");
-    }
-}
-
-fn transfer(grant: Grant) -> Transfer {
-    Transfer {
-        grant,
-        offset: 0,
-        source: SourceId(0),
-        source_offset: 0,
-        len: 100,
-        priority: Priority::Normal,
     }
 }
 

@@ -5,26 +5,13 @@ mod sim;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use genie_transport::{
-    Connection, Event, Grant, Priority, RegionId, Role, SourceId, Time, Transfer,
-};
-use sim::{Link, Nowhere, Pair, Random, config};
+use genie_transport::{Connection, Event, RegionId, SourceId, Time};
+use sim::transfer::{MIB, whole};
+use sim::{Link, Nowhere, Pair, Random, configs};
 
 const MS: u64 = 1_000_000;
-const MIB: u64 = 1 << 20;
 /// How long the shares are measured, once they had time to settle.
 const MEASURED: u64 = 1000 * MS;
-
-fn transfer(grant: Grant) -> Transfer {
-    Transfer {
-        grant,
-        offset: 0,
-        source: SourceId(0),
-        source_offset: 0,
-        len: MIB,
-        priority: Priority::Normal,
-    }
-}
 
 /// Arrives when, order, flow, at its end, bytes.
 type Flight = (u64, u64, usize, usize, Vec<u8>);
@@ -45,11 +32,10 @@ const RATE: u64 = 1_250_000_000;
 impl Shared {
     fn join(&mut self, delay: u64) {
         let now = self.now;
-        let mut ends = [Role::Initiator, Role::Responder]
-            .map(|role| Connection::new(config(role, 1, false), now).unwrap());
+        let mut ends = configs(1, false).map(|config| Connection::new(config, now).unwrap());
         for _ in 0..32 {
             let grant = ends[1].grant(RegionId(0), MIB).unwrap();
-            ends[0].send(transfer(grant)).unwrap();
+            ends[0].send(whole(grant, SourceId(0), MIB)).unwrap();
         }
         self.flows.push(ends);
         self.delays.push(delay);
@@ -102,7 +88,9 @@ impl Shared {
             while let Some(event) = end.poll_event() {
                 if let Event::Received(_) = event {
                     let grant = end.grant(RegionId(0), MIB).unwrap();
-                    self.flows[flow][0].send(transfer(grant)).unwrap();
+                    self.flows[flow][0]
+                        .send(whole(grant, SourceId(0), MIB))
+                        .unwrap();
                     break;
                 }
             }
@@ -175,8 +163,7 @@ fn goodput(pair: &mut Pair<Nowhere>, for_ms: u64) -> f64 {
         let received = pair.events(1).len();
         pair.events(0);
         for _ in 0..received {
-            let grant = pair.connection(1).grant(RegionId(0), MIB).unwrap();
-            pair.connection(0).send(transfer(grant)).unwrap();
+            pair.send_mib();
         }
     }
     let placed = pair.connection(1).counters().bytes_placed - placed;
@@ -185,13 +172,11 @@ fn goodput(pair: &mut Pair<Nowhere>, for_ms: u64) -> f64 {
 
 #[test]
 fn a_path_that_becomes_longer_is_filled_again() {
-    let mut pair = Pair::new(Link::perfect(), Random(1), [Nowhere, Nowhere]);
-    pair.link.queue_bytes = 4 << 20;
-    pair.open([Role::Initiator, Role::Responder].map(|role| config(role, 1, false)));
-    for _ in 0..32 {
-        let grant = pair.connection(1).grant(RegionId(0), MIB).unwrap();
-        pair.connection(0).send(transfer(grant)).unwrap();
-    }
+    let link = Link {
+        queue_bytes: 4 << 20,
+        ..Link::perfect()
+    };
+    let mut pair = Pair::busy(link, Random(1));
     goodput(&mut pair, 20);
     let short = goodput(&mut pair, 50);
     pair.link.delay_ns = 500_000;

@@ -3,42 +3,18 @@
 
 mod sim;
 
-use genie_transport::{Grant, Priority, RegionId, Role, SourceId, Transfer};
-use sim::{Link, Nowhere, Pair, Random, config};
-
-const MIB: u64 = 1 << 20;
-
-fn send(pair: &mut Pair<Nowhere>) {
-    let grant: Grant = pair.connection(1).grant(RegionId(0), MIB).unwrap();
-    let (source, priority) = (SourceId(0), Priority::Normal);
-    let transfer = Transfer {
-        grant,
-        offset: 0,
-        source,
-        source_offset: 0,
-        len: MIB,
-        priority,
-    };
-    pair.connection(0).send(transfer).unwrap();
-}
+use sim::{Link, Pair, Random};
 
 /// Gbit/s of tensor bytes placed in 100 ms, after 20 ms of start.
 fn goodput(link: Link) -> f64 {
     let loss = link.loss;
-    let mut pair = Pair::new(link, Random(1), [Nowhere, Nowhere]);
-    pair.open([
-        config(Role::Initiator, 1, false),
-        config(Role::Responder, 1, false),
-    ]);
-    for _ in 0..32 {
-        send(&mut pair);
-    }
+    let mut pair = Pair::busy(link, Random(1));
     let start = pair.now.0;
     let mut at_start = None;
     loop {
         assert!(pair.step());
         for _ in pair.events(1) {
-            send(&mut pair);
+            pair.send_mib();
         }
         pair.events(0);
         let placed = pair.connection(1).counters().bytes_placed;

@@ -6,9 +6,7 @@ mod sim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use genie_transport::{
-    ConnectionError, DropReason, Event, Priority, RegionId, Role, Time, Transfer, TransferError,
-};
+use genie_transport::{ConnectionError, DropReason, Event, Role, Time, TransferError};
 use sim::run::Run;
 use sim::{Link, config};
 
@@ -166,32 +164,16 @@ fn a_source_that_is_gone_fails_its_transfer_alone() {
     let mut run = Run::new(3);
     run.pair.link = Link::perfect();
     run.open(1);
-    let grants = [0, 1].map(|_| {
-        let region: RegionId = run.pair.ends[1].memory.add_region(50_000);
-        run.pair.connection(1).grant(region, 50_000).unwrap()
-    });
-    let ids = grants.map(|grant| {
-        let source = run.pair.ends[0].memory.add_source(vec![9; 50_000]);
-        let (priority, len) = (Priority::Normal, 50_000);
-        let transfer = Transfer {
-            grant,
-            offset: 0,
-            source,
-            source_offset: 0,
-            len,
-            priority,
-        };
-        run.pair.connection(0).send(transfer).unwrap()
-    });
+    let [(gone, gone_id), (good, good_id)] = [0, 1].map(|_| run.pair.send(vec![9; 50_000]));
     run.pair.ends[0].memory.gone[0] = true;
     for _ in 0..200 {
         run.pair.step();
     }
-    let failed = Event::SendFailed(ids[0], TransferError::SourceGone);
-    assert_eq!(run.pair.events(0), [failed, Event::Sent(ids[1])]);
+    let failed = Event::SendFailed(gone_id, TransferError::SourceGone);
+    assert_eq!(run.pair.events(0), [failed, Event::Sent(good_id)]);
     let events = run.pair.events(1);
-    assert!(events.contains(&Event::Received(grants[1])), "{events:?}");
-    let failed = Event::ReceiveFailed(grants[0], TransferError::PeerCancelled);
+    assert!(events.contains(&Event::Received(good)), "{events:?}");
+    let failed = Event::ReceiveFailed(gone, TransferError::PeerCancelled);
     assert!(events.contains(&failed), "{events:?}");
 }
 
@@ -204,21 +186,9 @@ fn a_region_that_is_gone_is_never_reported_as_sent() {
             ..Link::perfect()
         };
         run.open(1);
-        let region = run.pair.ends[1].memory.add_region(50_000);
+        let (grant, id) = run.pair.send(vec![9; 50_000]);
         // All but the last pieces are acknowledged.
-        run.pair.ends[1].memory.broken = Some((region, 42_000));
-        let grant = run.pair.connection(1).grant(region, 50_000).unwrap();
-        let source = run.pair.ends[0].memory.add_source(vec![9; 50_000]);
-        let (priority, len) = (Priority::Normal, 50_000);
-        let transfer = Transfer {
-            grant,
-            offset: 0,
-            source,
-            source_offset: 0,
-            len,
-            priority,
-        };
-        let id = run.pair.connection(0).send(transfer).unwrap();
+        run.pair.ends[1].memory.broken = Some((grant.region, 42_000));
         for _ in 0..300 {
             run.pair.step();
         }
@@ -236,19 +206,7 @@ fn a_bandwidth_limit_holds() {
     let mut limited = config(Role::Initiator, 1, false);
     limited.bandwidth_max = Some(10_000_000);
     run.pair.open([limited, config(Role::Responder, 1, false)]);
-    let region = run.pair.ends[1].memory.add_region(2_000_000);
-    let grant = run.pair.connection(1).grant(region, 2_000_000).unwrap();
-    let source = run.pair.ends[0].memory.add_source(vec![1; 2_000_000]);
-    let (priority, len) = (Priority::Normal, 2_000_000);
-    let transfer = Transfer {
-        grant,
-        offset: 0,
-        source,
-        source_offset: 0,
-        len,
-        priority,
-    };
-    run.pair.connection(0).send(transfer).unwrap();
+    run.pair.send(vec![1; 2_000_000]);
     let start = run.pair.now;
     while run.pair.events(1).is_empty() {
         run.pair.step();
@@ -268,19 +226,7 @@ fn a_cancelled_transfer_ends_at_both_ends() {
         ..Link::perfect()
     };
     run.open(1);
-    let region = run.pair.ends[1].memory.add_region(500_000);
-    let grant = run.pair.connection(1).grant(region, 500_000).unwrap();
-    let source = run.pair.ends[0].memory.add_source(vec![9; 500_000]);
-    let (priority, len) = (Priority::Normal, 500_000);
-    let transfer = Transfer {
-        grant,
-        offset: 0,
-        source,
-        source_offset: 0,
-        len,
-        priority,
-    };
-    let id = run.pair.connection(0).send(transfer).unwrap();
+    let (grant, id) = run.pair.send(vec![9; 500_000]);
     run.pair.step();
     run.pair.connection(0).cancel(id);
     for _ in 0..200 {

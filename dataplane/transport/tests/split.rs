@@ -3,39 +3,19 @@
 mod sim;
 
 use genie_transport::{
-    Connection, DropReason, Event, Grant, HEADER_BYTES, Header, Priority, RegionId, Role, SourceId,
-    Time, Transfer, TransferError, TransferId,
+    Connection, DropReason, Event, Grant, HEADER_BYTES, Header, Role, SourceId, Time,
+    TransferError, TransferId,
 };
 use sim::forge::{damaged_block, forge};
-use sim::{Link, Memory, Pair, Random, config};
-
-fn transfer(grant: Grant, source: SourceId, len: u64) -> Transfer {
-    Transfer {
-        grant,
-        offset: 0,
-        source,
-        source_offset: 0,
-        len,
-        priority: Priority::Normal,
-    }
-}
+use sim::transfer::{GRANT, whole};
+use sim::{Link, Memory, Pair, Random, config, configs};
 
 /// A split sender, and transfers of `len` bytes each.
 fn pair(link: Link, count: usize, len: usize) -> (Pair<Memory>, Vec<(Grant, TransferId)>) {
     let mut pair = Pair::new(link, Random(1), [Memory::default(), Memory::default()]);
     pair.ends[0].split = true;
-    pair.open([
-        config(Role::Initiator, 1, false),
-        config(Role::Responder, 1, false),
-    ]);
-    let transfers = (0..count).map(|_| {
-        let region = pair.ends[1].memory.add_region(len);
-        let source = pair.ends[0].memory.add_source(vec![9; len]);
-        let grant = pair.connection(1).grant(region, len as u64).unwrap();
-        let id = pair.connection(0).send(transfer(grant, source, len as u64));
-        (grant, id.unwrap())
-    });
-    let transfers = transfers.collect();
+    pair.open(configs(1, false));
+    let transfers = (0..count).map(|_| pair.send(vec![9; len])).collect();
     (pair, transfers)
 }
 
@@ -109,11 +89,7 @@ fn only_what_was_not_copied_can_have_changed() {
         let mut memory = Memory::default();
         let mut connection = Connection::new(config(Role::Responder, 1, false), Time(0)).unwrap();
         let source = memory.add_source(vec![1; 1100]);
-        let grant = Grant {
-            region: RegionId(0),
-            generation: 0,
-        };
-        let id = connection.send(transfer(grant, source, 1100)).unwrap();
+        let id = connection.send(whole(GRANT, source, 1100)).unwrap();
         let mut buffer = vec![0; 9000];
         let mut blamed = Vec::new();
         for round in 0..40 {
@@ -143,9 +119,11 @@ fn sender(sealed: bool, data_at: Option<usize>, memory: &mut Memory) -> Connecti
     let mut connection = Connection::new(config, Time(0)).unwrap();
     for generation in 0..4 {
         let source = memory.add_source(vec![1; 2_500]);
-        let region = RegionId(0);
-        let grant = Grant { region, generation };
-        connection.send(transfer(grant, source, 2_500)).unwrap();
+        let grant = Grant {
+            generation,
+            ..GRANT
+        };
+        connection.send(whole(grant, source, 2_500)).unwrap();
     }
     connection
 }

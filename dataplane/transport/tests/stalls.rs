@@ -2,24 +2,10 @@
 
 mod sim;
 
-use genie_transport::{Counters, Event, Grant, Priority, RegionId, Role, SourceId, Transfer};
-use sim::{Link, Nowhere, Pair, Random, config};
+use genie_transport::{Counters, Event};
+use sim::{Link, Pair, Random};
 
 const MS: u64 = 1_000_000;
-const MIB: u64 = 1 << 20;
-
-fn send(pair: &mut Pair<Nowhere>) {
-    let grant: Grant = pair.connection(1).grant(RegionId(0), MIB).unwrap();
-    let transfer = Transfer {
-        grant,
-        offset: 0,
-        source: SourceId(0),
-        source_offset: 0,
-        len: MIB,
-        priority: Priority::Normal,
-    };
-    pair.connection(0).send(transfer).unwrap();
-}
 
 struct Outcome {
     /// Bytes a nanosecond of the time in which both run.
@@ -39,12 +25,7 @@ fn run(delay_ns: u64, stalled: &[usize], seed: u64) -> Outcome {
         queue_bytes: 8 << 20,
         ..Link::perfect()
     };
-    let mut pair = Pair::new(link, Random(seed), [Nowhere, Nowhere]);
-    let configs = [Role::Initiator, Role::Responder].map(|role| config(role, 1, false));
-    pair.open(configs);
-    for _ in 0..32 {
-        send(&mut pair);
-    }
+    let mut pair = Pair::busy(link, Random(seed));
     let mut random = Random(seed + 1000);
     let start = pair.now.0;
     let mut next = [0, 1].map(|_| start + 20 * MS + random.below(10 * MS));
@@ -64,7 +45,7 @@ fn run(delay_ns: u64, stalled: &[usize], seed: u64) -> Outcome {
         assert!(pair.step());
         for event in pair.events(1) {
             assert!(matches!(event, Event::Received(_)), "{event:?}");
-            send(&mut pair);
+            pair.send_mib();
         }
         pair.events(0);
         if pair.now.0 >= start + 20 * MS && measured.is_none() {

@@ -84,7 +84,10 @@ fn the_script_says_that_there_is_no_gpu() {
         return eprintln!("skipped: this machine has an NVIDIA GPU");
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/gpu-check");
-    let output = Command::new(script).output().unwrap();
+    let file = std::env::temp_dir().join(format!("genie-gpu-none-{}.json", std::process::id()));
+    let output = Command::new(script).arg("--json").arg(&file).output();
+    let output = output.unwrap();
+    let _ = std::fs::remove_file(&file);
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(77), "{log}");
     assert!(log.contains("no NVIDIA GPU"), "{log}");

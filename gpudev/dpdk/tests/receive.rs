@@ -1,7 +1,9 @@
 //! Transfers over a software link into device memory, by both ways, every byte compared.
 
-mod common;
+#[path = "../../../dataplane/dpdk/tests/common/eal.rs"]
+mod eal;
 
+use eal::eal;
 use genie_dpdk::{Mbuf, Mempool, MempoolConfig};
 use genie_gpudev::device::{Device as _, HostDevice};
 use genie_gpudev::receive::Way;
@@ -12,7 +14,7 @@ use genie_transport::{
 };
 
 fn run(check: LinkCheck) -> Option<LinkReport> {
-    let turn = common::eal()?;
+    let turn = eal()?;
     let report = over_link(&turn.eal, &HostDevice::new(0), check).unwrap();
     println!("{report:?}");
     assert_eq!(report.bytes, check.transfers << 20);
@@ -87,7 +89,7 @@ fn damaged_data_is_dropped_and_comes_again() {
 
 #[test]
 fn sealed_data_can_not_be_gathered() {
-    let Some(turn) = common::eal() else { return };
+    let Some(turn) = eal() else { return };
     let sealed = LinkCheck {
         sealed: true,
         ..check(Way::Direct)
@@ -118,7 +120,7 @@ fn frame(pool: &Mempool, skip: usize, data: u16) -> Mbuf {
 
 #[test]
 fn packets_that_are_not_as_they_should_be_are_refused_and_freed() {
-    let Some(turn) = common::eal() else { return };
+    let Some(turn) = eal() else { return };
     let host = HostDevice::new(0);
     let target = host.allocate(1 << 20).unwrap();
     for way in [Way::Staged, Way::Direct] {

@@ -1,10 +1,12 @@
 //! DPDK's own functions on a device of ours.
 
-mod common;
+#[path = "../../../dataplane/dpdk/tests/common/eal.rs"]
+mod eal;
 
 use std::ffi::{CStr, c_void};
 use std::sync::{Arc, Mutex};
 
+use eal::eal;
 use genie_dpdk::{ExternalMemory, Mempool, MempoolConfig};
 use genie_dpdk_sys::gpudev::{self, GpuApi, rte_gpu_comm_flag, rte_gpu_info};
 use genie_gpudev::device::{Device, HostDevice};
@@ -33,7 +35,7 @@ fn count(api: &GpuApi) -> u16 {
 
 #[test]
 fn dpdk_sees_the_device_and_nothing_is_left_of_it() {
-    let Some(turn) = common::eal() else { return };
+    let Some(turn) = eal() else { return };
     let Some(api) = api() else { return };
     let before = count(api);
     let (device, pool) = host(0);
@@ -79,7 +81,7 @@ fn info_kind(device: &Arc<dyn Device>) -> genie_gpudev::DeviceKind {
 
 #[test]
 fn its_memory_lies_in_the_pool_and_takes_packets() {
-    let Some(turn) = common::eal() else { return };
+    let Some(turn) = eal() else { return };
     let Some(api) = api() else { return };
     let (device, pool) = host(0);
     let registration = Registration::new(&turn.eal, device, Arc::clone(&pool)).unwrap();
@@ -159,7 +161,7 @@ fn its_memory_lies_in_the_pool_and_takes_packets() {
 
 #[test]
 fn host_memory_is_registered_and_lists_are_made() {
-    let Some(turn) = common::eal() else { return };
+    let Some(turn) = eal() else { return };
     let Some(api) = api() else { return };
     let (device, pool) = host(0);
     let registration = Registration::new(&turn.eal, device, Arc::clone(&pool)).unwrap();

@@ -4,7 +4,6 @@
 #include <ATen/Context.h>
 #include <ATen/ScalarOps.h>
 #include <ATen/core/List.h>
-#include <ATen/core/jit_type.h>
 #include <c10/core/DefaultDtype.h>
 
 #include <cstring>
@@ -153,13 +152,13 @@ at::Tensor tensor_item(
 // A list whose items have tags of their own.
 c10::IValue list_argument(
     Streams& in,
-    Kind kind,
+    ArgKind kind,
     const Operator& op,
     size_t index,
     std::vector<c10::TensorImpl*>* tensors) {
   const size_t n = in.u16();
   switch (kind) {
-    case Kind::TensorList: {
+    case ArgKind::TensorList: {
       c10::List<at::Tensor> list;
       list.reserve(n);
       for (size_t i = 0; i < n; i++) {
@@ -168,7 +167,7 @@ c10::IValue list_argument(
       }
       return list;
     }
-    case Kind::OptionalTensorList: {
+    case ArgKind::OptionalTensorList: {
       c10::List<std::optional<at::Tensor>> list;
       list.reserve(n);
       for (size_t i = 0; i < n; i++) {
@@ -181,7 +180,7 @@ c10::IValue list_argument(
       }
       return list;
     }
-    case Kind::ScalarList: {
+    case ArgKind::ScalarList: {
       c10::List<at::Scalar> list;
       list.reserve(n);
       for (size_t i = 0; i < n; i++) {
@@ -190,7 +189,7 @@ c10::IValue list_argument(
       }
       return list;
     }
-    case Kind::IntList: {
+    case ArgKind::IntList: {
       c10::List<int64_t> list;
       for (size_t i = 0; i < n; i++) {
         const uint8_t tag = in.u8();
@@ -198,7 +197,7 @@ c10::IValue list_argument(
       }
       return list;
     }
-    case Kind::FloatList: {
+    case ArgKind::DoubleList: {
       c10::List<double> list;
       for (size_t i = 0; i < n; i++) {
         const uint8_t tag = in.u8();
@@ -222,7 +221,7 @@ c10::IValue argument(
     if (wanted.optional) {
       return {};
     }
-    if (wanted.kind == Kind::Tensor) {
+    if (wanted.kind == ArgKind::Tensor) {
       return at::Tensor();
     }
     mismatch(op, index, tag);
@@ -231,25 +230,26 @@ c10::IValue argument(
     return list_argument(in, wanted.kind, op, index, tensors);
   }
   switch (wanted.kind) {
-    case Kind::Tensor:
+    case ArgKind::Tensor:
       return tensor_item(in, tag, op, index, tensors);
-    case Kind::Int:
+    case ArgKind::Int:
+    case ArgKind::Enum:
       return number(in, tag, op, index).toLong();
-    case Kind::Float:
+    case ArgKind::Double:
       return number(in, tag, op, index).toDouble();
-    case Kind::Bool:
+    case ArgKind::Bool:
       if (tag == tag::TRUE || tag == tag::FALSE) {
         return tag == tag::TRUE;
       }
       return number(in, tag, op, index).toBool();
-    case Kind::Scalar:
+    case ArgKind::Scalar:
       return number(in, tag, op, index);
-    case Kind::IntList:
+    case ArgKind::IntList:
       if (tag == tag::INT_LIST) {
         return int_list(in);
       }
       return c10::List<int64_t>({number(in, tag, op, index).toLong()});
-    case Kind::FloatList: {
+    case ArgKind::DoubleList: {
       c10::List<double> list;
       if (tag == tag::DOUBLE_LIST) {
         const size_t n = in.u16();
@@ -268,7 +268,7 @@ c10::IValue argument(
       list.push_back(number(in, tag, op, index).toDouble());
       return list;
     }
-    case Kind::BoolList:
+    case ArgKind::BoolList:
       if (tag == tag::BOOL_LIST) {
         const size_t n = in.u16();
         const uint8_t* raw = in.bytes(n);
@@ -279,7 +279,7 @@ c10::IValue argument(
         return list;
       }
       break;
-    case Kind::ScalarList:
+    case ArgKind::ScalarList:
       if (tag == tag::INT_LIST) {
         c10::List<at::Scalar> list;
         for (const int64_t value : int_list(in)) {
@@ -297,88 +297,38 @@ c10::IValue argument(
         return list;
       }
       break;
-    case Kind::String:
+    case ArgKind::String:
       if (tag == tag::STRING) {
         const size_t n = in.u16();
         const uint8_t* raw = in.bytes(n);
         return std::string(reinterpret_cast<const char*>(raw), n);
       }
       break;
-    case Kind::Device:
+    case ArgKind::Device:
       if (tag == tag::DEVICE) {
         in.u8();
         return device();
       }
       break;
-    case Kind::Generator:
+    case ArgKind::Generator:
       if (tag == tag::GENERATOR) {
         return seeded_generator(static_cast<uint64_t>(*in.data(1)));
       }
       break;
-    case Kind::TensorList:
-    case Kind::OptionalTensorList:
+    case ArgKind::TensorList:
+    case ArgKind::OptionalTensorList:
       // An empty list has no tensors to tell its type by.
       if (tag == tag::INT_LIST && in.u16() == 0) {
-        if (wanted.kind == Kind::TensorList) {
+        if (wanted.kind == ArgKind::TensorList) {
           return c10::List<at::Tensor>();
         }
         return c10::List<std::optional<at::Tensor>>();
       }
       break;
-    case Kind::Other:
+    case ArgKind::Unsupported:
       break;
   }
   mismatch(op, index, tag);
-}
-
-Kind kind_of(const c10::Type& type) {
-  switch (type.kind()) {
-    case c10::TypeKind::TensorType:
-      return Kind::Tensor;
-    case c10::TypeKind::IntType:
-    case c10::TypeKind::SymIntType:
-    case c10::TypeKind::ScalarTypeType:
-    case c10::TypeKind::LayoutType:
-    case c10::TypeKind::MemoryFormatType:
-      return Kind::Int;
-    case c10::TypeKind::FloatType:
-    case c10::TypeKind::SymFloatType:
-      return Kind::Float;
-    case c10::TypeKind::BoolType:
-    case c10::TypeKind::SymBoolType:
-      return Kind::Bool;
-    case c10::TypeKind::NumberType:
-      return Kind::Scalar;
-    case c10::TypeKind::StringType:
-      return Kind::String;
-    case c10::TypeKind::DeviceObjType:
-      return Kind::Device;
-    case c10::TypeKind::GeneratorType:
-      return Kind::Generator;
-    case c10::TypeKind::ListType: {
-      const auto& element = *type.expectRef<c10::ListType>().getElementType();
-      if (element.kind() == c10::TypeKind::OptionalType) {
-        const auto& inner = *element.expectRef<c10::OptionalType>().getElementType();
-        return inner.kind() == c10::TypeKind::TensorType ? Kind::OptionalTensorList : Kind::Other;
-      }
-      switch (kind_of(element)) {
-        case Kind::Tensor:
-          return Kind::TensorList;
-        case Kind::Int:
-          return Kind::IntList;
-        case Kind::Float:
-          return Kind::FloatList;
-        case Kind::Bool:
-          return Kind::BoolList;
-        case Kind::Scalar:
-          return Kind::ScalarList;
-        default:
-          return Kind::Other;
-      }
-    }
-    default:
-      return Kind::Other;
-  }
 }
 
 } // namespace
@@ -386,18 +336,16 @@ Kind kind_of(const c10::Type& type) {
 Operator resolve(c10::OperatorHandle handle) {
   Operator op{handle, toString(handle.operator_name()), {}, {}, true};
   for (const auto& argument : handle.schema().arguments()) {
-    const c10::Type* type = argument.type().get();
-    const bool optional = type->kind() == c10::TypeKind::OptionalType;
-    c10::TypePtr inner =
-        optional ? type->expectRef<c10::OptionalType>().getElementType() : argument.type();
+    const c10::Type& type = *argument.type();
+    const bool optional = type.kind() == c10::TypeKind::OptionalType;
     const auto& value = argument.default_value();
     op.arguments.push_back(
-        {kind_of(*inner), optional, value ? *value : c10::IValue(), value.has_value()});
+        {kind_of(type), optional, value ? *value : c10::IValue(), value.has_value()});
   }
   for (const auto& result : handle.schema().returns()) {
-    const Kind kind = kind_of(*result.type());
+    const ArgKind kind = kind_of(*result.type());
     op.returns.push_back(kind);
-    op.only_tensor_returns &= kind == Kind::Tensor || kind == Kind::TensorList;
+    op.only_tensor_returns &= kind == ArgKind::Tensor || kind == ArgKind::TensorList;
   }
   return op;
 }

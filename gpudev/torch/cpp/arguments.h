@@ -9,42 +9,25 @@
 
 #include "dispatch.h"
 #include "error.h"
+#include "schema_kind.h"
 #include "tags.h"
 
 namespace genie {
 
-// What an argument's IValue must hold.
-enum class Kind : uint8_t {
-  Tensor,
-  TensorList,
-  OptionalTensorList,
-  Int,
-  IntList,
-  Float,
-  FloatList,
-  Bool,
-  BoolList,
-  Scalar,
-  ScalarList,
-  String,
-  Device,
-  Generator,
-  Other,
-};
-
 struct Argument {
-  Kind kind;
+  // What its IValue must hold.
+  ArgKind kind;
   bool optional;
   c10::IValue default_value;
   bool has_default;
 };
 
-// A return value that is not one tensor or a list of them has Kind::Other.
 struct Operator {
   c10::OperatorHandle handle;
   std::string name;
   std::vector<Argument> arguments;
-  std::vector<Kind> returns;
+  // Only tensors and lists of them are told apart from the rest.
+  std::vector<ArgKind> returns;
   bool only_tensor_returns;
 };
 

@@ -232,10 +232,10 @@ void bind_predicted(
   for (size_t i = 0; i < results.size(); i++) {
     const c10::IValue& result = results[i];
     switch (op.returns[i]) {
-      case Kind::Tensor:
+      case ArgKind::Tensor:
         take_predicted(op, predicted, result.toTensor(), fresh);
         break;
-      case Kind::TensorList: {
+      case ArgKind::TensorList: {
         if (predicted.u8() != out::LIST) {
           throw ProtocolError("a list of results was predicted to be something else");
         }
@@ -275,10 +275,10 @@ void describe(
     Described& to) {
   for (size_t i = 0; i < results.size(); i++) {
     switch (op.returns[i]) {
-      case Kind::Tensor:
+      case ArgKind::Tensor:
         describe_tensor(op, results[i].toTensor(), arguments, reserved, to);
         break;
-      case Kind::TensorList: {
+      case ArgKind::TensorList: {
         const auto list = results[i].toTensorList();
         TORCH_CHECK(list.size() <= UINT16_MAX, op.name, " gave more than 65535 tensors");
         to.out.push_back(out::LIST);

@@ -1,53 +1,24 @@
-//! A gateway's socket in a folder of its own.
+//! A client that attaches, and the gateway's side of it.
 #![allow(
     dead_code,
     reason = "each test binary that has this module uses some of it"
 )]
 
+mod socket;
+
 use std::net::SocketAddrV4;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use genie_channel::attach::{Request, answer_attach, read_request};
 use genie_channel::{AppHalf, Doorbell, LoopHalf, Offer, Sizes, attach};
+
+pub use socket::Socket;
 
 pub const LONG: Duration = Duration::from_secs(20);
 pub const SIZES: Sizes = Sizes {
     ring_bytes: 0,
     arena_bytes: 1 << 20,
 };
-
-pub struct Socket {
-    pub path: PathBuf,
-    pub listener: UnixListener,
-}
-
-impl Socket {
-    pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "genie-channel-{}-{}.sock",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).unwrap();
-        Self { path, listener }
-    }
-
-    pub fn accept(&self) -> UnixStream {
-        self.listener.accept().unwrap().0
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
 
 pub fn offer() -> Offer {
     Offer {
@@ -59,6 +30,17 @@ pub fn offer() -> Offer {
         mtu_max: 8900,
     }
 }
+
+/// What a program says first that wants a channel.
+pub fn hello() -> Vec<u8> {
+    let mut hello = b"GENIEGW1\x02\x02".to_vec();
+    hello.extend(53_u16.to_le_bytes());
+    hello.extend(offer().encode());
+    hello
+}
+
+/// And once it has mapped what it was sent.
+pub const MAPPED: u8 = b'M';
 
 /// A client that attached over a real socket, and the gateway's half.
 pub fn attached(doorbell: &Doorbell) -> (AppHalf, LoopHalf) {

@@ -4,11 +4,12 @@
     reason = "each test binary that has this module uses some of it"
 )]
 
+#[path = "../../../channel/tests/common/socket.rs"]
+mod socket;
+
 use std::collections::VecDeque;
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use genie_channel::attach::{Request, answer_attach, read_request};
@@ -17,6 +18,7 @@ use genie_client::address::Address;
 use genie_client::link::Link;
 use genie_control_api::v1::Transport;
 use genie_session::frame::{HEADER_BYTES, HELLO_BYTES, Header, Kind, decode_hello};
+use socket::Socket;
 
 pub const LONG: Duration = Duration::from_secs(20);
 pub const TOKEN: [u8; 32] = [7; 32];
@@ -29,33 +31,21 @@ pub fn go_on() -> io::Result<()> {
     Ok(())
 }
 
-/// A gateway's socket in a place of its own.
-pub struct Gateway {
-    pub path: PathBuf,
-    pub listener: UnixListener,
-}
+/// A gateway, as far as its socket goes.
+pub struct Gateway(Socket);
 
 impl Gateway {
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "genie-client-{}-{}.sock",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).unwrap();
-        Self { path, listener }
+        Self(Socket::new())
     }
 
     pub fn address(&self) -> Address {
-        Address::parse(&format!("unix://{}", self.path.display())).unwrap()
+        Address::parse(&format!("unix://{}", self.0.path.display())).unwrap()
     }
 
     /// The next client, and what it asks for.
     pub fn accept(&self) -> (UnixStream, Request) {
-        let stream = self.listener.accept().unwrap().0;
+        let stream = self.0.accept();
         let request = read_request(&stream, LONG).unwrap();
         (stream, request)
     }
@@ -78,12 +68,6 @@ impl Gateway {
             let half = answer_attach(stream, sizes, &doorbell, "").unwrap();
             (client.join().unwrap(), Node::new(half, doorbell))
         })
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -5,6 +5,7 @@ pub mod device;
 pub mod forge;
 pub mod link;
 pub mod run;
+pub mod transfer;
 pub mod victim;
 
 use std::cmp::Reverse;
@@ -13,8 +14,8 @@ use std::time::Duration;
 
 use device::{Device, Gather};
 use genie_transport::{
-    Config, Connection, ConnectionId, Endpoint, Epoch, Event, PayloadRef, PayloadToken, Protection,
-    RegionGone, RegionId, Regions, Role, Secret, SourceId, Time, crc32c,
+    Config, Connection, ConnectionId, Credit, Endpoint, Epoch, Event, PayloadRef, PayloadToken,
+    Protection, RegionGone, RegionId, Regions, Role, Secret, SourceId, Time, crc32c,
 };
 pub use link::{Link, Random};
 
@@ -56,6 +57,20 @@ impl Regions for Memory {
         }
         into.copy_from_slice(&self.sources[index][at..at + into.len()]);
         Ok(())
+    }
+
+    /// Every other source can be seen where it lies.
+    fn bytes(
+        &mut self,
+        source: SourceId,
+        offset: u64,
+        len: usize,
+    ) -> Result<Option<&[u8]>, RegionGone> {
+        let (index, at) = (source.0 as usize, offset as usize);
+        if self.gone[index] {
+            return Err(RegionGone);
+        }
+        Ok((index % 2 == 0).then(|| &self.sources[index][at..at + len]))
     }
 
     fn crc(
@@ -111,9 +126,15 @@ impl Regions for Memory {
 /// Memory that is not there: only the counters matter.
 pub struct Nowhere;
 
+static NOTHING: [u8; 8192] = [0; 8192];
+
 impl Regions for Nowhere {
     fn read(&mut self, _: SourceId, _: u64, _: &mut [u8]) -> Result<(), RegionGone> {
         Ok(())
+    }
+    fn bytes(&mut self, _: SourceId, at: u64, len: usize) -> Result<Option<&[u8]>, RegionGone> {
+        // Some are sealed from where they lie, some copied first.
+        Ok(NOTHING.get(..len).filter(|_| at < 20_000))
     }
     fn write(&mut self, _: RegionId, _: u64, _: &[u8]) -> Result<(), RegionGone> {
         Ok(())
@@ -157,6 +178,18 @@ pub fn config(role: Role, epoch: u32, sealed: bool) -> Config {
         Protection::Checksummed
     };
     Config::new(ID, Epoch(epoch), role, protection)
+}
+
+/// Of both ends.
+pub fn configs(epoch: u32, sealed: bool) -> [Config; 2] {
+    [Role::Initiator, Role::Responder].map(|role| config(role, epoch, sealed))
+}
+
+/// Of a receiver that has room for 128 KiB until it releases them.
+pub fn staged() -> Config {
+    let mut config = config(Role::Responder, 1, false);
+    (config.credit, config.credit_when) = (128 << 10, Credit::WhenReleased);
+    config
 }
 
 impl<M: Regions> End<M> {

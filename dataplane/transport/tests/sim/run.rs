@@ -8,6 +8,7 @@ use genie_transport::{
 };
 
 use super::device::Device;
+use super::transfer::whole;
 use super::{Link, Memory, Pair, Random, config};
 
 const PRIORITIES: [Priority; 4] = [
@@ -98,14 +99,11 @@ impl Run {
             .into_iter()
             .filter(|(low, end)| low < end);
         let parts = parts.map(|(low, end)| {
-            let (offset, source_offset, len) = (low, low, end - low);
             let transfer = Transfer {
-                grant,
-                offset,
-                source,
-                source_offset,
-                len,
+                offset: low,
+                source_offset: low,
                 priority,
+                ..whole(grant, source, end - low)
             };
             self.pair.connection(from).send(transfer).unwrap()
         });

@@ -1,7 +1,8 @@
 //! A connection that hostile frames are thrown at.
 
-use genie_transport::{Connection, Grant, Priority, RegionId, Role, Time, Transfer};
+use genie_transport::{Connection, Grant, Role, Time};
 
+use super::transfer::{GRANT, whole};
 use super::{Memory, config};
 
 pub const REGION_BYTES: u64 = 10_000;
@@ -16,20 +17,7 @@ pub fn victim() -> (Connection, Memory, Vec<Grant>) {
     });
     let grants = grants.collect();
     let source = memory.add_source(vec![1; 100_000]);
-    let grant = Grant {
-        region: RegionId(0),
-        generation: 0,
-    };
-    let (priority, len) = (Priority::Normal, 100_000);
-    let transfer = Transfer {
-        grant,
-        offset: 0,
-        source,
-        source_offset: 0,
-        len,
-        priority,
-    };
-    connection.send(transfer).unwrap();
+    connection.send(whole(GRANT, source, 100_000)).unwrap();
     connection.send_message(b"hello").unwrap();
     (connection, memory, grants)
 }
