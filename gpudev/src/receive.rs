@@ -377,7 +377,7 @@ fn stage(
         let data = payload.host_at(frame.offset, frame.len.into())?;
         // SAFETY: the bytes are inside the memory, and don't change until the frame is given back.
         let data = unsafe { std::slice::from_raw_parts(data.as_ptr(), frame.len as usize) };
-        if crc32c::crc32c(data) != crc {
+        if crc_fast::crc32_iscsi(data) != crc {
             return Ok(true);
         }
     }

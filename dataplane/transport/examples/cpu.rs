@@ -40,6 +40,16 @@ impl Regions for Memory {
         Ok(())
     }
 
+    fn bytes(
+        &mut self,
+        source: SourceId,
+        offset: u64,
+        len: usize,
+    ) -> Result<Option<&[u8]>, RegionGone> {
+        let from = self.part(source.0, offset, len);
+        Ok(Some(from.ok_or(RegionGone)?))
+    }
+
     fn crc(
         &mut self,
         source: SourceId,

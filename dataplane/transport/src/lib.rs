@@ -20,6 +20,7 @@
 
 mod ack;
 mod block;
+mod checksum;
 mod congestion;
 mod connection;
 mod content;
@@ -44,6 +45,7 @@ mod wire;
 
 pub use ack::Ack;
 pub use block::{Block, Blocks, Grant, RegionId, ResetBy};
+pub use checksum::{CHECKSUM_BYTES, crc32c};
 pub use congestion::{Controller, Delay};
 pub use connection::{
     Config, ConfigError, Connection, ConnectionError, Counters, Credit, Event, GrantError,
@@ -53,7 +55,7 @@ pub use drops::{DropCounters, DropReason};
 pub use endpoint::{Endpoint, OpenError, Transmit};
 pub use header::{ConnectionId, Epoch, HEADER_BYTES, Header, Role, VERSION};
 pub use outbox::{Priority, Transfer, TransferId};
-pub use protect::{CHECKSUM_BYTES, Protection, SEAL_TAG_BYTES, Secret, crc32c};
+pub use protect::{Protection, SEAL_TAG_BYTES, Secret};
 pub use regions::{RegionGone, Regions, SourceId, Span};
 pub use rtt::Rtt;
 pub use split::{DeviceData, PayloadRef, PayloadToken, SplitTransmit, Unverified};

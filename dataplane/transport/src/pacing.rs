@@ -33,6 +33,11 @@ impl Bucket {
         self.tokens = self.tokens.saturating_add(earned).min(BURST as i64);
     }
 
+    /// It was last filled before `now`.
+    pub(crate) fn is_before(&self, now: Time) -> bool {
+        self.filled < now
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.tokens > 0
     }

@@ -6,9 +6,10 @@
 //! the limits of RFC 9001, appendix B, without a handshake: the phase is read off the packet
 //! number. Checksummed: CRC32C, for links that are trusted.
 
-use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
-use ring::hkdf::{HKDF_SHA256, Prk, Salt};
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 
+use crate::checksum::{CHECKSUM_BYTES, sum, write_sum};
 use crate::drops::DropReason;
 use crate::header::{Epoch, HEADER_BYTES, Role};
 
@@ -39,8 +40,6 @@ pub struct Secret(pub [u8; 32]);
 
 /// Bytes of a tag when sealed.
 pub const SEAL_TAG_BYTES: usize = 16;
-/// Bytes of a tag when checksummed.
-pub const CHECKSUM_BYTES: usize = 4;
 /// Packets of one key, as a power of two.
 const PHASE_BITS: u32 = 22;
 /// The nonce's bit for data.
@@ -48,7 +47,7 @@ const DATA_BIT: u64 = 1 << 63;
 
 /// Which part of a frame a tag is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+enum Part {
     Header,
     Data,
 }
@@ -106,74 +105,82 @@ impl Guard {
         }
     }
 
-    /// Protects `body` in place and writes its tag. `None` without a key or room.
-    pub(crate) fn seal(
+    /// Protects the head of a frame in place, that is, what follows its fixed header and goes with
+    /// it, and writes its tag. `None` without a key or room.
+    pub(crate) fn seal_head(&self, number: u64, head: &mut [u8], tag: &mut [u8]) -> Option<()> {
+        match self {
+            Guard::Checksummed => write_sum(head, tag),
+            Guard::Sealed(keys) => {
+                let (header, body) = head.split_at_mut_checked(HEADER_BYTES)?;
+                keys.seal(Part::Header, number, header, body, tag)
+            }
+        }
+    }
+
+    /// The same for data, behind the header that they go with. A checksum is theirs alone, so that
+    /// a device can make or check it; that they belong to this header the head's says.
+    pub(crate) fn seal_data(
         &self,
-        part: Part,
-        packet_number: u64,
+        number: u64,
         header: &[u8],
-        body: &mut [u8],
+        data: &mut [u8],
         tag: &mut [u8],
     ) -> Option<()> {
         match self {
-            Guard::Checksummed => tag
-                .get_mut(..CHECKSUM_BYTES)?
-                .copy_from_slice(&checksum(part, header, body)),
-            Guard::Sealed(keys) => {
-                let key = keys.of(packet_number)?;
-                let nonce = nonce(part, packet_number);
-                let made = key
-                    .seal_in_place_separate_tag(nonce, Aad::from(header), body)
-                    .ok()?;
-                tag.get_mut(..SEAL_TAG_BYTES)?
-                    .copy_from_slice(made.as_ref());
-            }
+            Guard::Checksummed => write_sum(data, tag),
+            Guard::Sealed(keys) => keys.seal(Part::Data, number, header, data, tag),
         }
-        Some(())
     }
 
-    /// Checks `body` against its tag, and opens it in place.
-    pub(crate) fn open(
+    /// The same for data that lie elsewhere: `sealed` gets them. They are read once, and may change
+    /// meanwhile. `None` also where there is no seal, or the lengths differ.
+    pub(crate) fn seal_data_from(
         &self,
-        part: Part,
-        packet_number: u64,
+        number: u64,
         header: &[u8],
-        body: &mut [u8],
+        data: &[u8],
+        sealed: &mut [u8],
+        tag: &mut [u8],
+    ) -> Option<()> {
+        let Guard::Sealed(keys) = self else {
+            return None;
+        };
+        let (nonce, tag) = (nonce(Part::Data, number), tag.get_mut(..SEAL_TAG_BYTES)?);
+        keys.of(number)?
+            .seal_out_of_place_scatter(nonce, Aad::from(header), data, sealed, &[], tag)
+            .ok()
+    }
+
+    /// Checks the head of a frame, its fixed header included, against its tag, and opens it in place.
+    pub(crate) fn open_head(
+        &self,
+        number: u64,
+        head: &mut [u8],
         tag: &[u8],
     ) -> Result<(), DropReason> {
         let fits = match self {
-            Guard::Checksummed => tag == checksum(part, header, body),
-            Guard::Sealed(keys) => keys
-                .of(packet_number)
-                .zip(Tag::try_from(tag).ok())
-                .is_some_and(|(key, tag)| {
-                    let nonce = nonce(part, packet_number);
-                    key.open_in_place_separate_tag(nonce, Aad::from(header), tag, body, 0..)
-                        .is_ok()
-                }),
+            Guard::Checksummed => tag == sum(head),
+            Guard::Sealed(keys) => head
+                .split_at_mut_checked(HEADER_BYTES)
+                .is_some_and(|(header, body)| keys.open(Part::Header, number, header, body, tag)),
         };
-        match part {
-            _ if fits => Ok(()),
-            Part::Header => Err(DropReason::BadHeaderTag),
-            Part::Data => Err(DropReason::BadDataTag),
-        }
+        fits.then_some(()).ok_or(DropReason::BadHeaderTag)
     }
-}
 
-/// The data's tag stands apart from the header, so that a device can make or check it from the data
-/// alone; the header's covers it.
-fn checksum(part: Part, header: &[u8], body: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let seed = match part {
-        Part::Header => crc32c(0, header),
-        Part::Data => 0,
-    };
-    crc32c(seed, body).to_be_bytes()
-}
-
-/// CRC32C (Castagnoli) of `bytes` that follow others whose sum is `seed`; begin with zero.
-#[must_use]
-pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(seed, bytes)
+    /// The same for data.
+    pub(crate) fn open_data(
+        &self,
+        number: u64,
+        header: &[u8],
+        data: &mut [u8],
+        tag: &[u8],
+    ) -> Result<(), DropReason> {
+        let fits = match self {
+            Guard::Checksummed => tag == sum(data),
+            Guard::Sealed(keys) => keys.open(Part::Data, number, header, data, tag),
+        };
+        fits.then_some(()).ok_or(DropReason::BadDataTag)
+    }
 }
 
 impl Keys {
@@ -188,6 +195,31 @@ impl Keys {
         let info = [self.context.as_slice(), &phase.to_be_bytes()];
         let okm = self.secret.expand(&info, &AES_128_GCM).ok()?;
         Some(LessSafeKey::new(UnboundKey::from(okm)))
+    }
+
+    fn seal(
+        &self,
+        part: Part,
+        number: u64,
+        header: &[u8],
+        body: &mut [u8],
+        tag: &mut [u8],
+    ) -> Option<()> {
+        let (nonce, header) = (nonce(part, number), Aad::from(header));
+        let made = self
+            .of(number)?
+            .seal_in_place_separate_tag(nonce, header, body);
+        tag.get_mut(..SEAL_TAG_BYTES)?
+            .copy_from_slice(made.ok()?.as_ref());
+        Some(())
+    }
+
+    fn open(&self, part: Part, number: u64, header: &[u8], body: &mut [u8], tag: &[u8]) -> bool {
+        let (nonce, header) = (nonce(part, number), Aad::from(header));
+        self.of(number).is_some_and(|key| {
+            let opened = key.open_in_place_separate_tag(nonce, header, tag, body);
+            opened.is_ok()
+        })
     }
 
     fn of(&self, packet_number: u64) -> Option<&LessSafeKey> {
@@ -215,6 +247,7 @@ const _: () = assert!(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checksum::crc32c;
 
     const NUMBERS: [u64; 4] = [0, 1, (1 << PHASE_BITS) - 1, 1 << PHASE_BITS];
 
@@ -226,27 +259,31 @@ mod tests {
         )
     }
 
+    /// Header and body, and their tag.
     type Frame = (Vec<u8>, Vec<u8>);
 
+    const HEAD: [u8; HEADER_BYTES] = *b"a header of just thirty-two byte";
+
     fn frame(guard: &Guard, part: Part, number: u64) -> Frame {
-        let mut body = b"tensor".to_vec();
+        let mut bytes = [HEAD.as_slice(), b"tensor"].concat();
         let mut tag = vec![0; guard.tag_len()];
-        guard
-            .seal(part, number, b"head", &mut body, &mut tag)
-            .unwrap();
-        (body, tag)
+        let (header, body) = bytes.split_at_mut(HEADER_BYTES);
+        match part {
+            Part::Header => guard.seal_head(number, &mut bytes, &mut tag),
+            Part::Data => guard.seal_data(number, header, body, &mut tag),
+        }
+        .unwrap();
+        (bytes, tag)
     }
 
-    fn open(
-        guard: &Guard,
-        part: Part,
-        number: u64,
-        head: &[u8],
-        frame: &Frame,
-    ) -> Result<Vec<u8>, DropReason> {
-        let mut body = frame.0.clone();
-        guard.open(part, number, head, &mut body, &frame.1)?;
-        Ok(body)
+    fn open(guard: &Guard, part: Part, number: u64, frame: &Frame) -> Result<Vec<u8>, DropReason> {
+        let mut bytes = frame.0.clone();
+        let (header, body) = bytes.split_at_mut(HEADER_BYTES);
+        match part {
+            Part::Header => guard.open_head(number, &mut bytes, &frame.1),
+            Part::Data => guard.open_data(number, header, body, &frame.1),
+        }?;
+        Ok(bytes.split_off(HEADER_BYTES))
     }
 
     #[test]
@@ -256,37 +293,101 @@ mod tests {
                 (Part::Header, DropReason::BadHeaderTag),
                 (Part::Data, DropReason::BadDataTag),
             ] {
+                // Summed data stand apart from their header.
+                let free = match (part, guard.is_sealed()) {
+                    (Part::Data, false) => HEADER_BYTES,
+                    _ => 0,
+                };
                 for number in NUMBERS {
                     let good = frame(&guard, part, number);
-                    assert_eq!(
-                        open(&guard, part, number, b"head", &good).unwrap(),
-                        b"tensor"
-                    );
-                    for bit in 0..(good.0.len() + good.1.len()) * 8 {
+                    assert_eq!(open(&guard, part, number, &good).unwrap(), b"tensor");
+                    for bit in 8 * free..(good.0.len() + good.1.len()) * 8 {
                         let mut bad = good.clone();
                         let byte = bad.0.iter_mut().chain(&mut bad.1).nth(bit / 8).unwrap();
                         *byte ^= 1 << (bit % 8);
-                        let opened = open(&guard, part, number, b"head", &bad);
+                        let opened = open(&guard, part, number, &bad);
                         assert_eq!(opened, Err(reason), "bit {bit}");
                     }
                 }
+                let good = frame(&guard, part, 0);
+                let short = (good.0.clone(), good.1[1..].to_vec());
+                assert_eq!(open(&guard, part, 0, &short), Err(reason));
             }
-            let good = frame(&guard, Part::Header, 0);
-            assert!(open(&guard, Part::Header, 0, b"heat", &good).is_err());
-            let short = (good.0.clone(), good.1[1..].to_vec());
-            assert!(open(&guard, Part::Header, 0, b"head", &short).is_err());
         }
     }
 
     #[test]
     fn a_checksum_of_data_is_theirs_alone() {
-        let (body, tag) = frame(&Guard::Checksummed, Part::Data, 7);
+        let (bytes, tag) = frame(&Guard::Checksummed, Part::Data, 7);
+        let body = &bytes[HEADER_BYTES..];
         assert_eq!(tag, crc32c(crc32c(0, &body[..2]), &body[2..]).to_be_bytes());
-        assert_eq!(
-            crc32c(0, b"123456789"),
-            0xe306_9283,
-            "RFC 3720's polynomial"
-        );
+    }
+
+    #[test]
+    fn data_are_sealed_on_their_way_as_they_are_in_place() {
+        let guard = sealed(1, 2, Role::Initiator);
+        for len in [1, 15, 16, 17, 255, 1024, 8191, 8192] {
+            let data: Vec<u8> = (0..len).map(|at| (at / 3) as u8).collect();
+            let (mut there, mut here) = (vec![0; len], data.clone());
+            let mut tags = [[0; SEAL_TAG_BYTES]; 2];
+            let [one, two] = &mut tags;
+            guard.seal_data(9, &HEAD, &mut here, one).unwrap();
+            guard
+                .seal_data_from(9, &HEAD, &data, &mut there, two)
+                .unwrap();
+            assert_eq!((&here, tags[0]), (&there, tags[1]));
+            assert!(guard.open_data(9, &HEAD, &mut there, &tags[0]).is_ok());
+            assert_eq!(there, data);
+            let [_, two] = &mut tags;
+            let short = guard.seal_data_from(9, &HEAD, &data, &mut here[1..], two);
+            assert_eq!(short, None);
+        }
+    }
+
+    /// Of `tensor` behind [`HEAD`], with its tag; made by another library than the one in use.
+    const KNOWN: [(Part, u64, &str); 6] = [
+        (
+            Part::Header,
+            0,
+            "400bdb789aaf52a44e4c8bffa8184ec9f37db200898d",
+        ),
+        (
+            Part::Header,
+            1 << PHASE_BITS,
+            "6cc174d5d4a426fc31eda539ebab5c7e4276e5d27822",
+        ),
+        (
+            Part::Data,
+            0,
+            "3bd67f4551869c809112a6553deccc7c6ae663b7423a",
+        ),
+        (
+            Part::Data,
+            5,
+            "f30f90d1fb3626d323f3f06d998b687010443e05eddf",
+        ),
+        (
+            Part::Data,
+            (1 << PHASE_BITS) - 1,
+            "557f0192133d7e8ac6f80daba403cef296a062a024b6",
+        ),
+        (
+            Part::Data,
+            1 << PHASE_BITS,
+            "4ade3f034f0fddf6b91994a913eb257efc545c612cc4",
+        ),
+    ];
+
+    /// What a seal is made of must not change with the library that makes it.
+    #[test]
+    fn seals_are_those_of_the_format() {
+        let guard = sealed(1, 2, Role::Initiator);
+        for (part, number, expected) in KNOWN {
+            let (bytes, tag) = frame(&guard, part, number);
+            let made = [&bytes[HEADER_BYTES..], &tag].concat();
+            let hex: String = made.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected, "{part:?} {number}");
+        }
     }
 
     #[test]
@@ -298,10 +399,10 @@ mod tests {
             sealed(1, 3, Role::Initiator),
             sealed(1, 2, Role::Responder),
         ] {
-            assert!(open(&other, Part::Data, 5, b"head", &good).is_err());
+            assert!(open(&other, Part::Data, 5, &good).is_err());
         }
-        assert!(open(&guard, Part::Header, 5, b"head", &good).is_err());
-        assert!(open(&guard, Part::Data, 6, b"head", &good).is_err());
+        assert!(open(&guard, Part::Header, 5, &good).is_err());
+        assert!(open(&guard, Part::Data, 6, &good).is_err());
     }
 
     #[test]
@@ -309,10 +410,10 @@ mod tests {
         let mut guard = sealed(1, 2, Role::Initiator);
         let far = 5 << PHASE_BITS;
         let early = frame(&guard, Part::Data, 0);
-        assert!(open(&guard, Part::Data, far, b"head", &early).is_err());
+        assert!(open(&guard, Part::Data, far, &early).is_err());
         guard.reached(far);
         let late = frame(&guard, Part::Data, far);
-        assert!(open(&guard, Part::Data, far, b"head", &late).is_ok());
-        assert!(open(&guard, Part::Data, 0, b"head", &early).is_err());
+        assert!(open(&guard, Part::Data, far, &late).is_ok());
+        assert!(open(&guard, Part::Data, 0, &early).is_err());
     }
 }

@@ -35,6 +35,22 @@ pub trait Regions {
     /// [`RegionGone`] fails the transfer, not the connection.
     fn read(&mut self, source: SourceId, offset: u64, into: &mut [u8]) -> Result<(), RegionGone>;
 
+    /// The bytes that [`read`](Self::read) would copy, where they lie, for sealing them on their way
+    /// into a frame. `None`, the default, where they can't be seen there: they are then copied first.
+    /// Others may change them meanwhile: they are only given to the cipher, which reads them once,
+    /// and whatever it read is what is sent.
+    ///
+    /// # Errors
+    /// [`RegionGone`] fails the transfer, not the connection.
+    fn bytes(
+        &mut self,
+        _source: SourceId,
+        _offset: u64,
+        _len: usize,
+    ) -> Result<Option<&[u8]>, RegionGone> {
+        Ok(None)
+    }
+
     /// CRC32C of `len` bytes of a source, after others whose sum is `seed` ([`crc32c`]), for
     /// [`poll_transmit_split`]. `None`, the default, where the driver can't tell: the bytes are then
     /// copied. The bytes may change before they are sent; then the peer drops them, and in the end

@@ -172,7 +172,7 @@ fn gather_on(device: &dyn Device, bytes: u64) -> Result<Gathered, CheckError> {
         if end > payload_bytes.len() || to + u64::from(len) + 64 > bytes {
             break;
         }
-        let mut sum = crc32c::crc32c(&payload_bytes[at..end]);
+        let mut sum = crc_fast::crc32_iscsi(&payload_bytes[at..end]);
         sum ^= u32::from(number % 5 == 3) << (number % 32);
         let half = len / 2;
         let frame = GatherFrame {

@@ -351,5 +351,5 @@ impl Table {
 unsafe fn is_sound(entry: &FrameEntry) -> bool {
     // SAFETY: the caller vouches for the bytes; nobody changes them until the event (see `push`).
     let data = unsafe { std::slice::from_raw_parts(entry.data as *const u8, entry.len as usize) };
-    crc32c::crc32c(data) == entry.crc
+    crc_fast::crc32_iscsi(data) == entry.crc
 }

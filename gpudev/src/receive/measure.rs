@@ -105,7 +105,7 @@ impl Buffers {
             memory,
             stride,
             count,
-            crc: crc32c::crc32c(&frame),
+            crc: crc_fast::crc32_iscsi(&frame),
         })
     }
 }

@@ -1,13 +1,13 @@
 //! Frames whose data lie in device memory: the CPU reads the head, a device checks the data.
 
 use super::receive::asks;
-use super::{Connection, Credit, Event, State, TransferError};
+use super::{Connection, Credit, Event, State, Touched, TransferError};
 use crate::block::{Block, Blocks, Grant, ResetBy};
+use crate::checksum::CHECKSUM_BYTES;
 use crate::drops::DropReason;
 use crate::grants::{Ending, Verified};
 use crate::header::Header;
 use crate::pending::{Part, Waiting};
-use crate::protect::CHECKSUM_BYTES;
 use crate::regions::Regions;
 use crate::split::{DeviceData, PayloadRef, PayloadToken, Unverified};
 use crate::time::Time;
@@ -29,7 +29,7 @@ impl Connection {
         now: Time,
         regions: &mut impl Regions,
     ) -> Result<Option<Unverified>, DropReason> {
-        self.touched = true;
+        self.touched = Touched::Yes;
         let result = self.accept_split(head, data, now, regions);
         match result {
             Ok(None) => self.counters.frames_received += 1,
@@ -149,7 +149,7 @@ impl Connection {
         let Some(waiting) = self.pending.take(token) else {
             return false;
         };
-        self.touched = true;
+        self.touched = Touched::Yes;
         let mut placed = fits && !waiting.spoiled;
         for Part { grant, low, end } in waiting.parts() {
             placed &= self.settle(grant, low, end, fits);

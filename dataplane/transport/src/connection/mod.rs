@@ -47,6 +47,16 @@ enum State {
     Ended(ConnectionError),
 }
 
+/// What happened since it last had nothing to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Touched {
+    No,
+    /// Something.
+    Yes,
+    /// Nothing but a frame that left at that time: what is due then was done.
+    Sent(Time),
+}
+
 /// A connection as a state machine; see the crate's documentation.
 pub struct Connection {
     config: Config,
@@ -97,8 +107,7 @@ pub struct Connection {
     /// Packets that came damaged, to be told.
     damaged: VecDeque<u64>,
 
-    /// Something happened since it last had nothing to send.
-    touched: bool,
+    touched: Touched,
     last_heard: Time,
     last_asked: Time,
     /// Since when something is unacknowledged without progress.
@@ -171,7 +180,7 @@ impl Connection {
             advertised_credit: CREDIT_INITIAL,
             advertised_messages: MESSAGES_MAX as u64,
             damaged: VecDeque::with_capacity(DAMAGED_MAX),
-            touched: true,
+            touched: Touched::Yes,
             last_heard: now,
             last_asked: now,
             waiting_since: None,
@@ -203,7 +212,7 @@ impl Connection {
     /// Takes a grant back. Nothing is written to it from here on, save what a device is gathering
     /// now ([`Connection::handle_split`]): the event comes after that.
     pub fn revoke(&mut self, grant: Grant) {
-        self.touched = true;
+        self.touched = Touched::Yes;
         self.fail_grant(grant, TransferError::Cancelled);
     }
 
@@ -223,13 +232,13 @@ impl Connection {
         if self.outbox.len() + self.send_events >= TRANSFERS_MAX {
             return Err(SendError::Full);
         }
-        self.touched = true;
+        self.touched = Touched::Yes;
         self.outbox.push(transfer).ok_or(SendError::Full)
     }
 
     /// Takes a transfer back, and every other into the same grant: it can't become whole.
     pub fn cancel(&mut self, transfer: TransferId) {
-        self.touched = true;
+        self.touched = Touched::Yes;
         self.fail_transfer(transfer, TransferError::Cancelled);
     }
 
@@ -242,7 +251,7 @@ impl Connection {
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(MessageError::TooLong(bytes.len()));
         }
-        self.touched = true;
+        self.touched = Touched::Yes;
         if self.messages_out.push(bytes) {
             Ok(())
         } else {
@@ -254,19 +263,21 @@ impl Connection {
     pub fn read_message<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let read = self.messages_in.read(read);
         // There is room for another.
-        self.touched |= read.is_some();
+        if read.is_some() {
+            self.touched = Touched::Yes;
+        }
         read
     }
 
     /// The driver is done with bytes that were written ([`Credit::WhenReleased`]).
     pub fn release(&mut self, bytes: u64) {
-        self.touched = true;
+        self.touched = Touched::Yes;
         self.held = self.held.saturating_sub(bytes);
     }
 
     /// Ends the connection; the peer is told once.
     pub fn close(&mut self) {
-        self.touched = true;
+        self.touched = Touched::Yes;
         if self.state == State::Open {
             self.end(ConnectionError::Closed);
             self.state = State::Closing;
@@ -310,17 +321,17 @@ impl Connection {
 
     /// Its time came.
     pub(crate) fn touch(&mut self) {
-        self.touched = true;
+        self.touched = Touched::Yes;
     }
 
     /// There may be something to send.
     pub(crate) fn is_touched(&self) -> bool {
-        self.touched
+        self.touched != Touched::No
     }
 
     /// It has nothing to send.
     pub(crate) fn rest(&mut self) {
-        self.touched = false;
+        self.touched = Touched::No;
     }
 
     fn alive(&self) -> Result<(), ConnectionError> {

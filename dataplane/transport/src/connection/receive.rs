@@ -1,11 +1,10 @@
 //! What arrives.
 
-use super::{Connection, ConnectionError, Credit, Event, State, TransferError};
+use super::{Connection, ConnectionError, Credit, Event, State, Touched, TransferError};
 use crate::block::{Block, Blocks, Grant, ResetBy};
 use crate::drops::DropReason;
 use crate::header::{HEADER_BYTES, Header};
 use crate::limits::{ACK_EVERY, DAMAGED_MAX, REFUSALS_MAX};
-use crate::protect::Part as Protected;
 use crate::regions::Regions;
 use crate::time::Time;
 
@@ -21,7 +20,7 @@ impl Connection {
         now: Time,
         regions: &mut impl Regions,
     ) -> Result<(), DropReason> {
-        self.touched = true;
+        self.touched = Touched::Yes;
         let result = self.accept(frame, now, regions);
         match result {
             Ok(()) => self.counters.frames_received += 1,
@@ -45,7 +44,7 @@ impl Connection {
         if data_len > 0 {
             let opened = self
                 .open
-                .open(Protected::Data, number, parts.fixed, data, parts.data_tag);
+                .open_data(number, parts.fixed, data, parts.data_tag);
             if let Err(reason) = opened {
                 self.on_damaged(number);
                 return Err(reason);
@@ -86,18 +85,17 @@ impl Connection {
             let halves = bytes.split_at_mut_checked(at);
             halves.ok_or(DropReason::Truncated)
         };
-        let (fixed, rest) = split(frame, HEADER_BYTES)?;
-        let (body, rest) = split(rest, control_len + data_tag_len)?;
-        let (body_tag, rest) = split(rest, tag)?;
+        let (head, rest) = split(frame, HEADER_BYTES + control_len + data_tag_len)?;
+        let (head_tag, rest) = split(rest, tag)?;
         let number = header.packet_number;
-        self.open
-            .open(Protected::Header, number, fixed, body, body_tag)?;
+        self.open.open_head(number, head, head_tag)?;
         if number < self.seen_floor {
             return Err(DropReason::TooOld);
         }
         if self.seen.contains(number) {
             return Err(DropReason::Replay);
         }
+        let (fixed, body) = split(head, HEADER_BYTES)?;
         let (control, data_tag) = split(body, control_len)?;
         Ok(Parts {
             fixed,

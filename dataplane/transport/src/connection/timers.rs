@@ -168,3 +168,46 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Event};
+    use super::*;
+    use crate::block::RegionId;
+    use crate::header::{ConnectionId, Epoch, Role};
+    use crate::protect::Protection;
+    use crate::regions::{RegionGone, Regions, SourceId};
+
+    struct Nowhere;
+
+    impl Regions for Nowhere {
+        fn read(&mut self, _: SourceId, _: u64, _: &mut [u8]) -> Result<(), RegionGone> {
+            Ok(())
+        }
+        fn write(&mut self, _: RegionId, _: u64, _: &[u8]) -> Result<(), RegionGone> {
+            Ok(())
+        }
+    }
+
+    /// Nothing but time passes: no frame arrives, and the program says nothing more.
+    #[test]
+    fn time_alone_repeats_a_frame_and_ends_a_connection() {
+        let (id, epoch) = (ConnectionId(1), Epoch(1));
+        let config = Config::new(id, epoch, Role::Initiator, Protection::Checksummed);
+        let mut connection = Connection::new(config, Time(0)).unwrap();
+        connection.send_message(b"is anybody there?").unwrap();
+        let (mut now, mut frame) = (Time(1), [0; 9000]);
+        let mut ended = None;
+        while ended.is_none() && now < Time(3_000_000_000) {
+            while connection
+                .poll_transmit(now, &mut Nowhere, &mut frame)
+                .is_some()
+            {}
+            ended = connection.poll_event();
+            now = now.after(Duration::from_millis(10));
+        }
+        let expected = Event::Ended(ConnectionError::PeerSilent);
+        assert_eq!(ended, Some(expected));
+        assert!(connection.counters().probe_timeouts >= 3);
+    }
+}

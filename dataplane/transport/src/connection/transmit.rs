@@ -1,7 +1,7 @@
 //! What leaves.
 
 use super::frame::Frame;
-use super::{Connection, State, TransferError};
+use super::{Connection, State, Touched, TransferError};
 use crate::ack::encode_ack;
 use crate::block::Block;
 use crate::content::{Content, Contents};
@@ -68,19 +68,21 @@ impl Connection {
         out: &mut [u8],
         split: bool,
     ) -> Option<Frame> {
-        self.touched = true;
-        if self.state == State::Open {
+        if self.state == State::Open && self.touched != Touched::Sent(now) {
             self.expire(now);
         }
+        self.touched = Touched::Sent(now);
         loop {
-            let plan = match self.state {
+            // Filled in place: it is too large to be moved for each frame.
+            let mut plan = Plan::default();
+            match self.state {
                 State::Ended(_) => return None,
-                State::Closing => self.plan_close(out)?,
+                State::Closing => self.plan_close(out, &mut plan)?,
                 State::Open => {
                     self.outbox.submit(regions);
-                    self.plan(now, out)?
+                    self.plan(now, out, &mut plan)?;
                 }
-            };
+            }
             match self.fill(&plan, regions, out, split) {
                 Ok(frame) => {
                     let frame = frame?;
@@ -92,17 +94,16 @@ impl Connection {
         }
     }
 
-    fn plan_close(&mut self, out: &mut [u8]) -> Option<Plan> {
+    fn plan_close(&mut self, out: &mut [u8], plan: &mut Plan) -> Option<()> {
         self.state = State::Ended(super::ConnectionError::Closed);
         let mut to = Writer::new(out.get_mut(HEADER_BYTES..)?);
         Block::Close.encode(&mut to);
-        Some(Plan {
-            control_len: to.len(),
-            ..Plan::default()
-        })
+        plan.control_len = to.len();
+        Some(())
     }
 
-    fn plan(&mut self, now: Time, out: &mut [u8]) -> Option<Plan> {
+    /// `None` when there is nothing to send.
+    fn plan(&mut self, now: Time, out: &mut [u8], plan: &mut Plan) -> Option<()> {
         let tag = self.seal.tag_len();
         let ack_due = self.ack_at.is_some_and(|at| at <= now)
             || self.credit_news()
@@ -112,19 +113,18 @@ impl Connection {
             return None;
         }
         if may_send && let Some(size) = self.mtu_to_try(out.len()) {
-            return self.plan_mtu_probe(size, out);
+            return self.plan_mtu_probe(size, out, plan);
         }
         let size = self.mtu.confirmed().min(out.len());
         let mut to = Writer::new(out.get_mut(HEADER_BYTES..size.checked_sub(tag)?)?);
-        let mut plan = Plan::default();
         if ack_due || self.unacked > 0 {
             plan.acks = self.write_ack(now, &mut to);
         }
         let reports = self.write_damaged(&mut to);
         if may_send {
-            self.write_urgent(&mut plan, &mut to);
-            self.write_messages(&mut plan, &mut to);
-            self.write_data(&mut plan, &mut to);
+            self.write_urgent(plan, &mut to);
+            self.write_messages(plan, &mut to);
+            self.write_data(plan, &mut to);
             let idle_probe = self.probes > 0 && plan.contents.iter().next().is_none();
             if self.ping || idle_probe {
                 plan.asks |= Block::Ping.encode(&mut to);
@@ -132,7 +132,7 @@ impl Connection {
         }
         plan.control_len = to.len();
         // An acknowledgement that can wait does not go alone.
-        (plan.asks || reports || (plan.acks && ack_due)).then_some(plan)
+        (plan.asks || reports || (plan.acks && ack_due)).then_some(())
     }
 
     /// Whether window, pace and the ring have room for a frame; notes when the pace will.
@@ -145,13 +145,14 @@ impl Connection {
         if !self.sent.has_room(false) || !window {
             return false;
         }
-        let pace = self.control.pace(&self.rtt);
-        self.pacer.fill(now, pace);
-        let mut opens = if self.pacer.is_open() {
-            None
-        } else {
-            Some(self.pacer.opens_at(pace))
-        };
+        let mut opens = None;
+        if self.pacer.is_before(now) || !self.pacer.is_open() {
+            let pace = self.control.pace(&self.rtt);
+            self.pacer.fill(now, pace);
+            if !self.pacer.is_open() {
+                opens = Some(self.pacer.opens_at(pace));
+            }
+        }
         if let Some(limit) = self.config.bandwidth_max {
             self.limiter.fill(now, limit);
             if !self.limiter.is_open() {
@@ -174,18 +175,15 @@ impl Connection {
         self.mtu.to_probe().filter(|&size| known && size <= room)
     }
 
-    fn plan_mtu_probe(&mut self, size: usize, out: &mut [u8]) -> Option<Plan> {
+    fn plan_mtu_probe(&mut self, size: usize, out: &mut [u8], plan: &mut Plan) -> Option<()> {
         let end = size.checked_sub(self.seal.tag_len())?;
         let mut to = Writer::new(out.get_mut(HEADER_BYTES..end)?);
         let padding = to.room().checked_sub(3)?;
         Block::Padding(u16::try_from(padding).ok()?).encode(&mut to);
         self.mtu.on_probe_sent();
-        Some(Plan {
-            control_len: to.len(),
-            asks: true,
-            tries_mtu: true,
-            ..Plan::default()
-        })
+        plan.control_len = to.len();
+        (plan.asks, plan.tries_mtu) = (true, true);
+        Some(())
     }
 
     fn write_ack(&mut self, now: Time, to: &mut Writer<'_>) -> bool {
