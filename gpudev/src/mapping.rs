@@ -3,10 +3,18 @@
 //! The file is sealed, so that it can neither shrink nor grow: no access inside the mapping can
 //! fault, whatever the other process does. Its bytes may change at any time, though, so nothing
 //! read from it is trusted, and it is accessed by raw pointers and atomics.
+//!
+//! That holds for ordinary pages: one that the other process takes out of the file comes back as
+//! zeroes. A huge page comes back only if there is another, and is SIGBUS if not. So who gives huge
+//! pages to a stranger calls [`Mapping::freeze`] before it touches them.
+
+mod frozen;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
+
+use frozen::PageBytes;
 
 const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
 /// Largest mapping that is accepted from a peer: 16 TiB.
@@ -26,6 +34,14 @@ pub enum MemoryError {
     /// The peer's file could shrink, which would crash who reads it.
     #[error("shared memory from a peer is not sealed against shrinking")]
     NotSealed,
+    /// Its holes could be anybody's doing: the seals against them are not there.
+    #[error(
+        "shared memory could not be sealed against holes: the process that has it sealed it first"
+    )]
+    NotFrozen,
+    /// Huge pages stay until the memory is unmapped.
+    #[error("huge pages of shared memory are not given back one by one")]
+    Kept,
     /// A size that is zero or absurd.
     #[error("{0} bytes are no size for shared memory")]
     Size(u64),
@@ -56,6 +72,7 @@ pub struct Mapping {
     file: OwnedFd,
     base: NonNull<u8>,
     len: usize,
+    page: PageBytes,
 }
 
 // SAFETY: the memory is plain bytes, mapped for the value's life, and only handed out as raw
@@ -94,7 +111,7 @@ impl Mapping {
         Self::map(file, size)
     }
 
-    /// Maps memory that a peer created.
+    /// Maps memory that a peer created, or another part of this program.
     ///
     /// # Errors
     /// A file that could shrink, an absurd size, what the kernel says.
@@ -115,13 +132,19 @@ impl Mapping {
     }
 
     fn map(file: OwnedFd, len: usize) -> Result<Self, MemoryError> {
+        let page = PageBytes::of(file.as_fd())?;
+        let flags = match page.is_huge() {
+            // Enough huge pages are set aside for it, or this fails.
+            true => libc::MAP_SHARED,
+            false => libc::MAP_SHARED | libc::MAP_NORESERVE,
+        };
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
         let raw = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 len,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_NORESERVE,
+                flags,
                 file.as_raw_fd(),
                 0,
             )
@@ -130,7 +153,12 @@ impl Mapping {
             return Err(MemoryError::last("mmap"));
         }
         let base = NonNull::new(raw.cast()).ok_or(MemoryError::Size(len as u64))?;
-        Ok(Self { file, base, len })
+        Ok(Self {
+            file,
+            base,
+            len,
+            page,
+        })
     }
 
     /// The file, to be sent to the other process.
@@ -143,6 +171,19 @@ impl Mapping {
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.len as u64
+    }
+
+    /// Bytes of each of its pages, as hardware and the kernel see them. It starts at such a page's
+    /// boundary.
+    #[must_use]
+    pub fn page_bytes(&self) -> u64 {
+        self.page.bytes()
+    }
+
+    /// Whether its pages are huge.
+    #[must_use]
+    pub fn is_huge(&self) -> bool {
+        self.page.is_huge()
     }
 
     /// Address of `offset`, from which `len` bytes are inside the mapping. Reading and writing
@@ -248,9 +289,12 @@ impl Mapping {
     /// `offset` and `len` are multiples of the page size.
     ///
     /// # Errors
-    /// Outside the mapping; what the kernel says.
+    /// Outside the mapping; huge pages, which are kept; what the kernel says.
     pub fn discard(&self, offset: u64, len: u64) -> Result<(), MemoryError> {
         self.address(offset, len)?;
+        if self.is_huge() {
+            return Err(MemoryError::Kept);
+        }
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         // SAFETY: a plain system call on a file of our own; the mapping stays valid.
         let done = unsafe {
@@ -271,8 +315,11 @@ impl Mapping {
     /// Takes the pages of this range at once, which is several times faster than touching them
     /// one by one. Only a hint: failure is no error.
     pub fn populate(&self, offset: u64, len: u64) {
-        const PAGE: u64 = 4096;
-        let start = offset & !(PAGE - 1);
+        if self.is_huge() {
+            // They are few, and there already.
+            return;
+        }
+        let start = offset & !(self.page_bytes() - 1);
         let Ok(address) = self.address(start, len.saturating_add(offset - start)) else {
             return;
         };

@@ -93,7 +93,7 @@ impl Region {
     /// See [`AttachError`]. Nothing that the sender does can shorten the region once this returns.
     /// A sender can still punch a hole into it; an ordinary page then reads as zero, and so does
     /// a huge page unless the machine has none left, which is SIGBUS. Let only processes that are
-    /// trusted so far hold huge pages writable.
+    /// trusted so far hold huge pages writable, or see [`crate::MapRequest::open_to_seals`].
     pub fn attach(fd: OwnedFd, bytes_max: usize) -> Result<Self, AttachError> {
         let refused = |call| move |errno| AttachError::Refused { call, errno };
         let seals = fcntl(&fd, FcntlArg::F_GET_SEALS).map_err(refused("F_GET_SEALS"))?;
@@ -118,6 +118,12 @@ impl Region {
             file,
             page.map_or(Kind::Ordinary, Kind::HugeMemfd),
         ))
+    }
+
+    /// Its descriptor alone, for an owner that maps the memory in a way of its own. The pages stay
+    /// where they are; what was locked is not any more.
+    pub fn into_fd(self) -> OwnedFd {
+        self.file.into()
     }
 
     /// In bytes: what was asked for, rounded up to whole pages.

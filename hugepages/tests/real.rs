@@ -1,57 +1,22 @@
 //! This machine's own huge pages, a few of them, given back. Where that is not permitted or there
 //! is no room, each test says why and passes.
 
-use std::fs::File;
+mod turn;
+
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use genie_hugepages::{
-    Backing, Inventory, Kind, MapRequest, NodeId, PageSize, Region, Reservation, ReserveRequest,
-    Root, map, mount, reserve,
+    Backing, Inventory, Kind, MapRequest, NodeId, Region, Reservation, Root, map, mount,
 };
-use nix::fcntl::{Flock, FlockArg};
+use turn::{PAGE, alone, inventory};
 
-const PAGE: PageSize = PageSize::MIB_2;
 const PAGES: u64 = 4;
 const BYTES: usize = 8 << 20;
 
-/// The pool is the machine's: one test at a time, also where each runs in a process of its own.
-fn alone() -> (MutexGuard<'static, ()>, Flock<File>) {
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let path = std::env::temp_dir().join("genie-hugepages-tests.lock");
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .unwrap();
-    let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error);
-    (turn, lock.unwrap())
-}
-
-fn inventory() -> Inventory {
-    Inventory::read(&Root::system()).unwrap()
-}
-
 /// The pages beyond which there is nothing to test, or none with the reason printed.
 fn reserved(node: Option<NodeId>) -> Option<Reservation> {
-    let request = ReserveRequest {
-        page: PAGE,
-        // More than are free now, so that the pool has to grow.
-        pages: inventory().usable(PAGE, node) + PAGES,
-        node,
-    };
-    match reserve(&Root::system(), &request) {
-        Ok(reservation) if reservation.short() == 0 => Some(reservation),
-        Ok(reservation) => {
-            println!("skipped: {} pages could not be had", reservation.short());
-            None
-        }
-        Err(error) => {
-            println!("skipped: {error}");
-            None
-        }
-    }
+    turn::reserved(PAGES, node)
 }
 
 /// The pools are as they were; another program's own coming and going is waited out.
@@ -117,6 +82,24 @@ fn pages_are_reserved_mapped_on_their_node_touched_and_given_back() {
     drop((region, other));
     reservation.restore().unwrap();
     assert_found_again(&found);
+}
+
+#[test]
+fn pages_that_come_too_late_are_an_error_and_free_again() {
+    let _alone = alone();
+    let Some(_reservation) = reserved(None) else {
+        return;
+    };
+    let free = inventory().usable(PAGE, None);
+    let request = MapRequest::new(BYTES).page(PAGE).huge_only();
+    assert!(request.available(&Root::system()).is_ok());
+    let late = request.within(Duration::ZERO);
+    let error = map(&Root::system(), &late).unwrap_err().to_string();
+    assert!(error.contains("only 2 were cleared within 0ns"), "{error}");
+    assert_eq!(inventory().usable(PAGE, None), free);
+    let too_many = MapRequest::new((free as usize + 1) << 21).page(PAGE);
+    let overcommit = inventory().size(PAGE).unwrap().overcommit;
+    assert_eq!(too_many.available(&Root::system()).is_ok(), overcommit > 0);
 }
 
 #[test]

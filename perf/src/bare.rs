@@ -8,9 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::interrupt;
 use crate::machine::{self, Setting};
-use crate::meter::{Meter, Of};
+use crate::meter::{Meter, Of, Timed};
 use crate::options::{How, Test};
 use crate::path::Facts;
 use crate::report::{Measurement, Report};
@@ -23,7 +22,6 @@ pub fn run(how: &How) -> Result<Report> {
         pinned: how.cores.len(),
         ends: 2,
         polls: false,
-        huge_pages: false,
     });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let socket = TcpStream::connect(listener.local_addr()?)?;
@@ -78,26 +76,18 @@ fn echoes(mut socket: TcpStream, bytes: usize, core: Option<usize>) -> Result<()
 fn pings(socket: &mut TcpStream, how: &How, bytes: usize) -> Result<Option<Measurement>> {
     let mut message = vec![0; bytes];
     let mut meter = Meter::new()?;
-    let warm = Instant::now() + how.warmup;
-    loop {
-        if meter.counted().is_zero() && Instant::now() >= warm {
-            meter.start();
-        }
-        let over = !meter.counted().is_zero() && !meter.goes_on(how.time);
-        if over || interrupt::asked() {
-            break;
-        }
+    let mut timed = Timed::new(&mut meter, how.times());
+    while timed.goes_on(|| Ok(()))? {
         let began = Instant::now();
         socket.write_all(&message)?;
         socket.read_exact(&mut message)?;
-        meter.done(began);
+        timed.meter.done(began);
     }
     Ok(meter.finish(&Of {
         test: "lat",
         size_bytes: bytes as u64,
         batch: 1,
         ways: 2,
-        cpu_there: None,
-        retransmissions: 0,
+        ..Of::default()
     }))
 }

@@ -7,16 +7,15 @@ use anyhow::{Context, Result, bail};
 use genie_client::address::Address;
 use genie_client::link::resolve;
 
-use crate::control::{Answer, Ask, Control, GREETING, Link, Open, PATIENCE, Way};
+use crate::control::{Control, GREETING};
+use crate::dpdk::DpdkPort;
 use crate::machine::{self, Setting};
-use crate::measure::Measuring;
 use crate::node;
-use crate::options::{Client, How, Memory, Test, Transport};
-use crate::path::Path;
-use crate::report::{Measurement, Report};
-use crate::run::{Run, What};
-use crate::staged::Staged;
-use crate::{dpdk, hex, shm, tcp};
+use crate::options::port::CLIENT_NETWORK;
+use crate::options::{Client, Transport};
+use crate::report::Report;
+use crate::run::Run;
+use crate::way::{Done, find, over, over_tcp};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take to greet. A node answers at once, with an error.
@@ -54,10 +53,7 @@ fn greet(address: &Address) -> Result<Option<Control>> {
                     return Ok(Some(control));
                 }
                 if control.was_silent() {
-                    bail!(
-                        "{address} takes the connection and says nothing: a genie-perf server that \
-                         is busy with another client?"
-                    );
+                    bail!("{address} takes the connection and says nothing");
                 }
                 return Ok(None);
             }
@@ -71,100 +67,50 @@ fn greet(address: &Address) -> Result<Option<Control>> {
 }
 
 fn against_server(options: &Client, host: &str, mut control: Control) -> Result<Report> {
-    if options.transport == Transport::Dpdk {
-        bail!("genie-perf server speaks TCP: measure DPDK with `local --link memif`");
+    let how = &options.how;
+    let link = options.port.link(CLIENT_NETWORK);
+    let mut port = None;
+    let why_tcp = match (options.transport, link) {
+        (Transport::Tcp | Transport::Shm, _) => None,
+        (Transport::Dpdk, None) => {
+            bail!("--transport dpdk drives a port of this end too: --dpdk-port names it")
+        }
+        (Transport::Auto, None) => Some("this end was given no DPDK port (--dpdk-port)".to_owned()),
+        (wanted, Some(link)) => {
+            let found = find(&mut control, how, None, link, &mut port);
+            let measured = found.map(|path| {
+                let run = begin(options, true);
+                (run, over(path, &mut control, options.test, how))
+            });
+            match measured {
+                Ok((run, done)) => return Ok(report(run, done?, options, port.as_ref())),
+                Err(error) if wanted == Transport::Dpdk => return Err(error),
+                Err(error) => Some(format!("{error:#}")),
+            }
+        }
+    };
+    let mut run = begin(options, false);
+    if let Some(why) = why_tcp {
+        run.warn(format!("TCP, not DPDK: {why}"));
     }
-    let mut run = Run::begin(&Setting {
-        pinned: options.how.cores.len().min(1) + 1,
-        ends: 2,
-        polls: false,
-        huge_pages: false,
-    });
-    let done = measure(&mut control, options.test, &options.how, &Link::Tcp, host)?;
+    let done = over_tcp(&mut control, options.test, how, host)?;
+    Ok(report(run, done, options, None))
+}
+
+fn begin(options: &Client, polls: bool) -> Run {
+    Run::begin(&Setting {
+        pinned: options.how.cores.len().min(1),
+        ends: 1,
+        polls,
+    })
+}
+
+fn report(mut run: Run, done: Done, options: &Client, port: Option<&DpdkPort>) -> Report {
+    if let Some(pages) = port.and_then(DpdkPort::pages) {
+        run.warn(format!("DPDK runs on {pages}"));
+    }
     if done.pinned_there == 0 {
         run.warn("the server is not pinned to a core (server --cores pins it)");
     }
-    Ok(done.report(run, &options.how))
-}
-
-/// What came of a run of tests.
-pub struct Done {
-    results: Vec<Measurement>,
-    what: What,
-    /// Cores that the other end is pinned to.
-    pub pinned_there: usize,
-}
-
-impl Done {
-    /// The report of `run`.
-    #[must_use]
-    pub fn report(self, run: Run, how: &How) -> Report {
-        let what = What {
-            pinned_cores: how.cores.len().min(1) + self.pinned_there,
-            ..self.what
-        };
-        run.report(what, self.results)
-    }
-}
-
-/// Opens a data path by `link` with the other end at `host`, and runs the test.
-pub fn measure(
-    control: &mut Control,
-    test: Test,
-    how: &How,
-    link: &Link,
-    host: &str,
-) -> Result<Done> {
-    control.send(&Ask::Open(Open {
-        link: link.clone(),
-        seal: how.seal,
-        memory: how.memory,
-        device: how.device.to_string(),
-    }))?;
-    match (control.receive(PATIENCE)?, link) {
-        (Answer::Opened(Way::Tcp { port, token }), Link::Tcp) => {
-            let path = tcp::connect(host, port, &hex::decode(&token)?)?;
-            over(path, control, test, how)
-        }
-        (Answer::Opened(Way::Dpdk), Link::Dpdk(link)) => {
-            let path = dpdk::open(link, dpdk::Ends::Here, how.seal)?;
-            over(path, control, test, how)
-        }
-        (Answer::Opened(Way::Shm), Link::Shm(socket)) => {
-            over(shm::connect(socket)?, control, test, how)
-        }
-        (Answer::Refused { why }, _) => bail!("{why}"),
-        (other, _) => bail!("an unexpected answer: {other:?}"),
-    }
-}
-
-fn over(path: impl Path, control: &mut Control, test: Test, how: &How) -> Result<Done> {
-    match how.memory {
-        Memory::Host => run_over(path, control, test, how),
-        Memory::Device => run_over(Staged::new(path, how.device)?, control, test, how),
-    }
-}
-
-fn run_over(path: impl Path, control: &mut Control, test: Test, how: &How) -> Result<Done> {
-    let mut measuring = Measuring {
-        path,
-        control,
-        how,
-        pinned_there: 0,
-    };
-    let results = measuring.run(test)?;
-    let what = What {
-        facts: measuring.path.facts(),
-        memory: match how.memory {
-            Memory::Host => "host".to_owned(),
-            Memory::Device => how.device.to_string(),
-        },
-        verified: how.verify,
-        pinned_cores: 0,
-    };
-    Ok(Done {
-        results,
-        what,
-        pinned_there: measuring.pinned_there,
-    })
+    done.report(run, &options.how)
 }

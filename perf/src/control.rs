@@ -3,7 +3,7 @@
 //! The server answers anybody, so lines are bounded and what they ask for is checked.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -25,8 +25,10 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// What the end that measures asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Ask {
-    /// Make the data path.
+    /// Make the data path. Again, if the last one did not come about.
     Open(Open),
+    /// You were found on the link: take my frames.
+    Meet,
     /// A test begins.
     Begin(Plan),
     /// The warm-up is over: count CPU time from here. No answer.
@@ -49,7 +51,12 @@ pub enum Ask {
 pub enum Answer {
     /// To [`Ask::Open`].
     Opened(Way),
-    /// To [`Ask::Begin`].
+    /// To an [`Ask::Open`] of a path that this end can't have: ask for another.
+    Lacks {
+        /// Why, for a person.
+        why: String,
+    },
+    /// To [`Ask::Meet`] and [`Ask::Begin`].
     Ready,
     /// To [`Ask::Verify`].
     Verified {
@@ -86,20 +93,16 @@ pub enum Link {
     /// A channel, by the unix socket that it is attached through. Between two ends of one user
     /// only.
     Shm(std::path::PathBuf),
-    /// Genie's transport over a DPDK port. Between two ends of one user only.
-    Dpdk(DpdkLink),
+    /// Genie's transport over DPDK: over the other end's own port, or one that its parent names.
+    Dpdk(Option<PortOrder>),
 }
 
-/// A link between two DPDK ports, and the connection over it.
+/// A port, named to a process by the one that started it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DpdkLink {
-    /// The ports, as [`genie_poll::PortSpec`] reads them: here, and at the other end.
-    pub ports: [String; 2],
-    /// Names the connection.
-    pub connection: u64,
-    /// Its secret, as hexadecimal digits.
-    pub secret: String,
-    /// The interface's network namespace at the other end, if it has one of its own.
+pub struct PortOrder {
+    /// As [`genie_poll::PortSpec`] reads it.
+    pub port: String,
+    /// The network namespace of its interface, if it has one of its own.
     pub namespace: Option<String>,
 }
 
@@ -113,8 +116,11 @@ pub enum Way {
         /// As hexadecimal digits.
         token: String,
     },
-    /// The port is open.
-    Dpdk,
+    /// Find this end on the link, and ask it to meet.
+    Dpdk {
+        /// A [`genie_channel::Offer`], as hexadecimal digits.
+        offer: String,
+    },
     /// The socket listens.
     Shm,
 }
@@ -128,6 +134,8 @@ pub struct Served {
     pub seconds: f64,
     /// Packets that it sent more than once.
     pub retransmissions: u64,
+    /// Frames that it threw away.
+    pub frames_dropped: u64,
     /// Cores that it is pinned to; none if it isn't.
     pub pinned: usize,
 }
@@ -149,6 +157,8 @@ impl Control {
     pub fn over_tcp(socket: TcpStream) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_nonblocking(false)?;
+        // Who asks and never reads is gone.
+        socket.set_write_timeout(Some(PATIENCE))?;
         Ok(Self::over(Socket::Tcp(socket)))
     }
 
@@ -230,6 +240,25 @@ impl Control {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         poll(self.descriptor(), libc::POLLRDHUP, Duration::ZERO)
+    }
+
+    /// Says the last of it, and lets the other end read that: a socket that is closed while bytes
+    /// come loses what it has said.
+    pub fn part(mut self, last: &impl Serialize, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        if self.send(last).is_err() {
+            return;
+        }
+        let said = match &self.socket {
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            Socket::Unix(socket) => socket.shutdown(Shutdown::Write),
+        };
+        let left = || deadline.saturating_duration_since(Instant::now());
+        while said.is_ok() && !left().is_zero() && self.inbox.len() <= LINE_MAX {
+            if readable(self.descriptor(), left()) && self.read().is_err() {
+                return;
+            }
+        }
     }
 
     /// Whether the other end is there and has said nothing yet.

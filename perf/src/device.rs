@@ -27,7 +27,6 @@ pub fn run(options: &DeviceTest) -> Result<Report> {
         pinned: 1,
         ends: 1,
         polls: false,
-        huge_pages: false,
     });
     if matches!(kind, DeviceKind::Host(_)) {
         run.warn("the host is its own device here: copies are of one memory");
@@ -145,7 +144,6 @@ fn one(
         size_bytes: size,
         batch: 1,
         ways: 1,
-        cpu_there: None,
-        retransmissions: 0,
+        ..Of::default()
     }))
 }

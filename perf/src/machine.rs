@@ -71,8 +71,6 @@ pub struct Setting {
     pub ends: usize,
     /// Whether they poll.
     pub polls: bool,
-    /// Whether huge pages matter to the path.
-    pub huge_pages: bool,
 }
 
 /// What a reader of the numbers should know.
@@ -123,10 +121,6 @@ fn warnings_below(root: &Path, setting: &Setting) -> Vec<String> {
             "the clock's governor is {other}, not performance: it is slow to start"
         )),
     }
-    let huge = field(&text("proc/meminfo"), "HugePages_Total");
-    if setting.huge_pages && huge.as_deref().is_none_or(|count| count == "0") {
-        found.push("no huge pages are reserved: `genie-hugepages reserve` makes some".to_owned());
-    }
     found
 }
 
@@ -169,10 +163,8 @@ mod tests {
             pinned: 1,
             ends: 2,
             polls: true,
-            huge_pages: true,
         };
         write("proc/loadavg", "900.0 0 0 1/2 3\n");
-        write("proc/meminfo", "HugePages_Total:       0\n");
         write("sys/devices/system/cpu/intel_pstate/no_turbo", "1\n");
         write(
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
@@ -187,10 +179,8 @@ mod tests {
         ] {
             assert!(said.contains(part), "{part}: {said}");
         }
-        assert!(said.contains("huge pages"), "{said}");
 
         write("proc/loadavg", "0.0 0 0 1/2 3\n");
-        write("proc/meminfo", "HugePages_Total:       8\n");
         write("sys/devices/system/cpu/intel_pstate/no_turbo", "0\n");
         write(
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",

@@ -26,6 +26,7 @@ mod shm;
 mod spin;
 mod staged;
 mod tcp;
+mod way;
 
 use std::process::ExitCode;
 

@@ -24,6 +24,50 @@ pub struct Times {
     pub time: Duration,
 }
 
+/// A meter and its warm-up, in a test that does one thing again and again.
+pub struct Timed<'a> {
+    /// Counts nothing before the warm-up is over.
+    pub meter: &'a mut Meter,
+    warm_at: Instant,
+    time: Duration,
+    is_warm: bool,
+}
+
+impl<'a> Timed<'a> {
+    /// The warm-up begins now.
+    pub fn new(meter: &'a mut Meter, times: Times) -> Self {
+        Self {
+            meter,
+            warm_at: Instant::now() + times.warmup,
+            time: times.time,
+            is_warm: false,
+        }
+    }
+
+    /// Whether to go on. When the warm-up is over, `begins` is called and time counts.
+    pub fn goes_on(&mut self, begins: impl FnOnce() -> Result<()>) -> Result<bool> {
+        if !self.is_warm {
+            if interrupt::asked() || Instant::now() < self.warm_at {
+                return Ok(!interrupt::asked());
+            }
+            self.is_warm = true;
+            begins()?;
+            self.meter.start();
+        }
+        Ok(self.meter.goes_on(self.time))
+    }
+
+    /// Does what does not count.
+    pub fn apart<T>(&mut self, work: impl FnOnce(&mut Meter) -> T) -> T {
+        self.meter.stop();
+        let done = work(self.meter);
+        if self.is_warm {
+            self.meter.start();
+        }
+        done
+    }
+}
+
 /// CPU time of this process, user and system.
 #[must_use]
 pub fn cpu_time() -> Duration {
@@ -97,12 +141,6 @@ impl Meter {
         self.histogram.saturating_record_n(nanos.max(1), count);
     }
 
-    /// How many are done.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Whether to go on. At least one is counted, however long it takes, unless somebody asked for
     /// an end.
     #[must_use]
@@ -149,13 +187,14 @@ impl Meter {
                 there: of.cpu_there,
             },
             retransmissions: of.retransmissions,
+            frames_dropped: of.frames_dropped,
             verify_errors: self.verify_errors,
         })
     }
 }
 
 /// What a meter does not know about its test.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Of<'a> {
     /// Name in the report.
     pub test: &'a str,
@@ -169,6 +208,8 @@ pub struct Of<'a> {
     pub cpu_there: Option<f64>,
     /// Of both ends.
     pub retransmissions: u64,
+    /// Of both ends.
+    pub frames_dropped: u64,
 }
 
 #[cfg(test)]
@@ -182,6 +223,7 @@ mod tests {
         ways: 2,
         cpu_there: Some(1.0),
         retransmissions: 3,
+        frames_dropped: 0,
     };
 
     #[test]
@@ -203,5 +245,30 @@ mod tests {
             (result.retransmissions, result.cpu_seconds.there),
             (3, Some(1.0))
         );
+    }
+
+    #[test]
+    fn what_is_done_before_the_warm_up_is_over_or_apart_does_not_count() {
+        let mut meter = Meter::new().unwrap();
+        let times = |warmup| Times {
+            warmup: Duration::from_secs(warmup),
+            time: Duration::from_secs(3600),
+        };
+        let mut timed = Timed::new(&mut meter, times(3600));
+        assert!(timed.goes_on(|| panic!("it is not over")).unwrap());
+        timed.meter.many(1, Duration::from_secs(1));
+        let mut timed = Timed::new(&mut meter, times(0));
+        let mut begins = 0;
+        for _ in 0..2 {
+            let went = timed.goes_on(|| {
+                begins += 1;
+                Ok(())
+            });
+            assert!(went.unwrap());
+            timed.meter.many(1, Duration::from_micros(10));
+            timed.apart(|meter| meter.many(1, Duration::from_secs(1)));
+        }
+        assert_eq!(begins, 1);
+        assert_eq!(meter.finish(&OF).unwrap().transfers, 2);
     }
 }

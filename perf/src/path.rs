@@ -114,8 +114,8 @@ pub enum Wait {
 
 /// One end of a link.
 pub trait Path {
-    /// What it is.
-    fn facts(&self) -> Facts;
+    /// What it is, as far as it knows by now.
+    fn facts(&mut self) -> Facts;
 
     /// The longest message, in bytes. More goes as a transfer.
     fn message_max(&self) -> usize;
@@ -170,4 +170,34 @@ pub trait Path {
 
     /// Packets, or pieces of transfers, that were sent more than once so far.
     fn retransmissions(&mut self) -> u64;
+
+    /// Frames that reached this end and were thrown away so far: damaged, for nobody, or without
+    /// room. None where the kernel does that.
+    fn dropped(&mut self) -> u64 {
+        0
+    }
+}
+
+/// Bytes of memory to work on before the other end hears of this one again.
+const PIECE_BYTES: usize = 8 << 20;
+
+/// Works on a slot's memory piece by piece; `work` is told where in the slot each begins. That is
+/// not measured, and the other end does not take this one for dead meanwhile.
+pub fn by_pieces(
+    path: &mut impl Path,
+    part: Part,
+    slot: u32,
+    mut work: impl FnMut(&mut [u8], usize),
+) {
+    let mut at = 0;
+    loop {
+        let memory = path.memory(part, slot);
+        let end = memory.len().min(at + PIECE_BYTES);
+        if at >= end {
+            return;
+        }
+        work(&mut memory[at..end], at);
+        path.breathe();
+        at = end;
+    }
 }

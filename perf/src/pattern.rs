@@ -12,17 +12,28 @@ fn word(seed: u64, at: u64) -> u64 {
 
 /// Fills `bytes` with what `seed` stands for.
 pub fn fill(bytes: &mut [u8], seed: u64) {
-    for (at, chunk) in bytes.chunks_mut(8).enumerate() {
-        chunk.copy_from_slice(&word(seed, at as u64).to_le_bytes()[..chunk.len()]);
+    fill_from(bytes, seed, 0);
+}
+
+/// The same for a piece that begins `at` bytes, a multiple of 8, into the whole.
+pub fn fill_from(bytes: &mut [u8], seed: u64, at: usize) {
+    for (chunk, at) in bytes.chunks_mut(8).zip(at as u64 / 8..) {
+        chunk.copy_from_slice(&word(seed, at).to_le_bytes()[..chunk.len()]);
     }
 }
 
 /// How many of `bytes` are not what `seed` stands for.
 #[must_use]
 pub fn differences(bytes: &[u8], seed: u64) -> u64 {
+    differences_from(bytes, seed, 0)
+}
+
+/// The same for a piece that begins `at` bytes, a multiple of 8, into the whole.
+#[must_use]
+pub fn differences_from(bytes: &[u8], seed: u64, at: usize) -> u64 {
     let mut found = 0;
-    for (at, chunk) in bytes.chunks(8).enumerate() {
-        let wanted = word(seed, at as u64).to_le_bytes();
+    for (chunk, at) in bytes.chunks(8).zip(at as u64 / 8..) {
+        let wanted = word(seed, at).to_le_bytes();
         if *chunk != wanted[..chunk.len()] {
             found += chunk.iter().zip(wanted).filter(|(a, b)| **a != *b).count() as u64;
         }
@@ -53,6 +64,18 @@ mod tests {
             assert_eq!(differences(&bytes, 7), 1, "at {at}");
             bytes[at] ^= 1;
         }
+    }
+
+    #[test]
+    fn pieces_make_the_whole() {
+        let (mut whole, mut pieces) = (vec![0; 1003], vec![0; 1003]);
+        fill(&mut whole, 7);
+        for at in (0..1003).step_by(64) {
+            let end = 1003.min(at + 64);
+            fill_from(&mut pieces[at..end], 7, at);
+            assert_eq!(differences_from(&whole[at..end], 7, at), 0);
+        }
+        assert_eq!(whole, pieces);
     }
 
     #[test]

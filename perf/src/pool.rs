@@ -27,7 +27,6 @@ pub fn run(options: &options::Pool) -> Result<Report> {
         pinned: 1,
         ends: 1,
         polls: false,
-        huge_pages: false,
     });
     let kind = options.device;
     let sizes = options
@@ -89,8 +88,7 @@ fn one(options: &options::Pool, kind: DeviceKind, size: u64) -> Result<Vec<Measu
         batch: options.batch,
         // No bytes move.
         ways: 0,
-        cpu_there: None,
-        retransmissions: 0,
+        ..Of::default()
     };
     let Books {
         taking, freeing, ..

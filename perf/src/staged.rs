@@ -16,6 +16,9 @@ use genie_gpudev::device::{self, CopyOrder, CopyPiece, Device, Memory, Queue};
 
 use crate::path::{Event, Facts, Part, Path, Plan, Wait};
 
+/// Bytes of a copy before the other end hears of this one again.
+const PIECE_BYTES: usize = 64 << 20;
+
 /// A slot: the path's memory, registered with the device, and the device's.
 struct Slot {
     staging: Memory,
@@ -78,22 +81,28 @@ impl<P: Path> Staged<P> {
         let Some(slot) = slots.get(slot as usize) else {
             return Ok(());
         };
-        let piece = CopyPiece {
-            from: 0,
-            to: 0,
-            len: self.bytes,
-        };
         let (from, to) = match to_device {
             true => (&slot.staging, &slot.device),
             false => (&slot.device, &slot.staging),
         };
-        let done = self.queue.copy(from, to, &[piece], CopyOrder::Any)?;
-        Ok(self.queue.wait(done)?)
+        for at in (0..self.bytes).step_by(PIECE_BYTES) {
+            let piece = CopyPiece {
+                from: at,
+                to: at,
+                len: (self.bytes - at).min(PIECE_BYTES as u64),
+            };
+            let done = self.queue.copy(from, to, &[piece], CopyOrder::Any)?;
+            self.queue.wait(done)?;
+            if piece.len == PIECE_BYTES as u64 {
+                self.inner.breathe();
+            }
+        }
+        Ok(())
     }
 }
 
 impl<P: Path> Path for Staged<P> {
-    fn facts(&self) -> Facts {
+    fn facts(&mut self) -> Facts {
         let facts = self.inner.facts();
         Facts {
             path: format!("{}; staged in host memory for {}", facts.path, self.kind),
@@ -170,5 +179,9 @@ impl<P: Path> Path for Staged<P> {
 
     fn retransmissions(&mut self) -> u64 {
         self.inner.retransmissions()
+    }
+
+    fn dropped(&mut self) -> u64 {
+        self.inner.dropped()
     }
 }

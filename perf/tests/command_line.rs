@@ -52,6 +52,16 @@ fn what_a_path_can_not_do_is_said_before_it_is_tried() {
         &["client", "127.0.0.1:1", "lat", "--transport", "shm"],
         "local --link shm",
     );
+    refused(
+        &[
+            "client",
+            "unix:///nowhere/at/all.sock",
+            "lat",
+            "--dpdk-port",
+            "pci:0000:03:00.0",
+        ],
+        "is its gateway's",
+    );
     let beyond = ["--memory", "device", "--device", "cuda:127"];
     refused(
         &[&["local", "--link", "tcp", "bw"], &beyond[..]].concat(),

@@ -2,12 +2,10 @@
 
 mod common;
 
-use std::fs::File;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Ran, Server, TempFile, command, quick, run};
-use nix::fcntl::{Flock, FlockArg};
+use common::{Ran, Server, TempFile, alone, command, is_missing, quick, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -59,37 +57,6 @@ fn messages_over_tcp_arrive() {
             "local", "--link", "tcp", "rate", "--size", size, "--batch", batch,
         ]);
     }
-}
-
-/// Polling ends are not to be run beside each other: on few cores they would take one another for
-/// dead. Across processes, too, since nextest has one for each test.
-fn alone() -> Flock<File> {
-    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/genie-perf-poll.lock");
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .unwrap();
-    Flock::lock(file, FlockArg::LockExclusive).expect("the lock")
-}
-
-/// Whether a link is missing here, which is said.
-fn is_missing(link: &str) -> bool {
-    let ran = quick(&["local", "--link", link, "lat"]);
-    let missing = [
-        "no DPDK",
-        "needs root",
-        "no `ip`",
-        "Operation not permitted",
-    ];
-    let failed = ran.code == Some(2);
-    let reason = missing
-        .iter()
-        .find(|reason| failed && ran.errors.contains(**reason));
-    if let Some(reason) = reason {
-        println!("skipped: --link {link}: {reason}: {}", ran.errors.trim());
-    }
-    reason.is_some()
 }
 
 /// Everything that a link is asked for.
@@ -225,6 +192,14 @@ fn a_server_serves_one_after_the_other_and_outlives_bad_guests() {
         .replace('\n', " ");
     for (lines, answer) in [
         (vec![open(r#"{"Shm":"/tmp/x"}"#)], "not for strangers"),
+        (
+            vec![open(
+                r#"{"Dpdk":{"port":"memif:/tmp/x,server","namespace":null}}"#,
+            )],
+            "not for strangers",
+        ),
+        // It has no port, says so, and goes on; but not for ever.
+        (vec![open(r#"{"Dpdk":null}"#); 9], "none of 8 data paths"),
         (vec![begin.clone()], "before a data path"),
         // It goes away while the server waits for its data path.
         (vec![open("\"Tcp\"")], "Opened"),

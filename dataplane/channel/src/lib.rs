@@ -49,8 +49,8 @@ pub struct Sizes {
 impl Sizes {
     /// The smallest ring: room for two of the longest messages.
     pub const RING_BYTES_MIN: u64 = 128 << 10;
-    /// What a gateway gives a client: rings of 1 MiB and an arena of 256 MiB, whose pages are only
-    /// taken when they are used.
+    /// What a gateway gives a client: rings of 1 MiB and an arena of 256 MiB. Its pages are huge and
+    /// there from the start, or ordinary and only taken when they are used.
     pub const GATEWAY: Self = Self {
         ring_bytes: 1 << 20,
         arena_bytes: 256 << 20,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::{LONG, SIZES, Socket, attached, offer};
 use genie_channel::attach::{
-    AttachError, Info, Request, Status, answer_attach, answer_info, answer_relay, attach, info,
-    read_request, refuse, relay,
+    ArenaCounts, AttachError, Info, Request, Status, answer_attach, answer_info, answer_relay,
+    attach, info, read_request, refuse, relay,
 };
 use genie_channel::{ChannelError, Command, Doorbell, FromApp, FromLoop, ToApp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -45,6 +45,11 @@ fn a_gateway_tells_what_it_has() {
         transport: "tcp".to_owned(),
         reason: "no libdpdk:\ninstall dpdk".to_owned(),
         node: "10.0.0.7:7700".to_owned(),
+        arenas: ArenaCounts {
+            huge: 3,
+            ordinary: 4,
+            failed: 5,
+        },
     };
     let heard = std::thread::scope(|scope| {
         let client = scope.spawn(|| info(&socket.path, LONG).unwrap());
@@ -227,13 +232,14 @@ fn a_slow_request_is_cut_off() {
 #[test]
 fn a_program_of_another_release_is_told_so() {
     let (here, mut there) = UnixStream::pair().unwrap();
-    there.write_all(b"GENIEGW1\x01\x02\x00\x00more").unwrap();
+    there.write_all(b"GENIEGW1\x01\x01\x00\x00more").unwrap();
     assert!(read_request(&here, LONG).is_err());
     drop(here);
     let mut answer = [0; 200];
     let len = there.read(&mut answer).unwrap();
     assert_eq!(answer[0], 2);
     let text = String::from_utf8_lossy(&answer[3..len]);
+    assert!(text.contains("version 1"), "{text}");
     assert!(text.contains("of one release"), "{text}");
 }
 
@@ -249,7 +255,7 @@ proptest! {
     fn any_bytes_are_a_request_or_an_error(
         bytes in prop::collection::vec(any::<u8>(), 0..100),
         kind in 0_u8..6,
-        version in 0_u8..3,
+        version in 0_u8..4,
         body_len in prop_oneof![Just(0_u16), Just(53), any::<u16>()],
     ) {
         prop_assert!(request_of(&bytes).is_err());
@@ -258,7 +264,7 @@ proptest! {
         framed.extend(body_len.to_le_bytes());
         framed.extend(&bytes);
         if let Ok(request) = request_of(&framed) {
-            prop_assert_eq!(version, 1);
+            prop_assert_eq!(version, 2);
             match request {
                 Request::Relay => prop_assert_eq!((kind, body_len), (1, 0)),
                 Request::RelayData => prop_assert_eq!((kind, body_len), (4, 0)),

@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use common::{LONG, SIZES, offer};
+use common::{LONG, MAPPED, SIZES, hello};
 use genie_channel::attach::{answer_attach, read_request};
 use genie_channel::{BULK_PART_MAX, ChannelError, Doorbell, FromApp, LoopHalf, ToApp};
 use genie_gpudev::{Mapping, seqpacket};
@@ -23,14 +23,14 @@ struct Hostile {
 /// A client that speaks the socket's protocol and then does as it likes.
 fn hostile(doorbell: &Doorbell) -> (Hostile, LoopHalf) {
     let (mut here, there) = UnixStream::pair().unwrap();
-    let mut hello = b"GENIEGW1\x02\x01".to_vec();
-    hello.extend(53_u16.to_le_bytes());
-    hello.extend(offer().encode());
-    here.write_all(&hello).unwrap();
+    here.write_all(&hello()).unwrap();
+    // Said before anything was mapped, which is its own loss.
+    here.write_all(&[MAPPED]).unwrap();
     read_request(&there, LONG).unwrap();
     let half = answer_attach(there, SIZES, doorbell, "").unwrap();
     let (_, mut files) = seqpacket::receive(here.as_fd(), &mut [0; 64]).unwrap();
     assert_eq!(files.len(), 4);
+    here.read_exact(&mut [0; 3]).unwrap();
     let event = files.remove(2);
     let memory = files
         .into_iter()

@@ -1,22 +1,24 @@
 //! The gateway's socket.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use genie_channel::attach::{
-    AttachError, Info, Request, Status, answer_attach, answer_info, answer_relay, read_request,
-    refuse,
+    AttachError, Info, Request, Sent, Status, answer_info, answer_relay, read_request, refuse,
 };
-use genie_channel::{Offer, Sizes};
-use genie_poll::{Channel, PeerPlace};
+use genie_channel::{ChannelError, Offer, Sizes};
+use genie_hugepages::Root;
+use genie_poll::{Channel, PeerPlace, PollLoop};
 use genie_transport::limits::CONNECTIONS_MAX;
 use genie_transport::{Config, ConnectionId, Epoch, Protection, Role};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use super::arenas::Arenas;
 use super::relay::{self, Carries, Upstream};
 use crate::config::GatewayConfig;
 use crate::fallback::FallbackManager;
@@ -70,6 +72,7 @@ pub fn serve(
     let gateway = Arc::new(Gateway {
         config,
         fallback,
+        arenas: Arenas::new(Root::system(), Sizes::GATEWAY.arena_bytes),
         permits: Arc::new(Semaphore::new(CLIENTS_MAX)),
     });
     Ok(async move {
@@ -110,6 +113,7 @@ fn is_socket(found: &std::fs::Metadata) -> bool {
 struct Gateway {
     config: GatewayConfig,
     fallback: Arc<FallbackManager>,
+    arenas: Arenas,
     permits: Arc<Semaphore>,
 }
 
@@ -117,6 +121,17 @@ struct Gateway {
 enum Served {
     Done,
     Relay(std::os::unix::net::UnixStream, Carries),
+    Attach(Box<Attaching>),
+}
+
+/// A client that was sent a channel.
+struct Attaching {
+    sent: Sent,
+    config: Config,
+    peer: PeerPlace,
+    poll: Arc<PollLoop>,
+    /// What the link is.
+    link: String,
 }
 
 impl Gateway {
@@ -154,6 +169,7 @@ impl Gateway {
         let (client, carries) = match served.map_err(io::Error::other)?? {
             Served::Done => return Ok(()),
             Served::Relay(client, carries) => (client, carries),
+            Served::Attach(attaching) => return self.settle(*attaching).await,
         };
         let state = self.fallback.state();
         match Upstream::connect(&self.config, &state, carries).await {
@@ -184,14 +200,12 @@ impl Gateway {
                     transport: state.level.transport().to_owned(),
                     reason: state.reason,
                     node: node.unwrap_or_default(),
+                    arenas: self.arenas.counts(),
                 };
                 answer_info(&client, &info)?;
                 Ok(Served::Done)
             }
-            Request::Attach(offer) => {
-                self.attach(client, &offer)?;
-                Ok(Served::Done)
-            }
+            Request::Attach(offer) => self.attach(client, &offer),
         }
     }
 
@@ -199,30 +213,69 @@ impl Gateway {
         &self,
         client: std::os::unix::net::UnixStream,
         offer: &Offer,
-    ) -> Result<(), AttachError> {
+    ) -> Result<Served, AttachError> {
+        let no = |status, text: &str| refuse(&client, status, text).map(|()| Served::Done);
         let state = self.fallback.state();
-        let Some(poll) = &state.poll else {
-            return refuse(&client, Status::Fallback, &state.reason);
+        let Some(poll) = state.poll else {
+            return no(Status::Fallback, &state.reason);
         };
         if poll.counters().connections >= CONNECTIONS_MAX as u64 {
             let text = format!("{CONNECTIONS_MAX} sessions are on the link already");
-            return refuse(&client, Status::Fallback, &text);
+            return no(Status::Fallback, &text);
         }
         // A client may not have the gateway send to whom it likes.
         if self.config.node_dpdk.map(|node| *node.ip()) != Some(*offer.peer.ip()) {
             let text = format!("{} is not this gateway's node", offer.peer);
-            return refuse(&client, Status::Refused, &text);
+            return no(Status::Refused, &text);
         }
         let protection = Protection::agreed(offer.sealed, offer.secret);
         let id = ConnectionId(offer.connection);
         let mut config = Config::new(id, Epoch(offer.epoch), Role::Initiator, protection);
+        config.bandwidth_max = self.fallback.bandwidth_max();
         config.mtu_max = usize::from(offer.mtu_max);
         config.mtu = config.mtu.min(config.mtu_max);
-        let half = answer_attach(client, Sizes::GATEWAY, poll.doorbell(), &state.reason)?;
-        let arena = half.arena().cloned();
-        let channel = Channel {
+        let arena = self.arenas.make().map_err(ChannelError::from)?;
+        let sent = Sent::new(client, Sizes::GATEWAY, Some(arena))
+            .inspect_err(|_| self.arenas.count(None))?;
+        Ok(Served::Attach(Box::new(Attaching {
+            sent,
             config,
             peer: PeerPlace::At(offer.peer),
+            poll,
+            link: state.reason,
+        })))
+    }
+
+    /// Opens the connection once the client has mapped what it was sent. One that takes its time
+    /// keeps no thread from the others.
+    async fn settle(self: Arc<Self>, attaching: Attaching) -> Result<(), AttachError> {
+        let socket = attaching.sent.as_fd().try_clone_to_owned()?;
+        let socket = std::os::unix::net::UnixStream::from(socket);
+        socket.set_nonblocking(true)?;
+        let socket = UnixStream::from_std(socket)?;
+        // Too late or gone: it is told below.
+        let _ = tokio::time::timeout(attaching.sent.left(), socket.readable()).await;
+        socket.into_std()?.set_nonblocking(false)?;
+        let opened = tokio::task::spawn_blocking(move || self.open(attaching)).await;
+        opened.map_err(io::Error::other)?
+    }
+
+    fn open(&self, attaching: Attaching) -> Result<(), AttachError> {
+        let Attaching {
+            sent,
+            config,
+            peer,
+            poll,
+            link,
+        } = attaching;
+        let half = sent
+            .settle(poll.doorbell(), &link)
+            .inspect_err(|_| self.arenas.count(None))?;
+        let arena = half.arena().cloned();
+        self.arenas.count(arena.as_deref());
+        let channel = Channel {
+            config,
+            peer,
             half,
             source: arena.clone(),
             sink: arena,

@@ -1,6 +1,7 @@
 //! Why there is no mapping, or none of huge pages.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -86,6 +87,21 @@ pub enum NoHugePages {
         needed: u64,
         /// How many are free.
         free: u64,
+    },
+    /// They are there, and do not come in time.
+    #[error(
+        "{needed} pages of {page}: only {came} were cleared within {time:?}; this machine is busy, \
+         or its host gives it memory slowly"
+    )]
+    Slow {
+        /// How many are needed.
+        needed: u64,
+        /// The size of each page.
+        page: PageSize,
+        /// How many came.
+        came: u64,
+        /// The time that there was.
+        time: Duration,
     },
     /// The folder is no hugetlbfs with pages of this size.
     #[error(

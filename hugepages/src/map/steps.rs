@@ -1,9 +1,11 @@
 //! The steps of a mapping: a file, its length, the map, the node, the pages, the seal.
 
 use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use memmap2::MmapRaw;
 use nix::errno::Errno;
@@ -19,11 +21,22 @@ use crate::page::PageSize;
 use crate::region::{Kind, Region, map_whole};
 use crate::root::Root;
 
+/// Pages that are brought in at a time.
+const STEP_BYTES: usize = 4 << 20;
+
 /// A call of the kernel that failed, by name.
 type Failed = (&'static str, Errno);
 
-/// A region of huge pages, every one of them there.
-pub(super) fn huge(root: &Root, request: &MapRequest) -> Result<Region, NoHugePages> {
+/// Huge pages for a request.
+pub(super) struct Pages {
+    page: PageSize,
+    pages: u64,
+    /// Bytes of them.
+    len: usize,
+}
+
+/// Those that are free, not taken yet.
+pub(super) fn free_pages(root: &Root, request: &MapRequest) -> Result<Pages, NoHugePages> {
     let found = Inventory::read(root)?;
     let page = request.page.or(found.default_page);
     let page = page.filter(|_| !found.sizes.is_empty());
@@ -51,8 +64,15 @@ pub(super) fn huge(root: &Root, request: &MapRequest) -> Result<Region, NoHugePa
             free,
         });
     };
+    let pages = needed;
+    Ok(Pages { page, pages, len })
+}
+
+/// A region of huge pages, every one of them there.
+pub(super) fn huge(root: &Root, request: &MapRequest) -> Result<Region, NoHugePages> {
+    let Pages { page, pages, len } = free_pages(root, request)?;
     let refused = |(call, errno)| NoHugePages::Refused {
-        needed,
+        needed: pages,
         page,
         call,
         errno,
@@ -60,15 +80,38 @@ pub(super) fn huge(root: &Root, request: &MapRequest) -> Result<Region, NoHugePa
     let (file, kind) = match &request.backing {
         Backing::Memfd => {
             let flags = MFdFlags::MFD_HUGETLB | MFdFlags::from_bits_retain(page.memfd_bits());
+            if request.open {
+                // Asked of an empty file, since it can't be undone.
+                let trial = memfd(flags).map_err(refused)?;
+                add_seals(&trial, SealFlag::F_SEAL_FUTURE_WRITE).map_err(refused)?;
+            }
             (memfd(flags).map_err(refused)?, Kind::HugeMemfd(page))
         }
         Backing::Hugetlbfs(folder) => (unnamed_file(folder, page)?, Kind::HugeFile(page)),
     };
     let map = sized(&file, len).map_err(refused)?;
     let bound = bind(&map, request, Bind::Only).map_err(refused)?;
-    populate(&map, &file).map_err(refused)?;
+    let started = Instant::now();
+    let mut at = 0;
+    while at < len {
+        // In steps: other threads of this process may want its page tables meanwhile.
+        let step = (len - at).min(STEP_BYTES.max(page.bytes() as usize));
+        populate(&map, &file, at..at + step).map_err(refused)?;
+        at += step;
+        if let Some(time) = request
+            .within
+            .filter(|&time| at < len && started.elapsed() > time)
+        {
+            return Err(NoHugePages::Slow {
+                needed: pages,
+                page,
+                came: at as u64 / page.bytes(),
+                time,
+            });
+        }
+    }
     if matches!(kind, Kind::HugeMemfd(_)) {
-        seal(&file).map_err(refused)?;
+        seal(&file, request).map_err(refused)?;
     }
     Ok(finish(map, file, kind, request, bound))
 }
@@ -101,7 +144,7 @@ pub(super) fn ordinary(root: &Root, request: &MapRequest) -> Result<Region, MapE
             false
         }
     };
-    seal(&file).map_err(refused)?;
+    seal(&file, request).map_err(refused)?;
     Ok(finish(map, file, Kind::Ordinary, request, bound))
 }
 
@@ -164,15 +207,15 @@ fn bind(map: &MmapRaw, request: &MapRequest, how: Bind) -> Result<bool, Failed> 
     }
 }
 
-/// Brings every page in now. A promise counts for the whole machine, not for a node or a cgroup:
-/// a first touch could still be SIGBUS, and this is an error instead.
-fn populate(map: &MmapRaw, file: &File) -> Result<(), Failed> {
-    // SAFETY: the range is exactly one live mapping that the caller owns and nobody else knows of
+/// Brings pages in now. A promise counts for the whole machine, not for a node or a cgroup: a first
+/// touch could still be SIGBUS, and this is an error instead.
+fn populate(map: &MmapRaw, file: &File, range: Range<usize>) -> Result<(), Failed> {
+    // SAFETY: the range is inside one live mapping that the caller owns and nobody else knows of
     // yet; populating writes no byte that is there already.
     let done = unsafe {
         libc::madvise(
-            map.as_mut_ptr().cast(),
-            map.len(),
+            map.as_mut_ptr().add(range.start).cast(),
+            range.len(),
             libc::MADV_POPULATE_WRITE,
         )
     };
@@ -181,16 +224,22 @@ fn populate(map: &MmapRaw, file: &File) -> Result<(), Failed> {
         // Before Linux 5.14 allocating the file's pages does as much, under the same policy.
         Err(Errno::EINVAL) => {
             let flags = nix::fcntl::FallocateFlags::empty();
-            let end = libc::off_t::try_from(map.len()).map_err(|_| ("fallocate", Errno::EFBIG))?;
-            nix::fcntl::fallocate(file, flags, 0, end).map_err(|errno| ("fallocate", errno))
+            let offset = |at| libc::off_t::try_from(at).map_err(|_| ("fallocate", Errno::EFBIG));
+            let (start, len) = (offset(range.start)?, offset(range.len())?);
+            nix::fcntl::fallocate(file, flags, start, len).map_err(|errno| ("fallocate", errno))
         }
         Err(errno) => Err(("madvise", errno)),
     }
 }
 
 /// Fixes the length for everybody, for good.
-fn seal(file: &File) -> Result<(), Failed> {
-    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+fn seal(file: &File, request: &MapRequest) -> Result<(), Failed> {
+    let mut seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    seals.set(SealFlag::F_SEAL_SEAL, !request.open);
+    add_seals(file, seals)
+}
+
+fn add_seals(file: &File, seals: SealFlag) -> Result<(), Failed> {
     fcntl(file, FcntlArg::F_ADD_SEALS(seals))
         .map(drop)
         .map_err(|errno| ("F_ADD_SEALS", errno))

@@ -4,58 +4,46 @@
 //! The receiving end grants its regions and says so in messages; a transfer goes into the grant of
 //! its slot, and a region that was filled is granted again at once.
 
-mod open;
+mod grants;
+mod meeting;
+mod port;
 mod slots;
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use genie_dpdk::{Eal, Lcore, Port};
-use genie_poll::engine::Engine;
+use anyhow::{Context, Result};
+use genie_poll::PeerPlace;
 use genie_poll::packet::IP_AND_UDP_BYTES;
-use genie_poll::port::PortWire;
-use genie_poll::{ChannelOpenError, PeerPlace};
 use genie_transport::limits::MESSAGE_BYTES_MAX;
 use genie_transport::{
-    Config, Connection, Event as Told, Grant, MessageError, Priority, Role, SendError, Transfer,
-    TransferId,
+    Config, Connection, Event as Told, Grant, MessageError, Priority, Protection, Role, SendError,
+    Transfer, TransferId,
 };
 
-pub use self::open::{Ends, open};
+use self::grants::GRANT_BYTES;
+pub use self::port::DpdkPort;
 use self::slots::Slots;
-use crate::interrupt;
 use crate::path::{Event, Facts, Kind, Part, Path, Plan, Wait};
-use crate::spin::Spin;
 
 /// Before a message: what it is, and of which test.
 const HEAD_BYTES: usize = 2;
 /// The program's own.
 const MESSAGE: u8 = 0;
-/// Grants of slots: what follows are slot (u32), region and generation (u64).
+/// Grants of slots.
 const GRANTS: u8 = 1;
-/// Bytes of a grant in a message.
-const GRANT_BYTES: usize = 4 + 8 + 8;
-/// Grants of one message.
-const GRANTS_A_MESSAGE: usize = (MESSAGE_BYTES_MAX - HEAD_BYTES) / GRANT_BYTES;
-/// How long the link may take to come up.
-const LINK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Says that frames pass, before the first test.
+const HELLO: u8 = 2;
 
-/// One end of a connection over a DPDK port. Fields are dropped in this order.
-pub struct Dpdk {
-    engine: Engine<PortWire>,
-    _port: Port,
-    _lcore: Option<Lcore>,
-    _eal: Eal,
+/// One end of a connection over a DPDK port. The connection ends with the value.
+pub struct Dpdk<'a> {
+    port: &'a mut DpdkPort,
     config: Config,
     peer: PeerPlace,
-    what: String,
-    is_open: bool,
-    spin: Spin,
+    /// The other end has said hello.
+    is_met: bool,
     /// Counts tests, so that what an old one left is told apart.
     test: u8,
-    plan: Option<Plan>,
     sources: Option<Slots>,
     regions: Option<Slots>,
     /// By slot: where the other end wants it.
@@ -67,35 +55,31 @@ pub struct Dpdk {
     message_len: usize,
 }
 
-impl Dpdk {
+impl<'a> Dpdk<'a> {
+    fn new(port: &'a mut DpdkPort, config: Config, peer: PeerPlace) -> Self {
+        Self {
+            port,
+            config,
+            peer,
+            is_met: false,
+            test: 0,
+            sources: None,
+            regions: None,
+            granted: Vec::new(),
+            untold: VecDeque::new(),
+            under_way: VecDeque::new(),
+            message: [0; MESSAGE_BYTES_MAX],
+            message_len: 0,
+        }
+    }
+
     fn connection(&mut self) -> Result<&mut Connection> {
-        let found = self.engine.connection(self.config.id);
+        let found = self.port.engine().connection(self.config.id);
         Ok(found.context("the connection is gone")?.0)
     }
 
     fn is_initiator(&self) -> bool {
         self.config.role == Role::Initiator
-    }
-
-    /// The connection, as soon as the other end is found on the link.
-    fn connect(&mut self) -> Result<()> {
-        if self.is_open {
-            return Ok(());
-        }
-        match self.engine.open(self.config.clone(), self.peer) {
-            Ok(()) => {}
-            Err(error @ ChannelOpenError::Transport(_)) => return Err(error.into()),
-            Err(error) => return Err(error).context("no connection over the port"),
-        }
-        let began = Instant::now();
-        while self.engine.connection(self.config.id).is_none() {
-            self.engine.turn();
-            if began.elapsed() > LINK_TIMEOUT || interrupt::asked() {
-                bail!("the other end was not found on the link within {LINK_TIMEOUT:?}");
-            }
-        }
-        self.is_open = true;
-        Ok(())
     }
 
     /// Grants a slot's region.
@@ -111,6 +95,10 @@ impl Dpdk {
         if let Some(regions) = &mut self.regions {
             regions.set_grant(slot, Some(grant));
         }
+        if self.untold.len() >= self.granted.len() {
+            // Somebody filled a region that was not told of yet.
+            self.untold.retain(|(known, _)| *known != slot);
+        }
         self.untold.push_back((slot, grant));
         Ok(())
     }
@@ -120,13 +108,7 @@ impl Dpdk {
         while !self.untold.is_empty() {
             let mut message = [0; MESSAGE_BYTES_MAX];
             (message[0], message[1]) = (GRANTS, self.test);
-            let count = self.untold.len().min(GRANTS_A_MESSAGE);
-            let places = message[HEAD_BYTES..].chunks_exact_mut(GRANT_BYTES);
-            for ((slot, grant), place) in self.untold.iter().zip(places) {
-                place[..4].copy_from_slice(&slot.to_le_bytes());
-                place[4..12].copy_from_slice(&grant.region.0.to_le_bytes());
-                place[12..].copy_from_slice(&grant.generation.to_le_bytes());
-            }
+            let count = grants::write(&self.untold, &mut message[HEAD_BYTES..]);
             let len = HEAD_BYTES + count * GRANT_BYTES;
             match self.connection()?.send_message(&message[..len]) {
                 Ok(()) => drop(self.untold.drain(..count)),
@@ -135,24 +117,6 @@ impl Dpdk {
             }
         }
         Ok(())
-    }
-
-    /// Takes what a message of grants says. A hostile word only misleads the transfer that uses it.
-    fn take_grants(&mut self) {
-        for place in self.message[HEAD_BYTES..self.message_len].chunks_exact(GRANT_BYTES) {
-            let word = |at: usize| {
-                let mut raw = [0; 8];
-                raw.copy_from_slice(&place[at..at + 8]);
-                u64::from_le_bytes(raw)
-            };
-            let slot = u32::from_le_bytes([place[0], place[1], place[2], place[3]]);
-            if let Some(granted) = self.granted.get_mut(slot as usize) {
-                *granted = Some(Grant {
-                    region: genie_transport::RegionId(word(4)),
-                    generation: word(12),
-                });
-            }
-        }
     }
 
     fn on_event(&mut self, event: Told) -> Result<Option<Event>> {
@@ -177,20 +141,45 @@ impl Dpdk {
         }
     }
 
+    fn forget_slots(&mut self) {
+        let slots = [self.sources.take(), self.regions.take()];
+        for slots in slots.into_iter().flatten() {
+            slots.forget(self.port.engine());
+        }
+    }
+
     fn slot_of(&self, grant: Grant) -> Option<u32> {
         self.regions.as_ref()?.slot_of(grant)
     }
 }
 
-impl Path for Dpdk {
-    fn facts(&self) -> Facts {
+/// What a message of `len` bytes says behind its head; it may be shorter than one.
+fn said(message: &[u8], len: usize) -> &[u8] {
+    message.get(HEAD_BYTES..len).unwrap_or_default()
+}
+
+impl Drop for Dpdk<'_> {
+    fn drop(&mut self) {
+        self.port.close(self.config.id);
+        self.forget_slots();
+    }
+}
+
+impl Path for Dpdk<'_> {
+    fn facts(&mut self) -> Facts {
+        let found = self.port.engine().connection(self.config.id);
+        let frame = found.map(|(connection, _)| connection.status().mtu);
+        let frame = frame.unwrap_or_else(|| self.port.engine().frame_bytes_max());
         Facts {
             transport: "dpdk",
-            path: self.what.clone(),
-            mtu_bytes: (self.engine.frame_bytes_max() + IP_AND_UDP_BYTES) as u64,
+            path: format!(
+                "{}; frames are copied into their region by the polling thread",
+                self.port.driver()
+            ),
+            mtu_bytes: (frame + IP_AND_UDP_BYTES) as u64,
             seal: match self.config.protection {
-                genie_transport::Protection::Sealed(_) => "aes-128-gcm",
-                genie_transport::Protection::Checksummed => "crc32c",
+                Protection::Sealed(_) => "aes-128-gcm",
+                Protection::Checksummed => "crc32c",
             },
         }
     }
@@ -205,16 +194,13 @@ impl Path for Dpdk {
         for grant in old.into_iter().flatten() {
             self.connection()?.revoke(grant);
         }
-        if self.is_open {
-            // All of it is about the old test.
-            while self.connection()?.poll_event().is_some() {}
+        // The rest of it is about the old test.
+        while let Some(event) = self.connection()?.poll_event() {
+            if let Told::Ended(error) = event {
+                return Err(error).context("the connection ended");
+            }
         }
-        for slots in [self.sources.take(), self.regions.take()]
-            .into_iter()
-            .flatten()
-        {
-            slots.forget(&mut self.engine);
-        }
+        self.forget_slots();
         self.untold.clear();
         self.under_way.clear();
         let (sends, receives) = match (plan.kind, self.is_initiator()) {
@@ -222,26 +208,15 @@ impl Path for Dpdk {
             (Kind::EchoTransfers, initiator) => (initiator, true),
             _ => (false, false),
         };
+        let protection = &self.config.protection;
+        let engine = self.port.engine();
         if sends {
-            self.sources = Some(Slots::new(
-                &mut self.engine,
-                plan,
-                false,
-                &self.config.protection,
-            )?);
+            self.sources = Some(Slots::new(engine, plan, false, protection)?);
         }
         if receives {
-            self.regions = Some(Slots::new(
-                &mut self.engine,
-                plan,
-                true,
-                &self.config.protection,
-            )?);
+            self.regions = Some(Slots::new(engine, plan, true, protection)?);
         }
         self.granted = vec![None; plan.slots as usize];
-        self.plan = Some(plan.clone());
-        // Only now: from here on the other end counts on an answer.
-        self.connect()?;
         if receives {
             for slot in 0..plan.slots {
                 self.grant(slot)?;
@@ -306,7 +281,7 @@ impl Path for Dpdk {
     fn next(&mut self) -> Result<Option<Event>> {
         loop {
             let id = self.config.id;
-            let Some((connection, _)) = self.engine.connection(id) else {
+            let Some((connection, _)) = self.port.engine().connection(id) else {
                 return Ok(None);
             };
             if let Some(event) = connection.poll_event() {
@@ -326,7 +301,14 @@ impl Path for Dpdk {
             self.message_len = len;
             match (self.message[0], self.message[1] == self.test) {
                 (MESSAGE, true) => return Ok(Some(Event::Message)),
-                (GRANTS, true) => self.take_grants(),
+                (GRANTS, true) => {
+                    for (slot, grant) in grants::read(said(&self.message, len)) {
+                        if let Some(granted) = self.granted.get_mut(slot as usize) {
+                            *granted = Some(grant);
+                        }
+                    }
+                }
+                (HELLO, _) => self.is_met = true,
                 // Of an old test, or nonsense.
                 _ => {}
             }
@@ -334,20 +316,17 @@ impl Path for Dpdk {
     }
 
     fn message_bytes(&self) -> &[u8] {
-        self.message
-            .get(HEAD_BYTES..self.message_len)
-            .unwrap_or_default()
+        said(&self.message, self.message_len)
     }
 
-    fn wait(&mut self, _: Wait) -> Result<bool> {
-        if self.is_open {
+    fn wait(&mut self, what: Wait) -> Result<bool> {
+        if !self.untold.is_empty() {
             self.tell()?;
         }
-        if self.engine.turn() {
-            self.spin.busy();
-        } else {
-            self.spin.idle();
+        if what == Wait::Control {
+            self.port.look();
         }
+        self.port.turn();
         Ok(false)
     }
 
@@ -357,14 +336,17 @@ impl Path for Dpdk {
     }
 
     fn breathe(&mut self) {
-        self.engine.turn();
+        self.port.engine().turn();
     }
 
     fn watch(&mut self, _: RawFd) {}
 
     fn retransmissions(&mut self) -> u64 {
-        let id = self.config.id;
-        let connection = self.engine.connection(id);
+        let connection = self.port.engine().connection(self.config.id);
         connection.map_or(0, |(connection, _)| connection.counters().frames_lost)
+    }
+
+    fn dropped(&mut self) -> u64 {
+        self.port.dropped()
     }
 }

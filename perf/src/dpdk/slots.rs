@@ -13,6 +13,8 @@ use crate::path::Plan;
 
 /// Slots begin at multiples of this.
 const ALIGNMENT: u64 = 4096;
+/// Bytes whose pages are taken between two turns of the engine.
+const TOUCH_BYTES: usize = 8 << 20;
 
 /// Sources, or regions.
 pub struct Slots {
@@ -47,8 +49,10 @@ impl Slots {
             grants: vec![None; plan.slots as usize],
         };
         for slot in 0..plan.slots {
-            slots.memory(slot).fill(0);
-            engine.turn();
+            for piece in slots.memory(slot).chunks_mut(TOUCH_BYTES) {
+                piece.fill(0);
+                engine.turn();
+            }
             if regions {
                 let at = slots.offset(slot);
                 let region = engine.memory().name(id, at, plan.size);

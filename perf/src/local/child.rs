@@ -14,7 +14,7 @@ use crate::control::Control;
 use crate::interrupt;
 use crate::machine;
 use crate::options::End;
-use crate::serve::{Trust, serve};
+use crate::serve::{Lends, serve};
 
 /// How long it may take to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
@@ -81,5 +81,5 @@ pub fn run(options: &End) -> Result<()> {
     // SAFETY: the parent passed this descriptor for this purpose, and nothing else here has it.
     let control = unsafe { OwnedFd::from_raw_fd(options.control) };
     let mut control = Control::over_unix(UnixStream::from(control));
-    serve(&mut control, options.cores.len(), Trust::Parent)
+    serve(&mut control, options.cores.len(), Lends::Anything)
 }

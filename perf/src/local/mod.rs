@@ -5,17 +5,20 @@ mod child;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use genie_poll::PortSpec;
 
 use self::child::Child;
-use crate::client::measure;
-use crate::control::{DpdkLink, Link};
+use crate::control::PortOrder;
+use crate::dpdk::DpdkPort;
 use crate::hex;
 use crate::machine::{self, Setting};
 use crate::netns::{self, VethPair};
+use crate::options::port::{CLIENT_NETWORK, link};
 use crate::options::{LinkKind, Local};
 use crate::report::Report;
 use crate::run::Run;
 use crate::tcp;
+use crate::way::{find, over, over_shm, over_tcp};
 
 pub use self::child::run as run_child;
 
@@ -25,12 +28,10 @@ pub fn run(options: &Local) -> Result<Report> {
     if !matches!(cores.len(), 0 | 2) {
         bail!("local has two ends: --cores takes two cores, its own and the other end's");
     }
-    let polls = options.link != LinkKind::Tcp;
-    let run = Run::begin(&Setting {
+    let mut run = Run::begin(&Setting {
         pinned: cores.len(),
         ends: 2,
-        polls,
-        huge_pages: matches!(options.link, LinkKind::Memif | LinkKind::AfXdp),
+        polls: options.link != LinkKind::Tcp,
     });
     let place = Place::new(options.link)?;
     let (mut child, mut control) = Child::start(cores.get(1).copied())?;
@@ -38,16 +39,32 @@ pub fn run(options: &Local) -> Result<Report> {
     if let Some(pair) = &place.pair {
         netns::enter(&pair.namespaces[0])?;
     }
-    let done = measure(
-        &mut control,
-        options.test,
-        &options.how,
-        &place.link,
-        "127.0.0.1",
-    );
+    let (test, how) = (options.test, &options.how);
+    let mut port = None;
+    let done = match place.link {
+        Link::Tcp => over_tcp(&mut control, test, how, "127.0.0.1"),
+        Link::Shm(socket) => over_shm(&mut control, test, how, &socket),
+        Link::Ports(here, there) => {
+            let here = link(here, CLIENT_NETWORK, None);
+            find(&mut control, how, Some(there), here, &mut port)
+                .and_then(|path| over(path, &mut control, test, how))
+        }
+    };
+    if let Some(pages) = port.as_ref().and_then(DpdkPort::pages) {
+        run.warn(format!("DPDK runs on {pages}"));
+    }
+    drop(port);
     drop(control);
     child.end();
-    Ok(done?.report(run, &options.how))
+    Ok(done?.report(run, how))
+}
+
+/// A link, as this end needs to know it.
+enum Link {
+    Tcp,
+    Shm(PathBuf),
+    /// The port here, and the one of the other end.
+    Ports(PortSpec, PortOrder),
 }
 
 /// What a link needs of the machine; it goes with the value.
@@ -66,15 +83,15 @@ impl Place {
                 let made = folder.insert(Folder::new()?);
                 let socket = made.0.join("memif.sock");
                 let port = |role| format!("memif:{},{role}", socket.display());
-                dpdk_link([port("client"), port("server")], None)?
+                ports([port("client"), port("server")], None)?
             }
             LinkKind::AfXdp => {
                 let made = pair.insert(VethPair::new()?);
-                let ports = made
+                let names = made
                     .interfaces
                     .each_ref()
                     .map(|name| format!("af_xdp:{name}"));
-                dpdk_link(ports, Some(made.namespaces[1].clone()))?
+                ports(names, Some(made.namespaces[1].clone()))?
             }
             LinkKind::Shm => Link::Shm(folder.insert(Folder::new()?).0.join("channel.sock")),
         };
@@ -86,15 +103,12 @@ impl Place {
     }
 }
 
-fn dpdk_link(ports: [String; 2], namespace: Option<String>) -> Result<Link> {
-    let mut connection = [0; 8];
-    connection.copy_from_slice(&tcp::token()?[..8]);
-    Ok(Link::Dpdk(DpdkLink {
-        ports,
-        connection: u64::from_le_bytes(connection),
-        secret: hex::encode(&tcp::token()?),
+fn ports([here, there]: [String; 2], namespace: Option<String>) -> Result<Link> {
+    let order = PortOrder {
+        port: there,
         namespace,
-    }))
+    };
+    Ok(Link::Ports(here.parse()?, order))
 }
 
 /// A folder for sockets that only this user enters.

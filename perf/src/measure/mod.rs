@@ -9,9 +9,9 @@ use anyhow::{Result, bail};
 use self::flight::{Credit, Flight, Patience};
 use crate::control::{Answer, Ask, Control, PATIENCE};
 use crate::interrupt;
-use crate::meter::{Meter, Of, Times};
+use crate::meter::{Meter, Of, Timed, Times};
 use crate::options::{How, Test};
-use crate::path::{Event, Kind, Part, Path, Plan, SLOTS_MAX, Wait};
+use crate::path::{Event, Kind, Part, Path, Plan, SLOTS_MAX, Wait, by_pieces};
 use crate::pattern;
 use crate::report::Measurement;
 
@@ -93,12 +93,9 @@ impl<P: Path> Measuring<'_, P> {
             Answer::Ready => {}
             other => bail!("an unexpected answer: {other:?}"),
         }
-        let sent_again = self.path.retransmissions();
+        let before = (self.path.retransmissions(), self.path.dropped());
         let mut meter = Meter::new()?;
-        let times = Times {
-            warmup: self.how.warmup,
-            time: self.how.time,
-        };
+        let times = self.how.times();
         match (plan.kind, plan.verify) {
             (Kind::Transfers, false) => self.transfers(plan, &mut meter, times)?,
             (Kind::Transfers, true) => self.transfers_in_rounds(plan, &mut meter, times)?,
@@ -113,10 +110,11 @@ impl<P: Path> Measuring<'_, P> {
             other => bail!("an unexpected answer: {other:?}"),
         };
         self.pinned_there = served.pinned;
-        let sent_again = self.path.retransmissions().saturating_sub(sent_again);
+        let sent_again = self.path.retransmissions().saturating_sub(before.0);
+        let dropped = self.path.dropped().saturating_sub(before.1);
         // Between rounds the other end may poll: what counts is how busy it was while it was
         // measured.
-        let busy = served.cpu_seconds / served.seconds.max(1e-9);
+        let busy = served.cpu_seconds.max(0.0) / served.seconds.max(1e-9);
         let cpu_there = busy * meter.counted().as_secs_f64();
         Ok(meter.finish(&Of {
             test: test.name(),
@@ -124,20 +122,14 @@ impl<P: Path> Measuring<'_, P> {
             batch: plan.batch,
             ways: if test == Test::Lat { 2 } else { 1 },
             cpu_there: Some(cpu_there),
-            retransmissions: sent_again + served.retransmissions,
+            retransmissions: sent_again.saturating_add(served.retransmissions),
+            frames_dropped: dropped.saturating_add(served.frames_dropped),
         }))
     }
 
     /// As many transfers as fit, without a pause.
     fn transfers(&mut self, plan: &Plan, meter: &mut Meter, times: Times) -> Result<()> {
-        for slot in 0..plan.slots {
-            pattern::fill(
-                self.path.memory(Part::Source, slot),
-                seed(0, u64::from(slot)),
-            );
-            self.path.written(slot)?;
-            self.path.breathe();
-        }
+        self.write_sources(plan, 0)?;
         let mut flight = Flight::new(plan);
         let warm = Instant::now() + times.warmup;
         while Instant::now() < warm && !interrupt::asked() {
@@ -161,12 +153,7 @@ impl<P: Path> Measuring<'_, P> {
             if !warms_up && !meter.goes_on(times.time) {
                 break;
             }
-            for slot in 0..plan.slots {
-                let seed = seed(round, u64::from(slot));
-                pattern::fill(self.path.memory(Part::Source, slot), seed);
-                self.path.written(slot)?;
-                self.path.breathe();
-            }
+            self.write_sources(plan, round)?;
             let into = if warms_up {
                 &mut unmeasured
             } else {
@@ -187,53 +174,66 @@ impl<P: Path> Measuring<'_, P> {
         Ok(())
     }
 
+    /// Fills every source with its pattern of a round.
+    fn write_sources(&mut self, plan: &Plan, round: u64) -> Result<()> {
+        for slot in 0..plan.slots {
+            let seed = seed(round, u64::from(slot));
+            by_pieces(&mut self.path, Part::Source, slot, |piece, at| {
+                pattern::fill_from(piece, seed, at);
+            });
+            self.path.written(slot)?;
+        }
+        Ok(())
+    }
+
     /// There and back, one at a time.
     fn echo(&mut self, plan: &Plan, meter: &mut Meter, times: Times) -> Result<()> {
-        let mut sent = vec![0; usize::try_from(plan.size)?];
-        pattern::fill(&mut sent, 0);
-        if plan.kind == Kind::EchoTransfers {
-            self.path.memory(Part::Source, 0).copy_from_slice(&sent);
-            self.path.written(0)?;
-        }
-        let warm = Instant::now() + times.warmup;
-        let mut started = false;
-        for turn in 0.. {
-            if !started && Instant::now() >= warm {
-                started = true;
-                self.control.send(&Ask::Mark)?;
-                meter.start();
+        let is_message = plan.kind == Kind::EchoMessages;
+        let mut message = vec![
+            0;
+            if is_message {
+                usize::try_from(plan.size)?
+            } else {
+                0
             }
-            if interrupt::asked() || started && !meter.goes_on(times.time) {
+        ];
+        pattern::fill(&mut message, seed(0, 0));
+        if !is_message {
+            self.write_sources(plan, 0)?;
+        }
+        let mut timed = Timed::new(meter, times);
+        for turn in 0.. {
+            if !timed.goes_on(|| self.control.send(&Ask::Mark))? {
                 break;
             }
             if plan.verify {
-                meter.stop();
-                pattern::fill(&mut sent, seed(turn, 0));
-                if plan.kind == Kind::EchoTransfers {
-                    self.path.memory(Part::Source, 0).copy_from_slice(&sent);
-                    self.path.written(0)?;
-                    self.path.memory(Part::Region, 0).fill(0);
-                    self.path.changed(0)?;
-                }
-                if started {
-                    meter.start();
-                }
+                timed.apart(|_| -> Result<()> {
+                    if is_message {
+                        pattern::fill(&mut message, seed(turn, 0));
+                        return Ok(());
+                    }
+                    self.write_sources(plan, turn)?;
+                    by_pieces(&mut self.path, Part::Region, 0, |piece, _| piece.fill(0));
+                    self.path.changed(0)
+                })?;
             }
             let began = Instant::now();
-            self.there_and_back(plan, &sent)?;
-            meter.done(began);
+            self.there_and_back(plan, &message)?;
+            timed.meter.done(began);
             if plan.verify {
-                meter.stop();
-                if plan.kind == Kind::EchoTransfers {
+                timed.apart(|meter| -> Result<()> {
+                    if is_message {
+                        let got = self.path.message_bytes();
+                        meter.verify_errors += differing(got, &message);
+                        return Ok(());
+                    }
                     self.path.fetch(0)?;
-                }
-                meter.verify_errors += match plan.kind {
-                    Kind::EchoMessages => differing(self.path.message_bytes(), &sent),
-                    _ => differing(self.path.memory(Part::Region, 0), &sent),
-                };
-                if started {
-                    meter.start();
-                }
+                    by_pieces(&mut self.path, Part::Region, 0, |piece, at| {
+                        let seed = seed(turn, 0);
+                        meter.verify_errors += pattern::differences_from(piece, seed, at);
+                    });
+                    Ok(())
+                })?;
             }
         }
         Ok(())
@@ -315,20 +315,24 @@ impl<P: Path> Measuring<'_, P> {
         }
     }
 
-    /// The other end's answer; the path goes on meanwhile.
     fn answer(&mut self) -> Result<Answer> {
-        let began = Instant::now();
-        loop {
-            match self.control.poll()? {
-                Some(Answer::Refused { why }) => bail!("the other end: {why}"),
-                Some(answer) => return Ok(answer),
-                None if began.elapsed() > PATIENCE => {
-                    bail!("the other end has not answered for {PATIENCE:?}")
-                }
-                None => {
-                    self.path.next()?;
-                    self.path.wait(Wait::Control)?;
-                }
+        answer(self.control, &mut self.path)
+    }
+}
+
+/// The other end's answer; the path goes on meanwhile.
+pub fn answer(control: &mut Control, path: &mut impl Path) -> Result<Answer> {
+    let began = Instant::now();
+    loop {
+        match control.poll()? {
+            Some(Answer::Refused { why }) => bail!("the other end: {why}"),
+            Some(answer) => return Ok(answer),
+            None if began.elapsed() > PATIENCE => {
+                bail!("the other end has not answered for {PATIENCE:?}")
+            }
+            None => {
+                path.next()?;
+                path.wait(Wait::Control)?;
             }
         }
     }

@@ -6,8 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::peer::Peer;
-use crate::interrupt;
-use crate::meter::{Meter, Of};
+use crate::meter::{Meter, Of, Timed};
 use crate::options::{Client, How, Test};
 use crate::pattern;
 use crate::report::Measurement;
@@ -17,195 +16,229 @@ use crate::tcp;
 pub fn one(peer: &mut Peer, options: &Client, size: u64) -> Result<Vec<Measurement>> {
     let how = &options.how;
     let batch = how.batch(options.test, size);
+    let mut of = Of {
+        test: options.test.name(),
+        size_bytes: size,
+        batch,
+        ways: 1,
+        ..Of::default()
+    };
     let mut results = Vec::new();
     match options.test {
-        Test::Lat => results.extend(latency(peer, how, size)?),
-        Test::Rate => results.extend(rate(peer, how, size, batch)?),
+        Test::Lat => {
+            of.ways = 2;
+            let mut echo = Echo::new(peer, size)?;
+            results.extend(run(peer, how, 1, of, &mut echo)?);
+        }
+        Test::Rate => {
+            // A barrier after each half of a batch.
+            let each = u64::from(batch).div_ceil(2);
+            let mut puts = Puts::new(peer, size, 1, each)?;
+            results.extend(run(peer, how, 2, of, &mut puts)?);
+        }
         Test::Bw => {
-            results.extend(put(peer, how, size, batch)?);
-            results.extend(get(peer, how, size, batch)?);
+            let depth = batch as usize;
+            of.test = "bw_put";
+            let mut puts = Puts::new(peer, size, depth, 1)?;
+            results.extend(run(peer, how, depth, of, &mut puts)?);
+            of.test = "bw_get";
+            let mut gets = Gets::new(peer, size)?;
+            results.extend(run(peer, how, depth, of, &mut gets)?);
         }
     }
     Ok(results)
 }
 
-/// A test's beginning, and its end as a result.
-struct Timed<'a> {
-    meter: Meter,
-    how: &'a How,
-    warm: Instant,
-    sent_again: u64,
-}
+/// What is asked of a node again and again.
+trait Exchange {
+    /// Sends what one exchange is; gives the question that ends it.
+    fn ask(&mut self, peer: &mut Peer) -> Result<u64>;
 
-impl<'a> Timed<'a> {
-    fn new(peer: &Peer, how: &'a How) -> Result<Self> {
-        Ok(Self {
-            meter: Meter::new()?,
-            how,
-            warm: Instant::now() + how.warmup,
-            sent_again: tcp::retransmissions(peer.descriptor()),
-        })
+    /// Takes the answer to the oldest question.
+    fn answer(&mut self, peer: &mut Peer, question: u64) -> Result<()>;
+
+    /// Messages or transfers in one exchange.
+    fn each(&self) -> u64 {
+        1
     }
 
-    fn goes_on(&mut self) -> bool {
-        if self.meter.counted().is_zero() {
-            if Instant::now() < self.warm {
-                return !interrupt::asked();
-            }
-            self.meter.start();
-        }
-        self.meter.goes_on(self.how.time)
+    /// Bytes of the last answer that differ. Makes ready for the next.
+    fn compare(&mut self) -> u64 {
+        0
     }
 
-    fn finish(self, peer: &Peer, test: &str, size_bytes: u64, batch: u32) -> Option<Measurement> {
-        let sent_again = tcp::retransmissions(peer.descriptor());
-        self.meter.finish(&Of {
-            test,
-            size_bytes,
-            batch,
-            ways: if test == "lat" { 2 } else { 1 },
-            cpu_there: None,
-            retransmissions: sent_again.saturating_sub(self.sent_again),
-        })
+    /// Bytes at the node that differ, when all is over.
+    fn compare_there(&mut self, _peer: &mut Peer) -> Result<u64> {
+        Ok(0)
     }
 }
 
-fn latency(peer: &mut Peer, how: &How, size: u64) -> Result<Option<Measurement>> {
-    let mut sent = vec![0; usize::try_from(size)?];
-    let mut received = sent.clone();
-    let storage = peer.alloc(size)?;
-    let mut timed = Timed::new(peer, how)?;
-    pattern::fill(&mut sent, 0);
-    for turn in 1.. {
-        if !timed.goes_on() {
-            break;
-        }
-        let began = Instant::now();
-        peer.put(storage, &sent)?;
-        let question = peer.ask(storage, size)?;
-        peer.answer(question, &mut received)?;
-        timed.meter.done(began);
-        if how.verify {
-            let counts = !timed.meter.counted().is_zero();
-            timed.meter.stop();
-            timed.meter.verify_errors += pattern::differences_between(&sent, &received);
-            pattern::fill(&mut sent, turn);
-            if counts {
-                timed.meter.start();
-            }
-        }
-    }
-    Ok(timed.finish(peer, "lat", size, 1))
-}
-
-/// Overwrites of one storage, a barrier after each half of a batch.
-fn rate(peer: &mut Peer, how: &How, size: u64, batch: u32) -> Result<Option<Measurement>> {
-    let mut bytes = vec![0; usize::try_from(size)?];
-    pattern::fill(&mut bytes, size);
-    let storage = peer.alloc(size)?;
-    let half = u64::from(batch).div_ceil(2);
+/// Measures an exchange, with up to `depth` of them under way.
+fn run(
+    peer: &mut Peer,
+    how: &How,
+    depth: usize,
+    of: Of<'_>,
+    exchange: &mut impl Exchange,
+) -> Result<Option<Measurement>> {
+    let sent_again = tcp::retransmissions(peer.descriptor());
     let mut under_way: VecDeque<(Instant, u64)> = VecDeque::new();
-    let mut timed = Timed::new(peer, how)?;
+    let mut meter = Meter::new()?;
+    let mut timed = Timed::new(&mut meter, how.times());
     loop {
-        let goes_on = timed.goes_on();
-        if goes_on && under_way.len() < 2 {
+        let goes_on = timed.goes_on(|| Ok(()))?;
+        if goes_on && under_way.len() < depth {
             let began = Instant::now();
-            for _ in 0..half {
-                peer.put(storage, &bytes)?;
-            }
-            under_way.push_back((began, peer.barrier()?));
+            under_way.push_back((began, exchange.ask(peer)?));
         } else if let Some((began, question)) = under_way.pop_front() {
-            peer.answer(question, &mut [])?;
-            timed.meter.many(half, began.elapsed());
-        } else {
-            break;
-        }
-    }
-    timed.meter.stop();
-    if how.verify {
-        timed.meter.verify_errors += compare(peer, storage, &bytes)?;
-    }
-    Ok(timed.finish(peer, "rate", size, batch))
-}
-
-fn put(peer: &mut Peer, how: &How, size: u64, batch: u32) -> Result<Option<Measurement>> {
-    let mut bytes = vec![0; usize::try_from(size)?];
-    pattern::fill(&mut bytes, size);
-    let mut storages = VecDeque::new();
-    for _ in 0..batch {
-        storages.push_back(peer.alloc(size)?);
-    }
-    let mut under_way: VecDeque<(Instant, u64)> = VecDeque::new();
-    let mut timed = Timed::new(peer, how)?;
-    loop {
-        let goes_on = timed.goes_on();
-        if goes_on && under_way.len() < batch as usize {
-            let began = Instant::now();
-            if let Some(storage) = storages.pop_front() {
-                peer.put(storage, &bytes)?;
-                storages.push_back(storage);
-            }
-            under_way.push_back((began, peer.barrier()?));
-        } else if let Some((began, question)) = under_way.pop_front() {
-            peer.answer(question, &mut [])?;
-            timed.meter.done(began);
-        } else {
-            break;
-        }
-    }
-    timed.meter.stop();
-    // Those that were never written hold what an interrupted run left out.
-    if how.verify && !interrupt::asked() {
-        for storage in storages.into_iter().rev().take(timed.written(batch)) {
-            timed.meter.verify_errors += compare(peer, storage, &bytes)?;
-        }
-    }
-    Ok(timed.finish(peer, "bw_put", size, batch))
-}
-
-impl Timed<'_> {
-    /// Storages that were written at least once, of `batch`.
-    fn written(&self, batch: u32) -> usize {
-        usize::try_from(self.meter.count()).map_or(usize::MAX, |count| count.min(batch as usize))
-    }
-}
-
-fn get(peer: &mut Peer, how: &How, size: u64, batch: u32) -> Result<Option<Measurement>> {
-    let mut bytes = vec![0; usize::try_from(size)?];
-    pattern::fill(&mut bytes, size + 1);
-    let storage = peer.alloc(size)?;
-    peer.put(storage, &bytes)?;
-    let mut received = vec![0; bytes.len()];
-    let mut under_way: VecDeque<(Instant, u64)> = VecDeque::new();
-    let mut timed = Timed::new(peer, how)?;
-    loop {
-        let goes_on = timed.goes_on();
-        if goes_on && under_way.len() < batch as usize {
-            let began = Instant::now();
-            under_way.push_back((began, peer.ask(storage, size)?));
-        } else if let Some((began, question)) = under_way.pop_front() {
-            peer.answer(question, &mut received)?;
-            timed.meter.done(began);
+            exchange.answer(peer, question)?;
+            timed.meter.many(exchange.each(), began.elapsed());
             if how.verify {
-                let counts = !timed.meter.counted().is_zero();
-                timed.meter.stop();
-                timed.meter.verify_errors += pattern::differences_between(&bytes, &received);
-                received.fill(0);
-                if counts {
-                    timed.meter.start();
-                }
+                timed.apart(|meter| meter.verify_errors += exchange.compare());
             }
         } else {
             break;
         }
     }
-    Ok(timed.finish(peer, "bw_get", size, batch))
+    meter.stop();
+    if how.verify {
+        meter.verify_errors += exchange.compare_there(peer)?;
+    }
+    let now = tcp::retransmissions(peer.descriptor());
+    Ok(meter.finish(&Of {
+        retransmissions: now.saturating_sub(sent_again),
+        ..of
+    }))
 }
 
-/// Reads a storage back and compares it.
-fn compare(peer: &mut Peer, storage: u64, bytes: &[u8]) -> Result<u64> {
-    let mut received = vec![0; bytes.len()];
-    let question = peer.ask(storage, bytes.len() as u64)?;
-    peer.answer(question, &mut received)?;
-    Ok(pattern::differences_between(bytes, &received))
+/// There and back.
+struct Echo {
+    storage: u64,
+    turn: u64,
+    sent: Vec<u8>,
+    received: Vec<u8>,
+}
+
+impl Echo {
+    fn new(peer: &mut Peer, size: u64) -> Result<Self> {
+        let mut sent = vec![0; usize::try_from(size)?];
+        pattern::fill(&mut sent, 0);
+        Ok(Self {
+            storage: peer.alloc(size)?,
+            turn: 0,
+            received: vec![0; sent.len()],
+            sent,
+        })
+    }
+}
+
+impl Exchange for Echo {
+    fn ask(&mut self, peer: &mut Peer) -> Result<u64> {
+        peer.put(self.storage, &self.sent)?;
+        peer.ask(self.storage, self.sent.len() as u64)
+    }
+
+    fn answer(&mut self, peer: &mut Peer, question: u64) -> Result<()> {
+        peer.answer(question, &mut self.received)
+    }
+
+    fn compare(&mut self) -> u64 {
+        let differences = pattern::differences_between(&self.sent, &self.received);
+        self.turn += 1;
+        pattern::fill(&mut self.sent, self.turn);
+        differences
+    }
+}
+
+/// Storages that are overwritten in turn, `each` times before a barrier.
+struct Puts {
+    /// The one that was written last at the back.
+    storages: VecDeque<u64>,
+    bytes: Vec<u8>,
+    each: u64,
+    written: usize,
+}
+
+impl Puts {
+    fn new(peer: &mut Peer, size: u64, storages: usize, each: u64) -> Result<Self> {
+        let mut bytes = vec![0; usize::try_from(size)?];
+        pattern::fill(&mut bytes, size);
+        let storages: Result<_> = (0..storages).map(|_| peer.alloc(size)).collect();
+        Ok(Self {
+            storages: storages?,
+            bytes,
+            each,
+            written: 0,
+        })
+    }
+}
+
+impl Exchange for Puts {
+    fn ask(&mut self, peer: &mut Peer) -> Result<u64> {
+        for _ in 0..self.each {
+            if let Some(&storage) = self.storages.front() {
+                peer.put(storage, &self.bytes)?;
+                self.storages.rotate_left(1);
+                self.written += 1;
+            }
+        }
+        peer.barrier()
+    }
+
+    fn answer(&mut self, peer: &mut Peer, question: u64) -> Result<()> {
+        peer.answer(question, &mut [])
+    }
+
+    fn each(&self) -> u64 {
+        self.each
+    }
+
+    fn compare_there(&mut self, peer: &mut Peer) -> Result<u64> {
+        let mut received = vec![0; self.bytes.len()];
+        let mut found = 0;
+        for &storage in self.storages.iter().rev().take(self.written) {
+            let question = peer.ask(storage, self.bytes.len() as u64)?;
+            peer.answer(question, &mut received)?;
+            found += pattern::differences_between(&self.bytes, &received);
+            received.fill(0);
+        }
+        Ok(found)
+    }
+}
+
+/// One storage that is read again and again.
+struct Gets {
+    storage: u64,
+    bytes: Vec<u8>,
+    received: Vec<u8>,
+}
+
+impl Gets {
+    fn new(peer: &mut Peer, size: u64) -> Result<Self> {
+        let mut bytes = vec![0; usize::try_from(size)?];
+        pattern::fill(&mut bytes, size + 1);
+        let storage = peer.alloc(size)?;
+        peer.put(storage, &bytes)?;
+        Ok(Self {
+            storage,
+            received: vec![0; bytes.len()],
+            bytes,
+        })
+    }
+}
+
+impl Exchange for Gets {
+    fn ask(&mut self, peer: &mut Peer) -> Result<u64> {
+        peer.ask(self.storage, self.bytes.len() as u64)
+    }
+
+    fn answer(&mut self, peer: &mut Peer, question: u64) -> Result<()> {
+        peer.answer(question, &mut self.received)
+    }
+
+    fn compare(&mut self) -> u64 {
+        let differences = pattern::differences_between(&self.bytes, &self.received);
+        self.received.fill(0);
+        differences
+    }
 }

@@ -20,6 +20,13 @@ pub fn run(options: &Client) -> Result<Report> {
     if how.memory == Memory::Device {
         bail!("a node's memory is its own choice (genie-dataplane --device): take --memory host");
     }
+    if options.port.dpdk_port.is_some() {
+        bail!(
+            "{} is a node, or nobody, and --dpdk-port is for genie-perf server: to a node DPDK is \
+             its gateway's (client unix://SOCKET)",
+            options.address
+        );
+    }
     let seal = if options.ca.is_some() {
         Seal::On
     } else {
@@ -44,7 +51,6 @@ pub fn run(options: &Client) -> Result<Report> {
         pinned: how.cores.len(),
         ends: 1,
         polls: false,
-        huge_pages: false,
     });
     run.warn("a node's CPU time is not known here: Gbit/s per core counts this end alone");
     let mut results = Vec::new();

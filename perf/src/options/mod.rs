@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod port;
 pub mod size;
 
 use std::net::SocketAddr;
@@ -12,7 +13,9 @@ use genie_gpudev::DeviceKind;
 use genie_gpudev::device::DeviceNameError;
 use serde::{Deserialize, Serialize};
 
+use self::port::PortOptions;
 use self::size::{Sizes, parse_sizes};
+use crate::meter::Times;
 
 /// Where `server` listens and `client` looks if nothing else is said.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7710";
@@ -28,12 +31,36 @@ pub struct Options {
 const AFTER_HELP: &str = "Exit status: 0 measured, 1 bytes differed (--verify), 2 not measured. \
     Ctrl-C ends a run with what was measured so far.";
 
+const SERVER_HELP: &str = "\
+Clients are served one at a time, in the order they come. One that has waited for a second is told
+that the server is busy, and ends with exit status 2.
+
+With --dpdk-port DPDK drives that port while the server runs: clients that have a port on the same
+link measure over it. They still meet the server at --listen, which the kernel's TCP carries.
+
+A NIC (bound to vfio-pci), to be measured from another machine:
+  genie-perf server --listen 0.0.0.0:7710 --dpdk-port pci:0000:03:00.0 --cores 2
+Two shells on one machine:
+  genie-perf server --dpdk-port memif:/tmp/perf.sock,server";
+
+const CLIENT_HELP: &str = "\
+--transport auto takes DPDK where both ends have a port and frames pass between them, and TCP where
+not, with a line that says why. A server serves one client at a time: while it is busy with another
+this ends with exit status 2.
+
+A NIC (bound to vfio-pci), to a server on another machine (`genie-perf server --help`):
+  genie-perf client 10.0.0.7:7710 bw --transport dpdk --dpdk-port pci:0000:03:00.0 --cores 2
+Two shells on one machine:
+  genie-perf client 127.0.0.1:7710 bw --transport dpdk --dpdk-port memif:/tmp/perf.sock,client";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// The other end of `client`, until it is stopped.
+    #[command(after_help = SERVER_HELP)]
     Server(Server),
     /// Measure against `genie-perf server`, or against a node (genie-dataplane).
+    #[command(after_help = CLIENT_HELP)]
     Client(Client),
     /// Start both ends on this machine and measure the link between them.
     Local(Local),
@@ -63,7 +90,7 @@ pub enum Test {
 /// What carries the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Transport {
-    /// The fastest that both ends have.
+    /// The fastest that both ends have and that works.
     Auto,
     /// Genie's transport over DPDK.
     Dpdk,
@@ -169,6 +196,8 @@ pub struct Server {
     /// End after one client.
     #[arg(long)]
     pub once: bool,
+    #[command(flatten)]
+    pub port: PortOptions,
 }
 
 /// Options of `client`.
@@ -182,6 +211,8 @@ pub struct Client {
     /// What is to carry the bytes.
     #[arg(long, value_enum, default_value = "auto")]
     pub transport: Transport,
+    #[command(flatten)]
+    pub port: PortOptions,
     #[command(flatten)]
     pub how: How,
     /// The authority's certificate (TLS to a node).
@@ -292,6 +323,15 @@ impl Test {
 }
 
 impl How {
+    /// Whose memory, as a report names it.
+    #[must_use]
+    pub fn memory_name(&self) -> String {
+        match self.memory {
+            Memory::Host => "host".to_owned(),
+            Memory::Device => self.device.to_string(),
+        }
+    }
+
     /// The sizes to measure.
     #[must_use]
     pub fn sizes(&self, test: Test) -> Vec<u64> {
@@ -299,6 +339,15 @@ impl How {
             (Some(sizes), _) => sizes.0.clone(),
             (None, Test::Bw) => vec![1 << 20, 64 << 20],
             (None, Test::Lat | Test::Rate) => vec![64],
+        }
+    }
+
+    /// When a test is warm, and when it is over.
+    #[must_use]
+    pub fn times(&self) -> Times {
+        Times {
+            warmup: self.warmup,
+            time: self.time,
         }
     }
 

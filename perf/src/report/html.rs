@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::plot::{Line, Plot, escape};
-use super::text::number;
+use super::rows::{COLUMNS, mtu, number, pinned};
 use super::{Measurement, Report};
 use crate::options::size::show;
 
@@ -58,22 +58,14 @@ fn verdict(out: &mut String, report: &Report) {
 
 fn facts(out: &mut String, report: &Report) {
     let host = &report.host;
-    let mtu = match report.mtu_bytes {
-        0 => "no packets".to_owned(),
-        bytes => format!("{bytes} bytes"),
-    };
-    let pinned = match report.pinned_cores {
-        0 => "no end is pinned".to_owned(),
-        count => format!("{count} pinned"),
-    };
     let rows = [
         ("Transport", report.transport.clone()),
         ("Path", report.path.clone()),
-        ("Largest packet (MTU)", mtu),
+        ("Largest packet", mtu(report)),
         ("Seal", report.seal.clone()),
         ("Memory", report.memory.clone()),
         ("Machine", format!("{} ({})", host.cpu, host.architecture)),
-        ("Cores", format!("{}, {pinned}", host.cores)),
+        ("Cores", format!("{}, {}", host.cores, pinned(report))),
         ("System", host.system.clone()),
         (
             "Measured",
@@ -190,33 +182,15 @@ fn latency(out: &mut String, results: &[Measurement]) {
 }
 
 fn table(out: &mut String, results: &[Measurement]) {
-    out.push_str(
-        "<h2>All numbers</h2>\n<div class=\"wide\"><table><thead><tr><th>test</th><th>size</th>\
-         <th>batch</th><th>Gbit/s</th><th>Gbit/s per core</th><th>a second</th><th>p50 us</th>\
-         <th>p90 us</th><th>p99 us</th><th>p99.9 us</th><th>max us</th><th>cores busy</th>\
-         <th>resent</th><th>bytes wrong</th></tr></thead><tbody>\n",
-    );
+    out.push_str("<h2>All numbers</h2>\n<div class=\"wide\"><table><thead><tr>");
+    for column in &COLUMNS {
+        let _ = write!(out, "<th>{}</th>", escape(column.long));
+    }
+    out.push_str("</tr></thead><tbody>\n");
     for one in results {
-        let latency = &one.latency_us;
-        let cpu = one.cpu_seconds.here + one.cpu_seconds.there.unwrap_or(0.0);
-        let _ = write!(out, "<tr><td>{}</td>", escape(&one.test));
-        let cells = [
-            show(one.size_bytes),
-            one.batch.to_string(),
-            number(one.gbit_per_s),
-            number(one.gbit_per_s_per_core),
-            number(one.messages_per_s),
-            number(latency.p50),
-            number(latency.p90),
-            number(latency.p99),
-            number(latency.p999),
-            number(latency.max),
-            number(cpu / one.seconds),
-            one.retransmissions.to_string(),
-            one.verify_errors.to_string(),
-        ];
-        for cell in cells {
-            let _ = write!(out, "<td>{cell}</td>");
+        out.push_str("<tr>");
+        for column in &COLUMNS {
+            let _ = write!(out, "<td>{}</td>", escape(&(column.cell)(one)));
         }
         out.push_str("</tr>\n");
     }
@@ -237,7 +211,8 @@ fn reading(out: &mut String) {
          the ends that are known: two busy cores halve it.</li>\n\
          <li><b>p99</b>: 99 of 100 took no longer.</li>\n\
          <li><b>resent</b> counts packets, or pieces of transfers, that were sent more than \
-         once.</li>\n</ul>\n",
+         once; <b>dropped</b> the frames that reached a DPDK port and were thrown away there.</li>\n\
+         </ul>\n",
     );
 }
 

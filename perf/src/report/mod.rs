@@ -2,6 +2,7 @@
 
 mod html;
 mod plot;
+mod rows;
 mod text;
 
 use std::io::Write as _;
@@ -57,6 +58,8 @@ pub struct Measurement {
     pub cpu_seconds: CpuSeconds,
     /// Segments, or pieces of transfers, that both ends sent more than once.
     pub retransmissions: u64,
+    /// Frames that reached a DPDK port of either end and were thrown away there.
+    pub frames_dropped: u64,
     /// Bytes that came other than they went. Zero, too, where nothing was compared.
     pub verify_errors: u64,
 }
@@ -164,6 +167,7 @@ pub mod sample {
                 there: Some(1.0),
             },
             retransmissions: 7,
+            frames_dropped: 0,
             verify_errors: 0,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::text::number;
+use super::rows::number;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 320.0;

@@ -3,23 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Report;
-use crate::options::size::show;
-
-const HEADINGS: [&str; 13] = [
-    "test",
-    "size",
-    "batch",
-    "Gbit/s",
-    "Gbit/s/core",
-    "msg/s",
-    "p50 us",
-    "p90 us",
-    "p99 us",
-    "p99.9 us",
-    "max us",
-    "cores",
-    "resent",
-];
+use super::rows::{COLUMNS, mtu, pinned};
 
 /// What is known of the run, a row a measurement, and the warnings.
 #[must_use]
@@ -30,66 +14,33 @@ pub fn table(report: &Report) -> String {
     } else {
         "bytes not compared"
     };
-    let mtu = match report.mtu_bytes {
-        0 => "no packets".to_owned(),
-        bytes => format!("MTU {bytes} bytes"),
-    };
-    let pinned = match report.pinned_cores {
-        0 => "not pinned".to_owned(),
-        count => format!("{count} pinned"),
-    };
     let _ = writeln!(out, "transport  {} ({})", report.transport, report.path);
     let _ = writeln!(
         out,
-        "           {mtu}, seal {}, memory {}, {compared}",
-        report.seal, report.memory
+        "           {}, seal {}, memory {}, {compared}",
+        mtu(report),
+        report.seal,
+        report.memory
     );
     let _ = writeln!(
         out,
-        "machine    {}, {} cores ({pinned}), {}\n",
-        report.host.cpu, report.host.cores, report.host.system
+        "machine    {}, {} cores ({}), {}\n",
+        report.host.cpu,
+        report.host.cores,
+        pinned(report),
+        report.host.system
     );
-    let rows: Vec<[String; 13]> = report
+    let head = COLUMNS.map(|column| column.short.to_owned());
+    let rows = report
         .results
         .iter()
-        .map(|one| {
-            let latency = &one.latency_us;
-            let cpu = one.cpu_seconds.here + one.cpu_seconds.there.unwrap_or(0.0);
-            [
-                one.test.clone(),
-                show(one.size_bytes),
-                one.batch.to_string(),
-                number(one.gbit_per_s),
-                number(one.gbit_per_s_per_core),
-                number(one.messages_per_s),
-                number(latency.p50),
-                number(latency.p90),
-                number(latency.p99),
-                number(latency.p999),
-                number(latency.max),
-                number(cpu / one.seconds),
-                one.retransmissions.to_string(),
-            ]
-        })
+        .map(|one| COLUMNS.map(|column| (column.cell)(one)));
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    let widths: Vec<usize> = (0..COLUMNS.len())
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
         .collect();
-    let widths: Vec<usize> = (0..HEADINGS.len())
-        .map(|column| {
-            let longest = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-            longest.max(HEADINGS[column].len())
-        })
-        .collect();
-    put_row(&mut out, &HEADINGS, &widths);
     for row in &rows {
-        put_row(&mut out, &row.each_ref().map(String::as_str), &widths);
-    }
-    for one in report.results.iter().filter(|one| one.verify_errors > 0) {
-        let _ = writeln!(
-            out,
-            "WRONG      {} of {}: {} bytes differ",
-            one.test,
-            show(one.size_bytes),
-            one.verify_errors
-        );
+        put_row(&mut out, row, &widths);
     }
     if report.interrupted {
         out.push_str("ended      before its time, by a signal\n");
@@ -103,7 +54,7 @@ pub fn table(report: &Report) -> String {
     out
 }
 
-fn put_row(out: &mut String, row: &[&str; 13], widths: &[usize]) {
+fn put_row(out: &mut String, row: &[String], widths: &[usize]) {
     for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
         let _ = match at {
             0 => write!(out, "{cell:<width$}"),
@@ -111,18 +62,6 @@ fn put_row(out: &mut String, row: &[&str; 13], widths: &[usize]) {
         };
     }
     out.push('\n');
-}
-
-/// Four digits at most where there is a fraction.
-#[must_use]
-pub fn number(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_owned(),
-        under if under < 0.01 => format!("{value:.4}"),
-        under if under < 10.0 => format!("{value:.2}"),
-        under if under < 1000.0 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
-    }
 }
 
 #[cfg(test)]
@@ -143,21 +82,16 @@ mod tests {
             .unwrap();
         assert_eq!(lines[head].len(), lines[head + 1].len());
         assert_eq!(lines[head].len(), lines[head + 2].len());
+        assert!(lines[head + 2].ends_with(" 3"), "{text}");
         for part in [
             "MTU 65536 bytes",
             "64 MiB",
-            "3 bytes differ",
+            "wrong",
             "not every end is pinned",
             "1000",
             "7",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
-    }
-
-    #[test]
-    fn numbers_keep_what_matters() {
-        let shown = [0.0, 0.00123, 1.234, 56.78, 1234.5].map(number);
-        assert_eq!(shown, ["0", "0.0012", "1.23", "56.8", "1234"]);
     }
 }

@@ -63,7 +63,7 @@ impl Looping {
 }
 
 impl Path for Looping {
-    fn facts(&self) -> Facts {
+    fn facts(&mut self) -> Facts {
         facts()
     }
 

@@ -68,7 +68,7 @@ impl Program {
 }
 
 impl Path for Program {
-    fn facts(&self) -> Facts {
+    fn facts(&mut self) -> Facts {
         facts()
     }
 

@@ -217,7 +217,7 @@ const LOST_SENDING: &str = "the other end was lost while sending";
 const LOST_RECEIVING: &str = "the other end was lost while receiving";
 
 impl<S: Stream> Path for Tcp<S> {
-    fn facts(&self) -> Facts {
+    fn facts(&mut self) -> Facts {
         Facts {
             transport: "tcp",
             path: "kernel TCP; transfers are read straight into their region".to_owned(),

@@ -7,10 +7,13 @@
 
 pub mod schema;
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
 /// genie-perf with these arguments.
@@ -86,38 +89,85 @@ impl Drop for TempFile {
     }
 }
 
-/// A server that ends with the value.
+/// Polling ends are not to be run beside each other: on few cores they would take one another for
+/// dead. Across processes, too, since nextest has one for each test.
+pub fn alone() -> Flock<File> {
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/genie-perf-poll.lock");
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    Flock::lock(file, FlockArg::LockExclusive).expect("the lock")
+}
+
+/// Whether a link is missing here, which is said.
+pub fn is_missing(link: &str) -> bool {
+    let ran = quick(&["local", "--link", link, "lat"]);
+    let missing = [
+        "no DPDK",
+        "needs root",
+        "no `ip`",
+        "Operation not permitted",
+    ];
+    let failed = ran.code == Some(2);
+    let reason = missing
+        .iter()
+        .find(|reason| failed && ran.errors.contains(**reason));
+    if let Some(reason) = reason {
+        println!("skipped: --link {link}: {reason}: {}", ran.errors.trim());
+    }
+    reason.is_some()
+}
+
+/// A process that ends with the value.
+pub struct Running {
+    pub process: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("it starts");
+        let out = BufReader::new(process.stdout.take().expect("a pipe"));
+        Self { process, out }
+    }
+
+    /// What it says next.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).expect("it says something");
+        line.trim().to_owned()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A server on loopback that ends with the value.
 pub struct Server {
-    process: Child,
+    pub process: Running,
     pub address: String,
 }
 
 impl Server {
     pub fn start() -> Self {
-        use std::io::{BufRead as _, BufReader};
-        let mut process = command(&["server", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("genie-perf starts");
-        let mut line = String::new();
-        let out = process.stdout.take().expect("a pipe");
-        BufReader::new(out)
-            .read_line(&mut line)
-            .expect("it says where it listens");
-        let address = line
-            .trim()
-            .strip_prefix("listening on ")
-            .expect("its words");
+        Self::with(&[])
+    }
+
+    /// With these arguments, too.
+    pub fn with(arguments: &[&str]) -> Self {
+        let listen = ["server", "--listen", "127.0.0.1:0"];
+        let mut process = Running::start(&mut command(&[&listen[..], arguments].concat()));
+        let line = process.line();
+        let address = line.strip_prefix("listening on ").expect("its words");
         Self {
             address: address.to_owned(),
             process,
         }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }

@@ -11,7 +11,7 @@ use genie_gpudev::{Mapping, RingConsumer, RingProducer, WaitPolicy};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use super::wire::{Deadline, read_answer};
+use super::wire::{Deadline, MAPPED, read_answer};
 use super::{AttachError, Info, Request};
 use crate::app::AppHalf;
 use crate::doorbell::EventBell;
@@ -39,7 +39,7 @@ pub fn relay_data(socket: &Path, timeout: Duration) -> Result<UnixStream, Attach
 }
 
 fn pipe(socket: &Path, request: &Request, timeout: Duration) -> Result<UnixStream, AttachError> {
-    let (stream, ..) = ask(socket, request, timeout)?;
+    let (stream, ..) = ask(socket, request, Deadline::after(timeout))?;
     stream.set_read_timeout(None)?;
     stream.set_write_timeout(None)?;
     Ok(stream)
@@ -51,7 +51,8 @@ fn pipe(socket: &Path, request: &Request, timeout: Duration) -> Result<UnixStrea
 /// [`AttachError`]; after [`AttachError::Fallback`] a relay may carry the data.
 pub fn attach(socket: &Path, offer: &Offer, timeout: Duration) -> Result<AppHalf, AttachError> {
     let request = Request::Attach(offer.clone().checked()?);
-    let (stream, link, files) = ask(socket, &request, timeout)?;
+    let deadline = Deadline::after(timeout);
+    let (stream, _, files) = ask(socket, &request, deadline)?;
     let mut files = files.into_iter();
     let mut next = || {
         files
@@ -66,6 +67,9 @@ pub fn attach(socket: &Path, offer: &Offer, timeout: Duration) -> Result<AppHalf
     let arena = arena.map_err(ChannelError::from)?;
     let commands = RingProducer::open(commands).map_err(ChannelError::from)?;
     let answers = RingConsumer::open(answers, WaitPolicy::default()).map_err(ChannelError::from)?;
+    // Now nobody else will map the arena, and the gateway dares to touch it.
+    deadline.write_all(&stream, &[MAPPED])?;
+    let (link, _) = read_answer(&stream, deadline)?;
     let bell = Arc::new(EventBell(event));
     let ear = Ear::Socket(Arc::new(stream));
     let mut half = AppHalf::new(commands, answers, bell, ear, arena);
@@ -78,7 +82,7 @@ pub fn attach(socket: &Path, offer: &Offer, timeout: Duration) -> Result<AppHalf
 /// # Errors
 /// [`AttachError`].
 pub fn info(socket: &Path, timeout: Duration) -> Result<Info, AttachError> {
-    let (_, text, _) = ask(socket, &Request::Info, timeout)?;
+    let (_, text, _) = ask(socket, &Request::Info, Deadline::after(timeout))?;
     Ok(Info::decode(&text))
 }
 
@@ -86,9 +90,8 @@ pub fn info(socket: &Path, timeout: Duration) -> Result<Info, AttachError> {
 fn ask(
     socket: &Path,
     request: &Request,
-    timeout: Duration,
+    deadline: Deadline,
 ) -> Result<(UnixStream, String, Vec<OwnedFd>), AttachError> {
-    let deadline = Deadline::after(timeout);
     let stream = open(socket, deadline).map_err(|source| AttachError::Unreachable {
         path: socket.to_owned(),
         source,

@@ -5,16 +5,25 @@
 //! program: magic "GENIEGW1", kind u8, version u8, body length u16, body
 //! gateway: status u8, text length u16, text
 //! ```
-//! After a relay's answer the socket is a pipe of bytes to the node's port. With an attachment's
-//! answer come the rings, the client's own eventfd and the arena as open files, in this order; the
-//! socket stays open as both sides' sign of life, and the gateway rings the program through it.
+//! After a relay's answer the socket is a pipe of bytes to the node's port.
+//!
+//! An attachment has a step more. With the answer come the rings, the client's own eventfd and the
+//! arena as open files, in this order.
+//! ```text
+//! program: mapped u8
+//! gateway: status u8, text length u16, text
+//! ```
+//! Between the two an arena of huge pages is frozen ([`genie_gpudev::Mapping::freeze`]): who has
+//! mapped it goes on, but nobody takes a page out of it any more, whose return could fail and kill
+//! the gateway. Only then does the loop touch it. The socket stays open as both sides' sign of life,
+//! and the gateway rings the program through it.
 
 mod client;
 mod gateway;
 mod wire;
 
 pub use client::{attach, info, relay, relay_data};
-pub use gateway::{answer_attach, answer_info, answer_relay, read_request, refuse};
+pub use gateway::{Sent, answer_attach, answer_info, answer_relay, read_request, refuse};
 
 use std::io;
 use std::path::PathBuf;
@@ -45,6 +54,19 @@ pub struct Info {
     pub reason: String,
     /// The node behind it, such as "10.0.0.7:7700".
     pub node: String,
+    /// What became of attachments.
+    pub arenas: ArenaCounts,
+}
+
+/// How many attachments had which memory, since the gateway started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArenaCounts {
+    /// In huge pages.
+    pub huge: u64,
+    /// In ordinary pages.
+    pub ordinary: u64,
+    /// Given up: the program did not map it in time, said something else, or went away.
+    pub failed: u64,
 }
 
 /// How a gateway says no.
@@ -80,12 +102,26 @@ pub enum AttachError {
     /// The other side does not speak this protocol.
     #[error("malformed bytes on the gateway's socket: {0}")]
     Malformed(&'static str),
+    /// The other side is of another release.
+    #[error(
+        "a request of version {theirs}, and this gateway's is {ours}: gateway and client must be of \
+         one release"
+    )]
+    Version {
+        /// What it speaks.
+        theirs: u8,
+        /// What is spoken here.
+        ours: u8,
+    },
     /// The node's offer is none.
     #[error(transparent)]
     Offer(#[from] OfferError),
     /// The other side did not go on in time, or went away.
     #[error("the gateway's socket: {0}")]
     Io(#[from] io::Error),
+    /// A program did not say in time that it has mapped what it was sent.
+    #[error("the memory that was sent to a program was not mapped within {0:?}")]
+    NotMapped(std::time::Duration),
     /// The channel itself.
     #[error(transparent)]
     Channel(#[from] ChannelError),

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use genie_gpudev::seqpacket;
 
-use super::{AttachError, Info, Request, Status};
+use super::{ArenaCounts, AttachError, Info, Request, Status};
 use crate::message::TEXT_MAX;
 use crate::offer::Offer;
 
 pub(super) const MAGIC: [u8; 8] = *b"GENIEGW1";
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 /// Magic, kind, version, body length.
 pub(super) const HELLO_BYTES: usize = 8 + 1 + 1 + 2;
 /// Status, text length.
@@ -22,9 +22,11 @@ const ATTACH: u8 = 2;
 const INFO: u8 = 3;
 const RELAY_DATA: u8 = 4;
 pub(super) const OK: u8 = 0;
+/// A program's word that it has mapped what came with an answer.
+pub(super) const MAPPED: u8 = 0x4d;
 
 /// When a conversation has to be over.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline(Instant);
 
 impl Deadline {
@@ -101,9 +103,10 @@ impl Request {
             return Err(AttachError::Malformed("it is no request to a gateway"));
         }
         if hello[9] != VERSION {
-            return Err(AttachError::Malformed(
-                "a request of another version: gateway and client must be of one release",
-            ));
+            return Err(AttachError::Version {
+                theirs: hello[9],
+                ours: VERSION,
+            });
         }
         let body_len = usize::from(u16::from_le_bytes([hello[10], hello[11]]));
         match (hello[8], body_len) {
@@ -185,9 +188,12 @@ impl Info {
     pub(super) fn encode(&self) -> String {
         let line = |value: &str| value.replace(['\n', '\r'], " ");
         format!(
-            "transport={}\nnode={}\nreason={}\n",
+            "transport={}\nnode={}\narenas={},{},{}\nreason={}\n",
             line(&self.transport),
             line(&self.node),
+            self.arenas.huge,
+            self.arenas.ordinary,
+            self.arenas.failed,
             line(&self.reason)
         )
     }
@@ -199,6 +205,15 @@ impl Info {
                 "transport" => info.transport = value.to_owned(),
                 "node" => info.node = value.to_owned(),
                 "reason" => info.reason = value.to_owned(),
+                "arenas" => {
+                    let mut counts = value.split(',').map_while(|count| count.parse().ok());
+                    let mut next = || counts.next().unwrap_or_default();
+                    info.arenas = ArenaCounts {
+                        huge: next(),
+                        ordinary: next(),
+                        failed: next(),
+                    };
+                }
                 // A later gateway may tell more.
                 _ => {}
             }

@@ -26,10 +26,7 @@ impl ChannelLink {
         for part in parts(raw.len() as u64) {
             let bytes = &raw[part.start as usize..part.end as usize];
             let place = self.room_for(bytes.len() as u64, go_on)?;
-            self.memory
-                .bytes()
-                .write(place, bytes)
-                .map_err(io::Error::other)?;
+            self.memory.write(place, bytes)?;
             let len = bytes.len() as u64;
             self.put(Command::Send { place, len }, go_on)?;
         }
@@ -93,8 +90,7 @@ impl ChannelLink {
             match outcome {
                 Ok(()) => {
                     let target = &mut into[part.start as usize..part.end as usize];
-                    let read = self.memory.bytes().read(place, target);
-                    read.map_err(io::Error::other)?;
+                    self.memory.read(place, target)?;
                 }
                 Err(text) => failed = Some(text),
             }

@@ -298,6 +298,8 @@ impl ChannelLink {
             let _ = outbound.sender.try_put(Command::Finish);
         }
         self.closer.close();
+        // A session that is over may be kept for long.
+        self.memory.close();
     }
 
     /// Fails once the connection is over.

@@ -12,13 +12,12 @@ use genie_channel::BULK_PART_MAX;
 use genie_gpudev::{Arena, Mapping};
 use parking_lot::{Condvar, Mutex};
 
-/// Free memory that keeps its pages: taking new ones costs as much as the copy.
+/// Free memory that keeps its pages: taking new ones costs as much as the copy. Huge pages all stay.
 const WARM_BYTES: u64 = 64 << 20;
 /// Parts that there must be room for.
 const PARTS_MIN: u64 = 4;
 
 pub(super) struct Memory {
-    mapping: Arc<Mapping>,
     /// Held for the books only, never while bytes are copied.
     books: Mutex<Books>,
     freed: Condvar,
@@ -26,7 +25,8 @@ pub(super) struct Memory {
 }
 
 struct Books {
-    arena: Arena,
+    /// `None` once the connection is over.
+    arena: Option<Arena>,
     /// Bytes at each place that was sent and not yet given back.
     leaving: HashMap<u64, u64>,
     leaving_bytes: u64,
@@ -42,21 +42,37 @@ impl Memory {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
+        let warm_bytes = match mapping.is_huge() {
+            true => capacity,
+            false => WARM_BYTES,
+        };
         Ok(Self {
             books: Mutex::new(Books {
-                arena: Arena::over(Arc::clone(&mapping), WARM_BYTES),
+                arena: Some(Arena::over(mapping, warm_bytes)),
                 leaving: HashMap::new(),
                 leaving_bytes: 0,
             }),
             freed: Condvar::new(),
             leaving_max: capacity / 2,
-            mapping,
         })
     }
 
-    /// The bytes.
-    pub(super) fn bytes(&self) -> &Mapping {
-        &self.mapping
+    /// Copies `bytes` to a place.
+    pub(super) fn write(&self, place: u64, bytes: &[u8]) -> io::Result<()> {
+        self.bytes()?.write(place, bytes).map_err(io::Error::other)
+    }
+
+    /// Copies what lies at a place.
+    pub(super) fn read(&self, place: u64, into: &mut [u8]) -> io::Result<()> {
+        self.bytes()?.read(place, into).map_err(io::Error::other)
+    }
+
+    /// The bytes, which stay as long as somebody copies.
+    fn bytes(&self) -> io::Result<Arc<Mapping>> {
+        match &self.books.lock().arena {
+            Some(arena) => Ok(Arc::clone(arena.memory())),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// A place for a part that leaves, if there is room now.
@@ -76,13 +92,12 @@ impl Memory {
 
     /// A place for a part that comes, if there is room now.
     pub(super) fn for_coming(&self, len: u64) -> Option<u64> {
-        self.books.lock().arena.allocate(len)
+        self.books.lock().arena.as_mut()?.allocate(len)
     }
 
     /// What came was taken.
     pub(super) fn taken(&self, place: u64) {
-        // Allocated by `for_coming` and freed once.
-        let _ = self.books.lock().arena.free(place);
+        self.books.lock().free(place);
     }
 
     /// What left is with the gateway no more. False if nothing had left there.
@@ -92,17 +107,27 @@ impl Memory {
             return false;
         };
         books.leaving_bytes -= len;
-        let _ = books.arena.free(place);
+        books.free(place);
         self.freed.notify_all();
         true
     }
 
-    /// Gives the pages of free memory back to the system.
+    /// Gives the pages of free memory back to the system, but for huge ones.
     pub(super) fn trim(&self) {
-        let mut books = self.books.lock();
-        if books.arena.stats().warm > 0 {
-            books.arena.trim(0);
+        if let Some(arena) = &mut self.books.lock().arena
+            && !arena.memory().is_huge()
+            && arena.stats().warm > 0
+        {
+            arena.trim(0);
         }
+    }
+
+    /// The connection is over: all of it goes, though the connection itself may be kept.
+    pub(super) fn close(&self) {
+        let arena = self.books.lock().arena.take();
+        self.freed.notify_all();
+        // Unmapping takes its time.
+        drop(arena);
     }
 }
 
@@ -111,10 +136,17 @@ impl Books {
         if self.leaving_bytes + len > max {
             return None;
         }
-        let place = self.arena.allocate(len)?;
+        let place = self.arena.as_mut()?.allocate(len)?;
         self.leaving.insert(place, len);
         self.leaving_bytes += len;
         Some(place)
+    }
+
+    fn free(&mut self, place: u64) {
+        if let Some(arena) = &mut self.arena {
+            // It was allocated before, and is freed once.
+            let _ = arena.free(place);
+        }
     }
 }
 
@@ -136,6 +168,25 @@ mod tests {
         assert!(memory.for_leaving(BULK_PART_MAX).is_some());
         assert!(memory.left(second));
         memory.taken(coming);
+    }
+
+    #[test]
+    fn it_goes_with_the_connection() {
+        let mapping = Arc::new(Mapping::create(PARTS_MIN * BULK_PART_MAX).unwrap());
+        let memory = Memory::new(Arc::clone(&mapping)).unwrap();
+        let leaving = memory.for_leaving(100).unwrap();
+        let coming = memory.for_coming(100).unwrap();
+        memory.write(leaving, &[3; 100]).unwrap();
+        memory.close();
+        assert_eq!(Arc::strong_count(&mapping), 1);
+        assert_eq!(memory.for_leaving(1), None);
+        assert_eq!(memory.for_coming(1), None);
+        let error = memory.read(coming, &mut [0; 100]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+        memory.taken(coming);
+        memory.trim();
+        assert!(memory.left(leaving));
+        memory.close();
     }
 
     #[test]

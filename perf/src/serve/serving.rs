@@ -1,91 +1,22 @@
-//! The other end of a measurement.
+//! The tests of one data path, at the end that serves.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::control::{Answer, Ask, Control, Link, Open, PATIENCE, Served, Way};
+use crate::control::{Answer, Ask, Control, PATIENCE, Served};
 use crate::measure::{ROUND_MESSAGES, seed};
 use crate::meter::cpu_time;
-use crate::options::{Memory, Seal};
-use crate::path::{Event, Kind, Part, Path, Plan, Wait};
+use crate::path::{Event, Kind, Part, Path, Plan, Wait, by_pieces};
 use crate::pattern;
-use crate::staged::Staged;
-use crate::{dpdk, hex, netns, shm, tcp};
 
 /// How often a busy end looks for what it is asked.
 const LOOK: Duration = Duration::from_millis(1);
-/// How long an end waits for the next test.
+/// How long an end waits for the next test, or for anything within one.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// What a client may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// It may be anybody.
-    Stranger,
-    /// It started this process.
-    Parent,
-}
-
-/// Serves one client until it says goodbye, or is gone.
-pub fn serve(control: &mut Control, pinned: usize, trust: Trust) -> Result<()> {
-    let open = match control.receive(PATIENCE)? {
-        Ask::Open(open) => open,
-        other => bail!("{other:?} before a data path was asked for"),
-    };
-    let outcome = serve_open(control, &open, pinned, trust);
-    if let Err(error) = &outcome {
-        let why = format!("{error:#}");
-        // If it is gone, nobody wants to know.
-        let _ = control.send(&Answer::Refused { why });
-    }
-    outcome
-}
-
-fn serve_open(control: &mut Control, open: &Open, pinned: usize, trust: Trust) -> Result<()> {
-    match &open.link {
-        Link::Shm(_) if open.seal == Some(Seal::On) => {
-            bail!("shared memory between two processes is not sealed: take --seal off")
-        }
-        Link::Tcp if open.seal == Some(Seal::On) => bail!(
-            "genie-perf's own TCP path is not sealed: measure a node with --ca, or take --seal off"
-        ),
-        Link::Tcp => {
-            let listener = tcp::listen(control)?;
-            let token = tcp::token()?;
-            control.send(&Answer::Opened(Way::Tcp {
-                port: listener.local_addr()?.port(),
-                token: hex::encode(&token),
-            }))?;
-            let path = tcp::accept(&listener, &token, control)?;
-            tests(control, open, path, pinned)
-        }
-        Link::Dpdk(_) | Link::Shm(_) if trust == Trust::Stranger => {
-            bail!("a server's ports and files are not for strangers: measure them with `local`")
-        }
-        Link::Shm(socket) => {
-            let path = shm::listen(socket, || control.send(&Answer::Opened(Way::Shm)))?;
-            tests(control, open, path, pinned)
-        }
-        Link::Dpdk(link) => {
-            if let Some(namespace) = &link.namespace {
-                netns::enter(namespace)?;
-            }
-            let path = dpdk::open(link, dpdk::Ends::There, open.seal)?;
-            control.send(&Answer::Opened(Way::Dpdk))?;
-            tests(control, open, path, pinned)
-        }
-    }
-}
-
-fn tests(control: &mut Control, open: &Open, path: impl Path, pinned: usize) -> Result<()> {
-    match open.memory {
-        Memory::Host => tests_over(control, path, pinned),
-        Memory::Device => tests_over(control, Staged::new(path, open.device.parse()?)?, pinned),
-    }
-}
-
-fn tests_over(control: &mut Control, path: impl Path, pinned: usize) -> Result<()> {
+/// Serves tests over `path` until there are no more, or another path is asked for.
+pub fn serve_tests(control: &mut Control, path: impl Path, pinned: usize) -> Result<Option<Ask>> {
     let mut serving = Serving {
         path,
         pinned,
@@ -100,7 +31,8 @@ fn tests_over(control: &mut Control, path: impl Path, pinned: usize) -> Result<(
                 serving.test(control, &plan)?;
                 since = Instant::now();
             }
-            Some(Ask::Bye) => return Ok(()),
+            Some(Ask::Bye) => return Ok(None),
+            Some(other @ Ask::Open(_)) => return Ok(Some(other)),
             Some(other) => bail!("{other:?} outside of a test"),
             None if since.elapsed() > IDLE => bail!("no test for {IDLE:?}"),
             None => {
@@ -133,7 +65,7 @@ impl Since {
         }
     }
 
-    fn served(&self, sent_again: u64, pinned: usize) -> Served {
+    fn served(&self, sent_again: u64, frames_dropped: u64, pinned: usize) -> Served {
         // Comparing takes a whole core for as long as it takes.
         let cpu = cpu_time().saturating_sub(self.cpu_marked + self.compared);
         Served {
@@ -144,6 +76,7 @@ impl Since {
                 .saturating_sub(self.compared)
                 .as_secs_f64(),
             retransmissions: sent_again,
+            frames_dropped,
             pinned,
         }
     }
@@ -158,7 +91,7 @@ impl<P: Path> Serving<P> {
                 .reserve_exact(usize::try_from(plan.size * ROUND_MESSAGES)?);
         }
         control.send(&Answer::Ready)?;
-        let sent_again = self.path.retransmissions();
+        let before = (self.path.retransmissions(), self.path.dropped());
         let mut state = State {
             plan,
             flip: plan.flip_byte,
@@ -168,14 +101,22 @@ impl<P: Path> Serving<P> {
             owed: None,
         };
         let mut since = Since::mark();
-        let mut looked = Instant::now();
+        let (mut looked, mut heard) = (Instant::now(), Instant::now());
+        let mut is_heard = false;
         loop {
-            let look = !self.step(&mut state)? && self.path.wait(Wait::Path)?;
+            let stepped = self.step(&mut state)?;
+            is_heard |= stepped;
+            let look = !stepped && self.path.wait(Wait::Path)?;
             if !look && looked.elapsed() < LOOK {
                 continue;
             }
             looked = Instant::now();
-            match control.poll()? {
+            let ask = control.poll()?;
+            if std::mem::take(&mut is_heard) || ask.is_some() {
+                heard = looked;
+            }
+            match ask {
+                None if heard.elapsed() > IDLE => bail!("nothing came in a test for {IDLE:?}"),
                 None => {}
                 Some(Ask::Mark) => since = Since::mark(),
                 Some(Ask::Verify { round, count }) => {
@@ -186,8 +127,10 @@ impl<P: Path> Serving<P> {
                     control.send(&Answer::Verified { differences })?;
                 }
                 Some(Ask::Stop) => {
-                    let sent_again = self.path.retransmissions().saturating_sub(sent_again);
-                    return control.send(&Answer::Stopped(since.served(sent_again, self.pinned)));
+                    let sent_again = self.path.retransmissions().saturating_sub(before.0);
+                    let dropped = self.path.dropped().saturating_sub(before.1);
+                    let served = since.served(sent_again, dropped, self.pinned);
+                    return control.send(&Answer::Stopped(served));
                 }
                 Some(other) => bail!("{other:?} in the middle of a test"),
             }
@@ -314,12 +257,13 @@ impl<P: Path> Serving<P> {
             .min(plan.slots)
         {
             self.path.fetch(slot)?;
-            let region = self.path.memory(Part::Region, slot);
-            found += pattern::differences(region, seed(round, u64::from(slot)));
-            // A transfer that never came must not be taken for the next round's.
-            region.fill(0);
+            let seed = seed(round, u64::from(slot));
+            by_pieces(&mut self.path, Part::Region, slot, |piece, at| {
+                found += pattern::differences_from(piece, seed, at);
+                // A transfer that never came must not be taken for the next round's.
+                piece.fill(0);
+            });
             self.path.changed(slot)?;
-            self.path.breathe();
         }
         Ok(found)
     }
