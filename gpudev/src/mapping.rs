@@ -17,6 +17,9 @@ use std::ptr::NonNull;
 use frozen::PageBytes;
 
 const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+/// Mappings of this size or more start at a multiple of it: hardware is told of larger pages, which
+/// are fewer, and the kernel may use such.
+const ALIGNED_FROM: usize = 2 << 20;
 /// Largest mapping that is accepted from a peer: 16 TiB.
 const LEN_MAX: u64 = 1 << 44;
 
@@ -138,19 +141,29 @@ impl Mapping {
             true => libc::MAP_SHARED,
             false => libc::MAP_SHARED | libc::MAP_NORESERVE,
         };
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
+        let (place, fixed) = match page.is_huge() || len < ALIGNED_FROM {
+            true => (std::ptr::null_mut(), 0),
+            false => (aligned_place(len)?, libc::MAP_FIXED),
+        };
+        // SAFETY: a new mapping at an address of the kernel's choice, or over one that was set aside
+        // for it just now, touches no memory in use.
         let raw = unsafe {
             libc::mmap(
-                std::ptr::null_mut(),
+                place,
                 len,
                 libc::PROT_READ | libc::PROT_WRITE,
-                flags,
+                flags | fixed,
                 file.as_raw_fd(),
                 0,
             )
         };
         if raw == libc::MAP_FAILED {
-            return Err(MemoryError::last("mmap"));
+            let failed = MemoryError::last("mmap");
+            if !place.is_null() {
+                // SAFETY: set aside above, and nobody has it.
+                unsafe { libc::munmap(place, len) };
+            }
+            return Err(failed);
         }
         let base = NonNull::new(raw.cast()).ok_or(MemoryError::Size(len as u64))?;
         Ok(Self {
@@ -341,6 +354,47 @@ impl Drop for Mapping {
     }
 }
 
+/// Sets aside `len` bytes of addresses that start at a multiple of [`ALIGNED_FROM`].
+fn aligned_place(len: usize) -> Result<*mut libc::c_void, MemoryError> {
+    let whole = len
+        .checked_add(ALIGNED_FROM)
+        .ok_or(MemoryError::Size(len as u64))?;
+    // SAFETY: addresses of the kernel's choice, which nobody may touch yet.
+    let start = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            whole,
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return Err(MemoryError::last("mmap"));
+    }
+    let before = (start as usize).wrapping_neg() % ALIGNED_FROM;
+    let after = len.next_multiple_of(page_size());
+    let rest = whole.saturating_sub(before + after);
+    // SAFETY: both edges are pages of the range that was mapped above, and nobody has them.
+    unsafe {
+        let place = start.byte_add(before);
+        if before > 0 {
+            libc::munmap(start, before);
+        }
+        if rest > 0 {
+            libc::munmap(place.byte_add(after), rest);
+        }
+        Ok(place)
+    }
+}
+
+/// Bytes of the machine's own pages.
+fn page_size() -> usize {
+    // SAFETY: a plain question.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
 fn checked_len(len: u64) -> Result<usize, MemoryError> {
     usize::try_from(len)
         .ok()
@@ -355,6 +409,32 @@ fn invalid(error: MemoryError) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_mappings_start_at_large_pages_and_leave_no_addresses_behind() {
+        let set_aside = || {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            maps.lines().filter(|line| line.contains(" ---p ")).count()
+        };
+        let before = set_aside();
+        for round in 0..50 {
+            for len in [2 << 20, (2 << 20) + 4096, (7 << 20) + 100, 64 << 20] {
+                let mapping = Mapping::create(len).unwrap();
+                let start = mapping.address(0, len).unwrap();
+                assert_eq!(start.as_ptr() as usize % ALIGNED_FROM, 0);
+                mapping.write(len - 3, b"end").unwrap();
+                let mut end = [0; 3];
+                mapping.read(len - 3, &mut end).unwrap();
+                assert_eq!(&end, b"end", "round {round}");
+            }
+        }
+        // Threads of other tests have some, too: a page below each stack.
+        let now = set_aside();
+        assert!(
+            now < before + 50,
+            "{before} ranges were set aside, and now {now}"
+        );
+    }
 
     #[test]
     fn two_mappings_show_the_same_bytes() {

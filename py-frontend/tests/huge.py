@@ -45,10 +45,24 @@ def reserved_pages(count: int) -> Iterator[None]:
             if free_pages() != count:
                 pytest.skip(f"the kernel finds no room for {count} huge pages")
             # A virtual machine's host may give it memory slowly, the first time that it is used.
-            _touch(count)
+            with taken_pages(count):
+                pass
             yield
         finally:
             _grow(-missing)
+
+
+@contextlib.contextmanager
+def taken_pages(count: int) -> Iterator[None]:
+    """So many huge pages, each of them written to, held by this process."""
+    file = os.memfd_create("taken", 0x4)  # MFD_HUGETLB
+    try:
+        os.ftruncate(file, count << 21)
+        with mmap.mmap(file, count << 21) as pages:
+            pages[:: 2 << 20] = b"x" * count
+            yield
+    finally:
+        os.close(file)
 
 
 def mapped_mib(pid: int | str) -> int:
@@ -83,14 +97,3 @@ def _turn() -> Iterator[None]:
 def _grow(pages: int) -> None:
     # Surplus pages, which leave with their users, are nobody's to keep or give.
     (POOL / "nr_hugepages").write_text(str(pool("nr") - pool("surplus") + pages))
-
-
-def _touch(count: int) -> None:
-    """Writes to so many pages, and lets them go."""
-    file = os.memfd_create("touched", 0x4)  # MFD_HUGETLB
-    try:
-        os.ftruncate(file, count << 21)
-        with mmap.mmap(file, count << 21) as pages:
-            pages[:: 2 << 20] = b"x" * count
-    finally:
-        os.close(file)

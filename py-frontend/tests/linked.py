@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
 from pathlib import Path
 
 import pytest
 from daemon import Daemon, Gateway, link_arguments
+
+# A client of a gateway has mapped what it was sent.
+MAPPED = b"M"
 
 
 class Linked:
@@ -33,3 +39,10 @@ def make_linked(folder: Path, *node_arguments: str) -> Linked:
         pytest.skip(reason)
     assert linked.gateway.wait_for("dpdk"), linked.gateway.log()
     return linked
+
+
+def forged_offer(peer: str, port: int) -> bytes:
+    """A request for a connection that no node has offered."""
+    body = os.urandom(8) + struct.pack("<I", 1) + os.urandom(32) + b"\x01"
+    body += socket.inet_aton(peer) + struct.pack("<HH", port, 8900)
+    return b"GENIEGW1" + bytes([2, 2]) + struct.pack("<H", len(body)) + body

@@ -10,6 +10,7 @@ import pytest
 import torch
 from linked import Linked, make_linked
 from support import REMOTE, wait_until
+from veth import gateway_on, node_on, skip_if_missing, veth
 
 SIZES = (100, 20_000, (20 << 20) + 5)
 
@@ -94,3 +95,30 @@ def test_sealed_frames_are_opened_by_the_cpu(tmp_path: Path) -> None:
     finally:
         genie.disconnect()
         made.stop()
+
+
+@pytest.mark.parametrize(
+    ("driver", "level"),
+    [
+        ("af_packet", "level 0 (DPDK, direct)"),
+        ("af_xdp", "level 1 (DPDK, staged)"),
+    ],
+)
+def test_a_port_that_takes_no_other_memory_is_level_one_with_the_reason(
+    driver: str, level: str, tmp_path: Path
+) -> None:
+    """AF_PACKET copies into any packet; the kernel writes AF_XDP's into the port's own pool."""
+    with veth() as wire, node_on(wire, driver, tmp_path, "--dpdk-seal", "false") as node:
+        skip_if_missing(node)
+        wait_until(lambda: level in node.log(), 10, level)
+        reason = "not direct: " in node.log() and "into the port's own pool" in node.log()
+        assert reason == (driver == "af_xdp"), node.log()
+        gateway, address = gateway_on(wire, driver, tmp_path)
+        with gateway:
+            wait_until(lambda: "level 1" in gateway.log(), 10, "the link is up")
+            genie.connect(address)
+            try:
+                there_and_back()
+                assert genie.stats()["transport"] == "dpdk", gateway.log()
+            finally:
+                genie.disconnect()

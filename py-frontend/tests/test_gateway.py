@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
-import mmap
 import os
 import socket
 import struct
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,35 +14,10 @@ import genie
 import pytest
 import torch
 from daemon import NODE_ON_LINK, Daemon, DaemonError, Gateway, is_running, link_arguments
+from linked import MAPPED, Linked, forged_offer, make_linked
 from support import REMOTE, Client, check, to_remote, wait_until
 
 DEATH_SECONDS_MAX = 10.0
-
-
-class Linked:
-    """A node and a gateway of one's own."""
-
-    def __init__(self, folder: Path, *node_arguments: str) -> None:
-        self.folder = folder
-        self.node = Daemon(
-            *link_arguments(folder, "server"), *node_arguments, log=folder / "node.log"
-        ).start()
-        self.gateway = Gateway(self.node, folder).start()
-
-    def stop(self) -> None:
-        self.gateway.stop()
-        self.node.stop()
-
-
-def make_linked(folder: Path, *node_arguments: str) -> Linked:
-    """A pair over DPDK; skips where there is none."""
-    linked = Linked(folder, *node_arguments)
-    reason = linked.gateway.transport()[1]
-    if "no DPDK" in reason and not linked.gateway.wait_for("dpdk", 0.5):
-        linked.stop()
-        pytest.skip(reason)
-    assert linked.gateway.wait_for("dpdk"), linked.gateway.log()
-    return linked
 
 
 @pytest.fixture(scope="module")
@@ -208,17 +179,6 @@ def test_garbage_at_the_socket_is_refused(linked: Linked) -> None:
         genie.disconnect()
 
 
-# What a client says once it has mapped what came with the first answer.
-MAPPED = b"M"
-
-
-def forged_offer(peer: str, port: int) -> bytes:
-    """A request for a connection that no node has offered."""
-    body = os.urandom(8) + struct.pack("<I", 1) + os.urandom(32) + b"\x01"
-    body += socket.inet_aton(peer) + struct.pack("<HH", port, 8900)
-    return b"GENIEGW1" + bytes([2, 2]) + struct.pack("<H", len(body)) + body
-
-
 def test_who_forges_offers_gets_nothing_and_others_go_by_tcp_meanwhile(linked: Linked) -> None:
     """All of a link's connections taken by connections to nowhere: they end, and are free again."""
     path, node = str(linked.gateway.socket), linked.node
@@ -263,244 +223,17 @@ def test_who_forges_offers_gets_nothing_and_others_go_by_tcp_meanwhile(linked: L
     wait_until(is_free, DEATH_SECONDS_MAX, "the link takes sessions again")
 
 
-class Attached:
-    """A client that speaks the socket's protocol, and then does as it likes."""
-
-    def __init__(self, linked: Linked) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(8)
-        self.socket.connect(str(linked.gateway.socket))
-        self.socket.sendall(forged_offer(NODE_ON_LINK, linked.node.port))
-        answer, files, _, _ = socket.recv_fds(self.socket, 3, 8)
-        assert answer == bytes(3), answer
-        *self._others, self.arena = files
-
-    def say(self, word: bytes) -> tuple[int, str]:
-        """The gateway's second answer: its status and text."""
-        if word:
-            self.socket.sendall(word)
-        status, length = struct.unpack("<BH", self._exactly(3))
-        return status, self._exactly(length).decode()
-
-    def _exactly(self, length: int) -> bytes:
-        got = b""
-        while len(got) < length:
-            more = self.socket.recv(length - len(got))
-            assert more, "the gateway hung up"
-            got += more
-        return got
-
-    def punch(self) -> None:
-        """Takes every page out of the arena."""
-        mode = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-        if libc.fallocate(self.arena, mode, 0, os.fstat(self.arena).st_size) != 0:
-            raise OSError(ctypes.get_errno(), "fallocate")
-
-    def __enter__(self) -> Attached:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-        for file in (*self._others, self.arena):
-            os.close(file)
-
-
-def arenas(gateway: Gateway) -> tuple[int, int, int]:
-    """How many clients had huge pages, ordinary ones, and were given up, says the gateway."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(8)
-        client.connect(str(gateway.socket))
-        client.sendall(b"GENIEGW1" + bytes([3, 2]) + struct.pack("<H", 0))
-        text = client.makefile("rb").read()[3:].decode()
-    line = next(line for line in text.splitlines() if line.startswith("arenas="))
-    huge, ordinary, failed = map(int, line.removeprefix("arenas=").split(","))
-    return huge, ordinary, failed
-
-
-def huge_mib(pid: int | str) -> int:
-    """MiB of huge pages that a process has mapped."""
-    text = Path(f"/proc/{pid}/smaps").read_text()
-    pages = (part for part in text.split("VmFlags") if "KernelPageSize:     2048 kB" in part)
-    sizes = (part.split("\nSize:")[1].split()[0] for part in pages)
-    return sum(map(int, sizes)) >> 10
-
-
-HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
-# Of each client's memory.
-ARENA_PAGES = 128
-
-
-def pool(name: str) -> int:
-    """A number of the machine's pool of huge pages."""
-    return int((HUGE_PAGES / f"{name}_hugepages").read_text())
-
-
-def free_pages() -> int:
-    """Huge pages that a process could have now."""
-    return pool("free") - pool("resv")
-
-
-@contextlib.contextmanager
-def taken_pages(count: int) -> Iterator[None]:
-    """So many huge pages, each of them written to, held by this process."""
-    file = os.memfd_create("taken", 0x4)  # MFD_HUGETLB
-    try:
-        os.ftruncate(file, count << 21)
-        with mmap.mmap(file, count << 21) as pages:
-            pages[:: 2 << 20] = b"x" * count
-            yield
-    finally:
-        os.close(file)
-
-
-@contextlib.contextmanager
-def reserved_pages(clients: int) -> Iterator[None]:
-    """Huge pages for so many clients and no more, given back; skips where they can't be had."""
-    # The pool is the machine's: the tests of `hugepages` wait for this file, too.
-    with (Path(tempfile.gettempdir()) / "genie-hugepages-tests.lock").open("a") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-
-        def grow(pages: int) -> None:
-            # Surplus pages, which leave with their users, are not ours to keep or give.
-            target = pool("nr") - pool("surplus") + pages
-            (HUGE_PAGES / "nr_hugepages").write_text(str(target))
-
-        missing = clients * ARENA_PAGES - free_pages()
-        try:
-            grow(missing)
-        except OSError as error:
-            pytest.skip(f"huge pages can't be reserved: {error}")
-        try:
-            if free_pages() != clients * ARENA_PAGES:
-                pytest.skip("the kernel finds no room for huge pages")
-            # A virtual machine's host may give it memory slowly, the first time that it is used.
-            with taken_pages(clients * ARENA_PAGES):
-                pass
-            yield
-        finally:
-            grow(-missing)
-
-
-def test_shared_memory_is_in_huge_pages_while_there_are_some(tmp_path: Path) -> None:
-    """A client's memory is, each byte arrives, and the next client makes do with ordinary ones."""
-    linked = make_linked(tmp_path)
-    try:
-        with reserved_pages(1):
-            genie.connect(linked.gateway.address)
-            assert genie.stats()["transport"] == "dpdk"
-            assert (huge_mib(linked.gateway.pid), huge_mib("self")) == (256, 256)
-            assert free_pages() == 0
-            for count in (1, 4096, 65537, (8 << 20) + 13, (40 << 20) + 1):
-                sent = torch.randint(0, 256, (count,), dtype=torch.uint8)
-                assert torch.equal(sent.to(REMOTE).cpu(), sent)
-            assert arenas(linked.gateway) == (1, 0, 0)
-            with Attached(linked) as other:
-                assert other.say(MAPPED)[0] == 0
-                assert arenas(linked.gateway) == (1, 1, 0)
-            genie.disconnect()
-            assert huge_mib("self") == 0, "what a session held does not outlive it"
-            wait_until(lambda: free_pages() == ARENA_PAGES, DEATH_SECONDS_MAX, "they are back")
-        for _ in range(2):
-            genie.connect(linked.gateway.address)
-            check(lambda x: x * 2 + 1, torch.randn(1 << 16))
-            genie.disconnect()
-        assert arenas(linked.gateway) == (1, 3, 0)
-        told = [line for line in linked.gateway.log().splitlines() if "memory of clients" in line]
-        made = ["huge pages" if line.endswith(": huge pages") else "ordinary" for line in told]
-        assert made == ["ordinary", "huge pages", "ordinary"], told
-        assert "WARN" in told[0], told
-        assert "genie-hugepages reserve 256MiB" in told[0], told
-    finally:
-        genie.disconnect()
-        linked.stop()
-
-
-def test_who_takes_huge_pages_out_of_the_shared_memory_harms_nobody(linked: Linked) -> None:
-    """Before it has said that it mapped them; afterwards it can't."""
-    with reserved_pages(2):
-        _, _, failed = arenas(linked.gateway)
-        genie.connect(linked.gateway.address)
-        x = torch.arange(1 << 20, dtype=torch.float32)
-        remote = x.to(REMOTE)
-        assert free_pages() == ARENA_PAGES
-        with Attached(linked) as hostile:
-            assert free_pages() == 0
-            hostile.punch()
-            # And keeps them for itself, so that there are none to fill the hole.
-            with taken_pages(ARENA_PAGES):
-                status, text = hostile.say(MAPPED)
-            assert (status, "having all its pages" in text) == (2, True), text
-        with Attached(linked) as hostile:
-            hostile.punch()
-            assert hostile.say(MAPPED)[0] == 0
-            with pytest.raises(PermissionError):
-                hostile.punch()
-            with pytest.raises(PermissionError):
-                mmap.mmap(hostile.arena, 0)
-        # The first one's memory is its own all the while.
-        assert torch.equal((remote + 1).cpu(), x + 1)
-        genie.disconnect()
-        assert arenas(linked.gateway)[2] == failed + 1
-
-
-def test_who_never_maps_the_shared_memory_is_given_up(linked: Linked) -> None:
-    """In bounded time, counted, and with nothing left behind."""
-    process = Path(f"/proc/{linked.gateway.pid}")
-
-    def held() -> tuple[int, int]:
-        maps = (process / "maps").read_text().count("memfd:genie")
-        return len(list((process / "fd").iterdir())), maps
-
-    wait_until(
-        lambda: metric(linked.gateway, "genie_link_connections") == 0,
-        DEATH_SECONDS_MAX,
-        "nobody is attached",
-    )
-    before, failed = held(), arenas(linked.gateway)[2]
-    words = [b"m", b"garbage", os.urandom(64).replace(MAPPED, b"?")]
-    # More of them than the gateway has threads for its clients.
-    silent_count = 12
-    with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(Attached(linked)) for _ in range(silent_count)]
-        assert held()[1] == before[1] + 3 * silent_count
-        for word in words:
-            client = stack.enter_context(Attached(linked))
-            assert client.say(word)[0] == 2
-        # Meanwhile others are served.
-        genie.connect(linked.gateway.address)
-        check(lambda x: x + 1, torch.randn(1 << 16))
-        genie.disconnect()
-        for client in silent:
-            status, text = client.say(b"")
-            assert (status, "was not mapped within" in text) == (2, True), text
-    assert arenas(linked.gateway)[2] == failed + len(words) + silent_count
-    wait_until(lambda: held() <= before, DEATH_SECONDS_MAX, f"{held()} is {before} again")
-
-
 def test_frames_of_nobody_are_counted(connected: Linked) -> None:
     """Nothing is dropped on a sound link; what was is in the metrics."""
     daemons = (connected.node, connected.gateway)
     # Connections that ended before this one may have left a last frame on the link.
     torch.ones(1).to(REMOTE).cpu()
-    dropped = [metric(daemon, "genie_link_frames_dropped_total") for daemon in daemons]
+    dropped = [daemon.metric("genie_link_frames_dropped_total") for daemon in daemons]
     torch.ones(1 << 20).to(REMOTE).cpu()
     for daemon, before in zip(daemons, dropped, strict=True):
-        assert metric(daemon, "genie_transport_level") == 1
-        assert metric(daemon, "genie_link_frames_received_total") > 100
-        assert metric(daemon, "genie_link_frames_dropped_total") == before
-
-
-def metric(daemon: Daemon, name: str) -> float:
-    """One number of `/metrics`."""
-    import urllib.request
-
-    with urllib.request.urlopen(f"http://{daemon.host_port}/metrics", timeout=10) as reply:
-        for line in reply.read().decode().splitlines():
-            if line.startswith(f"{name} "):
-                return float(line.split()[-1])
-    raise AssertionError(f"{name} is not there")
+        assert daemon.metric("genie_transport_level") == 1
+        assert daemon.metric("genie_link_frames_received_total") > 100
+        assert daemon.metric("genie_link_frames_dropped_total") == before
 
 
 def test_without_a_link_it_is_tcp_and_says_why(tmp_path: Path) -> None:
@@ -605,6 +338,9 @@ def test_a_link_that_is_trusted_is_not_sealed(tmp_path: Path) -> None:
             sent = torch.randint(0, 256, (count,), dtype=torch.uint8)
             assert torch.equal(sent.to(REMOTE).cpu(), sent)
         assert genie.stats()["transport"] == "dpdk"
+        for end in (linked.gateway, linked.node):
+            sent_frames = end.metric("genie_link_frames_by_reference_total")
+            assert sent_frames > (20 << 20) // 9000, end.log()
     finally:
         genie.disconnect()
         linked.stop()

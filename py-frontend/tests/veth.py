@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from daemon import Daemon
+
+NODE = "10.78.0.1"
+OTHER = "10.78.0.2"
+PORT = 7700
+
+# A test may have a wire while another's is still there.
+_NUMBERS = itertools.count()
 
 # struct ifreq and the ioctl that switches a device's checksum offload (linux/ethtool.h): without
 # the hardware that the kernel counts on, its own checksums would be missing.
@@ -47,11 +58,11 @@ class Veth:
 
 
 @contextlib.contextmanager
-def veth() -> Iterator[Veth]:
-    """Makes the wire, and takes it away. Skips where that is not allowed."""
+def veth(mtu: int = 1500) -> Iterator[Veth]:
+    """Makes a wire for packets of `mtu` bytes, and takes it away. Skips where it may not be."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and iproute2")
-    wire = Veth(f"{os.getpid() % 100000}")
+    wire = Veth(f"{os.getpid() % 100000}-{next(_NUMBERS)}")
     with contextlib.ExitStack() as stack:
         for name in wire.names:
             made = subprocess.run(
@@ -74,12 +85,43 @@ def veth() -> Iterator[Veth]:
         )
         if made.returncode != 0:
             pytest.skip(f"no veth here: {made.stderr.strip()}")
-        import sys
-
         for side, interface in enumerate(wire.interfaces):
             wire.run(side, sys.executable, "-c", _SWITCH_OFF, interface)
             # What the kernel says there by itself (IPv6) is not for this wire.
             wire.run(side, "sysctl", "-q", "-w", f"net.ipv6.conf.{interface}.disable_ipv6=1")
-            wire.run(side, "ip", "link", "set", interface, "up")
+            wire.run(side, "ip", "link", "set", interface, "mtu", str(mtu), "up")
             wire.run(side, "ip", "link", "set", "lo", "up")
         yield wire
+
+
+def node_on(wire: Veth, driver: str, folder: Path, *arguments: str) -> Daemon:
+    """A node whose port is the first end of the wire."""
+    return Daemon(
+        *("--dpdk-port", f"{driver}:{wire.interfaces[0]}"),
+        *("--dpdk-address", f"{NODE}/24"),
+        *arguments,
+        log=folder / "node.log",
+        before=wire.inside(0),
+        port=PORT,
+    )
+
+
+def gateway_on(wire: Veth, driver: str, folder: Path) -> tuple[Daemon, str]:
+    """A gateway whose port is the other end, and its address for `genie.connect`."""
+    socket = folder / "gateway.sock"
+    gateway = Daemon(
+        *("--gateway", str(socket), "--node-dpdk", f"{NODE}:{PORT}"),
+        *("--dpdk-port", f"{driver}:{wire.interfaces[1]}"),
+        *("--dpdk-address", f"{OTHER}/24"),
+        log=folder / "gateway.log",
+        before=wire.inside(1),
+        device="",
+    )
+    return gateway, f"unix://{socket}"
+
+
+def skip_if_missing(node: Daemon) -> None:
+    """Skips, with the daemon's own reason, where the machine lacks what its port needs."""
+    for line in node.log().splitlines():
+        if any(lack in line for lack in ("no DPDK:", "needs CAP_", "has not loaded")):
+            pytest.skip(line)

@@ -19,12 +19,14 @@ impl Interrupt {
     pub(crate) fn of(port: &Open, queue: u16) -> Option<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).ok()?;
         let api = port.api();
-        // SAFETY: the port runs and has the queue; drivers without an interrupt refuse each step.
-        // Switched off again: polling comes first.
+        // SAFETY: the port runs and has the queue; drivers without an interrupt refuse each step,
+        // the first without a line in the log. Off in the end: polling comes first.
         let refused = unsafe {
             let fd = epoll.0.as_raw_fd();
             let none = std::ptr::null_mut();
-            api.rte_eth_dev_rx_intr_ctl_q(port.id(), queue, fd, sys::GENIE_INTR_ADD, none) < 0
+            api.rte_eth_dev_rx_intr_disable(port.id(), queue) < 0
+                || api.rte_eth_dev_rx_intr_ctl_q(port.id(), queue, fd, sys::GENIE_INTR_ADD, none)
+                    < 0
                 || api.rte_eth_dev_rx_intr_enable(port.id(), queue) < 0
                 || api.rte_eth_dev_rx_intr_disable(port.id(), queue) < 0
         };

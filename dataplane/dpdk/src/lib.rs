@@ -1,5 +1,6 @@
 //! DPDK as owned types. What must hold is in the types; nothing here asks its caller for `unsafe`
-//! but [`ExternalMemory::register`], since only its caller knows whose memory that is.
+//! but [`ExternalMemory::register`], since only its caller knows whose memory that is, and
+//! [`Mempool::discard`], since only its caller knows that nobody has a packet of it.
 //!
 //! | Type | What it is |
 //! |---|---|
@@ -29,6 +30,7 @@ mod errno;
 mod external;
 mod interrupt;
 mod lcore;
+mod libraries;
 mod mbuf;
 mod mempool;
 mod port;
@@ -45,8 +47,9 @@ pub use lcore::{CoreId, Lcore, LcoreError, allowed_cores};
 pub use mbuf::{Checksum, Mbuf, MbufError};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
 pub use port::address::{PciAddress, PciAddressError, PortAddress};
-pub use port::config::{BufferSplit, Granted, Offloads, PortConfig};
+pub use port::config::{BufferSplit, Granted, Mtu, Offloads, PortConfig};
 pub use port::error::{PortError, Step};
+pub use port::interface::mtu as interface_mtu;
 pub use port::stats::PortStats;
 pub use port::vdev::{AfPacket, AfXdp, Memif, MemifRole, Null, Vdev, VdevError};
 pub use port::{Link, OpenPort, Port};

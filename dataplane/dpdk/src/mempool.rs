@@ -1,15 +1,19 @@
 //! Pools of mbufs.
 
+mod error;
+
 use std::ffi::CString;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use genie_dpdk_sys::{self as sys, rte_mempool, rte_pktmbuf_extmem};
 use nix::errno::Errno as Known;
 
+pub use self::error::MempoolError;
 use crate::external::memory::ExternalMemory;
-use crate::{Burst, Eal, Errno, Mbuf};
+use crate::{Burst, Eal, Errno, Mbuf, libraries};
 
 /// What a pool is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,63 +60,10 @@ impl MempoolConfig {
     }
 }
 
-/// Why a pool could not be made or has nothing to give.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MempoolError {
-    /// The name is empty, too long or has a NUL.
-    #[error("mempool name {0:?} must have 1 to 25 bytes and no NUL")]
-    Name(String),
-    /// A pool of that name exists.
-    #[error("a mempool named {0:?} exists already")]
-    NameTaken(String),
-    /// A number is out of bounds.
-    #[error("mempool {what}: {value} must be {expected}")]
-    Value {
-        /// Which number.
-        what: &'static str,
-        /// What was given.
-        value: u32,
-        /// What is accepted.
-        expected: &'static str,
-    },
-    /// The EAL has not that much memory.
-    #[error("the EAL has no memory for mempool {0:?}; start it with more")]
-    NoMemory(String),
-    /// The external memory has not room for the mbufs' data.
-    #[error(
-        "{mbufs} mbufs of {element_bytes} bytes do not fit into {bytes} bytes of external memory"
-    )]
-    ExternalTooSmall {
-        /// How many were asked for.
-        mbufs: u32,
-        /// What each takes, headroom and alignment included.
-        element_bytes: u16,
-        /// The memory's length.
-        bytes: usize,
-    },
-    /// The pool can't give that many mbufs now.
-    #[error("the mempool has no {asked} mbufs left")]
-    Exhausted {
-        /// How many were asked for.
-        asked: usize,
-    },
-    /// The burst has no room for that many.
-    #[error("the burst has room for {room} mbufs, not for {asked}")]
-    BurstFull {
-        /// How many were asked for.
-        asked: usize,
-        /// How many fit.
-        room: usize,
-    },
-    /// Anything else.
-    #[error("the mempool can't be made: {0}")]
-    Other(Errno),
-}
-
 /// A pool of mbufs of one size. Clones are handles of the same pool.
 ///
 /// Invariant: the pool's memory is freed only when every mbuf of it is home; where the last handle
-/// goes before, the pool stays for the rest of the process.
+/// goes before, the pool stays for the rest of the process, unless it was [discarded](Self::discard).
 ///
 /// <https://doc.dpdk.org/guides/prog_guide/mbuf_lib.html>
 #[derive(Debug, Clone)]
@@ -125,6 +76,8 @@ struct Inner {
     config: MempoolConfig,
     /// Where the data lies, if not in the EAL's memory.
     memory: Option<ExternalMemory>,
+    /// What is out will not come home, and nobody has it.
+    discarded: AtomicBool,
 }
 
 // SAFETY: mempools made by `rte_pktmbuf_pool_create` may be used from any thread: their common ring
@@ -208,6 +161,7 @@ impl Mempool {
             return Err(match errno.known() {
                 Known::EEXIST => MempoolError::NameTaken(config.name),
                 Known::ENOMEM | Known::ENOSPC => MempoolError::NoMemory(config.name),
+                _ if libraries::is_missing("librte_mempool_") => MempoolError::NoDriver,
                 _ => MempoolError::Other(errno),
             });
         };
@@ -216,6 +170,7 @@ impl Mempool {
             pool,
             config,
             memory,
+            discarded: AtomicBool::new(false),
         })))
     }
 
@@ -253,6 +208,15 @@ impl Mempool {
         // SAFETY: DPDK has filled `count` places with fresh mbufs that are ours.
         unsafe { burst.filled(count) };
         Ok(())
+    }
+
+    /// Lets the pool's memory go with its last handle, though mbufs may be out: a driver that failed
+    /// to open a port (AF_XDP's) does not give back what it had taken.
+    ///
+    /// # Safety
+    /// From now on no [`Mbuf`] of the pool exists, and no port that has it is open.
+    pub unsafe fn discard(self) {
+        self.0.discarded.store(true, Ordering::Release);
     }
 
     /// What it was made from.
@@ -329,8 +293,9 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.complete() {
-            // SAFETY: this is the last handle, no port keeps one, and every mbuf is home.
+        if *self.discarded.get_mut() || self.complete() {
+            // SAFETY: this is the last handle, no port keeps one, and every mbuf is home, or, where
+            // the pool was discarded, out of everybody's reach.
             unsafe { self.eal.api().rte_mempool_free(self.pool.as_ptr()) };
         } else {
             let out = self.config.mbufs - self.available().min(self.config.mbufs);

@@ -4,8 +4,8 @@ mod common;
 
 use genie_dpdk::{
     AfPacket, AfXdp, Eal, EalArgs, EalError, EalOptions, Lcore, LcoreError, Memif, MemifRole,
-    Mempool, MempoolConfig, MempoolError, PciAddress, Port, PortAddress, PortConfig, PortError,
-    Vdev, allowed_cores,
+    Mempool, MempoolConfig, MempoolError, Mtu, PciAddress, Port, PortAddress, PortConfig,
+    PortError, Vdev, allowed_cores,
 };
 
 #[test]
@@ -69,18 +69,15 @@ fn a_port_that_is_not_there_is_an_error() {
     let pool = common::pool(&turn.eal, "absent", 255, 2048);
     let pci: PciAddress = "ffff:fe:1f.7".parse().unwrap();
     let error = refused(&turn.eal, &pool, pci);
-    assert!(matches!(error, PortError::NoDevice { .. }), "{error:?}");
-    let packet = Vdev::AfPacket(AfPacket::new("genie-absent0"));
-    let error = refused(&turn.eal, &pool, packet);
-    assert!(matches!(error, PortError::NoDevice { .. }), "{error:?}");
-    let xdp = Vdev::AfXdp(AfXdp {
-        interface: "genie-absent0".into(),
-        start_queue: 0,
-        queues: 1,
-        force_copy: true,
-    });
-    let error = refused(&turn.eal, &pool, xdp);
-    assert!(matches!(error, PortError::NoDevice { .. }), "{error:?}");
+    assert_eq!(error, PortError::NoPciDevice { address: pci });
+    for vdev in [
+        Vdev::AfPacket(AfPacket::new("genie-absent0")),
+        Vdev::AfXdp(AfXdp::new("genie-absent0")),
+    ] {
+        let error = refused(&turn.eal, &pool, vdev);
+        let interface = "genie-absent0".to_owned();
+        assert_eq!(error, PortError::NoInterface { interface });
+    }
     let memif = Vdev::Memif(Memif::new(MemifRole::Server, "not/absolute"));
     assert!(matches!(
         refused(&turn.eal, &pool, memif),
@@ -102,7 +99,7 @@ fn more_queues_or_mtu_than_there_are_is_an_error() {
         Err(PortError::Queues { asked: 500, .. })
     ));
     let tiny = PortConfig {
-        mtu: Some(1),
+        mtu: Mtu::Exactly(1),
         ..PortConfig::default()
     };
     assert!(matches!(open(tiny), Err(PortError::Mtu { asked: 1, .. })));

@@ -1,5 +1,7 @@
 //! AF_XDP and AF_PACKET over a veth pair: two processes, each in a network namespace of its own that
 //! the test makes and removes; frames go there and back, every byte compared. Needs root and `ip`.
+//!
+//! As long as a wire's MTU allows, too: AF_PACKET's ring is made for it, AF_XDP's mbufs up to a page.
 
 mod common;
 
@@ -16,15 +18,11 @@ use nix::sched::{CloneFlags, setns};
 const NAMESPACE: &str = "GENIE_TEST_VETH_NAMESPACE";
 const DRIVER: &str = "GENIE_TEST_VETH_DRIVER";
 const SIDE: &str = "GENIE_TEST_VETH_SIDE";
+const MTU: &str = "GENIE_TEST_VETH_MTU";
 /// A file that the side which answers makes once it listens.
 const READY: &str = "GENIE_TEST_VETH_READY";
 /// The interface of each namespace.
 const INTERFACE: &str = "genie0";
-const DIALOGUE: Dialogue = Dialogue {
-    frames: 2000,
-    frame_bytes: 1514,
-    window: 64,
-};
 /// What a child ends with where the driver is missing, as `nextest` and others have it.
 const SKIPPED: i32 = 77;
 
@@ -45,8 +43,10 @@ fn ip(words: &[&str]) -> Result<(), String> {
 }
 
 impl Scene {
-    fn new(driver: &str) -> Result<Self, String> {
-        let name = |side| format!("genie-{driver}-{}-{side}", std::process::id());
+    /// The MTU of each end.
+    fn new(driver: &str, mtus: [u16; 2]) -> Result<Self, String> {
+        let [mtu, other] = mtus;
+        let name = |side| format!("genie-{driver}-{mtu}-{other}-{}-{side}", std::process::id());
         let scene = Self {
             namespaces: [name("a"), name("b")],
             ready: std::env::temp_dir().join(name("ready")),
@@ -59,21 +59,22 @@ impl Scene {
             "link", "add", INTERFACE, "netns", a, "type", "veth", "peer", "name", INTERFACE,
             "netns", b,
         ])?;
-        for namespace in [a, b] {
+        for (namespace, mtu) in [a, b].into_iter().zip(mtus) {
             let within = ["-n", namespace, "link", "set", INTERFACE];
             ip(&[&within[..], &["addrgenmode", "none"]].concat())?;
-            ip(&[&within[..], &["mtu", "1500", "up"]].concat())?;
+            ip(&[&within[..], &["mtu", &mtu.to_string(), "up"]].concat())?;
         }
         Ok(scene)
     }
 
     /// This program again, in the namespace of `side`.
-    fn start(&mut self, driver: &str, side: usize) {
+    fn start(&mut self, driver: &str, mtu: u16, side: usize) {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "side", "--nocapture"])
             .env(NAMESPACE, format!("/run/netns/{}", self.namespaces[side]))
             .env(DRIVER, driver)
             .env(SIDE, side.to_string())
+            .env(MTU, mtu.to_string())
             .env(READY, &self.ready)
             .stdin(Stdio::piped())
             .spawn();
@@ -94,19 +95,19 @@ impl Drop for Scene {
     }
 }
 
-fn cross(driver: &str) {
+fn cross(driver: &str, mtu: u16) {
     if std::env::var_os(NAMESPACE).is_some() {
         return;
     }
     if let Err(reason) = genie_dpdk_sys::load() {
         return eprintln!("skipped: {reason}");
     }
-    let mut scene = match Scene::new(driver) {
+    let mut scene = match Scene::new(driver, [mtu; 2]) {
         Ok(scene) => scene,
         Err(reason) => return eprintln!("skipped: no namespaces: {reason}"),
     };
-    scene.start(driver, 0);
-    scene.start(driver, 1);
+    scene.start(driver, mtu, 0);
+    scene.start(driver, mtu, 1);
     // The one that asks ends first; the other waits for its pipe to be closed.
     let asked = scene.children[0].wait().unwrap();
     let answered = scene.children[1].wait().unwrap();
@@ -118,25 +119,86 @@ fn cross(driver: &str) {
 
 #[test]
 fn frames_cross_by_af_packet() {
-    cross("af_packet");
+    cross("af_packet", 1500);
+}
+
+#[test]
+fn jumbo_frames_cross_by_af_packet() {
+    cross("af_packet", 9000);
 }
 
 #[test]
 fn frames_cross_by_af_xdp() {
-    cross("af_xdp");
+    cross("af_xdp", 1500);
+}
+
+#[test]
+fn frames_of_most_of_a_page_cross_by_af_xdp() {
+    cross("af_xdp", AfXdp::mtu_max());
+}
+
+/// The other end's frames are too long for XDP, which the kernel says late: the driver has filled its
+/// ring, and leaves that behind.
+#[test]
+fn af_xdp_that_fails_takes_no_memory_for_ever() {
+    if std::env::var_os(NAMESPACE).is_some() {
+        return;
+    }
+    if let Err(reason) = genie_dpdk_sys::load() {
+        return eprintln!("skipped: {reason}");
+    }
+    let mut scene = match Scene::new("failing", [1500, 9000]) {
+        Ok(scene) => scene,
+        Err(reason) => return eprintln!("skipped: no namespaces: {reason}"),
+    };
+    scene.start("failing", 1500, 0);
+    let ended = scene.children[0].wait().unwrap();
+    match ended.code() {
+        Some(SKIPPED) => eprintln!("skipped: see above"),
+        _ => assert!(ended.success(), "{ended}"),
+    }
+}
+
+/// More often than the EAL has memory for.
+fn fail(eal: &Eal) {
+    let address = Vdev::AfXdp(AfXdp::new(INTERFACE)).into();
+    for round in 0..30 {
+        let pool = common::pool(eal, "failing", 8191, AfXdp::data_bytes(1500));
+        match Port::open(eal, &address, &PortConfig::default(), &pool) {
+            Ok(_) => {
+                eprintln!("skipped: this kernel has XDP on frames of any length");
+                std::process::exit(SKIPPED);
+            }
+            Err(PortError::Refused { .. }) => {}
+            Err(error @ PortError::NoCapability { .. }) => {
+                eprintln!("skipped: {error}");
+                std::process::exit(SKIPPED);
+            }
+            Err(error) => panic!("round {round}: {error}"),
+        }
+        assert!(pool.in_use() > 0, "or this shows nothing");
+        // SAFETY: no mbuf was taken here, and the port is closed.
+        unsafe { pool.discard() };
+    }
 }
 
 fn open(eal: &Eal, driver: &str) -> Result<(Mempool, OpenPort), PortError> {
-    let pool = common::pool(eal, "veth", 8191, 2048);
-    let vdev = match driver {
-        "af_xdp" => Vdev::AfXdp(AfXdp {
-            interface: INTERFACE.into(),
-            start_queue: 0,
-            queues: 1,
-            force_copy: true,
-        }),
-        _ => Vdev::AfPacket(AfPacket::new(INTERFACE)),
+    let mtu = genie_dpdk::interface_mtu(INTERFACE)?;
+    let (vdev, data_bytes) = match driver {
+        "af_xdp" => {
+            let xdp = AfXdp {
+                force_copy: true,
+                ..AfXdp::new(INTERFACE)
+            };
+            (Vdev::AfXdp(xdp), AfXdp::data_bytes(mtu))
+        }
+        _ => {
+            let packet = AfPacket::new(INTERFACE).with_mtu(mtu);
+            let data_bytes = packet.data_bytes();
+            (Vdev::AfPacket(packet), data_bytes)
+        }
     };
+    let pool = common::pool(eal, "veth", 8191, data_bytes);
     let config = PortConfig {
         rx_interrupts: true,
         promiscuous: true,
@@ -156,34 +218,48 @@ fn side() {
     // This thread, and those that it starts from here on: the EAL's too.
     setns(File::open(namespace).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
     let turn = common::eal().unwrap();
+    if driver == "failing" {
+        return fail(&turn.eal);
+    }
     let (pool, mut opened) = match open(&turn.eal, &driver) {
         Ok(opened) => opened,
-        Err(error @ (PortError::NoDevice { .. } | PortError::NoPermission { .. })) => {
+        Err(error @ (PortError::NoDevice { .. } | PortError::NoCapability { .. })) => {
             eprintln!("skipped: net_{driver}: {error}");
             std::process::exit(SKIPPED);
         }
         Err(error) => panic!("{error}"),
     };
     assert!(opened.port.wait_for_link(LIMIT).unwrap());
-    // While it runs; the frames that follow have the first MTU again.
-    for mtu in [1200, 1500] {
-        opened.port.set_mtu(mtu).unwrap();
-        assert_eq!(opened.port.mtu().unwrap(), mtu);
+    let mtu: u16 = std::env::var(MTU).unwrap().parse().unwrap();
+    assert_eq!(genie_dpdk::interface_mtu(INTERFACE), Ok(mtu));
+    if mtu == 1500 {
+        // While it runs; the frames that follow have the first MTU again.
+        for mtu in [1200, 1500] {
+            opened.port.set_mtu(mtu).unwrap();
+            assert_eq!(opened.port.mtu().unwrap(), mtu);
+        }
     }
+    // Asked for, and neither driver has one: it must say so, and hand out nothing to wait for.
     let granted = opened.port.granted();
+    assert!(!granted.rx_interrupts, "{granted:?}");
+    assert!(!opened.rx[0].has_interrupt() && opened.rx[0].arm().unwrap().is_none());
+    let dialogue = Dialogue {
+        frames: 2000,
+        frame_bytes: usize::from(mtu) + 14,
+        window: 64,
+    };
     let ready = PathBuf::from(std::env::var_os(READY).unwrap());
     if std::env::var(SIDE).as_deref() == Ok("0") {
         eprintln!("net_{driver} granted {granted:?}");
-        assert_eq!(granted.rx_interrupts, opened.rx[0].has_interrupt());
         let end = Instant::now() + LIMIT;
         while !ready.exists() {
             assert!(Instant::now() < end, "the other side never came");
             std::thread::sleep(Duration::from_millis(2));
         }
-        DIALOGUE.ask(&pool, &mut opened);
+        dialogue.ask(&pool, &mut opened);
     } else {
         File::create(ready).unwrap();
-        DIALOGUE.answer(&pool, &mut opened);
+        dialogue.answer(&pool, &mut opened);
         std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     }
     drop(opened);

@@ -1,12 +1,14 @@
 //! A DPDK port, opened and ready for a loop.
 
+mod shape;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use genie_dpdk::{
-    Eal, Granted, Mempool, MempoolConfig, MempoolError, Port, PortAddress, PortConfig, PortError,
-    Vdev,
+    Eal, Granted, Mempool, MempoolConfig, MempoolError, Mtu, OpenPort, Port, PortAddress,
+    PortConfig, PortError, Vdev, interface_mtu,
 };
 use genie_gpudev::device::{Device, DeviceKind};
 use genie_gpudev::receive::Way;
@@ -18,14 +20,10 @@ use crate::engine::{Engine, EngineConfig};
 use crate::packet::ETHERNET_BYTES;
 use crate::port::{FromMemory, PortWire};
 use crate::spec::PortSpec;
+use shape::{ETHERNET_MTU, Shape};
 
 /// Packets of a pool: two full rings, and what is between them.
 const MBUFS: u32 = 4095;
-/// Bytes of an IP packet on an ordinary link.
-const ETHERNET_MTU: u16 = 1500;
-/// Bytes of a packet's buffer there, and where frames are jumbo.
-const FRAME_BYTES: u16 = 2048;
-const JUMBO_BYTES: u16 = 9216;
 /// Bytes of a buffer that stays unused.
 const CARRIER_BYTES: u16 = 64;
 /// Packets that the loop keeps at hand.
@@ -110,13 +108,9 @@ pub fn open_for(
     device: &Result<Arc<dyn Device>, String>,
 ) -> Result<Link, LinkError> {
     static NAMES: AtomicU32 = AtomicU32::new(0);
-    let mtu = config.port.mtu;
+    let shape = Shape::of(&config.port, interface_mtu)?;
     let name = format!("genie{}", NAMES.fetch_add(1, Ordering::Relaxed));
-    let data_bytes = match &config.port.address {
-        PortAddress::Vdev(Vdev::Memif(memif)) => memif.data_bytes(),
-        _ if mtu > ETHERNET_MTU => JUMBO_BYTES,
-        _ => FRAME_BYTES,
-    };
+    let data_bytes = shape.data_bytes;
     let pool = |name: String, data_bytes| {
         let config = MempoolConfig {
             cache: CACHE,
@@ -129,19 +123,24 @@ pub fn open_for(
         .clone()
         .and_then(|device| payload(eal, device, &name, data_bytes, &config.port));
     let pool = pool(name, data_bytes)?;
-    let arriving = payload
-        .as_ref()
-        .map_or(&pool, |(_, payload)| payload.mempool());
-    let asked = PortConfig {
-        rx_descriptors: DESCRIPTORS,
-        tx_descriptors: DESCRIPTORS,
-        mtu: config.port.sets_mtu.then_some(mtu),
-        ..PortConfig::default()
+    let opened = prefer(payload, |payload| {
+        let payload = payload.map(|(_, payload)| payload);
+        open_port(eal, &shape, &pool, payload)
+    });
+    let (mut opened, payload) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            // SAFETY: the pool was made above, nobody has taken an mbuf of it but drivers, and every
+            // port that was opened with it is closed.
+            unsafe { pool.discard() };
+            return Err(error.into());
+        }
     };
-    let mut opened = Port::open(eal, &config.port.address, &asked, arriving)?;
-    if let Ok((_, payload)) = &payload {
-        opened.port.map_memory(payload.external())?;
-    }
+    let mtu = match shape.asked {
+        Mtu::Default => shape.mtu,
+        // The card may take less than is wanted.
+        Mtu::Exactly(_) | Mtu::AtMost(_) => opened.port.mtu()?.min(shape.mtu),
+    };
     let mac = opened.port.mac()?;
     let (Some(rx), Some(tx)) = (opened.rx.pop(), opened.tx.pop()) else {
         return Err(LinkError::Ended("the port has no queues".to_owned()));
@@ -184,6 +183,49 @@ pub fn open_for(
     })
 }
 
+/// Opens with `payload` if there is one, else without: also where the port does not take it.
+fn prefer<P, T>(
+    payload: Result<P, String>,
+    mut open: impl FnMut(Option<&P>) -> Result<T, PortError>,
+) -> Result<(T, Result<P, String>), PortError> {
+    let reason = match payload {
+        Ok(payload) => match open(Some(&payload)) {
+            Ok(opened) => return Ok((opened, Ok(payload))),
+            // The others are of the device, whatever the memory is.
+            Err(
+                error @ (PortError::Refused { .. }
+                | PortError::NoMemory { .. }
+                | PortError::PoolTooSmall { .. }),
+            ) => format!("the port does not take packets there: {error}"),
+            Err(error) => return Err(error),
+        },
+        Err(reason) => reason,
+    };
+    Ok((open(None)?, Err(reason)))
+}
+
+/// Opens a port whose packets arrive in `pool`, or in `payload`, which its device is told of.
+fn open_port(
+    eal: &Eal,
+    shape: &Shape,
+    pool: &Mempool,
+    payload: Option<&PayloadPool>,
+) -> Result<OpenPort, PortError> {
+    let asked = PortConfig {
+        rx_descriptors: DESCRIPTORS,
+        tx_descriptors: DESCRIPTORS,
+        mtu: shape.asked,
+        rx_interrupts: true,
+        ..PortConfig::default()
+    };
+    let arriving = payload.map_or(pool, PayloadPool::mempool);
+    let opened = Port::open(eal, &shape.address, &asked, arriving)?;
+    if let Some(payload) = payload {
+        opened.port.map_memory(payload.external())?;
+    }
+    Ok(opened)
+}
+
 /// A pool of packets in a device's memory, or why there is none.
 fn payload(
     eal: &Eal,
@@ -193,6 +235,12 @@ fn payload(
     port: &PortSpec,
 ) -> Result<(Arc<dyn Device>, PayloadPool), String> {
     let kind = device.info().kind;
+    if matches!(port.address, PortAddress::Vdev(Vdev::AfXdp(_))) {
+        return Err(format!(
+            "{port}: the kernel writes AF_XDP's packets into the port's own pool, not into the \
+             memory of {kind}"
+        ));
+    }
     if matches!(kind, DeviceKind::Cuda(_)) {
         let reason = match port.address {
             PortAddress::Vdev(_) => "its driver copies on the CPU, which does not reach",
@@ -207,4 +255,50 @@ fn payload(
     let pool = PayloadPool::new(eal, &*device, Way::Direct, config)
         .map_err(|error| format!("{kind} has no pool for packets: {error}"))?;
     Ok((device, pool))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_does_not_take_the_payloads_pool_is_opened_without_and_says_why() {
+        let small = || PortError::PoolTooSmall {
+            address: "net_x0".to_owned(),
+            data_bytes: 64,
+            buffer_bytes: 2048,
+        };
+        let (opened, payload) = prefer(Ok("device"), |payload| match payload {
+            Some(_) => Err(small()),
+            None => Ok("plain"),
+        })
+        .unwrap();
+        assert_eq!(opened, "plain");
+        let reason = payload.unwrap_err();
+        assert!(reason.contains(&small().to_string()), "{reason}");
+
+        let taken = prefer(Ok("device"), |payload| Ok(payload.copied())).unwrap();
+        assert_eq!(taken, (Some("device"), Ok("device")));
+        let none = Err::<&str, _>("not asked for".to_owned());
+        let (opened, payload) = prefer(none.clone(), |payload| Ok(payload.copied())).unwrap();
+        assert_eq!((opened, payload), (None, none));
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_asked_for_once() {
+        let mut tries = 0;
+        let error = prefer(Ok("device"), |_| {
+            tries += 1;
+            Err::<(), _>(PortError::NoInterface {
+                interface: "eth0".to_owned(),
+            })
+        });
+        assert!(matches!(error, Err(PortError::NoInterface { .. })));
+        assert_eq!(tries, 1);
+        // Without the payload the port's own error counts.
+        let error = prefer(Err::<(), _>(String::new()), |_| {
+            Err::<(), _>(PortError::Zero { what: "rx_queues" })
+        });
+        assert!(matches!(error, Err(PortError::Zero { .. })));
+    }
 }

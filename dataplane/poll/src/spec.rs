@@ -7,8 +7,6 @@ use genie_dpdk::{AfPacket, AfXdp, Memif, MemifRole, PciAddress, PortAddress, Vde
 
 /// Bytes of a jumbo frame's IP packet, where the link allows.
 const JUMBO_MTU: u16 = 9000;
-/// And of an ordinary one.
-const ETHERNET_MTU: u16 = 1500;
 
 /// A device, as it is written: `memif:PATH,server`, `memif:PATH,client`, `af_xdp:INTERFACE`,
 /// `af_packet:INTERFACE`, or `pci:0000:03:00.0`.
@@ -17,10 +15,9 @@ pub struct PortSpec {
     text: String,
     /// As DPDK is asked for it.
     pub address: PortAddress,
-    /// Bytes of the longest IP packet to ask for.
+    /// Bytes of the longest IP packet that is wanted. The device, or the kernel whose interface it
+    /// is, may have less.
     pub mtu: u16,
-    /// The MTU is the device's to be set; a virtual one may not know the word.
-    pub sets_mtu: bool,
 }
 
 /// The text names no device.
@@ -48,37 +45,21 @@ impl FromStr for PortSpec {
         if rest.is_empty() {
             return Err(wrong("it names no device".to_owned()));
         }
-        let (address, mtu, sets_mtu): (PortAddress, _, _) = match kind {
-            "memif" => (
-                Vdev::Memif(memif(rest).map_err(wrong)?).into(),
-                JUMBO_MTU,
-                false,
-            ),
-            "af_xdp" => {
-                let xdp = AfXdp {
-                    interface: rest.to_owned(),
-                    start_queue: 0,
-                    queues: 1,
-                    force_copy: false,
-                };
-                (Vdev::AfXdp(xdp).into(), ETHERNET_MTU, false)
-            }
-            "af_packet" => {
-                let packet = Vdev::AfPacket(AfPacket::new(rest));
-                (packet.into(), ETHERNET_MTU, false)
-            }
+        let address: PortAddress = match kind {
+            "memif" => Vdev::Memif(memif(rest).map_err(wrong)?).into(),
+            "af_xdp" => Vdev::AfXdp(AfXdp::new(rest)).into(),
+            "af_packet" => Vdev::AfPacket(AfPacket::new(rest)).into(),
             "pci" => {
                 let address: PciAddress =
                     rest.parse().map_err(|error| wrong(format!("{error}")))?;
-                (address.into(), JUMBO_MTU, true)
+                address.into()
             }
             other => return Err(wrong(format!("{other:?} is no kind that is known"))),
         };
         Ok(Self {
             text: text.to_owned(),
             address,
-            mtu,
-            sets_mtu,
+            mtu: JUMBO_MTU,
         })
     }
 }

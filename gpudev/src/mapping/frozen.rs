@@ -36,8 +36,7 @@ impl PageBytes {
         let bytes = if is_huge {
             u64::try_from(stat.f_bsize).unwrap_or(0)
         } else {
-            // SAFETY: a plain question.
-            u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0)
+            super::page_size() as u64
         };
         match bytes.is_power_of_two() {
             true => Ok(Self { bytes, is_huge }),

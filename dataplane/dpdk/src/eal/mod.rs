@@ -30,6 +30,9 @@ pub enum EalError {
     /// No hugepage is free.
     #[error("no free hugepages; reserve some (vm.nr_hugepages) or start with --no-huge")]
     NoHugepages,
+    /// There were free ones until it started.
+    #[error("the hugepages that were free went to somebody else meanwhile; reserve more")]
+    HugepagesTaken,
     /// Hugepages without a file system to share them by.
     #[error("hugepages are not mounted; mount hugetlbfs or start with --in-memory")]
     HugepagesNotMounted,
@@ -60,6 +63,8 @@ impl EalError {
     /// <https://doc.dpdk.org/api/rte__eal_8h.html>, `rte_eal_init`.
     fn of_init(errno: Errno, args: &EalArgs) -> Self {
         match errno.known() {
+            // Said of pages that are not there, too.
+            Known::EACCES if preflight::check(args).is_err() => Self::HugepagesTaken,
             Known::EACCES | Known::EPERM => Self::NoPermission,
             Known::ENOMEM => Self::NoMemory,
             Known::EALREADY => Self::AlreadyStarted,

@@ -1,7 +1,11 @@
 //! Why a port did not open.
 
+use std::fmt;
+use std::path::PathBuf;
+
 use nix::errno::Errno as Known;
 
+use super::address::PciAddress;
 use super::vdev::VdevError;
 use crate::Errno;
 
@@ -28,14 +32,118 @@ pub enum Step {
     Interrupt,
 }
 
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Probe => "finding its driver",
+            Self::Information => "asking what it can do",
+            Self::Configure => "setting queues, MTU and offloads",
+            Self::RxQueue => "setting up a receive queue",
+            Self::TxQueue => "setting up a transmit queue",
+            Self::Start => "starting it",
+            Self::Map => "letting it reach memory",
+            Self::Mtu => "changing its MTU",
+            Self::Interrupt => "switching its receive interrupt",
+        })
+    }
+}
+
 /// Why a port did not open, or did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
     /// The parameters of a virtual device.
     #[error(transparent)]
     Vdev(#[from] VdevError),
-    /// There is no such device, or no driver for it is installed or allowed.
-    #[error("no device {address}, or no DPDK driver for it ({errno})")]
+    /// The kernel has no such interface.
+    #[error("there is no network interface {interface:?}; `ip link` lists those that there are")]
+    NoInterface {
+        /// Its name.
+        interface: String,
+    },
+    /// The kernel does not say what an interface is.
+    #[error("the kernel does not say what network interface {interface} is: {errno}")]
+    NoAnswer {
+        /// Its name.
+        interface: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The socket of a memif can't be where it is to be.
+    #[error("the folder {} of the memif's socket can't be used: {errno}; make it, writable", .folder.display())]
+    SocketFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        errno: Errno,
+    },
+    /// An interface's packets are longer than the driver's.
+    #[error(
+        "network interface {interface} has an MTU of {mtu}, and {driver} takes {max} at most: \
+         `ip link set {interface} mtu {max}`, at its other end too"
+    )]
+    InterfaceMtu {
+        /// The driver.
+        driver: &'static str,
+        /// The interface.
+        interface: String,
+        /// Bytes of its longest IP packet.
+        mtu: u16,
+        /// Of the driver's.
+        max: u16,
+    },
+    /// The process may not open sockets of this kind.
+    #[error(
+        "{driver} on {interface} needs {missing}, which this process does not have; run as root, or \
+         grant that (systemd: AmbientCapabilities=, containers: --cap-add)"
+    )]
+    NoCapability {
+        /// The driver.
+        driver: &'static str,
+        /// The interface.
+        interface: String,
+        /// What is missing, as capabilities(7) calls it.
+        missing: String,
+    },
+    /// The bus has no such device.
+    #[error("there is no PCI device {address}; `lspci -D` lists those that there are")]
+    NoPciDevice {
+        /// Where it was looked for.
+        address: PciAddress,
+    },
+    /// The kernel has not handed the device to user space.
+    #[error(
+        "PCI device {address} is bound to {bound}, from which DPDK can't take it; hand it over with \
+         `dpdk-devbind.py --bind=vfio-pci {address}` (the kernel's own interface of it goes away)"
+    )]
+    NotBound {
+        /// The device.
+        address: PciAddress,
+        /// The kernel's driver.
+        bound: String,
+    },
+    /// The process may not open what hands over the device.
+    #[error(
+        "no permission for PCI device {address}: {} can't be opened for reading and writing; run as \
+         root, or make that file the user's",
+        .file.display()
+    )]
+    NoAccess {
+        /// The device.
+        address: PciAddress,
+        /// The file of its IOMMU group.
+        file: PathBuf,
+    },
+    /// DPDK is installed without this driver.
+    #[error(
+        "DPDK has not loaded its driver {driver}: librte_{driver}.so is not in its folder of drivers \
+         (Debian: install librte-meta-net and librte-meta-bus)"
+    )]
+    NoDriver {
+        /// The driver.
+        driver: &'static str,
+    },
+    /// The driver gave up on the device, or none is for it.
+    #[error("no DPDK driver takes device {address}: {errno}; DPDK's own lines may say more")]
     NoDevice {
         /// The device.
         address: String,
@@ -49,7 +157,7 @@ pub enum PortError {
         address: String,
     },
     /// The process may not use it.
-    #[error("no permission for device {address} ({step:?}); run as root")]
+    #[error("no permission for device {address}, {step}; run as root")]
     NoPermission {
         /// The device.
         address: String,
@@ -57,7 +165,7 @@ pub enum PortError {
         step: Step,
     },
     /// Memory can't be had.
-    #[error("no memory for device {address} ({step:?}); start the EAL with more")]
+    #[error("no memory for device {address}, {step}; start the EAL with more")]
     NoMemory {
         /// The device.
         address: String,
@@ -103,7 +211,7 @@ pub enum PortError {
         buffer_bytes: u16,
     },
     /// The device can't do what was asked, although it said nothing against it.
-    #[error("device {address} refuses ({step:?}): {errno}")]
+    #[error("device {address} refuses, {step}: {errno}")]
     Refused {
         /// The device.
         address: String,
@@ -124,9 +232,11 @@ impl PortError {
             Known::EPERM if step != Step::Probe => Self::NoPermission { address, step },
             Known::ENOMEM => Self::NoMemory { address, step },
             // Probing answers with a bare -1, EPERM's number, where a driver gives up.
-            Known::ENODEV | Known::ENOENT | Known::ENXIO | Known::EPERM => {
-                Self::NoDevice { address, errno }
-            }
+            Known::EPERM => Self::NoDevice {
+                address,
+                errno: Errno::of_result(0),
+            },
+            Known::ENODEV | Known::ENOENT | Known::ENXIO => Self::NoDevice { address, errno },
             _ if step == Step::Probe => Self::NoDevice { address, errno },
             _ => Self::Refused {
                 address,

@@ -6,8 +6,10 @@ pub(crate) mod control;
 pub(crate) mod error;
 pub(crate) mod gate;
 mod identity;
+pub(crate) mod interface;
 mod memif;
 mod open;
+mod preflight;
 pub(crate) mod stats;
 pub(crate) mod vdev;
 
@@ -66,8 +68,9 @@ impl Port {
         pool: &Mempool,
     ) -> Result<OpenPort, PortError> {
         let mut open = Open::new(eal, address, config, pool)?;
+        let asked = open.granted.rx_interrupts;
         let interrupts = (0..config.rx_queues)
-            .map(|queue| Interrupt::of(&open, queue).filter(|_| config.rx_interrupts))
+            .map(|queue| asked.then(|| Interrupt::of(&open, queue)).flatten())
             .collect::<Vec<_>>();
         open.granted.rx_interrupts = interrupts.iter().all(Option::is_some);
         let open = Arc::new(open);

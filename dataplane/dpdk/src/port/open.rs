@@ -1,6 +1,7 @@
 //! Opening a port, step by step, and closing it.
 
 use std::ffi::{CStr, CString};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use genie_dpdk_sys::{
@@ -12,6 +13,7 @@ use super::config::{BufferSplit, Granted, PortConfig};
 use super::error::{PortError, Step};
 use super::gate::Pass;
 use super::memif::MemifLink;
+use super::preflight;
 use super::vdev::Vdev;
 use crate::{Eal, Errno, ExternalMemory, Mempool};
 
@@ -44,6 +46,7 @@ impl Open {
         pool: &Mempool,
     ) -> Result<Self, PortError> {
         config.check()?;
+        preflight::check(address, Path::new("/"))?;
         let memif = match address {
             PortAddress::Vdev(Vdev::Memif(memif)) => Some(memif),
             _ => None,
@@ -63,20 +66,43 @@ impl Open {
         open.pools.push(pool.clone());
         open.pools
             .extend(split.map(|split| split.header_pool.clone()));
-        open.configure(config, &info)?;
-        open.queues(config, &info, pool, split)?;
+        open.granted.rx_interrupts = config.rx_interrupts;
+        match open.set_up(config, &info, pool, split) {
+            // Drivers say nothing beforehand of the interrupts that they lack, but fail with them.
+            Err((Step::Configure | Step::Start, error)) if config.rx_interrupts => {
+                tracing::debug!("without receive interrupts, after: {error}");
+                open.granted.rx_interrupts = false;
+                open.set_up(config, &info, pool, split)
+            }
+            done => done,
+        }
+        .map_err(|(_, error)| error)?;
+        Ok(open)
+    }
+
+    /// Configures and starts it; says what failed.
+    fn set_up(
+        &self,
+        config: &PortConfig,
+        info: &rte_eth_dev_info,
+        pool: &Mempool,
+        split: Option<&BufferSplit>,
+    ) -> Result<(), (Step, PortError)> {
+        let at = |step| move |error| (step, error);
+        self.configure(config, info).map_err(at(Step::Configure))?;
+        self.queues(config, info, pool, split)
+            .map_err(at(Step::RxQueue))?;
         if config.promiscuous {
             // SAFETY: the port is configured. A device that has no such mode takes every frame.
-            unsafe { open.api().rte_eth_promiscuous_enable(open.id) };
+            unsafe { self.api().rte_eth_promiscuous_enable(self.id) };
         }
-        if let Some(link) = &open.link {
-            link.start(open.api(), open.id);
-            return Ok(open);
+        if let Some(link) = &self.link {
+            link.start(self.api(), self.id);
+            return Ok(());
         }
         // SAFETY: the port is configured and has its queues.
-        let result = unsafe { open.api().rte_eth_dev_start(open.id) };
-        open.ok(result, Step::Start)?;
-        Ok(open)
+        let result = unsafe { self.api().rte_eth_dev_start(self.id) };
+        self.ok(result, Step::Start).map_err(at(Step::Start))
     }
 
     /// Tries to bring up a link that is down. Says whether there was anything to be tried.
@@ -207,15 +233,7 @@ impl Open {
     }
 
     fn configure(&self, config: &PortConfig, info: &rte_eth_dev_info) -> Result<(), PortError> {
-        let mut conf = rte_eth_conf::default();
-        conf.rxmode.mtu = config.mtu.map_or(0, u32::from);
-        conf.rxmode.offloads = self.granted.rx_offloads(info);
-        conf.txmode.offloads = self.granted.tx_offloads();
-        conf.rxmode.mq_mode = sys::GENIE_MQ_RX_NONE;
-        if self.granted.rss {
-            conf.rxmode.mq_mode = sys::GENIE_MQ_RX_RSS;
-            conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & sys::GENIE_RSS_IP_UDP;
-        }
+        let conf = configuration(config, info, self.granted);
         // SAFETY: the port exists and is stopped; DPDK copies `conf`.
         let result = unsafe {
             self.api()
@@ -273,6 +291,22 @@ impl Open {
     }
 }
 
+/// What the device is told of what it granted.
+fn configuration(config: &PortConfig, info: &rte_eth_dev_info, granted: Granted) -> rte_eth_conf {
+    let mut conf = rte_eth_conf::default();
+    conf.rxmode.mtu = config.mtu_for(info).map_or(0, u32::from);
+    conf.rxmode.offloads = granted.rx_offloads(info);
+    conf.txmode.offloads = granted.tx_offloads();
+    conf.rxmode.mq_mode = sys::GENIE_MQ_RX_NONE;
+    if granted.rss {
+        conf.rxmode.mq_mode = sys::GENIE_MQ_RX_RSS;
+        conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & sys::GENIE_RSS_IP_UDP;
+    }
+    // Without it a card gives no vectors to its queues, and arming them is refused.
+    conf.intr_conf.set_rxq(granted.rx_interrupts.into());
+    conf
+}
+
 /// The header's part, then the payload's, which takes the rest.
 fn split_of(split: &BufferSplit, payload: &Mempool) -> [rte_eth_rxseg; 2] {
     let part = |pool: &Mempool, length| rte_eth_rxseg {
@@ -319,5 +353,34 @@ impl Open {
             api.rte_eth_dev_close(self.id);
             api.rte_eal_hotplug_remove(self.bus.as_ptr(), self.name.as_ptr());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use genie_dpdk_sys::rte_eth_dev_info;
+
+    use super::configuration;
+    use crate::{Granted, Mtu, PortConfig};
+
+    #[test]
+    fn the_device_is_told_of_interrupts_and_of_an_mtu_that_it_takes() {
+        let config = PortConfig {
+            mtu: Mtu::AtMost(9000),
+            ..PortConfig::default()
+        };
+        let info = rte_eth_dev_info {
+            max_mtu: 3000,
+            max_rx_pktlen: 3018,
+            ..rte_eth_dev_info::default()
+        };
+        let none = configuration(&config, &info, Granted::default());
+        assert_eq!((none.intr_conf.rxq(), none.rxmode.mtu), (0, 3000));
+        let granted = Granted {
+            rx_interrupts: true,
+            ..Granted::default()
+        };
+        let with = configuration(&config, &info, granted).intr_conf;
+        assert_eq!((with.rxq(), with.lsc(), with.rmv()), (1, 0, 0));
     }
 }

@@ -91,8 +91,9 @@ impl Memif {
 }
 
 /// A kernel interface by AF_XDP. The driver has no receive interrupt, sends packets of one segment
-/// only, and copies what does not lie in the port's own pool. When it is closed it keeps the mbufs
-/// of its fill ring (2048), and with them their pool. <https://doc.dpdk.org/guides/nics/af_xdp.html>
+/// only, and copies what does not lie in the port's own pool, which can't be one over external memory
+/// ([`crate::Mempool::over_external`]): the kernel writes into the mbufs' own chunks. When it is
+/// closed it keeps the mbufs of its fill ring (2048), and with them their pool. <https://doc.dpdk.org/guides/nics/af_xdp.html>
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AfXdp {
     /// The interface.
@@ -103,6 +104,18 @@ pub struct AfXdp {
     pub queues: u16,
     /// Copy mode, even where the kernel's driver could do without.
     pub force_copy: bool,
+}
+
+impl AfXdp {
+    /// The first queue of an interface.
+    pub fn new(interface: impl Into<String>) -> Self {
+        Self {
+            interface: interface.into(),
+            start_queue: 0,
+            queues: 1,
+            force_copy: false,
+        }
+    }
 }
 
 /// A kernel interface by AF_PACKET. <https://doc.dpdk.org/guides/nics/af_packet.html>
@@ -327,16 +340,8 @@ mod tests {
                 .is_err()
         );
         for interface in ["", "eth0,x=1", "../eth0", "a-name-too-long-0"] {
-            let xdp = AfXdp {
-                interface: interface.into(),
-                start_queue: 0,
-                queues: 1,
-                force_copy: false,
-            };
-            assert_eq!(
-                Vdev::AfXdp(xdp).arguments().unwrap_err().parameter,
-                "interface"
-            );
+            let xdp = Vdev::AfXdp(AfXdp::new(interface));
+            assert_eq!(xdp.arguments().unwrap_err().parameter, "interface");
         }
     }
 
