@@ -1,11 +1,12 @@
-//! `device`: what copies to, from and on a device take, by its own queue. On CUDA this was not run
-//! yet.
+//! `device`: what copies to, from and on a device take, by its own queue; and what receiving by way
+//! of host memory costs against receiving into the device. On CUDA this was not run yet.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use genie_gpudev::DeviceKind;
 use genie_gpudev::device::{self, CopyOrder, CopyPiece, Device, Memory, Queue};
+use genie_gpudev::receive;
 
 use crate::interrupt;
 use crate::machine::Setting;
@@ -13,12 +14,17 @@ use crate::meter::{Meter, Of};
 use crate::options::DeviceTest;
 use crate::path::Facts;
 use crate::pattern;
-use crate::report::{Measurement, Report};
+use crate::report::{Measurement, Reception, Report};
 use crate::run::{Run, What};
 
 const SIZES: [u64; 3] = [64 << 10, 1 << 20, 64 << 20];
 /// Pieces of one copy: a large one is cut as the dataplane does.
 const PIECE_BYTES: u64 = 1 << 20;
+
+/// Data of the frames that are received: an Ethernet's and a jumbo's.
+const FRAMES: [u32; 2] = [1408, 8192];
+/// How long each way of receiving has at most.
+const RECEPTION_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Measures.
 pub fn run(options: &DeviceTest) -> Result<Report> {
@@ -42,6 +48,16 @@ pub fn run(options: &DeviceTest) -> Result<Report> {
             .with_context(|| format!("no room for copies of {size} bytes"))?;
         results.extend(copies(options, place)?);
     }
+    let mut receptions: Vec<Reception> = Vec::new();
+    for frame_bytes in FRAMES {
+        if interrupt::asked() {
+            break;
+        }
+        let time = options.time.min(RECEPTION_TIME_MAX);
+        let found = receive::compare(&*device, frame_bytes, time)
+            .with_context(|| format!("frames of {frame_bytes} bytes can't be received"))?;
+        receptions.push(found.into());
+    }
     let what = What {
         facts: Facts {
             transport: "none",
@@ -53,7 +69,10 @@ pub fn run(options: &DeviceTest) -> Result<Report> {
         verified: options.verify,
         pinned_cores: 0,
     };
-    Ok(run.report(what, results))
+    Ok(Report {
+        receptions,
+        ..run.report(what, results)
+    })
 }
 
 /// Memory to copy between.

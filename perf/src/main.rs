@@ -49,7 +49,7 @@ fn main() -> ExitCode {
             ExitCode::from(WRONG)
         }
         Err(error) => {
-            eprintln!("genie-perf: {error:#}");
+            eprintln!("genie-perf: {}", causes(&error));
             ExitCode::from(FAILED)
         }
     }
@@ -69,7 +69,39 @@ fn run(command: &Command) -> Result<bool> {
     }
 }
 
+/// An error and its causes, each once: some say their cause's words themselves.
+fn causes(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.contains(&cause) {
+            continue;
+        }
+        if !said.is_empty() {
+            said += ": ";
+        }
+        said += &cause;
+    }
+    said
+}
+
 fn write(report: &Report, output: &Output) -> Result<bool> {
     report.write(output)?;
     Ok(report.is_right())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = anyhow!("no such file").context("no gateway: no such file");
+        assert_eq!(
+            causes(&error.context("nobody answers")),
+            "nobody answers: no gateway: no such file"
+        );
+        assert_eq!(causes(&anyhow!("a").context("b")), "b: a");
+    }
 }

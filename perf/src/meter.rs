@@ -133,9 +133,19 @@ impl Meter {
 
     /// `count` more are done, which took `each`.
     pub fn many(&mut self, count: u64, each: Duration) {
-        if self.window.is_none() {
-            return;
+        if self.window.is_some() {
+            self.note(count, each);
         }
+    }
+
+    /// What was done in the last window, which is closed: how long each took.
+    pub fn add(&mut self, times: impl Iterator<Item = Duration>) {
+        for took in times {
+            self.note(1, took);
+        }
+    }
+
+    fn note(&mut self, count: u64, each: Duration) {
         self.count += count;
         let nanos = u64::try_from(each.as_nanos()).unwrap_or(u64::MAX);
         self.histogram.saturating_record_n(nanos.max(1), count);

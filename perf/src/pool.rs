@@ -1,10 +1,12 @@
-//! `pool`: what one allocation, and one free, of a device's pool takes.
+//! `pool`: what one allocation, and one free, of a device's pool takes. Each call is timed by
+//! itself, and the time includes what the clock takes.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use genie_gpudev::device;
 use genie_gpudev::pool::POOL_BYTES_MAX;
+use genie_gpudev::pool::PoolError;
 use genie_gpudev::{DeviceKind, Pool, PoolConfig};
 
 use crate::interrupt;
@@ -18,16 +20,19 @@ use crate::run::{Run, What};
 /// The pool, in bytes, if the places need no more.
 const POOL_BYTES: u64 = 256 << 20;
 const SIZES: [u64; 4] = [64, 4 << 10, 64 << 10, 1 << 20];
-/// Calls between two looks at the clock: one call takes less than asking for the time.
+/// Calls of one kind before those of the other.
 const ROUND: u32 = 64;
+/// Looks at the clock to see what one takes.
+const LOOKS: usize = 10_001;
 
 /// Measures.
 pub fn run(options: &options::Pool) -> Result<Report> {
-    let run = Run::begin(&Setting {
+    let mut run = Run::begin(&Setting {
         pinned: 1,
         ends: 1,
         polls: false,
     });
+    run.warn(clock());
     let kind = options.device;
     let sizes = options
         .size
@@ -69,6 +74,7 @@ fn one(options: &options::Pool, kind: DeviceKind, size: u64) -> Result<Vec<Measu
         pool: &mut pool,
         size,
         places: Vec::with_capacity(held + ROUND as usize),
+        times: Vec::with_capacity(ROUND as usize),
         random: 0x2545_f491_4f6c_dd1d,
         taking: Meter::new()?,
         freeing: Meter::new()?,
@@ -104,6 +110,8 @@ struct Books<'a> {
     pool: &'a mut Pool,
     size: u64,
     places: Vec<u64>,
+    /// Of the calls of a round.
+    times: Vec<Duration>,
     random: u64,
     taking: Meter,
     freeing: Meter,
@@ -111,13 +119,12 @@ struct Books<'a> {
 
 impl Books<'_> {
     fn turn(&mut self) -> Result<()> {
-        self.taking.start();
-        let began = Instant::now();
-        for _ in 0..ROUND {
-            self.places.push(self.pool.allocate(self.size)?);
-        }
-        self.taking.many(u64::from(ROUND), each(began));
-        self.taking.stop();
+        let Self {
+            pool, places, size, ..
+        } = self;
+        round(&mut self.taking, &mut self.times, || {
+            pool.allocate(*size).map(|place| places.push(place))
+        })?;
         for at in (1..self.places.len()).rev() {
             self.random = self
                 .random
@@ -126,18 +133,45 @@ impl Books<'_> {
             self.places
                 .swap(at, (self.random >> 33) as usize % (at + 1));
         }
-        let kept = self.places.len() - ROUND as usize;
-        self.freeing.start();
-        let began = Instant::now();
-        for place in self.places.drain(kept..) {
-            self.pool.free(place)?;
-        }
-        self.freeing.many(u64::from(ROUND), each(began));
-        self.freeing.stop();
-        Ok(())
+        let Self { pool, places, .. } = self;
+        round(&mut self.freeing, &mut self.times, || {
+            places.pop().map_or(Ok(()), |place| pool.free(place))
+        })
     }
 }
 
-fn each(began: Instant) -> Duration {
-    began.elapsed() / ROUND
+/// Times `ROUND` calls, each by itself.
+fn round(
+    meter: &mut Meter,
+    times: &mut Vec<Duration>,
+    mut call: impl FnMut() -> Result<(), PoolError>,
+) -> Result<()> {
+    meter.start();
+    for _ in 0..ROUND {
+        let began = Instant::now();
+        let done = call();
+        times.push(began.elapsed());
+        done?;
+    }
+    meter.stop();
+    // The books of the meter are no part of what is measured.
+    meter.add(times.drain(..));
+    Ok(())
+}
+
+/// What the clock adds to each call, for a reader.
+fn clock() -> String {
+    let mut looks: Vec<Duration> = (0..LOOKS).map(|_| Instant::now().elapsed()).collect();
+    looks.sort_unstable();
+    match looks[LOOKS / 2].as_nanos() {
+        0 => {
+            let step = looks.iter().find(|look| !look.is_zero());
+            let step = step.map_or(0, Duration::as_nanos);
+            format!("the clock here goes in steps of {step} ns: a call that is shorter shows as 0")
+        }
+        nanos => format!(
+            "each call is timed by itself: {nanos} ns of its time are the clock's, which was asked \
+             before and after"
+        ),
+    }
 }

@@ -66,6 +66,7 @@ impl Run {
             host: machine::host(),
             warnings: self.warnings,
             results,
+            receptions: Vec::new(),
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::{hex, shm, tcp};
 pub struct Done {
     results: Vec<Measurement>,
     what: What,
+    /// What a reader of the numbers should know.
+    notes: Vec<String>,
     /// Cores that the other end is pinned to.
     pub pinned_there: usize,
 }
@@ -25,7 +27,10 @@ pub struct Done {
 impl Done {
     /// The report of `run`.
     #[must_use]
-    pub fn report(self, run: Run, how: &How) -> Report {
+    pub fn report(self, mut run: Run, how: &How) -> Report {
+        for note in self.notes {
+            run.warn(note);
+        }
         let what = What {
             pinned_cores: how.cores.len().min(1) + self.pinned_there,
             ..self.what
@@ -108,6 +113,14 @@ fn run_over(path: impl Path, control: &mut Control, test: Test, how: &How) -> Re
         pinned_there: 0,
     };
     let results = measuring.run(test)?;
+    let message_max = measuring.path.message_max() as u64;
+    let mut notes = Vec::new();
+    let is_message = |one: &Measurement| test != Test::Bw && one.size_bytes <= message_max;
+    if how.memory == Memory::Device && results.iter().any(is_message) {
+        notes.push(format!(
+            "messages (lat and rate up to {message_max} bytes) are the host's: no device had them"
+        ));
+    }
     let what = What {
         facts: measuring.path.facts(),
         memory: how.memory_name(),
@@ -117,6 +130,7 @@ fn run_over(path: impl Path, control: &mut Control, test: Test, how: &How) -> Re
     Ok(Done {
         results,
         what,
+        notes,
         pinned_there: measuring.pinned_there,
     })
 }

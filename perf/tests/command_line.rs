@@ -67,14 +67,19 @@ fn what_a_path_can_not_do_is_said_before_it_is_tried() {
         &[&["local", "--link", "tcp", "bw"], &beyond[..]].concat(),
         "cuda:127",
     );
-    refused(
-        &["local", "--link", "shm", "bw", "--seal", "on"],
-        "--seal off",
-    );
-    refused(
-        &["local", "--link", "tcp", "bw", "--seal", "on"],
-        "--seal off",
-    );
+    for link in ["shm", "tcp"] {
+        let ran = run(&["local", "--link", link, "bw", "--seal", "on"]);
+        assert_eq!(ran.code, Some(2), "{}", ran.errors);
+        // Both ends have an interest in saying so.
+        assert_eq!(
+            ran.errors.matches("--seal off").count(),
+            1,
+            "{}",
+            ran.errors
+        );
+    }
+    let help = run(&["local", "--help"]).out;
+    assert!(help.contains("`on` is refused there"), "{help}");
 }
 
 #[test]
@@ -88,6 +93,11 @@ fn nobody_there_is_a_clear_error() {
         "no.such.host.invalid",
     );
     refused(&["client", "tcp://", "lat"], "is not an address");
+    let ran = run(&["client", "unix:///nowhere/at/all.sock", "lat"]);
+    assert_eq!(ran.code, Some(2));
+    for cause in ["no gateway answers at /nowhere/at/all.sock", "os error 2"] {
+        assert_eq!(ran.errors.matches(cause).count(), 1, "{}", ran.errors);
+    }
 }
 
 #[test]

@@ -137,23 +137,50 @@ fn a_changed_byte_is_found() {
     one_byte_is_found(&["local", "--link", "tcp", "rate", "--size", "64"]);
 }
 
-#[test]
-fn bytes_pass_through_a_device_at_both_ends() {
+/// Every test with memory of a device at both ends.
+fn bytes_pass_through_a_device(link: &str) {
     let device = ["--memory", "device", "--device", "host:0"];
-    for test in ["bw", "lat"] {
-        let link = ["local", "--link", "tcp", test, "--size", "1,65536,3000001"];
-        let all = [&link[..], &device].concat();
-        every_byte_arrives(&all);
-        one_byte_is_found(
-            &[
-                &["local", "--link", "tcp", test, "--size", "70000"],
+    for (test, sizes) in [
+        ("bw", "1,65536,3000001"),
+        ("lat", "1,65536,3000001"),
+        ("rate", "64"),
+    ] {
+        let of = |sizes| {
+            [
+                &["local", "--link", link, test, "--size", sizes],
                 &device[..],
             ]
-            .concat(),
-        );
-        let json = quick(&all).json();
+            .concat()
+        };
+        every_byte_arrives(&of(sizes));
+        if test != "rate" {
+            one_byte_is_found(&of("70000"));
+        }
+        let json = quick(&of(sizes)).json();
         assert_eq!(json["memory"], "host:0");
         assert!(json["path"].as_str().unwrap().contains("staged"), "{json}");
+        // One byte there and back is a message, which the host has.
+        let told = json["warnings"].to_string().contains("are the host's");
+        assert_eq!(told, test != "bw", "{json}");
+    }
+}
+
+#[test]
+fn bytes_pass_through_a_device_at_both_ends_of_tcp() {
+    bytes_pass_through_a_device("tcp");
+}
+
+#[test]
+fn bytes_pass_through_a_device_at_both_ends_of_shared_memory() {
+    let _alone = alone();
+    bytes_pass_through_a_device("shm");
+}
+
+#[test]
+fn bytes_pass_through_a_device_at_both_ends_of_memif() {
+    let _alone = alone();
+    if !is_missing("memif") {
+        bytes_pass_through_a_device("memif");
     }
 }
 

@@ -66,6 +66,14 @@ def taken_pages(count: int) -> Iterator[None]:
 
 
 def mapped_mib(pid: int | str) -> int:
+    """MiB of huge pages that a process has mapped, touched or not."""
+    text = Path(f"/proc/{pid}/smaps").read_text()
+    pages = (part for part in text.split("VmFlags") if "KernelPageSize:     2048 kB" in part)
+    sizes = (part.split("\nSize:")[1].split()[0] for part in pages)
+    return sum(map(int, sizes)) >> 10
+
+
+def touched_mib(pid: int | str) -> int:
     """MiB of huge pages that a process has, as the kernel counts them (HugetlbPages)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     fields = next(line.split() for line in lines if line.startswith("HugetlbPages:"))

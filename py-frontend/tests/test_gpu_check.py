@@ -100,7 +100,6 @@ def test_a_bundle_says_that_there_is_no_gpu(unpacked: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.skipif(any(Path("/dev").glob("nvidia[0-9]*")), reason="this machine has an NVIDIA GPU")
-@pytest.mark.xfail(reason="scripts/gpu-check writes no report where there is no GPU")
 def test_the_report_says_that_there_is_no_gpu(unpacked: Path, tmp_path: Path) -> None:
     report = tmp_path / "none.json"
     run(unpacked / "scripts" / "gpu-check", "--json", report, folder=tmp_path)

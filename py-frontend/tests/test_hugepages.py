@@ -6,7 +6,7 @@ from pathlib import Path
 
 import genie
 import torch
-from huge import PAGE_MIB, free_pages, mapped_mib, pool, reserved_pages
+from huge import PAGE_MIB, free_pages, touched_mib, pool, reserved_pages
 from linked import make_linked
 from support import REMOTE, check, wait_until
 
@@ -27,7 +27,7 @@ def test_tensors_cross_on_huge_pages(tmp_path: Path) -> None:
         try:
             ends = {"node": linked.node, "gateway": linked.gateway}
             for name, end in ends.items():
-                assert mapped_mib(end.pid) >= LINK_MIB, f"{name}: {end.log()}"
+                assert touched_mib(end.pid) >= LINK_MIB, f"{name}: {end.log()}"
             genie.connect(linked.gateway.address)
             assert genie.stats()["transport"] == "dpdk", linked.gateway.log()
             for count in (1, 4096, 65537, (8 << 20) + 13, (40 << 20) + 1):
@@ -35,8 +35,8 @@ def test_tensors_cross_on_huge_pages(tmp_path: Path) -> None:
                 assert torch.equal(sent.to(REMOTE).cpu(), sent), f"{count} bytes"
             check(lambda x: (x @ x.T).relu(), torch.randn(300, 300))
             # What the client wrote lies in pages that its gateway has, too.
-            assert mapped_mib("self") > 0
-            assert mapped_mib(linked.gateway.pid) > LINK_MIB
+            assert touched_mib("self") > 0
+            assert touched_mib(linked.gateway.pid) > LINK_MIB
             for name, end in ends.items():
                 assert end.running, f"{name}: {end.log()}"
                 assert "ordinary pages" not in end.log(), f"{name}: {end.log()}"

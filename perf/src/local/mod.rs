@@ -3,12 +3,13 @@
 mod child;
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use genie_poll::PortSpec;
 
 use self::child::Child;
-use crate::control::PortOrder;
+use crate::control::{Answer, Control, PortOrder};
 use crate::dpdk::DpdkPort;
 use crate::hex;
 use crate::machine::{self, Setting};
@@ -21,6 +22,9 @@ use crate::tcp;
 use crate::way::{find, over, over_shm, over_tcp};
 
 pub use self::child::run as run_child;
+
+/// How long the other end may take to say what went wrong there.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Measures the link that `options` ask for.
 pub fn run(options: &Local) -> Result<Report> {
@@ -54,9 +58,26 @@ pub fn run(options: &Local) -> Result<Report> {
         run.warn(format!("DPDK runs on {pages}"));
     }
     drop(port);
+    let done = done.map_err(|error| with_last_words(error, &mut control));
     drop(control);
     child.end();
     Ok(done?.report(run, how))
+}
+
+/// What went wrong, with what the other end says about it if that is something else.
+fn with_last_words(error: anyhow::Error, control: &mut Control) -> anyhow::Error {
+    let deadline = Instant::now() + LAST_WORDS;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match control.receive(left) {
+            Ok(Answer::Refused { why }) if !format!("{error:#}").contains(&why) => {
+                return error.context(format!("the other end: {why}"));
+            }
+            // Of before it went wrong.
+            Ok(_) if !left.is_zero() => {}
+            _ => return error,
+        }
+    }
 }
 
 /// A link, as this end needs to know it.

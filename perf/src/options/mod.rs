@@ -66,7 +66,8 @@ pub enum Command {
     Local(Local),
     /// Measure allocation from a pool.
     Pool(Pool),
-    /// Measure copies to, from and on a device.
+    /// Measure copies to, from and on a device, and receiving into it: by way of host memory, and
+    /// directly.
     Device(DeviceTest),
     /// Messages there and back over a bare TCP socket: what the kernel alone takes.
     #[command(hide = true)]
@@ -127,7 +128,7 @@ pub enum Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Seal {
-    /// AES-GCM, or TLS on TCP.
+    /// AES-GCM over DPDK; TLS to a node, with its certificates.
     On,
     /// A checksum at most.
     Off,
@@ -156,7 +157,9 @@ pub struct How {
     /// The device of --memory device: cuda:0, host:0.
     #[arg(long, default_value = "cuda:0", value_parser = parse_device)]
     pub device: DeviceKind,
-    /// Encrypt. Default: as the link is used; the report says.
+    /// Encrypt. `on` is for DPDK (AES-GCM), and for a node (TLS: by --ca, --cert and --key). Between
+    /// two ends of genie-perf TCP and shared memory are never encrypted, and `on` is refused there.
+    /// Default: as the link is used; the report says.
     #[arg(long, value_enum)]
     pub seal: Option<Seal>,
     /// Compare every byte, outside the measured time. Exit status 1 on a difference.
@@ -267,7 +270,7 @@ pub struct DeviceTest {
     /// Sizes of a copy. Default: 64 KiB, 1 MiB and 64 MiB.
     #[arg(long, value_parser = parse_sizes)]
     pub size: Option<Sizes>,
-    /// Seconds to measure each size.
+    /// Seconds to measure each size, and each way of receiving (that one 2 at most).
     #[arg(long, default_value = "1", value_parser = parse_seconds)]
     pub time: Duration,
     /// Compare every byte that was copied, outside the measured time.

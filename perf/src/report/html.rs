@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::plot::{Line, Plot, escape};
 use super::rows::{COLUMNS, mtu, number, pinned};
-use super::{Measurement, Report};
+use super::{Measurement, Reception, Report, reception};
 use crate::options::size::show;
 
 const STYLE: &str = include_str!("page.css");
@@ -33,6 +33,9 @@ pub fn page(report: &Report) -> String {
         throughput(&mut out, &report.results);
         latency(&mut out, &report.results);
         table(&mut out, &report.results);
+    }
+    if !report.receptions.is_empty() {
+        receptions(&mut out, &report.receptions);
     }
     reading(&mut out);
     out + "</main></body></html>\n"
@@ -182,15 +185,37 @@ fn latency(out: &mut String, results: &[Measurement]) {
 }
 
 fn table(out: &mut String, results: &[Measurement]) {
-    out.push_str("<h2>All numbers</h2>\n<div class=\"wide\"><table><thead><tr>");
-    for column in &COLUMNS {
-        let _ = write!(out, "<th>{}</th>", escape(column.long));
+    out.push_str("<h2>All numbers</h2>\n");
+    let rows = results
+        .iter()
+        .map(|one| COLUMNS.map(|column| (column.cell)(one)));
+    rows_of(out, &COLUMNS.map(|column| column.long), rows);
+}
+
+fn receptions(out: &mut String, receptions: &[Reception]) {
+    out.push_str(
+        "<h2>From a card's buffers into the device's memory</h2>\n<p><b>Staged</b>: frames lie in \
+         host memory, the CPU checks them, the device copies them. <b>Direct</b>: frames lie in the \
+         device's memory, which checks them and puts them in their places. Above 1, staging has a \
+         penalty.</p>\n",
+    );
+    rows_of(out, &reception::HEAD, receptions.iter().map(Reception::row));
+}
+
+fn rows_of<const COLUMNS: usize>(
+    out: &mut String,
+    head: &[&str; COLUMNS],
+    rows: impl Iterator<Item = [String; COLUMNS]>,
+) {
+    out.push_str("<div class=\"wide\"><table><thead><tr>");
+    for name in head {
+        let _ = write!(out, "<th>{}</th>", escape(name));
     }
     out.push_str("</tr></thead><tbody>\n");
-    for one in results {
+    for row in rows {
         out.push_str("<tr>");
-        for column in &COLUMNS {
-            let _ = write!(out, "<td>{}</td>", escape(&(column.cell)(one)));
+        for cell in row {
+            let _ = write!(out, "<td>{}</td>", escape(&cell));
         }
         out.push_str("</tr>\n");
     }
@@ -233,7 +258,7 @@ fn date(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{measurement, report};
+    use super::super::sample::{measurement, reception, report};
     use super::*;
 
     #[test]
@@ -262,6 +287,22 @@ mod tests {
         (empty.interrupted, empty.verified) = (true, false);
         let page = page(&empty);
         assert!(page.contains("ended before its time") && !page.contains("<svg"));
+    }
+
+    #[test]
+    fn both_ways_into_a_device_stand_side_by_side() {
+        let mut device = report(Vec::new());
+        assert!(!page(&device).contains("direct/staged"));
+        device.receptions.push(reception());
+        let page = page(&device);
+        for part in [
+            "direct/staged",
+            "<td>8 KiB</td>",
+            "<td>2.50</td>",
+            "&lt;took part&gt;",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
     }
 
     #[test]

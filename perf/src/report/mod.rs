@@ -2,6 +2,7 @@
 
 mod html;
 mod plot;
+mod reception;
 mod rows;
 mod text;
 
@@ -10,6 +11,7 @@ use std::io::Write as _;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+pub use self::reception::Reception;
 use crate::options::Output;
 
 /// Version of the JSON that is written. Fields may be added within a version.
@@ -109,6 +111,9 @@ pub struct Report {
     /// What a reader of the numbers should know.
     pub warnings: Vec<String>,
     pub results: Vec<Measurement>,
+    /// Of a device: what receiving by way of the host costs against receiving into it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub receptions: Vec<Reception>,
 }
 
 impl Report {
@@ -116,6 +121,7 @@ impl Report {
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.results.iter().all(|one| one.verify_errors == 0)
+            && self.receptions.iter().all(Reception::is_right)
     }
 
     /// Writes the report where `output` says. JSON on standard output is alone there.
@@ -196,6 +202,22 @@ pub mod sample {
             },
             warnings: vec!["not every end is pinned".to_owned()],
             results,
+            receptions: Vec::new(),
+        }
+    }
+
+    pub fn reception() -> Reception {
+        let way = |gbit_per_s| reception::Way {
+            gbit_per_s,
+            batch_bytes: 262_144.0,
+            corrupt_frames: 0,
+        };
+        Reception {
+            frame_bytes: 8192,
+            staged: way(20.0),
+            direct: way(50.0),
+            direct_over_staged: 2.5,
+            note: "no card <took part>".to_owned(),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::Report;
 use super::rows::{COLUMNS, mtu, pinned};
+use super::{Reception, Report, reception};
 
 /// What is known of the run, a row a measurement, and the warnings.
 #[must_use]
@@ -35,12 +35,12 @@ pub fn table(report: &Report) -> String {
         .results
         .iter()
         .map(|one| COLUMNS.map(|column| (column.cell)(one)));
-    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    let widths: Vec<usize> = (0..COLUMNS.len())
-        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
-        .collect();
-    for row in &rows {
-        put_row(&mut out, row, &widths);
+    put_rows(&mut out, std::iter::once(head).chain(rows).collect());
+    if !report.receptions.is_empty() {
+        out.push_str("\nfrom a card's buffers into the device's memory\n");
+        let head = reception::HEAD.map(str::to_owned);
+        let rows = report.receptions.iter().map(Reception::row);
+        put_rows(&mut out, std::iter::once(head).chain(rows).collect());
     }
     if report.interrupted {
         out.push_str("ended      before its time, by a signal\n");
@@ -52,6 +52,16 @@ pub fn table(report: &Report) -> String {
         let _ = writeln!(out, "warning    {warning}");
     }
     out
+}
+
+/// Rows under a head, aligned.
+fn put_rows<const COLUMNS: usize>(out: &mut String, rows: Vec<[String; COLUMNS]>) {
+    let widths: Vec<usize> = (0..COLUMNS)
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
+    for row in &rows {
+        put_row(out, row, &widths);
+    }
 }
 
 fn put_row(out: &mut String, row: &[String], widths: &[usize]) {
@@ -66,8 +76,26 @@ fn put_row(out: &mut String, row: &[String], widths: &[usize]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{measurement, report};
+    use super::super::sample::{measurement, reception, report};
     use super::*;
+
+    #[test]
+    fn both_ways_into_a_device_stand_side_by_side() {
+        let mut report = report(Vec::new());
+        assert!(!table(&report).contains("staged"));
+        report.receptions.push(reception());
+        let text = table(&report);
+        for part in [
+            "staged Gbit/s",
+            "8 KiB",
+            "20.0",
+            "50.0",
+            "2.50",
+            "took part",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
 
     #[test]
     fn columns_are_aligned_and_nothing_is_left_out() {

@@ -1,6 +1,6 @@
 //! The channel between a program and a gateway's poll loop as a path: rings in shared memory, and
-//! an arena for transfers. The end that measures is the program; the other end is the loop, which
-//! keeps what comes instead of sending it on.
+//! an arena for transfers. The end that measures is the program; the other end stands for the loop:
+//! it has no engine, and keeps what comes instead of sending it on.
 //!
 //! A transfer costs what it costs PyTorch: one copy into the arena. From there a loop would send
 //! it.

@@ -105,7 +105,8 @@ impl Path for Program {
                 .sources
                 .get_mut(slot as usize)
                 .map_or(&mut [], Memory::bytes_mut),
-            Part::Region => self.places.memory(Way::Back, slot),
+            Part::Region if self.receives => self.places.memory(Way::Back, slot),
+            Part::Region => &mut [],
         }
     }
 
@@ -214,10 +215,9 @@ impl Path for Program {
 pub fn facts() -> Facts {
     Facts {
         transport: "shm",
-        path:
-            "a gateway's channel: rings and an arena in shared memory; a transfer is copied into \
-               the arena, where the loop has it"
-                .to_owned(),
+        path: "rings and doorbells between a program and a loop, no engine: what comes lies in \
+               the channel's arena, or goes straight back"
+            .to_owned(),
         mtu_bytes: 0,
         seal: "off",
     }
