@@ -6,7 +6,7 @@ from pathlib import Path
 
 import genie
 import torch
-from huge import PAGE_MIB, free_pages, touched_mib, pool, reserved_pages
+from huge import PAGE_MIB, free_pages, pool, reserved_pages, touched_mib
 from linked import make_linked
 from support import REMOTE, check, wait_until
 
