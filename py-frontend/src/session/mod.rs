@@ -35,6 +35,9 @@ const RETAINED_BYTES_MAX: usize = 2 << 20;
 const PING_AFTER: Duration = Duration::from_millis(400);
 /// Silence after a ping that means it does not.
 const DEAD_AFTER: Duration = Duration::from_millis(1500);
+/// The same where a gateway looks after the node and says that it is gone: then this is only for a
+/// gateway that hangs. A part of a bulk may take seconds on a slow link.
+const DEAD_AFTER_WATCHED: Duration = Duration::from_secs(15);
 /// Results that a synchronous operator may have.
 const RESERVED: u64 = 64;
 /// Records that nobody waits for leave after this long.

@@ -8,7 +8,7 @@ use genie_client::link::TICK;
 use genie_session::frame::Kind;
 
 use super::waiting::check_signals;
-use super::{DEAD_AFTER, Outgoing, Session};
+use super::{Outgoing, Session};
 use crate::errors::{Error, Exception};
 
 impl Session {
@@ -54,6 +54,7 @@ impl Session {
         }
         let mut interrupted = false;
         let (mut last_tick, mut stalled) = (Instant::now(), Duration::ZERO);
+        let mut moved = self.link.moved();
         let written = self.link.write_frame(&header, payload, raw, &mut || {
             if self.is_lost.load(Ordering::Acquire) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
@@ -62,17 +63,18 @@ impl Session {
                 interrupted = true;
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            // Ticks that follow each other closely had no progress between them.
+            // Ticks that follow each other closely had no progress between them, if no bulk left.
             let since = last_tick.elapsed();
             last_tick = Instant::now();
-            stalled = if since < TICK * 3 / 2 {
+            let before = std::mem::replace(&mut moved, self.link.moved());
+            stalled = if since < TICK * 3 / 2 && moved == before {
                 stalled + since
             } else {
                 Duration::ZERO
             };
             let heard = self.last_received_ms.load(Ordering::Relaxed);
             let silent = Duration::from_millis(self.now_ms().saturating_sub(heard));
-            if stalled > DEAD_AFTER && silent > DEAD_AFTER {
+            if stalled.min(silent) > self.dead_after() {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
                     "it takes no more bytes",

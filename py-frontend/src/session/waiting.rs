@@ -8,7 +8,7 @@ use genie_session::client::Message;
 use genie_session::frame::{Header, Kind};
 
 use super::reading::ReadState;
-use super::{DEAD_AFTER, Outgoing, PING_AFTER, Session};
+use super::{DEAD_AFTER, DEAD_AFTER_WATCHED, Outgoing, PING_AFTER, Session};
 use crate::errors::{Error, Exception};
 
 impl Session {
@@ -71,6 +71,15 @@ impl Session {
             .store(self.now_ms(), Ordering::Relaxed);
     }
 
+    /// A node that is silent for so long, though it was asked, is gone.
+    pub(super) fn dead_after(&self) -> Duration {
+        if self.link.is_watched() {
+            DEAD_AFTER_WATCHED
+        } else {
+            DEAD_AFTER
+        }
+    }
+
     /// Between reads of raw bytes: fails when the node does not answer any more.
     pub(crate) fn node_answers(&self) -> io::Result<()> {
         self.look_after_node()
@@ -97,7 +106,7 @@ impl Session {
         let heard = self.last_received_ms.load(Ordering::Relaxed);
         let asked = self.last_ping_ms.load(Ordering::Relaxed);
         let silent = Duration::from_millis(now.saturating_sub(heard));
-        if asked > heard && now.saturating_sub(asked) > DEAD_AFTER.as_millis() as u64 {
+        if asked > heard && now.saturating_sub(asked) > self.dead_after().as_millis() as u64 {
             self.lose(Error::Genie(
                 Exception::NodeLost,
                 format!(

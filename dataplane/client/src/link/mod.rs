@@ -117,6 +117,13 @@ impl Link {
         }
     }
 
+    /// A gateway looks after the node, and says within seconds that it is gone; so a bulk that is slow
+    /// to leave is no sign of it.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        matches!(self.path, Path::Channel(_))
+    }
+
     /// Reads what there is, at least one byte. `Ok(None)` after a tick without any.
     ///
     /// # Errors
