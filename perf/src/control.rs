@@ -93,6 +93,8 @@ pub enum Link {
     /// A channel, by the unix socket that it is attached through. Between two ends of one user
     /// only.
     Shm(std::path::PathBuf),
+    /// The same, with engines behind the channel.
+    Engine(std::path::PathBuf),
     /// Genie's transport over DPDK: over the other end's own port, or one that its parent names.
     Dpdk(Option<PortOrder>),
 }

@@ -11,6 +11,7 @@ use crate::options::{How, Memory, Test};
 use crate::path::Path;
 use crate::report::{Measurement, Report};
 use crate::run::{Run, What};
+use crate::shm::Behind;
 use crate::staged::Staged;
 use crate::{hex, shm, tcp};
 
@@ -65,15 +66,20 @@ pub fn over_tcp(control: &mut Control, test: Test, how: &How, host: &str) -> Res
     }
 }
 
-/// Measures over a channel, by its socket.
+/// Measures over a channel, by its socket, to what is behind it.
 pub fn over_shm(
     control: &mut Control,
     test: Test,
     how: &How,
     socket: &std::path::Path,
+    behind: Behind,
 ) -> Result<Done> {
-    match ask(control, how, Link::Shm(socket.to_owned()))? {
-        Way::Shm => over(shm::connect(socket)?, control, test, how),
+    let link = match behind {
+        Behind::Nothing => Link::Shm(socket.to_owned()),
+        Behind::Engines { .. } => Link::Engine(socket.to_owned()),
+    };
+    match ask(control, how, link)? {
+        Way::Shm => over(shm::connect(socket, behind)?, control, test, how),
         other => bail!("not a way by shared memory: {other:?}"),
     }
 }

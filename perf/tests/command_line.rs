@@ -79,7 +79,7 @@ fn what_a_path_can_not_do_is_said_before_it_is_tried() {
         );
     }
     let help = run(&["local", "--help"]).out;
-    assert!(help.contains("`on` is refused there"), "{help}");
+    assert!(help.contains("is refused"), "{help}");
 }
 
 #[test]

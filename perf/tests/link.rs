@@ -131,6 +131,45 @@ fn shared_memory_carries_every_byte() {
 }
 
 #[test]
+fn two_engines_carry_every_byte_from_program_to_program() {
+    let _alone = alone();
+    for seal in ["off", "on"] {
+        for (test, sizes) in [("lat", "1,64,1023,1024,16384"), ("rate", "1,64,1023,16384")] {
+            let of = |sizes| {
+                [
+                    "local", "--link", "engine", test, "--size", sizes, "--seal", seal,
+                ]
+            };
+            every_byte_arrives(&of(sizes));
+            one_byte_is_found(&of("64"));
+        }
+        let json = quick(&["local", "--link", "engine", "lat", "--seal", seal]).json();
+        let named = if seal == "on" {
+            "aes-128-gcm"
+        } else {
+            "crc32c"
+        };
+        assert_eq!(json["seal"], named);
+        assert!(
+            json["path"].as_str().unwrap().contains("second engine"),
+            "{json}"
+        );
+    }
+    // Nobody is to take one for the other.
+    let json = quick(&["local", "--link", "shm", "lat"]).json();
+    assert!(
+        json["path"].as_str().unwrap().contains("no engine"),
+        "{json}"
+    );
+    for arguments in [["bw", "64"], ["lat", "16385"]] {
+        let [test, size] = arguments;
+        let ran = quick(&["local", "--link", "engine", test, "--size", size]);
+        assert_eq!(ran.code, Some(2));
+        assert!(ran.errors.contains("is of messages"), "{}", ran.errors);
+    }
+}
+
+#[test]
 fn a_changed_byte_is_found() {
     one_byte_is_found(&["local", "--link", "tcp", "bw", "--size", "64,64K,1M"]);
     one_byte_is_found(&["local", "--link", "tcp", "lat", "--size", "64,64K"]);
@@ -219,6 +258,7 @@ fn a_server_serves_one_after_the_other_and_outlives_bad_guests() {
         .replace('\n', " ");
     for (lines, answer) in [
         (vec![open(r#"{"Shm":"/tmp/x"}"#)], "not for strangers"),
+        (vec![open(r#"{"Engine":"/tmp/x"}"#)], "not for strangers"),
         (
             vec![open(
                 r#"{"Dpdk":{"port":"memif:/tmp/x,server","namespace":null}}"#,

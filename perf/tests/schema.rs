@@ -40,6 +40,9 @@ fn reports_without_a_link_are_as_documented() {
         );
         assert!(json["results"].as_array().unwrap().len() >= 4, "{json}");
         let is_device = arguments[0] == "device";
+        let told = json["warnings"].to_string();
+        let clock = told.contains("are the clock's") || told.contains("in steps of");
+        assert_eq!(clock, !is_device, "{json}");
         let receptions = json["receptions"].as_array();
         assert_eq!(
             receptions.map_or(0, Vec::len),
@@ -51,26 +54,6 @@ fn reports_without_a_link_are_as_documented() {
             let ratio = one["direct_over_staged"].as_f64().unwrap();
             assert!((ratio - of("direct") / of("staged")).abs() < 1e-9, "{one}");
         }
-    }
-}
-
-/// A mean of many calls has no tail. Each call by itself takes whole nanoseconds, and every one of
-/// them is at least what the clock takes.
-#[test]
-fn each_call_of_a_pool_is_timed_by_itself() {
-    let json = common::run(&["pool", "--size", "64", "--time", "0.05", "--json", "-"]).json();
-    let warnings = json["warnings"].to_string();
-    assert!(
-        warnings.contains("are the clock's") || warnings.contains("in steps of"),
-        "{json}"
-    );
-    for result in json["results"].as_array().unwrap() {
-        let curve = result["latency_curve_us"].as_array().unwrap();
-        let slowest = result["latency_us"]["max"].as_f64().unwrap();
-        let fastest = curve[0][1].as_f64().unwrap();
-        // Among thousands of calls the scheduler or an interrupt hits one.
-        assert!(result["transfers"].as_u64().unwrap() > 1000, "{result}");
-        assert!(slowest > 2.0 * fastest, "{result}");
     }
 }
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -395,3 +397,47 @@ def test_a_port_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:
     arguments = ("--dpdk-port", "eth0", "--dpdk-address", "10.77.0.1/24")
     with pytest.raises(DaemonError, match="af_xdp:INTERFACE"):
         Daemon(*arguments, log=tmp_path / "node.log").start()
+
+
+def test_a_slow_upload_is_no_dead_node(linked: Linked) -> None:
+    """Somebody who is there moves little at a time; that takes longer than silence may."""
+    pid, done = linked.gateway.pid, threading.Event()
+
+    def slow_down() -> None:
+        while not done.wait(0.001):
+            os.kill(pid, signal.SIGSTOP)
+            done.wait(0.125)
+            os.kill(pid, signal.SIGCONT)
+
+    genie.connect(linked.gateway.address)
+    # What is shared with the gateway holds 256 MiB of it: the rest waits for room.
+    sent = torch.randint(0, 256, (340 << 20,), dtype=torch.uint8)
+    slow = threading.Thread(target=slow_down)
+    slow.start()
+    started = time.monotonic()
+    try:
+        remote = sent.to(REMOTE)
+        took = time.monotonic() - started
+        done.set()
+        slow.join()
+        assert remote.sum(dtype=torch.int64).item() == sent.sum(dtype=torch.int64).item()
+    finally:
+        done.set()
+        slow.join()
+        genie.disconnect()
+    assert took > 2, "it was not slow enough to tell"
+
+
+def test_a_session_sends_no_faster_than_it_may(tmp_path: Path) -> None:
+    """`--dpdk-session-gbit` at the node bounds what comes back."""
+    linked = make_linked(tmp_path, "--dpdk-session-gbit", "1")
+    try:
+        genie.connect(linked.gateway.address)
+        remote = torch.ones(64 << 20, dtype=torch.uint8).to(REMOTE)
+        remote[0].item()
+        started = time.monotonic()
+        assert remote.cpu().sum().item() == 64 << 20
+        assert time.monotonic() - started > 0.4, "64 MiB are 0.54 s at 1 Gbit/s"
+    finally:
+        genie.disconnect()
+        linked.stop()

@@ -68,9 +68,15 @@ class Contenders:
             ),
             Contender(
                 "genie-shm-lat",
-                "genie-perf shared memory, 64 B there and back",
+                "genie-perf channel alone, 64 B there and back",
                 micros,
                 self._lat("shm"),
+            ),
+            Contender(
+                "genie-engine-lat",
+                "genie-perf two engines, 64 B there and back",
+                micros,
+                self._lat("engine"),
             ),
         ]
 

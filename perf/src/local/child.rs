@@ -82,6 +82,5 @@ pub fn run(options: &End) -> Result<()> {
     let control = unsafe { OwnedFd::from_raw_fd(options.control) };
     let mut control = Control::over_unix(UnixStream::from(control));
     // The end that measures was told why, and tells it.
-    let _ = serve(&mut control, options.cores.len(), Lends::Anything);
-    Ok(())
+    serve(&mut control, options.cores.len(), Lends::Anything)
 }

@@ -15,9 +15,10 @@ use crate::hex;
 use crate::machine::{self, Setting};
 use crate::netns::{self, VethPair};
 use crate::options::port::{CLIENT_NETWORK, link};
-use crate::options::{LinkKind, Local};
+use crate::options::{LinkKind, Local, Seal, Test};
 use crate::report::Report;
 use crate::run::Run;
+use crate::shm::{Behind, MESSAGE_MAX};
 use crate::tcp;
 use crate::way::{find, over, over_shm, over_tcp};
 
@@ -32,12 +33,21 @@ pub fn run(options: &Local) -> Result<Report> {
     if !matches!(cores.len(), 0 | 2) {
         bail!("local has two ends: --cores takes two cores, its own and the other end's");
     }
+    let is_message = |size: &u64| *size <= MESSAGE_MAX as u64;
+    if options.link == LinkKind::Engine
+        && (options.test == Test::Bw || !options.how.sizes(options.test).iter().all(is_message))
+    {
+        bail!(
+            "--link engine is of messages: lat or rate, with sizes up to {MESSAGE_MAX} bytes; \
+             measure transfers over memif"
+        );
+    }
     let mut run = Run::begin(&Setting {
         pinned: cores.len(),
         ends: 2,
         polls: options.link != LinkKind::Tcp,
     });
-    let place = Place::new(options.link)?;
+    let place = Place::new(options.link, options.how.seal)?;
     let (mut child, mut control) = Child::start(cores.get(1).copied())?;
     machine::pin(cores.get(..1).unwrap_or_default())?;
     if let Some(pair) = &place.pair {
@@ -47,7 +57,7 @@ pub fn run(options: &Local) -> Result<Report> {
     let mut port = None;
     let done = match place.link {
         Link::Tcp => over_tcp(&mut control, test, how, "127.0.0.1"),
-        Link::Shm(socket) => over_shm(&mut control, test, how, &socket),
+        Link::Shm(socket, behind) => over_shm(&mut control, test, how, &socket, behind),
         Link::Ports(here, there) => {
             let here = link(here, CLIENT_NETWORK, None);
             find(&mut control, how, Some(there), here, &mut port)
@@ -83,7 +93,7 @@ fn with_last_words(error: anyhow::Error, control: &mut Control) -> anyhow::Error
 /// A link, as this end needs to know it.
 enum Link {
     Tcp,
-    Shm(PathBuf),
+    Shm(PathBuf, Behind),
     /// The port here, and the one of the other end.
     Ports(PortSpec, PortOrder),
 }
@@ -96,7 +106,7 @@ struct Place {
 }
 
 impl Place {
-    fn new(kind: LinkKind) -> Result<Self> {
+    fn new(kind: LinkKind, seal: Option<Seal>) -> Result<Self> {
         let (mut pair, mut folder) = (None, None);
         let link = match kind {
             LinkKind::Tcp => Link::Tcp,
@@ -114,7 +124,16 @@ impl Place {
                     .map(|name| format!("af_xdp:{name}"));
                 ports(names, Some(made.namespaces[1].clone()))?
             }
-            LinkKind::Shm => Link::Shm(folder.insert(Folder::new()?).0.join("channel.sock")),
+            LinkKind::Shm | LinkKind::Engine => {
+                let behind = match kind {
+                    LinkKind::Engine => Behind::Engines {
+                        sealed: seal == Some(Seal::On),
+                    },
+                    _ => Behind::Nothing,
+                };
+                let made = folder.insert(Folder::new()?);
+                Link::Shm(made.0.join("channel.sock"), behind)
+            }
         };
         Ok(Self {
             link,

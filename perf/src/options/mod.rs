@@ -110,8 +110,11 @@ pub enum LinkKind {
     AfXdp,
     /// TCP over loopback.
     Tcp,
-    /// A shared-memory channel.
+    /// A shared-memory channel alone: rings and doorbells between a program and a loop, no engine.
     Shm,
+    /// From program to program: a shared-memory channel to an engine, a link in memory to a second
+    /// engine, its channel to a program that answers. lat and rate.
+    Engine,
 }
 
 /// Whose memory the bytes are in.
@@ -158,7 +161,8 @@ pub struct How {
     #[arg(long, default_value = "cuda:0", value_parser = parse_device)]
     pub device: DeviceKind,
     /// Encrypt. `on` is for DPDK (AES-GCM), and for a node (TLS: by --ca, --cert and --key). Between
-    /// two ends of genie-perf TCP and shared memory are never encrypted, and `on` is refused there.
+    /// two ends of genie-perf TCP and a bare channel (shm) are never encrypted, and `on` is refused
+    /// there.
     /// Default: as the link is used; the report says.
     #[arg(long, value_enum)]
     pub seal: Option<Seal>,

@@ -79,3 +79,17 @@ pub const HEAD: [&str; 6] = [
     "corrupt",
     "note",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{reception, report};
+
+    #[test]
+    fn a_frame_that_was_damaged_makes_a_report_wrong() {
+        let mut report = report(Vec::new());
+        report.receptions.push(reception());
+        assert!(report.is_right());
+        report.receptions[0].direct.corrupt_frames = 1;
+        assert!(!report.is_right());
+    }
+}

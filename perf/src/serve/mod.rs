@@ -80,6 +80,12 @@ fn serve_path(
             let path = shm::listen(socket, || control.send(&Answer::Opened(Way::Shm)))?;
             tests(control, open, path, pinned)
         }
+        (Link::Engine(socket), Lends::Anything) => {
+            let sealed = open.seal == Some(Seal::On);
+            let ready = || control.send(&Answer::Opened(Way::Shm));
+            let path = shm::listen_with_engines(socket, sealed, ready)?;
+            tests(control, open, path, pinned)
+        }
         (Link::Dpdk(None), Lends::Port(Some(port))) => over_port(control, open, port, pinned),
         (Link::Dpdk(Some(order)), Lends::Anything) => {
             if let Some(namespace) = &order.namespace {
@@ -95,7 +101,7 @@ fn serve_path(
             })?;
             control.receive(PATIENCE).map(Some)
         }
-        (Link::Dpdk(Some(_)) | Link::Shm(_), Lends::Port(_)) => {
+        (Link::Dpdk(Some(_)) | Link::Shm(_) | Link::Engine(_), Lends::Port(_)) => {
             bail!("a server's ports and files are not for strangers: measure them with `local`")
         }
     }

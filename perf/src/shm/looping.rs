@@ -6,9 +6,8 @@ use std::os::fd::RawFd;
 use anyhow::{Result, bail};
 use genie_channel::{Doorbell, FromApp, LoopHalf, ToApp};
 
-use super::MESSAGE_MAX;
 use super::arena::{Places, Way};
-use super::program::facts;
+use super::{Behind, MESSAGE_MAX};
 use crate::path::{Event, Facts, Part, Path, Plan, Wait};
 use crate::spin::Spin;
 
@@ -64,7 +63,7 @@ impl Looping {
 
 impl Path for Looping {
     fn facts(&mut self) -> Facts {
-        facts()
+        Behind::Nothing.facts()
     }
 
     fn message_max(&self) -> usize {
@@ -82,8 +81,7 @@ impl Path for Looping {
     fn memory(&mut self, part: Part, slot: u32) -> &mut [u8] {
         match part {
             // What it sends is what it was sent.
-            Part::Source => &mut [],
-            Part::Region => self.places.memory(Way::Out, slot),
+            Part::Source | Part::Region => self.places.memory(Way::Out, slot),
         }
     }
 

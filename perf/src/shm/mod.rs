@@ -3,9 +3,10 @@
 //! it has no engine, and keeps what comes instead of sending it on.
 //!
 //! A transfer costs what it costs PyTorch: one copy into the arena. From there a loop would send
-//! it.
+//! it. With real engines behind the channel ([`engines`]) messages go all the way.
 
 mod arena;
+mod engines;
 mod looping;
 mod program;
 
@@ -15,11 +16,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use genie_channel::attach::{Request, answer_attach, attach, read_request};
-use genie_channel::{Doorbell, Offer, Sizes};
+use genie_channel::{Doorbell, LoopHalf, Offer, Sizes};
 
+pub use self::engines::Engines;
 pub use self::looping::Looping;
 pub use self::program::Program;
 use crate::control::readable;
+use crate::path::Facts;
 
 /// How long either end may take to open the channel.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,10 +33,83 @@ const SIZES: Sizes = Sizes {
 };
 
 /// The longest message, in bytes.
-const MESSAGE_MAX: usize = 16 << 10;
+pub const MESSAGE_MAX: usize = 16 << 10;
+
+/// What is behind the loop's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// Nothing: the loop keeps what comes.
+    Nothing,
+    /// Engines, and another program.
+    Engines {
+        /// Whether frames between the engines are encrypted.
+        sealed: bool,
+    },
+}
+
+impl Behind {
+    /// What both ends are.
+    pub fn facts(self) -> Facts {
+        let (path, mtu_bytes, seal) = match self {
+            Self::Nothing => (
+                "rings and doorbells between a program and a loop, no engine: what comes lies in \
+                 the channel's arena, or goes straight back",
+                0,
+                "off",
+            ),
+            Self::Engines { sealed } => (
+                "a program's channel to an engine, a link in memory to a second engine, and its \
+                 channel to a program that answers; the engines and that program share a thread, \
+                 and all poll",
+                u64::from(engines::MTU),
+                if sealed { "aes-128-gcm" } else { "crc32c" },
+            ),
+        };
+        Facts {
+            transport: "shm",
+            path: path.to_owned(),
+            mtu_bytes,
+            seal,
+        }
+    }
+
+    /// A gateway would open this connection; without engines nobody does.
+    fn offer(self) -> Offer {
+        Offer {
+            connection: 1,
+            epoch: 1,
+            secret: [1; 32],
+            sealed: self == Self::Engines { sealed: true },
+            peer: std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 1),
+            mtu_max: 8900,
+        }
+    }
+}
 
 /// Waits for the program, as a gateway does, once `ready` has told it where.
 pub fn listen(socket: &Path, ready: impl FnOnce() -> Result<()>) -> Result<Looping> {
+    let doorbell = Doorbell::new()?;
+    let half = accept(socket, ready, SIZES, &doorbell)?;
+    Looping::new(half, doorbell)
+}
+
+/// As [`listen`], with engines behind the channel.
+pub fn listen_with_engines(
+    socket: &Path,
+    sealed: bool,
+    ready: impl FnOnce() -> Result<()>,
+) -> Result<Engines> {
+    let behind = Behind::Engines { sealed };
+    let half = accept(socket, ready, Sizes::GATEWAY, &Doorbell::new()?)?;
+    Engines::new(half, &behind.offer(), behind.facts())
+}
+
+fn accept(
+    socket: &Path,
+    ready: impl FnOnce() -> Result<()>,
+    sizes: Sizes,
+    doorbell: &Doorbell,
+) -> Result<LoopHalf> {
     use std::os::fd::AsRawFd as _;
     let listener = UnixListener::bind(socket).with_context(|| socket.display().to_string())?;
     ready()?;
@@ -45,21 +121,10 @@ pub fn listen(socket: &Path, ready: impl FnOnce() -> Result<()>) -> Result<Loopi
         Request::Attach(_) => {}
         other => bail!("the program asks for {other:?}, not for a channel"),
     }
-    let doorbell = Doorbell::new()?;
-    let half = answer_attach(stream, SIZES, &doorbell, "")?;
-    Looping::new(half, doorbell)
+    Ok(answer_attach(stream, sizes, doorbell, "")?)
 }
 
 /// Attaches, as a client does.
-pub fn connect(socket: &Path) -> Result<Program> {
-    // A gateway would open this connection; the loop at the other end has none.
-    let offer = Offer {
-        connection: 1,
-        epoch: 1,
-        secret: [1; 32],
-        sealed: false,
-        peer: std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 1),
-        mtu_max: 8900,
-    };
-    Program::new(attach(socket, &offer, TIMEOUT)?)
+pub fn connect(socket: &Path, behind: Behind) -> Result<Program> {
+    Program::new(attach(socket, &behind.offer(), TIMEOUT)?, behind.facts())
 }

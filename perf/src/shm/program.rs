@@ -28,13 +28,16 @@ pub struct Program {
     message: Vec<u8>,
     taken: bool,
     receives: bool,
+    /// It answers; the other program measures.
+    answers: bool,
+    facts: Facts,
     watched: RawFd,
     spin: Spin,
 }
 
 impl Program {
-    /// Over its half.
-    pub fn new(half: AppHalf) -> Result<Self> {
+    /// The one that measures, over its half.
+    pub fn new(half: AppHalf, facts: Facts) -> Result<Self> {
         Ok(Self {
             places: Places::new(half.arena.clone())?,
             half,
@@ -45,8 +48,18 @@ impl Program {
             message: Vec::with_capacity(MESSAGE_MAX),
             taken: false,
             receives: false,
+            answers: false,
+            facts,
             watched: -1,
             spin: Spin::new(),
+        })
+    }
+
+    /// The one that answers another program's messages.
+    pub fn answering(half: AppHalf, facts: Facts) -> Result<Self> {
+        Ok(Self {
+            answers: false,
+            ..Self::new(half, facts)?
         })
     }
 
@@ -69,7 +82,7 @@ impl Program {
 
 impl Path for Program {
     fn facts(&mut self) -> Facts {
-        facts()
+        self.facts.clone()
     }
 
     fn message_max(&self) -> usize {
@@ -92,6 +105,7 @@ impl Path for Program {
         }
         self.expected = match plan.kind {
             Kind::EchoMessages => usize::try_from(plan.size)?,
+            Kind::Messages if self.answers => usize::try_from(plan.size)?,
             _ => size_of::<u64>(),
         };
         self.message.clear();
@@ -208,17 +222,5 @@ impl Path for Program {
 
     fn retransmissions(&mut self) -> u64 {
         0
-    }
-}
-
-/// What both ends are.
-pub fn facts() -> Facts {
-    Facts {
-        transport: "shm",
-        path: "rings and doorbells between a program and a loop, no engine: what comes lies in \
-               the channel's arena, or goes straight back"
-            .to_owned(),
-        mtu_bytes: 0,
-        seal: "off",
     }
 }
