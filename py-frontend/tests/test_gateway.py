@@ -411,7 +411,7 @@ def test_a_slow_upload_is_no_dead_node(linked: Linked) -> None:
 
     genie.connect(linked.gateway.address)
     # What is shared with the gateway holds 256 MiB of it: the rest waits for room.
-    sent = torch.randint(0, 256, (340 << 20,), dtype=torch.uint8)
+    sent = torch.randint(0, 256, (300 << 20,), dtype=torch.uint8)
     slow = threading.Thread(target=slow_down)
     slow.start()
     started = time.monotonic()

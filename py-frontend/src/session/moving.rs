@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use genie_client::link::TICK;
+use genie_client::link::Stall;
 use genie_session::frame::Kind;
 
 use super::waiting::check_signals;
@@ -53,8 +53,7 @@ impl Session {
             self.ping_queued.store(false, Ordering::Relaxed);
         }
         let mut interrupted = false;
-        let (mut last_tick, mut stalled) = (Instant::now(), Duration::ZERO);
-        let mut moved = self.link.moved();
+        let mut stall = Stall::new(Instant::now(), self.link.moved());
         let written = self.link.write_frame(&header, payload, raw, &mut || {
             if self.is_lost.load(Ordering::Acquire) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
@@ -63,15 +62,7 @@ impl Session {
                 interrupted = true;
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            // Ticks that follow each other closely had no progress between them, if no bulk left.
-            let since = last_tick.elapsed();
-            last_tick = Instant::now();
-            let before = std::mem::replace(&mut moved, self.link.moved());
-            stalled = if since < TICK * 3 / 2 && moved == before {
-                stalled + since
-            } else {
-                Duration::ZERO
-            };
+            let stalled = stall.tick(Instant::now(), self.link.moved());
             let heard = self.last_received_ms.load(Ordering::Relaxed);
             let silent = Duration::from_millis(self.now_ms().saturating_sub(heard));
             if stalled.min(silent) > self.dead_after() {

@@ -7,6 +7,7 @@ mod channel;
 mod inbound;
 mod memory;
 mod socket;
+mod stall;
 mod stream;
 
 use std::io;
@@ -18,6 +19,7 @@ use genie_channel::attach::{self, AttachError};
 use genie_control_api::v1::Transport;
 
 use self::channel::ChannelLink;
+pub use self::stall::Stall;
 use self::stream::StreamLink;
 pub use self::stream::resolve;
 use crate::address::{Address, Tls};
