@@ -73,7 +73,7 @@ fn run(command: &Command) -> Result<bool> {
 fn causes(error: &anyhow::Error) -> String {
     let mut said = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        if false {
+        if said.contains(&cause) {
             continue;
         }
         if !said.is_empty() {

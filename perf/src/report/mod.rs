@@ -121,6 +121,7 @@ impl Report {
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.results.iter().all(|one| one.verify_errors == 0)
+            && self.receptions.iter().all(Reception::is_right)
     }
 
     /// Writes the report where `output` says. JSON on standard output is alone there.

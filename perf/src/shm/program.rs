@@ -58,7 +58,7 @@ impl Program {
     /// The one that answers another program's messages.
     pub fn answering(half: AppHalf, facts: Facts) -> Result<Self> {
         Ok(Self {
-            answers: false,
+            answers: true,
             ..Self::new(half, facts)?
         })
     }
