@@ -330,6 +330,11 @@ impl Text {
                 link.frames_dropped + link.frames_damaged,
             ),
             (
+                "frames_stuck",
+                "Frames that the link did not take: it was down.",
+                link.frames_stuck,
+            ),
+            (
                 "frames_by_reference",
                 "Frames sent whose data were not copied.",
                 link.frames_by_reference,

@@ -79,6 +79,8 @@ counters! {
     frames_segmented,
     /// Times that there was no packet to write a frame to.
     pool_exhausted,
+    /// Frames that were written, and that the link did not take for long: it was down.
+    frames_stuck,
     /// Frames sent whose data were not copied.
     frames_by_reference,
     /// Frames that the host's own stack dropped: malformed, for others, of no host, floods.
@@ -121,6 +123,7 @@ impl Counters {
     pub(crate) fn dropped_by_wire(&self, drops: WireDrops) {
         self.frames_segmented
             .store(drops.segmented, Ordering::Relaxed);
+        self.frames_stuck.store(drops.stuck, Ordering::Relaxed);
         self.pool_exhausted
             .store(drops.exhausted, Ordering::Relaxed);
     }

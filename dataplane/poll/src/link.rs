@@ -158,8 +158,10 @@ pub fn open_for(
         seed: u64::from_ne_bytes(seed),
     };
     let granted = opened.port.granted();
-    // Frames of an ordinary link hold too little for sending by reference to pay.
-    let by_reference = granted.tx_segments && mtu > ETHERNET_MTU;
+    // Frames of an ordinary link hold too little for sending by reference to pay. A card has to be told
+    // of each piece of memory, and to forget it: not done, so it sends from packets.
+    let is_software = matches!(shape.address, PortAddress::Vdev(_));
+    let by_reference = granted.tx_segments && mtu > ETHERNET_MTU && is_software;
     let from_memory = by_reference.then(|| FromMemory {
         eal: eal.clone(),
         carriers,

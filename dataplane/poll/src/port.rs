@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use genie_dpdk::{Burst, Eal, ExternalMemory, ExternalSlab, Mbuf, Mempool, RxQueue, TxQueue};
 use genie_gpudev::Mapping;
@@ -15,6 +16,9 @@ use crate::wire::{BURST, Packet, Wire, WireDrops, Written};
 /// DPDK notes every page of memory that packets may lie in, which takes it a quarter of a
 /// microsecond: more than these are not worth the stop.
 const PAGES_MAX: usize = 128 << 10;
+/// How long frames wait for a driver that takes none: more than a peer's thread is away for on a
+/// crowded machine.
+const STUCK: Duration = Duration::from_millis(100);
 /// The largest page that it knows.
 const PAGE_BYTES_MAX: usize = 1 << 30;
 
@@ -43,6 +47,8 @@ pub struct PortWire {
     from_memory: Option<FromMemory>,
     /// By the number of the memory.
     slabs: Vec<Option<ExternalSlab>>,
+    /// Since when the driver takes nothing.
+    stuck_since: Option<Instant>,
     /// Its interrupts do not work.
     is_deaf: bool,
     drops: WireDrops,
@@ -71,6 +77,7 @@ impl PortWire {
             frame_max,
             from_memory,
             slabs: Vec::new(),
+            stuck_since: None,
             is_deaf: false,
             drops: WireDrops::default(),
         }
@@ -137,9 +144,22 @@ impl PortWire {
     fn flush(&mut self) -> bool {
         while !self.leaving.is_empty() {
             if self.tx.send(&mut self.leaving) == 0 {
-                return false;
+                return self.give_up();
             }
         }
+        self.stuck_since = None;
+        true
+    }
+
+    /// Frames that the driver does not take for long are lost, as on any link: it may be down.
+    fn give_up(&mut self) -> bool {
+        let now = Instant::now();
+        if now.duration_since(*self.stuck_since.get_or_insert(now)) < STUCK {
+            return false;
+        }
+        self.drops.stuck += self.leaving.len() as u64;
+        self.leaving.clear();
+        self.stuck_since = None;
         true
     }
 }

@@ -46,6 +46,8 @@ pub struct WireDrops {
     pub segmented: u64,
     /// Times that there was no packet to write a frame to.
     pub exhausted: u64,
+    /// Frames that were written, and that the link did not take for long.
+    pub stuck: u64,
 }
 
 /// A link. Every frame has its Ethernet header.

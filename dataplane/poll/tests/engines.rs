@@ -35,6 +35,8 @@ struct Ends {
     /// Every such frame that arrives has a bit of its last byte flipped; 0 for none.
     flip: usize,
     count: usize,
+    /// It takes no frame, as a port whose link is down.
+    is_down: bool,
     /// Where packets are kept, if anybody keeps them.
     buffers: Option<Buffers>,
 }
@@ -116,6 +118,9 @@ impl Wire for Ends {
 
     fn transmit(&mut self, mut write: impl FnMut(&mut [u8]) -> Option<Written>) -> usize {
         let mut sent = 0;
+        if self.is_down {
+            return sent;
+        }
         while let Some(Written { len, data }) = write(&mut self.room) {
             assert!(
                 data.is_none_or(|data| data.data().is_empty()),
@@ -161,6 +166,7 @@ impl Pair {
                 lose,
                 flip: 0,
                 count: 0,
+                is_down: false,
                 buffers: None,
             };
             let config = EngineConfig {
@@ -497,6 +503,17 @@ fn receiving_outside_of_the_memory_fails_that_bulk_and_no_byte_is_written() {
 
 #[test]
 fn a_peer_that_vanishes_is_an_end_within_two_seconds() {
+    vanish(false);
+}
+
+/// Then no frame is written, so nobody asks the transport for one.
+#[test]
+fn a_link_that_takes_no_frame_any_more_is_an_end_within_two_seconds() {
+    vanish(true);
+}
+
+/// The other end is silent from some moment on; the link may be down, too.
+fn vanish(is_down: bool) {
     let mut pair = Pair::new(0);
     let [mut one, mut two] = pair.connect(12, true);
     one.say(b"hello");
@@ -508,6 +525,7 @@ fn a_peer_that_vanishes_is_an_end_within_two_seconds() {
     while !pair.a.wire().back.borrow().is_empty() {
         pair.a.turn();
     }
+    pair.a.wire().is_down = is_down;
     let heard = Instant::now();
     let mut late = 0;
     while one.ended.is_none() {

@@ -130,6 +130,16 @@ impl Endpoint {
         self.connections.iter_mut()
     }
 
+    /// Ends connections whose peers were silent for too long. [`Self::poll_transmit`] looks, too, but
+    /// a driver whose link takes nothing does not call it.
+    pub fn look_after_peers(&mut self, now: Time) {
+        for at in 0..self.connections.len() {
+            if self.connections[at].look_after_peer(now) {
+                self.touch(at);
+            }
+        }
+    }
+
     /// Takes a frame, which is opened in place, and names its connection.
     ///
     /// # Errors

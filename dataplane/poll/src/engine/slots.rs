@@ -240,6 +240,7 @@ impl<W: Wire> Engine<W> {
         self.counters.open(self.connections());
         self.counters.dropped_by_wire(self.wire.drops());
         self.counters.host(&self.host.counters());
+        self.endpoint.look_after_peers(now);
         for at in 0..self.slots.len() {
             self.resolve(at);
             if self.is_to_be_forgotten(at, now) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Connection, ConnectionError, State, TransferError};
+use super::{Connection, ConnectionError, State, Touched, TransferError};
 use crate::content::Content;
 use crate::limits::{
     FRAME_DATA_MAX, KEEPALIVE, PEER_TIMEOUT, PROBE_INTERVAL_MAX, SOURCE_CHANGES_MAX,
@@ -36,11 +36,20 @@ impl Connection {
         times.into_iter().flatten().min()
     }
 
+    /// Ends the connection if its peer was silent for too long; true if it did.
+    pub(crate) fn look_after_peer(&mut self, now: Time) -> bool {
+        let (death, error) = self.death_time();
+        let dies = self.state == State::Open && death <= now;
+        if dies {
+            self.touched = Touched::Yes;
+            self.end(error);
+        }
+        dies
+    }
+
     /// Does what is due.
     pub(super) fn expire(&mut self, now: Time) {
-        let (death, error) = self.death_time();
-        if death <= now {
-            self.end(error);
+        if self.look_after_peer(now) {
             return;
         }
         self.mtu.on_time(now);
