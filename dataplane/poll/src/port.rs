@@ -19,6 +19,8 @@ const PAGES_MAX: usize = 128 << 10;
 /// How long frames wait for a driver that takes none: more than a peer's thread is away for on a
 /// crowded machine.
 const STUCK: Duration = Duration::from_millis(100);
+/// How long a loop does not sleep for a driver's ring that is full.
+const FULL: Duration = Duration::from_millis(1);
 /// The largest page that it knows.
 const PAGE_BYTES_MAX: usize = 1 << 30;
 
@@ -272,7 +274,9 @@ impl Wire for PortWire {
     }
 
     fn is_backlogged(&self) -> bool {
-        !self.leaving.is_empty()
+        // A full ring has room again at once; a link that is down is not worth a core.
+        let is_down = self.stuck_since.is_some_and(|since| since.elapsed() > FULL);
+        !self.leaving.is_empty() && !is_down
     }
 
     fn frame_max(&self) -> usize {
