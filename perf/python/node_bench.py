@@ -24,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "lib"))
 
+import command_line
 from daemon import Daemon, Gateway, children_of, link_arguments
 
 MEBIBYTE = 1 << 20
@@ -168,12 +169,7 @@ def check(figures: Figures) -> int:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    summary, *rest = (__doc__ or "").split("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary,
-        epilog="\n\n".join(rest),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each idle measurement")
     parser.add_argument("--turns", type=int, default=5, help="starts and connects (%(default)s)")
     parser.add_argument("--only", choices=("tcp", "dpdk"), help="a node alone, or over DPDK")

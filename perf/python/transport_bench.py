@@ -26,6 +26,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "lib"))
 
+import command_line
 import genie
 import torch
 import transformers
@@ -71,12 +72,7 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    summary, *rest = (__doc__ or "").split("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary,
-        epilog="\n\n".join(rest),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument(
         "--turns", type=int, default=4, help="of each system (default: %(default)s)"
     )

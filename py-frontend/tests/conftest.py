@@ -17,6 +17,7 @@ import genie
 import pytest
 import torch
 from daemon import Daemon
+from linked import Linked, make_linked
 from support import Client
 
 TEST_SECONDS_MAX = 120
@@ -40,6 +41,16 @@ def session(daemon: Daemon) -> Iterator[Daemon]:
     genie.connect(daemon.address)
     yield daemon
     genie.disconnect()
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Linked]:
+    """A node and a gateway over DPDK, for all tests of a module."""
+    made = make_linked(tmp_path_factory.mktemp("linked"))
+    yield made
+    assert made.node.running, made.node.log()
+    assert made.gateway.running, made.gateway.log()
+    made.stop()
 
 
 @pytest.fixture

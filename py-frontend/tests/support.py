@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import genie
+import pytest
 import torch
 from torch.utils import _pytree as pytree
 
@@ -70,6 +71,17 @@ class Counted:
         if name.startswith("_"):
             raise AttributeError(name)
         return self._after[name] - self._before[name]
+
+
+def check_resnet() -> None:
+    """A network of convolutions agrees with the CPU, its weights uploaded for it."""
+    torchvision = pytest.importorskip("torchvision")
+    model = torchvision.models.resnet18(weights=None).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        local = model(x)
+        remote = model.to(REMOTE)(to_remote(x)).cpu()
+    torch.testing.assert_close(remote, local, rtol=0, atol=1e-4)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> float:

@@ -8,7 +8,6 @@ import mmap
 import os
 import socket
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import genie
@@ -22,16 +21,6 @@ from support import REMOTE, check, wait_until
 DEATH_SECONDS_MAX = 10.0
 # Of each client's memory.
 ARENA_PAGES = 128
-# What a client says once it has mapped what came with the first answer.
-
-
-@pytest.fixture(scope="module")
-def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Linked]:
-    """One pair for the tests of this module."""
-    made = make_linked(tmp_path_factory.mktemp("arenas"))
-    yield made
-    assert made.gateway.running, made.gateway.log()
-    made.stop()
 
 
 class Attached:
@@ -90,6 +79,16 @@ def arenas(gateway: Gateway) -> tuple[int, int, int]:
     return huge, ordinary, failed
 
 
+def wait_for_arenas(gateway: Gateway, counts: tuple[int, int, int]) -> None:
+    """A client has its answer a moment before it is counted."""
+    wait_until(lambda: arenas(gateway) == counts, DEATH_SECONDS_MAX, f"{counts}")
+
+
+def wait_for_failed(gateway: Gateway, count: int) -> None:
+    """The same for those that were given up."""
+    wait_until(lambda: arenas(gateway)[2] == count, DEATH_SECONDS_MAX, f"{count} given up")
+
+
 def test_shared_memory_is_in_huge_pages_while_there_are_some(tmp_path: Path) -> None:
     """A client's memory is, each byte arrives, and the next client makes do with ordinary ones."""
     linked = make_linked(tmp_path)
@@ -102,10 +101,10 @@ def test_shared_memory_is_in_huge_pages_while_there_are_some(tmp_path: Path) -> 
             for count in (1, 4096, 65537, (8 << 20) + 13, (40 << 20) + 1):
                 sent = torch.randint(0, 256, (count,), dtype=torch.uint8)
                 assert torch.equal(sent.to(REMOTE).cpu(), sent)
-            assert arenas(linked.gateway) == (1, 0, 0)
+            wait_for_arenas(linked.gateway, (1, 0, 0))
             with Attached(linked) as other:
                 assert other.say(MAPPED)[0] == 0
-                assert arenas(linked.gateway) == (1, 1, 0)
+                wait_for_arenas(linked.gateway, (1, 1, 0))
             genie.disconnect()
             assert mapped_mib("self") == 0, "what a session held does not outlive it"
             wait_until(lambda: free_pages() == ARENA_PAGES, DEATH_SECONDS_MAX, "they are back")
@@ -113,7 +112,7 @@ def test_shared_memory_is_in_huge_pages_while_there_are_some(tmp_path: Path) -> 
             genie.connect(linked.gateway.address)
             check(lambda x: x * 2 + 1, torch.randn(1 << 16))
             genie.disconnect()
-        assert arenas(linked.gateway) == (1, 3, 0)
+        wait_for_arenas(linked.gateway, (1, 3, 0))
         told = [line for line in linked.gateway.log().splitlines() if "memory of clients" in line]
         made = ["huge pages" if line.endswith(": huge pages") else "ordinary" for line in told]
         assert made == ["ordinary", "huge pages", "ordinary"], told
@@ -149,7 +148,7 @@ def test_who_takes_huge_pages_out_of_the_shared_memory_harms_nobody(linked: Link
         # The first one's memory is its own all the while.
         assert torch.equal((remote + 1).cpu(), x + 1)
         genie.disconnect()
-        assert arenas(linked.gateway)[2] == failed + 1
+        wait_for_failed(linked.gateway, failed + 1)
 
 
 def test_who_never_maps_the_shared_memory_is_given_up(linked: Linked) -> None:
@@ -182,5 +181,5 @@ def test_who_never_maps_the_shared_memory_is_given_up(linked: Linked) -> None:
         for client in silent:
             status, text = client.say(b"")
             assert (status, "was not mapped within" in text) == (2, True), text
-    assert arenas(linked.gateway)[2] == failed + len(words) + silent_count
+    wait_for_failed(linked.gateway, failed + len(words) + silent_count)
     wait_until(lambda: held() <= before, DEATH_SECONDS_MAX, f"{held()} is {before} again")

@@ -17,19 +17,9 @@ import pytest
 import torch
 from daemon import NODE_ON_LINK, Daemon, DaemonError, Gateway, is_running, link_arguments
 from linked import MAPPED, Linked, forged_offer, make_linked
-from support import REMOTE, Client, check, to_remote, wait_until
+from support import REMOTE, Client, check, check_resnet, wait_until
 
 DEATH_SECONDS_MAX = 10.0
-
-
-@pytest.fixture(scope="module")
-def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Linked]:
-    """One pair for the tests of this module."""
-    made = make_linked(tmp_path_factory.mktemp("linked"))
-    yield made
-    assert made.node.running, made.node.log()
-    assert made.gateway.running, made.gateway.log()
-    made.stop()
 
 
 @pytest.fixture
@@ -358,13 +348,7 @@ def test_no_gateway_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_models_are_equal(connected: Linked) -> None:
     """A real network over the link."""
-    torchvision = pytest.importorskip("torchvision")
-    model = torchvision.models.resnet18(weights=None).eval()
-    x = torch.randn(1, 3, 64, 64)
-    with torch.inference_mode():
-        local = model(x)
-        remote = model.to(REMOTE)(to_remote(x)).cpu()
-    torch.testing.assert_close(remote, local, rtol=0, atol=1e-4)
+    check_resnet()
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,13 @@ fn arena(half: &LoopHalf) -> &Mapping {
     half.arena().unwrap()
 }
 
+/// Huge pages for one arena, and the machine's pool of them for this test alone: what comes first is
+/// given back first. `None`, with the reason, where there are none to be had.
+fn pages() -> Option<(impl Drop, impl Sized)> {
+    let alone = turn::alone();
+    Some((turn::reserved(PAGES, None)?, alone))
+}
+
 /// Free huge pages that nobody was promised.
 fn free() -> u64 {
     turn::inventory().usable(turn::PAGE, None)
@@ -176,10 +183,7 @@ fn assert_no_holes(file: i32, theirs: &Mapping) {
 
 #[test]
 fn who_has_mapped_huge_pages_takes_none_of_them_out() {
-    let _alone = turn::alone();
-    let Some(_pages) = turn::reserved(PAGES, None) else {
-        return;
-    };
+    let Some(_pages) = pages() else { return };
     let before = free();
     let (mut client, gateway) = begin(huge());
     let theirs = client.map().unwrap();
@@ -230,10 +234,7 @@ fn an_arena_of_ordinary_pages_stays_as_it_is() {
 
 #[test]
 fn holes_before_the_word_are_filled() {
-    let _alone = turn::alone();
-    let Some(_pages) = turn::reserved(PAGES, None) else {
-        return;
-    };
+    let Some(_pages) = pages() else { return };
     let before = free();
     let (mut client, gateway) = begin(huge());
     let theirs = client.map().unwrap();
@@ -263,10 +264,7 @@ fn take_all() -> Region {
 
 #[test]
 fn holes_that_can_not_be_filled_end_the_attachment_and_not_the_gateway() {
-    let _alone = turn::alone();
-    let Some(_pages) = turn::reserved(PAGES, None) else {
-        return;
-    };
+    let Some(_pages) = pages() else { return };
     if turn::inventory().size(turn::PAGE).unwrap().overcommit > 0 {
         return println!("skipped: this machine makes huge pages when they run out");
     }
@@ -290,10 +288,7 @@ fn holes_that_can_not_be_filled_end_the_attachment_and_not_the_gateway() {
 
 #[test]
 fn who_seals_the_arena_first_gets_no_channel() {
-    let _alone = turn::alone();
-    let Some(_pages) = turn::reserved(PAGES, None) else {
-        return;
-    };
+    let Some(_pages) = pages() else { return };
     let before = free();
     let (mut client, gateway) = begin(huge());
     let file = client.arena.as_raw_fd();
@@ -312,10 +307,7 @@ fn who_seals_the_arena_first_gets_no_channel() {
 
 #[test]
 fn who_says_so_before_mapping_maps_nothing() {
-    let _alone = turn::alone();
-    let Some(_pages) = turn::reserved(PAGES, None) else {
-        return;
-    };
+    let Some(_pages) = pages() else { return };
     let (mut client, gateway) = begin(huge());
     client.yes();
     let half = gateway.join().unwrap().unwrap();
@@ -326,10 +318,7 @@ fn who_says_so_before_mapping_maps_nothing() {
 
 #[test]
 fn a_client_attaches_to_huge_pages() {
-    let _alone = turn::alone();
-    let Some(_pages) = turn::reserved(PAGES, None) else {
-        return;
-    };
+    let Some(_pages) = pages() else { return };
     let before = free();
     let socket = Socket::new();
     let doorbell = Doorbell::new().unwrap();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use genie_netstack::HostCounters;
-use genie_transport::{DropReason, Status};
+use genie_transport::{DropCounters, DropReason, Status};
 
 use crate::wire::WireDrops;
 
@@ -23,7 +23,7 @@ macro_rules! counters {
         pub struct Snapshot {
             $($(#[$doc])* pub $name: u64,)*
             /// Of the frames that the transport dropped, how many for which reason.
-            pub drops: Drops,
+            pub drops: DropCounters,
         }
 
         impl Counters {
@@ -32,28 +32,11 @@ macro_rules! counters {
             pub fn snapshot(&self) -> Snapshot {
                 Snapshot {
                     $($name: self.$name.load(Ordering::Relaxed),)*
-                    drops: Drops(std::array::from_fn(|at| self.drops[at].load(Ordering::Relaxed))),
+                    drops: std::array::from_fn(|at| self.drops[at].load(Ordering::Relaxed)).into(),
                 }
             }
         }
     };
-}
-
-/// A count for each reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drops([u64; REASONS]);
-
-impl Default for Drops {
-    fn default() -> Self {
-        Self([0; REASONS])
-    }
-}
-
-impl Drops {
-    /// Each reason with its count.
-    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
-        DropReason::ALL.iter().copied().zip(self.0)
-    }
 }
 
 counters! {
@@ -134,9 +117,7 @@ impl Counters {
 
     pub(crate) fn dropped(&self, reason: DropReason) {
         Self::add(&self.frames_dropped, 1);
-        if let Some(counter) = self.drops.get(reason as usize) {
-            Self::add(counter, 1);
-        }
+        Self::add(&self.drops[reason as usize], 1);
     }
 
     /// A frame that found no room with its device.

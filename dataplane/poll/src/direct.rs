@@ -2,8 +2,8 @@
 //! their places.
 //!
 //! Only frames that are not sealed: sealed ones are opened by the CPU. And only packets whose head
-//! the CPU reaches: those of the `host` device, from any port. A card that splits packets, for a
-//! device whose memory the CPU does not reach, is in `genie-gpudev-dpdk` and not used here yet.
+//! the CPU reaches: those of the `host` device. A card that splits packets, for a device whose memory
+//! the CPU does not reach, is in `genie-gpudev-dpdk` and not used here yet.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use genie_gpudev::Mapping;
 use genie_gpudev::device::{Device, DeviceError, Memory as DeviceMemory, register_mapping};
 use genie_gpudev_dpdk::gathering::{head_len, order, place};
 use genie_gpudev_dpdk::{Gathering, Ordered, Orders as _, ReceptionError};
-use genie_transport::{ConnectionId, Endpoint, Header, Time};
+use genie_transport::{Endpoint, Header, Time};
 
 use crate::memory::{Memory, MemoryId};
 
@@ -46,10 +46,11 @@ impl<P> Gather<P> {
     pub(crate) fn order(
         &mut self,
         frame: &mut [u8],
+        header: &Header,
         endpoint: &mut Endpoint,
         now: Time,
         memory: &mut Memory,
-    ) -> Result<(ConnectionId, Option<Ordered>), ReceptionError> {
+    ) -> Result<Option<Ordered>, ReceptionError> {
         if !self.gathering.has_room() {
             self.gathering.poll(endpoint, now)?;
             if !self.gathering.has_room() {
@@ -57,8 +58,7 @@ impl<P> Gather<P> {
                 return Err(ReceptionError::Busy);
             }
         }
-        let header = Header::parse(frame).map_err(ReceptionError::Dropped)?;
-        let halves = frame.split_at_mut_checked(head_len(&header));
+        let halves = frame.split_at_mut_checked(head_len(header));
         let (head, data) = halves.ok_or(ReceptionError::Layout("shorter than its head"))?;
         let data = place(self.gathering.payload(), data.as_ptr(), data.len())?;
         memory.gather_into(self.sink);

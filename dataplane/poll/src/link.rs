@@ -10,7 +10,7 @@ use genie_dpdk::{
     Eal, Granted, Mempool, MempoolConfig, MempoolError, Mtu, OpenPort, Port, PortAddress,
     PortConfig, PortError, Vdev, interface_mtu,
 };
-use genie_gpudev::device::{Device, DeviceKind};
+use genie_gpudev::device::{self, Device, DeviceKind};
 use genie_gpudev::receive::Way;
 use genie_gpudev_dpdk::PayloadPool;
 use genie_netstack::HostError;
@@ -96,8 +96,8 @@ pub fn open(
     open_for(eal, config, wake, &Err("nobody asked for it".to_owned()))
 }
 
-/// As [`open`], and packets arrive in the memory of `device` if they can; else [`Link::direct`] says
-/// why not. An `Err` there is the reason not to try.
+/// As [`open`], and packets arrive in the memory of `device`, which is opened, if they can; else
+/// [`Link::direct`] says why not. An `Err` there is the reason not to try.
 ///
 /// # Errors
 /// [`LinkError`]
@@ -105,7 +105,7 @@ pub fn open_for(
     eal: &Eal,
     config: &LinkConfig,
     wake: Arc<dyn Fn() + Send + Sync>,
-    device: &Result<Arc<dyn Device>, String>,
+    device: &Result<DeviceKind, String>,
 ) -> Result<Link, LinkError> {
     static NAMES: AtomicU32 = AtomicU32::new(0);
     let shape = Shape::of(&config.port, interface_mtu)?;
@@ -121,7 +121,7 @@ pub fn open_for(
     let carriers = pool(format!("{name}-carriers"), CARRIER_BYTES)?;
     let payload = device
         .clone()
-        .and_then(|device| payload(eal, device, &name, data_bytes, &config.port));
+        .and_then(|kind| payload(eal, kind, &name, data_bytes, &config.port));
     let pool = pool(name, data_bytes)?;
     let opened = prefer(payload, |payload| {
         let payload = payload.map(|(_, payload)| payload);
@@ -231,12 +231,11 @@ fn open_port(
 /// A pool of packets in a device's memory, or why there is none.
 fn payload(
     eal: &Eal,
-    device: Arc<dyn Device>,
+    kind: DeviceKind,
     name: &str,
     data_bytes: u16,
     port: &PortSpec,
 ) -> Result<(Arc<dyn Device>, PayloadPool), String> {
-    let kind = device.info().kind;
     if matches!(port.address, PortAddress::Vdev(Vdev::AfXdp(_))) {
         return Err(format!(
             "{port}: the kernel writes AF_XDP's packets into the port's own pool, not into the \
@@ -250,6 +249,7 @@ fn payload(
         };
         return Err(format!("{port}: {reason} the memory of {kind}"));
     }
+    let device = device::open(kind).map_err(|error| error.to_string())?;
     let config = MempoolConfig {
         cache: CACHE,
         ..MempoolConfig::new(format!("{name}-payload"), MBUFS, data_bytes)

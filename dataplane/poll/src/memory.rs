@@ -235,17 +235,12 @@ impl Regions for Memory {
         from: PayloadRef,
     ) -> Result<(), RegionGone> {
         let place = self.place(region)?.part(offset, from.len)?;
-        let (at, len) = (u32::try_from(from.offset), u32::try_from(place.len));
-        match (at, len) {
-            (Ok(at), Ok(len))
-                if self.gather == Some(place.memory) && self.orders.len() < PARTS_MAX =>
-            {
-                let to = place.at;
-                self.orders.push(GatherPiece { at, len, to });
-                Ok(())
-            }
-            _ => Err(RegionGone),
+        if self.gather != Some(place.memory) || self.orders.len() >= PARTS_MAX {
+            return Err(RegionGone);
         }
+        let piece = GatherPiece::new(from.offset, place.len, place.at);
+        self.orders.push(piece.ok_or(RegionGone)?);
+        Ok(())
     }
 }
 

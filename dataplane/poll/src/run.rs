@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use genie_channel::Doorbell;
 use genie_dpdk::{CoreId, Eal, Lcore};
 use genie_gpudev::Mapping;
-use genie_gpudev::device::{Device, DeviceKind};
+use genie_gpudev::device::DeviceKind;
 use genie_netstack::{HostError, PipeStream};
 use genie_transport::ConnectionId;
 
@@ -63,7 +63,6 @@ struct Shared {
 pub type OnAccept = Arc<dyn Fn(PipeStream, SocketAddrV4) + Send + Sync>;
 
 /// What else a loop is to do.
-#[derive(Default)]
 pub struct LoopOptions {
     /// How it waits.
     pub polling: Polling,
@@ -72,7 +71,7 @@ pub struct LoopOptions {
     /// A TCP port of the link's address to listen on, and who takes the connections.
     pub listen: Option<(u16, OnAccept)>,
     /// The device in whose memory packets are to arrive, or why in none.
-    pub direct: Option<Result<Arc<dyn Device>, String>>,
+    pub direct: Result<DeviceKind, String>,
 }
 
 /// A running loop. Dropping it ends the loop.
@@ -114,9 +113,8 @@ impl PollLoop {
         let doorbell = Doorbell::new()
             .map_err(|error| LinkError::System(std::io::Error::other(error.to_string())))?;
         let waker = doorbell.clone();
-        let direct = options.direct.clone();
-        let direct = direct.unwrap_or_else(|| Err("there is no device".to_owned()));
-        let mut link = open_for(eal, config, Arc::new(move || waker.ring()), &direct)?;
+        let wake = Arc::new(move || waker.ring());
+        let mut link = open_for(eal, config, wake, &options.direct)?;
         let facts = Facts {
             port: config.port.to_string(),
             mac: link.engine.place().mac,

@@ -339,7 +339,7 @@ impl Settings {
             ("node_dpdk", all.node_dpdk.is_some()),
         ];
         if all.dpdk_port.is_none()
-            && let Some((key, _)) = link.iter().find(|(_, is_set)| *is_set)
+            && let Some(key) = first_set(&link)
         {
             return Err(ConfigError::LinkWithoutPort(key));
         }
@@ -348,7 +348,7 @@ impl Settings {
             ("node_dpdk", all.node_dpdk.is_some()),
         ];
         if all.gateway.is_none()
-            && let Some((key, _)) = nodes.iter().find(|(_, is_set)| *is_set)
+            && let Some(key) = first_set(&nodes)
         {
             return Err(ConfigError::NodeWithoutGateway(key));
         }
@@ -423,6 +423,12 @@ fn named(error: &toml::de::Error, text: &str) -> String {
         }
         _ => message,
     }
+}
+
+/// The first of these keys that was set.
+fn first_set(keys: &[(&'static str, bool)]) -> Option<&'static str> {
+    let (key, _) = keys.iter().find(|(_, is_set)| *is_set)?;
+    Some(key)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use genie_dpdk::{CoreId, Eal, EalError, allowed_cores};
-use genie_gpudev::device::{self, Device, DeviceKind};
+use genie_gpudev::device::{self, DeviceKind};
 use genie_gpudev::pool::{POOL_BYTES_MIN, Pool, PoolConfig};
 use genie_gpudev_dpdk::Registration;
 use genie_poll::idle::Polling;
@@ -281,7 +281,7 @@ impl FallbackManager {
             },
             core: config.core.and_then(core),
             listen: inner.accept.clone().map(|accept| (self.port, accept)),
-            direct: Some(self.direct(config)),
+            direct: self.direct(config),
         };
         let poll = PollLoop::start(&eal, &link, options)
             .map_err(|error| format!("no DPDK port {}: {error}", config.port))?;
@@ -306,15 +306,15 @@ impl FallbackManager {
     }
 
     /// The device in whose memory packets are to arrive, or why in none.
-    fn direct(&self, config: &DpdkConfig) -> Result<Arc<dyn Device>, String> {
+    fn direct(&self, config: &DpdkConfig) -> Result<DeviceKind, String> {
         if config.receive == ReceiveChoice::Staged {
             return Err("dpdk_receive is set to staged".to_owned());
         }
         if config.seal {
             return Err("the CPU opens sealed frames".to_owned());
         }
-        let kind = self.device.ok_or("a gateway has no device")?;
-        device::open(kind).map_err(|error| error.to_string())
+        self.device
+            .ok_or_else(|| "a gateway has no device".to_owned())
     }
 
     fn judge(&self, poll: &Arc<PollLoop>, inner: &mut Inner) -> State {

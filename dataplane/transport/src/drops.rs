@@ -83,7 +83,7 @@ reasons! {
 }
 
 /// A counter for each reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropCounters([u64; DropReason::ALL.len()]);
 
 impl Default for DropCounters {
@@ -92,7 +92,19 @@ impl Default for DropCounters {
     }
 }
 
+impl From<[u64; DropReason::ALL.len()]> for DropCounters {
+    /// Counts in the order of [`DropReason::ALL`].
+    fn from(counts: [u64; DropReason::ALL.len()]) -> Self {
+        Self(counts)
+    }
+}
+
 impl DropCounters {
+    /// Each reason with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL.iter().copied().zip(self.0)
+    }
+
     pub(crate) fn count(&mut self, reason: DropReason) {
         self.0[reason as usize] += 1;
     }

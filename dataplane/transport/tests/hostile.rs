@@ -132,7 +132,7 @@ fn each_hostile_frame_is_counted_under_its_reason() {
     let (mut connection, mut memory, grants) = victim();
     let mut handle = |frame: &mut Vec<u8>| {
         let dropped = connection.handle(frame, Time(1), &mut memory).err();
-        (dropped, connection.drops().clone())
+        (dropped, *connection.drops())
     };
     let alter = |at: usize, xor: u8| {
         let mut frame = forge(900, &[4], b"");

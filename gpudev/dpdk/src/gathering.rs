@@ -70,7 +70,7 @@ pub fn order(
     endpoint: &mut Endpoint,
     now: Time,
     regions: &mut impl Orders,
-) -> Result<(ConnectionId, Option<Ordered>), ReceptionError> {
+) -> Result<Option<Ordered>, ReceptionError> {
     regions.begin(offset);
     let data = DeviceData {
         handle: offset,
@@ -78,7 +78,7 @@ pub fn order(
     };
     let handled = endpoint.handle_split(head, data, now, regions);
     let (connection, unverified) = handled.map_err(ReceptionError::Dropped)?;
-    let ordered = unverified.map(|unverified| Ordered {
+    Ok(unverified.map(|unverified| Ordered {
         frame: GatherFrame {
             offset,
             // No longer than the data, which the transport checked.
@@ -87,8 +87,7 @@ pub fn order(
         },
         connection,
         token: unverified.token,
-    });
-    Ok((connection, ordered))
+    }))
 }
 
 impl<B> Gathering<B> {

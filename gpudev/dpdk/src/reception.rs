@@ -102,8 +102,8 @@ impl<B> Reception<B> {
     ) -> Result<(), ReceptionError> {
         let Self { gathering, regions } = self;
         match order(head, data, endpoint, now, regions)? {
-            (_, Some(ordered)) => gathering.push(ordered, regions.orders(), buffer, endpoint, now),
-            (_, None) => Ok(()),
+            Some(ordered) => gathering.push(ordered, regions.orders(), buffer, endpoint, now),
+            None => Ok(()),
         }
     }
 
@@ -233,8 +233,8 @@ impl Reception<Mbuf> {
         };
         let Self { gathering, regions } = self;
         match order(head, (offset, len), endpoint, now, regions)? {
-            (_, Some(ordered)) => gathering.push(ordered, regions.orders(), mbuf, endpoint, now),
-            (_, None) => Ok(()),
+            Some(ordered) => gathering.push(ordered, regions.orders(), mbuf, endpoint, now),
+            None => Ok(()),
         }
     }
 }

@@ -77,12 +77,8 @@ impl DeviceRegions {
         if end > range.len || self.orders.len() == PARTS_MAX {
             return Err(RegionGone);
         }
-        let to = range.offset + offset;
-        let (at, len) = (u32::try_from(at), u32::try_from(len));
-        let (Ok(at), Ok(len)) = (at, len) else {
-            return Err(RegionGone);
-        };
-        self.orders.push(GatherPiece { at, len, to });
+        let piece = GatherPiece::new(at, len, range.offset + offset);
+        self.orders.push(piece.ok_or(RegionGone)?);
         Ok(())
     }
 }

@@ -37,6 +37,13 @@ pub struct GatherPiece {
 }
 
 impl GatherPiece {
+    /// `len` bytes from `at` of the data, to `to`. `None` beyond what a frame may hold.
+    #[must_use]
+    pub fn new(at: u64, len: u64, to: u64) -> Option<Self> {
+        let (at, len) = (u32::try_from(at).ok()?, u32::try_from(len).ok()?);
+        Some(Self { at, len, to })
+    }
+
     /// Refuses a piece outside its frame or with a place outside the target.
     pub(crate) fn check(&self, frame: &GatherFrame, target: &Memory) -> Result<(), DeviceError> {
         target.at(self.to, self.len.into())?;

@@ -60,6 +60,16 @@ impl<W: Wire> Engine<W> {
     }
 }
 
+/// The slot of a connection.
+fn slot_of<'a, P>(
+    endpoint: &mut Endpoint,
+    slots: &'a mut [Option<Slot<P>>],
+    id: ConnectionId,
+) -> Option<&'a mut Slot<P>> {
+    let peer = endpoint.connection(id)?.config().peer;
+    slots.get_mut(usize::try_from(peer.0).ok()?)?.as_mut()
+}
+
 /// All that a received frame may concern.
 struct Intake<'a, P> {
     me: Place,
@@ -87,34 +97,30 @@ impl<P: Packet> Intake<'_, P> {
             return;
         };
         let frame = &mut packet.bytes()[range];
-        let Some(at) = self.gathers(frame) else {
-            return self.transport(from, frame);
-        };
-        let Self {
-            endpoint,
-            memory,
-            slots,
-            now,
-            ..
-        } = self;
-        let gather = slots
-            .get_mut(at)
-            .and_then(Option::as_mut)
-            .and_then(|slot| slot.gather.as_mut());
-        let Some(gather) = gather else { return };
-        match gather.order(frame, endpoint, *now, memory) {
-            Ok((id, ordered)) => {
-                if let Some(ordered) = ordered
-                    && let Err(error) = gather.push(ordered, packet, endpoint, *now, memory)
-                {
-                    tracing::debug!("a frame was not taken by the device: {error}");
-                    self.counters.refused_by_device();
+        let (now, counters) = (self.now, self.counters);
+        if let Ok(header) = Header::parse(frame)
+            && header.data_len > 0
+            && !header.sealed
+            && let Some(slot) = slot_of(self.endpoint, self.slots, header.connection)
+            && let Some(gather) = &mut slot.gather
+        {
+            match gather.order(frame, &header, self.endpoint, now, self.memory) {
+                Ok(ordered) => {
+                    if let Some(ordered) = ordered
+                        && let Err(error) =
+                            gather.push(ordered, packet, self.endpoint, now, self.memory)
+                    {
+                        tracing::debug!("a frame was not taken by the device: {error}");
+                        counters.refused_by_device();
+                    }
+                    slot.learn(from);
                 }
-                self.learn(id, from);
+                Err(ReceptionError::Dropped(reason)) => counters.dropped(reason),
+                Err(_) => counters.refused_by_device(),
             }
-            Err(ReceptionError::Dropped(reason)) => self.counters.dropped(reason),
-            Err(_) => self.counters.refused_by_device(),
+            return;
         }
+        self.transport(from, frame);
     }
 
     /// Sorts a frame; gives where it comes from and where its bytes are if it is the transport's.
@@ -129,36 +135,12 @@ impl<P: Packet> Intake<'_, P> {
 
     fn transport(&mut self, from: Place, frame: &mut [u8]) {
         match self.endpoint.handle(frame, self.now, self.memory) {
-            Ok(id) => self.learn(id, from),
+            Ok(id) => {
+                if let Some(slot) = slot_of(self.endpoint, self.slots, id) {
+                    slot.learn(from);
+                }
+            }
             Err(reason) => self.counters.dropped(reason),
-        }
-    }
-
-    /// The slot whose device places the data of a frame, if one does.
-    fn gathers(&mut self, frame: &[u8]) -> Option<usize> {
-        let header = Header::parse(frame).ok()?;
-        if header.data_len == 0 || header.sealed {
-            return None;
-        }
-        let at = self.slot_of(header.connection)?;
-        self.slots[at].as_ref()?.gather.as_ref()?;
-        Some(at)
-    }
-
-    fn slot_of(&mut self, id: ConnectionId) -> Option<usize> {
-        let peer = self.endpoint.connection(id)?.config().peer;
-        usize::try_from(peer.0)
-            .ok()
-            .filter(|&at| at < self.slots.len())
-    }
-
-    /// Where a peer's authentic frames come from is where it is.
-    fn learn(&mut self, id: ConnectionId, from: Place) {
-        if let Some(at) = self.slot_of(id)
-            && let Some(slot) = &mut self.slots[at]
-        {
-            slot.mac = Some(from.mac);
-            slot.address = Some(from.address);
         }
     }
 

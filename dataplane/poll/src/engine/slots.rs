@@ -28,8 +28,8 @@ const LINGER: Duration = Duration::from_millis(20);
 /// A connection of the link, and the program behind it.
 pub(super) struct Slot<P> {
     pub(super) id: ConnectionId,
-    pub(super) address: Option<SocketAddrV4>,
-    pub(super) mac: Option<Mac>,
+    address: Option<SocketAddrV4>,
+    mac: Option<Mac>,
     /// Waits for the peer's Ethernet address.
     waiting: Option<Box<Config>>,
     pub(super) bridge: Option<Bridge>,
@@ -42,6 +42,11 @@ pub(super) struct Slot<P> {
 }
 
 impl<P> Slot<P> {
+    /// Where a peer's authentic frames come from is where it is.
+    pub(super) fn learn(&mut self, from: Place) {
+        (self.mac, self.address) = (Some(from.mac), Some(from.address));
+    }
+
     pub(super) fn place(&self) -> Option<Place> {
         Some(Place {
             mac: self.mac?,
