@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
 use genie_controlplane::service::{ControlPlane, Limits};
+use genie_gpudev::device::{self, DeviceKind};
 use genie_netstack::PipeStream;
 use genie_poll::packet::TRANSPORT_PORT;
 use genie_poll::run::OnAccept;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, TensorsChoice};
 use crate::fallback::{FallbackManager, check_core};
 use crate::gateway::{self, GatewayError};
 use crate::node::{LocalNode, Shared};
@@ -212,8 +213,12 @@ fn launcher(node: &Arc<Shared>, config: &Config) -> Result<(ZygoteLauncher, v1::
         .map_err(|missing| missing.to_string())?;
     let directory = found.libtorch.display().to_string();
     let device = *config.devices.first().ok_or("there is no device")?;
+    let pools = match (device, config.tensors) {
+        (DeviceKind::Host(_), TensorsChoice::Auto) => None,
+        _ => Some(device::open(device).map_err(|error| error.to_string())?),
+    };
     let (launcher, info) =
-        ZygoteLauncher::start(found, device, node).map_err(|error| error.to_string())?;
+        ZygoteLauncher::start(found, device, pools, node).map_err(|error| error.to_string())?;
     let libtorch = v1::Libtorch {
         version: info.torch_version,
         directory,

@@ -1,8 +1,8 @@
-//! Executors as the data path sees them: two rings and two memories, and a process that may die.
+//! Executors as the data path sees them: two rings and a memory, and a process that may die.
 
-use std::sync::Arc;
+use genie_gpudev::{RingConsumer, RingProducer};
 
-use genie_gpudev::{Arena, Mapping, RingConsumer, RingProducer};
+use crate::data::memory::SessionMemory;
 
 /// A running executor.
 pub struct Executor {
@@ -12,10 +12,8 @@ pub struct Executor {
     pub to: RingProducer,
     /// Frames from it. What comes is not trusted.
     pub from: RingConsumer,
-    /// Where uploads are placed. The daemon allocates.
-    pub inbound: Arena,
-    /// Where it puts replies.
-    pub outbound: Arc<Mapping>,
+    /// Where its tensors are.
+    pub memory: SessionMemory,
     /// The process.
     pub process: Box<dyn Process>,
 }

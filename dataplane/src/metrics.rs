@@ -7,6 +7,8 @@ use std::time::Instant;
 use genie_poll::counters::Snapshot;
 use genie_session::fault::Code;
 
+use crate::data::staging::Copies;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -58,6 +60,7 @@ pub struct Metrics {
     pub bytes_received: Counter,
     pub bytes_sent: Counter,
     pub bulk_dropped: Counter,
+    pub staged: Copies,
     pub plans_installed: Counter,
     pub executors_started: Counter,
     pub executors_died: Counter,
@@ -79,6 +82,7 @@ impl Default for Metrics {
             bytes_received: Counter::default(),
             bytes_sent: Counter::default(),
             bulk_dropped: Counter::default(),
+            staged: Copies::default(),
             plans_installed: Counter::default(),
             executors_started: Counter::default(),
             executors_died: Counter::default(),
@@ -213,6 +217,21 @@ impl Metrics {
                 "genie_bulk_dropped_total",
                 "Uploads dropped for lack of memory.",
                 self.bulk_dropped.value(),
+            ),
+            (
+                "genie_staged_copies_total",
+                "Copies between staging memory and a device, each one submission.",
+                self.staged.submissions.value(),
+            ),
+            (
+                "genie_staged_to_device_bytes_total",
+                "Bytes copied from staging memory to a device.",
+                self.staged.to_device.value(),
+            ),
+            (
+                "genie_staged_from_device_bytes_total",
+                "Bytes copied from a device to staging memory.",
+                self.staged.from_device.value(),
             ),
             (
                 "genie_plans_installed_total",

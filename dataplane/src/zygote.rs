@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use genie_gpudev::zygote::Event;
-use genie_gpudev::{DeviceKind, Life, Limits, Zygote, ZygoteError, ZygoteInfo};
+use genie_gpudev::{
+    Device, DeviceKind, ExecutorHandle, Life, Limits, Zygote, ZygoteError, ZygoteInfo,
+};
 use parking_lot::Mutex;
 
+use crate::data::memory::{SessionMemory, SessionMemoryError};
 use crate::executor::{Executor, Launcher, Process};
 use crate::libtorch::Found;
 use crate::node::Shared;
@@ -16,24 +19,29 @@ use crate::node::Shared;
 pub struct ZygoteLauncher {
     found: Found,
     device: DeviceKind,
+    /// Where sessions' tensors are in pools of the device: that device.
+    pools: Option<Arc<dyn Device>>,
     node: Weak<Shared>,
     zygote: Mutex<Option<Zygote>>,
     gone: Arc<AtomicBool>,
 }
 
 impl ZygoteLauncher {
-    /// Starts the zygote; `node` is told of exits.
+    /// Starts the zygote; `node` is told of exits. With `pools`, tensors are in pools of that device,
+    /// which is `device`; else in memory that is shared with executors.
     ///
     /// # Errors
     /// It can't be started, or can't load libtorch.
     pub fn start(
         found: Found,
         device: DeviceKind,
+        pools: Option<Arc<dyn Device>>,
         node: &Arc<Shared>,
     ) -> Result<(Self, ZygoteInfo), ZygoteError> {
         let launcher = Self {
             found,
             device,
+            pools,
             node: Arc::downgrade(node),
             zygote: Mutex::new(None),
             gone: Arc::new(AtomicBool::new(false)),
@@ -90,18 +98,32 @@ impl Launcher for ZygoteLauncher {
             arena_bytes: memory_bytes,
             ..Limits::default()
         };
-        let handle = zygote
-            .fork(session, self.device, limits)
-            .map_err(|error| error.to_string())?;
-        Ok(Executor {
-            pid: handle.pid,
-            to: handle.to_executor,
-            from: handle.from_executor,
-            inbound: handle.inbound,
-            outbound: handle.outbound,
-            process: Box::new(handle.life),
-        })
+        match &self.pools {
+            None => zygote
+                .fork(session, self.device, limits)
+                .map_err(|error| error.to_string())
+                .and_then(|handle| executor(handle, |arenas| Ok(arenas.into()))),
+            Some(device) => zygote
+                .fork_with_pools(session, device, limits)
+                .map_err(|error| error.to_string())
+                .and_then(|handle| {
+                    executor(handle, |pools| SessionMemory::on_device(&**device, pools))
+                }),
+        }
     }
+}
+
+fn executor<M>(
+    handle: ExecutorHandle<M>,
+    memory: impl FnOnce(M) -> Result<SessionMemory, SessionMemoryError>,
+) -> Result<Executor, String> {
+    Ok(Executor {
+        pid: handle.pid,
+        to: handle.to_executor,
+        from: handle.from_executor,
+        memory: memory(handle.memory).map_err(|error| error.to_string())?,
+        process: Box::new(handle.life),
+    })
 }
 
 impl Process for Life {

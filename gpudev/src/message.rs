@@ -6,9 +6,18 @@ use crate::ring::WaitPolicy;
 
 /// Longest message.
 pub const MESSAGE_MAX: usize = 16 << 10;
-/// Files sent along with [`ToZygote::Fork`]: the ring to the executor, the ring from it, the
-/// inbound arena, the outbound arena.
-pub const FORK_FILES: usize = 4;
+
+/// Where a session's tensors are. The rings' files come first: the one to the executor, then the
+/// one from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tensors {
+    /// In memory that the daemon and the executor share. Files: the inbound arena, the outbound
+    /// arena.
+    Shared,
+    /// In pools of the device that the daemon makes and the executor maps. File: the socket on
+    /// which they are announced, the outbound pool first.
+    Pools,
+}
 
 /// What a session may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +87,8 @@ pub enum ToZygote {
         session: u64,
         /// The device it works on.
         device: DeviceKind,
+        /// Where its tensors are.
+        tensors: Tensors,
         /// What it may use.
         limits: Limits,
     },
@@ -139,6 +150,7 @@ impl ToZygote {
             Self::Fork {
                 session,
                 device,
+                tensors,
                 limits,
             } => {
                 out.push(1);
@@ -146,6 +158,10 @@ impl ToZygote {
                 out.extend(match device {
                     DeviceKind::Host(index) => [0, *index],
                     DeviceKind::Cuda(index) => [1, *index],
+                });
+                out.push(match tensors {
+                    Tensors::Shared => 0,
+                    Tensors::Pools => 1,
                 });
                 out.extend(limits.memory_bytes.to_le_bytes());
                 out.extend(limits.threads.to_le_bytes());
@@ -173,6 +189,11 @@ impl ToZygote {
                 device: match (reader.u8()?, reader.u8()?) {
                     (0, index) => DeviceKind::Host(index),
                     (1, index) => DeviceKind::Cuda(index),
+                    _ => return Err(MessageError),
+                },
+                tensors: match reader.u8()? {
+                    0 => Tensors::Shared,
+                    1 => Tensors::Pools,
                     _ => return Err(MessageError),
                 },
                 limits: Limits {
@@ -334,11 +355,13 @@ mod tests {
             ToZygote::Fork {
                 session: 7,
                 device: DeviceKind::Cuda(2),
+                tensors: Tensors::Pools,
                 limits,
             },
             ToZygote::Fork {
                 session: 7,
                 device: DeviceKind::Host(0),
+                tensors: Tensors::Shared,
                 limits,
             },
             ToZygote::Kill { session: u64::MAX },

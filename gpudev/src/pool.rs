@@ -91,12 +91,32 @@ impl Pool {
             Residence::Host => device.reserve_host(bytes, bytes_max)?,
         };
         Ok(Self {
-            memory,
-            space: Space::resident(bytes / BLOCK_BYTES),
             page_bytes,
+            ..Self::over(memory)
+        })
+    }
+
+    /// A pool for one tensor that is larger than any other pool: of `bytes` bytes on this device.
+    ///
+    /// # Errors
+    /// No memory left.
+    pub fn dedicated(device: &dyn Device, bytes: u64) -> Result<Self, PoolError> {
+        let page_bytes = device.info().page_bytes.max(BLOCK_BYTES);
+        let bytes = round(bytes, page_bytes);
+        Ok(Self::over(device.reserve(bytes, bytes)?))
+    }
+
+    /// The books of memory that is there already, and nobody else's: another process may have made
+    /// it, and then it can't be resized here. What is no whole block at its end is not used.
+    #[must_use]
+    pub fn over(memory: Memory) -> Self {
+        Self {
+            space: Space::resident(memory.bytes() / BLOCK_BYTES),
+            memory,
+            page_bytes: BLOCK_BYTES,
             pins: HashMap::new(),
             counters: stats::Counters::default(),
-        })
+        }
     }
 
     /// The memory that places are in.
@@ -210,6 +230,18 @@ impl Pool {
             });
         }
         Ok(())
+    }
+
+    /// Whether nothing is taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.space.places() == 0
+    }
+
+    /// The longest run of free blocks, in bytes.
+    #[must_use]
+    pub fn largest(&self) -> u64 {
+        self.space.longest_free_bytes()
     }
 
     /// How full it is, and what was done with it.

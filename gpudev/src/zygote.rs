@@ -6,6 +6,7 @@
 //! to it are closed, so that nobody waits for it.
 
 mod launch;
+mod memory;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,13 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::arena::Arena;
-use crate::device::DeviceKind;
-use crate::mapping::{Mapping, MemoryError};
-use crate::message::{Exit, FromZygote, Limits, MESSAGE_MAX, ToZygote};
+use crate::device::{Device, DeviceKind};
+use crate::mapping::MemoryError;
+use crate::message::{Exit, FromZygote, Limits, MESSAGE_MAX, Tensors, ToZygote};
+use crate::pool::PoolError;
+use crate::pools::handover::HandoverError;
 use crate::ring::{RingCloser, RingConsumer, RingError, RingProducer};
 use crate::seqpacket;
 use launch::{bury, command};
+pub use memory::{Announcer, DevicePools, SharedArenas};
 
 /// How long libtorch may take to load.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -70,6 +73,12 @@ pub enum ZygoteError {
     /// No ring.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// No pool of the device.
+    #[error("no memory of the device for a session: {0}")]
+    Pool(#[from] PoolError),
+    /// The executor was not told of its first pool.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
 }
 
 /// What a zygote said of itself.
@@ -185,7 +194,8 @@ impl Zygote {
         }
     }
 
-    /// Forks an executor for `session`, with rings and arenas of its own.
+    /// Forks an executor for `session`, with rings and arenas of its own, whose operators run on
+    /// `device`.
     ///
     /// # Errors
     /// [`ZygoteError`].
@@ -194,15 +204,41 @@ impl Zygote {
         session: u64,
         device: DeviceKind,
         limits: Limits,
-    ) -> Result<ExecutorHandle, ZygoteError> {
+    ) -> Result<ExecutorHandle<SharedArenas>, ZygoteError> {
+        let memory = SharedArenas::create(limits.arena_bytes)?;
+        let files = [memory.inbound.memory().file(), memory.outbound.file()];
+        let (to, from, life) =
+            self.start_executor(session, device, Tensors::Shared, limits, &files)?;
+        Ok(ExecutorHandle::new(to, from, memory, life))
+    }
+
+    /// Forks an executor for `session` whose tensors are in pools of `device`.
+    ///
+    /// # Errors
+    /// [`ZygoteError`].
+    pub fn fork_with_pools(
+        &self,
+        session: u64,
+        device: &Arc<dyn Device>,
+        limits: Limits,
+    ) -> Result<ExecutorHandle<DevicePools>, ZygoteError> {
+        let (memory, socket) = DevicePools::create(device, limits.memory_bytes)?;
+        let (kind, files) = (device.info().kind, [socket.as_fd()]);
+        let (to, from, life) =
+            self.start_executor(session, kind, Tensors::Pools, limits, &files)?;
+        Ok(ExecutorHandle::new(to, from, memory, life))
+    }
+
+    fn start_executor(
+        &self,
+        session: u64,
+        device: DeviceKind,
+        tensors: Tensors,
+        limits: Limits,
+        memory: &[BorrowedFd<'_>],
+    ) -> Result<(RingProducer, RingConsumer, Life), ZygoteError> {
         let to_executor = RingProducer::create(limits.ring_bytes)?;
         let from_executor = RingConsumer::create(limits.ring_bytes, limits.wait_policy())?;
-        let inbound = Arena::create(limits.arena_bytes)?;
-        let outbound = Arc::new(Mapping::create(
-            limits
-                .arena_bytes
-                .next_multiple_of(crate::arena::BLOCK_BYTES),
-        )?);
         let (sender, answer) = channel();
         {
             let mut running = self.inner.running();
@@ -225,31 +261,19 @@ impl Zygote {
             pid: 0,
             inner: Arc::clone(&self.inner),
         };
-        let files = [
-            to_executor.file(),
-            from_executor.file(),
-            inbound.memory().file(),
-            outbound.file(),
-        ];
+        let mut files = vec![to_executor.file(), from_executor.file()];
+        files.extend(memory);
+        let fork = ToZygote::Fork {
+            session,
+            device,
+            tensors,
+            limits,
+        };
         self.inner
-            .send(
-                &ToZygote::Fork {
-                    session,
-                    device,
-                    limits,
-                },
-                &files,
-            )
+            .send(&fork, &files)
             .map_err(|_| ZygoteError::Gone)?;
         life.pid = wait_for_pid(&answer)?;
-        Ok(ExecutorHandle {
-            pid: life.pid,
-            to_executor,
-            from_executor,
-            inbound,
-            outbound,
-            life,
-        })
+        Ok((to_executor, from_executor, life))
     }
 
     /// Executors that live.
@@ -273,22 +297,30 @@ impl Drop for Zygote {
 /// The daemon's end of an executor. Dropping `life` kills the executor; the memory goes when the
 /// last of rings and arenas is dropped.
 #[derive(Debug)]
-pub struct ExecutorHandle {
+pub struct ExecutorHandle<M> {
     /// Its process.
     pub pid: u32,
     /// Frames to it.
     pub to_executor: RingProducer,
     /// Frames from it.
     pub from_executor: RingConsumer,
-    /// Memory that this side allocates and fills.
-    pub inbound: Arena,
-    /// Memory that the executor allocates and fills.
-    pub outbound: Arc<Mapping>,
+    /// Where its tensors are.
+    pub memory: M,
     /// Ends the executor when dropped.
     pub life: Life,
 }
 
-impl ExecutorHandle {
+impl<M> ExecutorHandle<M> {
+    fn new(to_executor: RingProducer, from_executor: RingConsumer, memory: M, life: Life) -> Self {
+        Self {
+            pid: life.pid,
+            to_executor,
+            from_executor,
+            memory,
+            life,
+        }
+    }
+
     /// Kills the executor. [`Event::Exited`] follows.
     pub fn kill(&self) {
         self.life.kill();

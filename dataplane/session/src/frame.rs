@@ -41,6 +41,8 @@ pub enum Kind {
     DropPlan = 7,
     /// Ring only, daemon to executor: the reply bytes at place `seq` were sent; reuse them.
     PlaceSent = 8,
+    /// Ring only, daemon to executor: the pool of device memory whose places began at `seq` is gone.
+    PoolGone = 9,
 
     /// Node: every record below `seq` was executed. `aux`: bytes of bulk that were consumed
     /// since the session began.
@@ -88,6 +90,7 @@ impl Kind {
             6 => Self::InstallPlan,
             7 => Self::DropPlan,
             8 => Self::PlaceSent,
+            9 => Self::PoolGone,
             16 => Self::Ack,
             17 => Self::Data,
             18 => Self::Fault,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use genie_gpudev::DeviceKind;
 pub use values::{
     Address, Count, DeviceName, LinkAddress, LogFilter, PollingChoice, Port, ReceiveChoice, Size,
-    TransportChoice,
+    TensorsChoice, TransportChoice,
 };
 
 macro_rules! settings {
@@ -71,6 +71,10 @@ settings! {
     /// What the tensors of one session may take at most
     #[arg(long, env = "GENIE_MEMORY", value_name = "SIZE")]
     memory: Size = Some(Size(8 << 30)),
+    /// Where tensors are: auto (the host device's in memory shared with executors, an accelerator's in
+    /// pools of its own) or pools (the host's too, filled and read by copies: to test and to measure)
+    #[arg(long, env = "GENIE_TENSORS", value_name = "auto|pools")]
+    tensors: TensorsChoice = Some(TensorsChoice::Auto),
     /// Sessions at a time
     #[arg(long, env = "GENIE_SESSIONS", value_name = "N")]
     sessions: Count<1, 4096> = Some(Count(64)),
@@ -259,6 +263,7 @@ pub struct Config {
     pub libtorch: Option<PathBuf>,
     pub executor: Option<PathBuf>,
     pub memory_bytes: u64,
+    pub tensors: TensorsChoice,
     pub sessions_max: usize,
     pub connections_max: usize,
     pub window_records: u64,
@@ -391,6 +396,7 @@ impl Settings {
             libtorch: all.libtorch,
             executor: all.executor,
             memory_bytes: set(all.memory).0,
+            tensors: set(all.tensors),
             sessions_max: small(set(all.sessions).0),
             connections_max: small(set(all.connections).0),
             window_records: set(all.window_records).0,

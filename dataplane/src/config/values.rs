@@ -283,6 +283,17 @@ choice! {
     }
 }
 
+choice! {
+    /// Where tensors are.
+    TensorsChoice {
+        /// The host device's in memory that the daemon and the executor share, an accelerator's in
+        /// pools of its own.
+        Auto = "auto",
+        /// In pools of the device, the host's too.
+        Pools = "pools",
+    }
+}
+
 /// In the file each of them is a string, or a number where that is enough.
 struct TextOrNumber<T>(std::marker::PhantomData<T>);
 
@@ -323,6 +334,7 @@ from_text_or_number! {
     [] TransportChoice,
     [] PollingChoice,
     [] ReceiveChoice,
+    [] TensorsChoice,
 }
 
 #[cfg(test)]

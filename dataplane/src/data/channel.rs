@@ -1,7 +1,7 @@
 //! A data connection over the transport: two halves of a channel to the poll loop.
 //!
 //! The stream's bytes pass through the channel's rings. Longer bulk does not: the loop reads it
-//! from the executor's outbound memory and writes it to its inbound memory.
+//! from the session's outbound memory and writes it to its inbound memory, or to staging memory.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -14,6 +14,7 @@ use genie_channel::{
 };
 use parking_lot::Mutex;
 
+use super::staging::Land;
 use super::stream::Bulk;
 
 /// How often a thread that waits looks whether the connection was cut.
@@ -42,8 +43,8 @@ pub struct ChannelRead {
     on_sent: OnSent,
     pending: Vec<u8>,
     taken: usize,
-    /// Parts of the bulk under way that have come, or the reason why one did not.
-    arrived: usize,
+    /// Where parts of the bulk under way have come, or the reason why one did not.
+    arrived: VecDeque<u64>,
     failed: Option<String>,
     /// How it ended: `None` in it is the peer's wish.
     over: Option<Option<String>>,
@@ -74,7 +75,7 @@ pub fn split(
         on_sent,
         pending: Vec::new(),
         taken: 0,
-        arrived: 0,
+        arrived: VecDeque::new(),
         failed: None,
         over: None,
     };
@@ -161,35 +162,40 @@ impl ChannelRead {
         Ok(count)
     }
 
-    /// Has bulk put at `place`, part by part, and waits for all of it.
+    /// Has bulk put where it is to land, part by part, and waits for all of it.
     ///
     /// # Errors
     /// As [`ChannelRead::read`]; a part that failed.
-    pub fn take(&mut self, len: u64, place: Option<u64>) -> io::Result<()> {
-        (self.arrived, self.failed) = (0, None);
+    pub fn take(&mut self, len: u64, land: Option<&mut dyn Land>) -> io::Result<()> {
+        self.arrived.clear();
+        self.failed = None;
         let mut wanted: VecDeque<_> = parts(len).collect();
-        let Some(place) = place else {
+        let Some(land) = land else {
             return wanted.into_iter().try_for_each(|part| {
                 self.common.put(Command::Refuse {
                     len: part.end - part.start,
                 })
             });
         };
-        let all = wanted.len();
         let mut heard_at = Instant::now();
+        // Parts that were asked for and have not come.
         let mut asked = 0;
-        while self.arrived < all {
-            while asked < self.arrived + AHEAD
-                && let Some(part) = wanted.pop_front()
+        while asked > 0 || !wanted.is_empty() {
+            while asked < AHEAD
+                && let Some(part) = wanted.front()
+                && let Some(place) = land.place(part)?
             {
-                self.common.put(Command::Receive {
-                    place: place + part.start,
-                    len: part.end - part.start,
-                })?;
+                let len = part.end - part.start;
+                self.common.put(Command::Receive { place, len })?;
+                wanted.pop_front();
                 asked += 1;
             }
             if self.step(TICK)? {
                 heard_at = Instant::now();
+            }
+            while let Some(place) = self.arrived.pop_front() {
+                land.arrived(place)?;
+                asked = asked.saturating_sub(1);
             }
             if let Some(reason) = self.failed.take() {
                 return Err(io::Error::other(format!("bulk did not arrive: {reason}")));
@@ -246,7 +252,7 @@ impl ChannelRead {
                     (self.on_sent)(whole);
                 }
             }
-            FromLoop::Received { .. } => self.arrived += 1,
+            FromLoop::Received { place } => self.arrived.push_back(place),
             FromLoop::BulkFailed { place, text, .. } => {
                 // A reply that could not be sent is the connection's end, or the client's wish.
                 match self.common.part_left(place) {
@@ -283,6 +289,18 @@ impl ChannelWrite {
                 place: bulk.place + part.start,
                 len: part.end - part.start,
             })
+        })
+    }
+
+    /// Has one part of a bulk follow, which is at `part`.
+    ///
+    /// # Errors
+    /// As [`ChannelWrite::write`].
+    pub fn write_part(&mut self, part: Bulk) -> io::Result<()> {
+        self.0.leaving.lock().push((part, 1));
+        self.0.put(Command::Send {
+            place: part.place,
+            len: part.len,
         })
     }
 

@@ -4,6 +4,7 @@
 //! - [`reader`]: socket to executor; uploads go straight into the session's memory.
 //! - [`writer`]: executor to socket; replies go straight out of it.
 //! - [`inbox`] and [`outgoing`]: the two ends, where other threads may leave a frame.
+//! - [`memory`] and [`staging`]: where a session's tensors are, and the way to them on a device.
 //! - [`counters`] and [`installs`]: what it has done, and plans on their way.
 //! - [`stream`]: the connection's two halves: of a [`socket`], in the clear or under TLS, or of a
 //!   [`channel`] to the poll loop.
@@ -12,10 +13,12 @@ pub mod channel;
 pub mod counters;
 pub mod inbox;
 pub mod installs;
+pub mod memory;
 pub mod outgoing;
 pub mod reader;
 pub mod session;
 pub mod socket;
+pub mod staging;
 pub mod stream;
 pub mod writer;
 

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use genie_session::frame::{HEADER_BYTES, Header};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::stream::{Bulk, WriteHalf};
 
@@ -68,6 +68,21 @@ impl Outgoing {
         Ok(left)
     }
 
+    /// Sends whole frames, the last of which ends in `whole` bytes that the caller sends part by part.
+    /// Nobody else sends anything until those are dropped. Only the writer thread calls this.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn send_parts(&self, front: &[u8], whole: u64) -> io::Result<Parts<'_>> {
+        let mut half = self.half.lock();
+        half.write(&mut [IoSlice::new(front)])?;
+        Ok(Parts {
+            outgoing: self,
+            half,
+            whole,
+        })
+    }
+
     /// Whoever can't get the socket leaves: its holder looks again after giving it up.
     fn flush_urgent(&self) -> io::Result<()> {
         while self.has_urgent.load(Ordering::SeqCst) {
@@ -99,5 +114,32 @@ impl Outgoing {
             let _ = half.write(&mut [IoSlice::new(&header), IoSlice::new(payload)]);
         }
         half.finish();
+    }
+}
+
+/// A bulk that is sent part by part.
+pub struct Parts<'a> {
+    outgoing: &'a Outgoing,
+    half: MutexGuard<'a, WriteHalf>,
+    whole: u64,
+}
+
+impl Parts<'_> {
+    /// The next part: `bytes`, which are what is at `part`. As [`Outgoing::send_bulk`].
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn send(&mut self, bytes: &[u8], part: Bulk) -> io::Result<bool> {
+        self.half.write_part(bytes, part, self.whole)
+    }
+
+    /// All parts were sent.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn finish(self) -> io::Result<()> {
+        let outgoing = self.outgoing;
+        drop(self);
+        outgoing.flush_urgent()
     }
 }

@@ -1,18 +1,22 @@
 //! Socket to executor.
 //!
 //! One system call takes as many frames as have come. A frame's payload is copied once, into the
-//! ring; the raw bytes of an upload are read straight into the session's memory.
+//! ring; the raw bytes of an upload are read straight into the session's memory, or into staging memory
+//! where that is a device's.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use genie_channel::BULK_PART_MAX;
 use genie_session::WireError;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE, PAYLOAD_MAX};
 
 use super::inbox::Undelivered;
+use super::memory::{SessionMemory, Shared};
 use super::session::{End, Link, Running, Session};
+use super::staging::{InPlace, Land as _, Landing, Staged};
 use super::stream::ReadHalf;
 
 /// Bytes that a read takes when nothing is known of what comes. Larger reads would only copy more
@@ -241,26 +245,89 @@ fn place_bulk(
     header: &Header,
 ) -> Result<u64, ReadError> {
     let bytes = header.aux;
-    let place = running.inbound.lock().allocate(bytes);
     session.received_raw(bytes);
-    if buffer.half.takes_apart(bytes) {
-        if place.is_none() {
-            session.dropped_bulk();
-        }
-        buffer.half.take(bytes, place)?;
-        return Ok(place.unwrap_or(NO_PLACE));
-    }
-    let Some(place) = place else {
+    let placed = match &running.memory {
+        SessionMemory::Shared(shared) => place_shared(buffer, shared, bytes)?,
+        SessionMemory::Staged(staged) => place_staged(session, buffer, staged, bytes)?,
+    };
+    let Some(place) = placed else {
         session.dropped_bulk();
-        buffer.skip(bytes)?;
+        if buffer.half.takes_apart(bytes) {
+            buffer.half.take(bytes, None)?;
+        } else {
+            buffer.skip(bytes)?;
+        }
         return Ok(NO_PLACE);
     };
+    Ok(place)
+}
+
+/// Into memory that the executor maps. `None`: there is no room, and nothing was read.
+fn place_shared(
+    buffer: &mut Buffer,
+    shared: &Shared,
+    bytes: u64,
+) -> Result<Option<u64>, ReadError> {
+    let Some(place) = shared.inbound.lock().allocate(bytes) else {
+        return Ok(None);
+    };
+    if buffer.half.takes_apart(bytes) {
+        buffer.half.take(bytes, Some(&mut InPlace(place)))?;
+        return Ok(Some(place));
+    }
     // SAFETY: the place was just allocated and is freed only by the executor's word, which has not
     // been told of it; the bytes are written and not read.
-    let memory = unsafe { running.inbound_memory.bytes_mut(place, bytes) };
+    let memory = unsafe { shared.inbound_memory.bytes_mut(place, bytes) };
     let memory = memory.map_err(|error| ReadError::Executor(error.to_string()))?;
     buffer.move_into(memory)?;
-    Ok(place)
+    Ok(Some(place))
+}
+
+/// Into a device's memory, by way of staging memory. `None`: as for [`place_shared`].
+fn place_staged(
+    session: &Session,
+    buffer: &mut Buffer,
+    staged: &Staged,
+    bytes: u64,
+) -> Result<Option<u64>, ReadError> {
+    let copies = &session.node().metrics.staged;
+    let landing = staged.place(bytes, copies);
+    let Some(mut landing) = landing.map_err(|error| ReadError::Executor(error.to_string()))? else {
+        return Ok(None);
+    };
+    let landed = if buffer.half.takes_apart(bytes) {
+        let apart = buffer.half.take(bytes, Some(&mut landing));
+        apart.map_err(ReadError::from)
+    } else {
+        land_stream(buffer, &mut landing, bytes)
+    };
+    let landed = landed.and_then(|()| Ok(landing.finish()?));
+    match landing.failure() {
+        // What a device says is the session's end, and its client is told.
+        Some(error) => Err(ReadError::Executor(error.to_string())),
+        None => landed.map(|()| Some(landing.place())),
+    }
+}
+
+/// Bulk that is in the stream itself, part by part.
+fn land_stream(
+    buffer: &mut Buffer,
+    landing: &mut Landing<'_>,
+    bytes: u64,
+) -> Result<(), ReadError> {
+    let mut start = 0;
+    while start < bytes {
+        let part = start..bytes.min(start + BULK_PART_MAX);
+        let slot = landing.place(&part)?;
+        // The parts before it are with the device, or done: there is room for this one.
+        let slot = slot.ok_or_else(|| ReadError::Executor("no staging memory".to_owned()))?;
+        // SAFETY: the slot was just given for this part; the stream is this thread's.
+        let memory = unsafe { landing.slot(slot, part.end - part.start) }?;
+        buffer.move_into(memory)?;
+        landing.arrived(slot)?;
+        start = part.end;
+    }
+    Ok(())
 }
 
 /// Hands a frame to the executor, waiting for room while the client is there.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use genie_channel::AppHalf;
 use genie_controlplane::node::{NodeError, SessionSpec};
-use genie_gpudev::{Arena, Mapping, RingCloser};
+use genie_gpudev::RingCloser;
 use genie_poll::PollLoop;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HELLO_BYTES, Header, Kind, PAYLOAD_MAX, decode_hello};
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use super::counters::Counters;
 use super::inbox::{Inbox, Undelivered};
 use super::installs::Installs;
+use super::memory::SessionMemory;
 use super::outgoing::Outgoing;
 use super::stream::{Cut, ReadHalf, WriteHalf};
 use super::{channel, reader, socket, writer};
@@ -94,12 +95,8 @@ pub struct Carrier {
 pub struct Running {
     /// Frames to it.
     pub inbox: Inbox,
-    /// Who has which place of the memory for uploads.
-    pub inbound: Mutex<Arena>,
-    /// That memory.
-    pub inbound_memory: Arc<Mapping>,
-    /// The memory for replies.
-    pub outbound: Arc<Mapping>,
+    /// Where its tensors are.
+    pub memory: SessionMemory,
     closers: [RingCloser; 2],
     process: Box<dyn Process>,
 }
@@ -112,6 +109,29 @@ impl Running {
     pub fn place_sent(&self, place: u64) -> Result<(), Undelivered> {
         self.inbox
             .post(Header::new(Kind::PlaceSent, place, 0), Vec::new())
+    }
+
+    /// Bulk that a poll loop was sending has left: it was at `place` of what it sends from.
+    ///
+    /// # Errors
+    /// As [`Running::place_sent`].
+    fn left(&self, place: u64) -> Result<(), Undelivered> {
+        match &self.memory {
+            SessionMemory::Shared(_) => self.place_sent(place),
+            SessionMemory::Staged(staged) => {
+                staged.outgoing.free(place);
+                Ok(())
+            }
+        }
+    }
+
+    /// A pool of uploads is gone, and the executor is to let go of it.
+    ///
+    /// # Errors
+    /// As [`Running::place_sent`].
+    pub fn pool_gone(&self, base: u64) -> Result<(), Undelivered> {
+        self.inbox
+            .post(Header::new(Kind::PoolGone, base, 0), Vec::new())
     }
 
     fn stop(&self) {
@@ -235,7 +255,7 @@ impl Session {
             let session = this.upgrade();
             let running = session.as_ref().and_then(|session| session.running());
             // An executor that is gone needs no memory.
-            let _ = running.map(|running| running.place_sent(place));
+            let _ = running.map(|running| running.left(place));
         });
         let (read, write, cut) = channel::split(channel, self.node.lease, on_sent);
         let mut read = ReadHalf::Channel(Box::new(read));
@@ -320,14 +340,12 @@ impl Session {
         let running = Running {
             closers: [executor.to.closer(), from.closer()],
             inbox: Inbox::new(executor.to),
-            inbound_memory: Arc::clone(executor.inbound.memory()),
-            inbound: Mutex::new(executor.inbound),
-            outbound: executor.outbound,
+            memory: executor.memory,
             process: executor.process,
         };
         let running = link.running.get_or_init(|| running);
         if let Some(Carrier { poll, connection }) = &link.carrier {
-            let (source, sink) = (&running.outbound, &running.inbound_memory);
+            let (source, sink) = (running.memory.source(), running.memory.sink());
             poll.share(*connection, Arc::clone(source), Arc::clone(sink))
                 .map_err(|error| format!("its memory can't be reached: {error}"))?;
         }

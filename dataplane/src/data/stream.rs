@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::channel::{ChannelCut, ChannelRead, ChannelWrite};
 use super::socket::{SocketRead, SocketWrite};
+use super::staging::Land;
 use std::net::{Shutdown, TcpStream};
 
 /// The half that reads.
@@ -70,15 +71,15 @@ impl ReadHalf {
         matches!(self, Self::Channel(_)) && len > genie_channel::INLINE_MAX
     }
 
-    /// Has bulk that travels apart put where it is wanted, and waits for it. `None`: it is not
+    /// Has bulk that travels apart put where it is to land, and waits for it. `None`: it is not
     /// wanted, and none of it travels.
     ///
     /// # Errors
     /// As [`ReadHalf::read`]; `Unsupported` where bulk is in the stream.
-    pub fn take(&mut self, len: u64, place: Option<u64>) -> io::Result<()> {
+    pub fn take(&mut self, len: u64, land: Option<&mut dyn Land>) -> io::Result<()> {
         match self {
             Self::Socket(_) => Err(io::ErrorKind::Unsupported.into()),
-            Self::Channel(half) => half.take(len, place),
+            Self::Channel(half) => half.take(len, land),
         }
     }
 
@@ -116,6 +117,24 @@ impl WriteHalf {
             }
             other => {
                 other.write(&mut [IoSlice::new(front), IoSlice::new(bytes)])?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Writes one part of a bulk of `whole` bytes: `bytes`, which are what is at `part`. As
+    /// [`WriteHalf::write_bulk`] otherwise.
+    ///
+    /// # Errors
+    /// As [`WriteHalf::write`].
+    pub fn write_part(&mut self, bytes: &[u8], part: Bulk, whole: u64) -> io::Result<bool> {
+        match self {
+            Self::Channel(half) if whole > genie_channel::INLINE_MAX => {
+                half.write_part(part)?;
+                Ok(false)
+            }
+            other => {
+                other.write(&mut [IoSlice::new(bytes)])?;
                 Ok(true)
             }
         }

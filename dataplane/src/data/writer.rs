@@ -1,18 +1,23 @@
 //! Executor to socket.
 //!
 //! Small frames are gathered and leave in one system call when the ring is empty. The bytes of a
-//! reply leave straight from the executor's memory. What comes from the ring is not trusted.
+//! reply leave straight from the executor's memory, or from staging memory where that is a device's.
+//! What comes from the ring is not trusted.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
+use genie_channel::BULK_PART_MAX;
+use genie_gpudev::device::DeviceError;
 use genie_gpudev::{RingConsumer, RingError};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind};
 
 use super::inbox::Undelivered;
+use super::memory::{SessionMemory, SessionMemoryError};
 use super::session::{End, Link, Running, Session};
+use super::staging::Staged;
 use super::stream::Bulk;
 
 /// Gathered bytes that leave although more frames wait.
@@ -42,6 +47,9 @@ pub enum WriteError {
     /// The executor takes nothing.
     #[error(transparent)]
     Inbox(#[from] Undelivered),
+    /// The device's memory.
+    #[error(transparent)]
+    Memory(#[from] SessionMemoryError),
 }
 
 /// Sends what the executor says until it stops; then ends the session.
@@ -159,8 +167,11 @@ impl Writer<'_> {
                 self.session.plan_installed(plan, header.aux == 0);
             }
             Kind::PlaceFree => {
-                if self.running.inbound.lock().free(header.seq).is_err() {
-                    return Err(WriteError::Violation("a free of a place that is not taken"));
+                let gone = self.running.memory.free(header.seq);
+                let gone =
+                    gone.map_err(|_| WriteError::Violation("a free of a place that is not taken"))?;
+                if let Some(pool) = gone {
+                    self.running.pool_gone(pool)?;
                 }
             }
             Kind::Usage => {
@@ -202,8 +213,12 @@ impl Writer<'_> {
         if bytes == 0 {
             return Ok(());
         }
+        let shared = match &self.running.memory {
+            SessionMemory::Shared(shared) => shared,
+            SessionMemory::Staged(staged) => return self.staged(staged, place, bytes),
+        };
         // SAFETY: the bytes are only passed on, to a system call or a cipher.
-        let memory = unsafe { self.running.outbound.bytes(place, bytes) }
+        let memory = unsafe { shared.outbound.bytes(place, bytes) }
             .map_err(|_| WriteError::Violation("a reply outside its memory"))?;
         let bulk = Bulk { place, len: bytes };
         let left = self.link.outgoing.send_bulk(&self.gathered, memory, bulk)?;
@@ -211,6 +226,48 @@ impl Writer<'_> {
         if left {
             self.running.place_sent(place)?;
         }
+        Ok(())
+    }
+
+    /// The same for bytes in a device's memory: each part is copied to its slot while the one before
+    /// it leaves.
+    fn staged(&mut self, staged: &Staged, place: u64, bytes: u64) -> Result<(), WriteError> {
+        let node = self.session.node();
+        let fetch = |start: u64| {
+            let len = (bytes - start).min(BULK_PART_MAX);
+            // Past the end of all addresses is outside, too.
+            let at = place.saturating_add(start);
+            let part = staged.fetch(at, len, node.lease, &node.metrics.staged);
+            part.map_err(|error| match error {
+                SessionMemoryError::Device(DeviceError::Bounds { .. }) => {
+                    WriteError::Violation("a reply outside its memory")
+                }
+                other => WriteError::Memory(other),
+            })
+        };
+        let mut next = Some(fetch(0)?);
+        let mut parts = self.link.outgoing.send_parts(&self.gathered, bytes)?;
+        self.gathered.clear();
+        let mut done = 0;
+        while let Some(part) = next.take() {
+            done += part.len;
+            if done < bytes {
+                next = Some(fetch(done)?);
+            }
+            staged.wait_fetched(&part)?;
+            let bulk = Bulk {
+                place: part.slot,
+                len: part.len,
+            };
+            // SAFETY: the copy into the slot is done, and the slot is this part's until it left.
+            let memory = unsafe { staged.outgoing.mapping().bytes(part.slot, part.len) }
+                .map_err(SessionMemoryError::from)?;
+            if parts.send(memory, bulk)? {
+                staged.outgoing.free(part.slot);
+            }
+        }
+        parts.finish()?;
+        self.running.place_sent(place)?;
         Ok(())
     }
 

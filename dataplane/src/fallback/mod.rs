@@ -23,7 +23,8 @@ use genie_poll::{LINK_MEMORY_MIB, LinkConfig, LoopOptions, PollLoop, eal};
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::{
-    Config, ConfigError, DpdkConfig, PollingChoice, ReceiveChoice, TransportChoice,
+    Config, ConfigError, DpdkConfig, PollingChoice, ReceiveChoice, TensorsChoice,
+    TransportChoice,
 };
 pub use level::Level;
 
@@ -54,6 +55,8 @@ pub struct FallbackManager {
     config: Option<DpdkConfig>,
     /// Whose memory sessions have, unless this is a gateway.
     device: Option<DeviceKind>,
+    /// Sessions have it in pools.
+    pools: bool,
     port: u16,
     probe_to: Option<SocketAddrV4>,
     tcp_probe_to: Option<crate::config::Address>,
@@ -100,6 +103,7 @@ impl FallbackManager {
                 .first()
                 .copied()
                 .filter(|_| gateway.is_none()),
+            pools: config.tensors == TensorsChoice::Pools,
             port,
             probe_to: gateway.and_then(|gateway| gateway.node_dpdk),
             tcp_probe_to: gateway.and_then(|gateway| gateway.node.clone()),
@@ -313,8 +317,11 @@ impl FallbackManager {
         if config.seal {
             return Err("the CPU opens sealed frames".to_owned());
         }
-        self.device
-            .ok_or_else(|| "a gateway has no device".to_owned())
+        let device = self.device.ok_or("a gateway has no device")?;
+        if self.pools && matches!(device, DeviceKind::Host(_)) {
+            return Err("tensors is set to pools, which are filled from the host's memory".to_owned());
+        }
+        Ok(device)
     }
 
     fn judge(&self, poll: &Arc<PollLoop>, inner: &mut Inner) -> State {

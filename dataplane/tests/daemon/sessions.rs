@@ -253,6 +253,7 @@ fn a_client_that_breaks_the_protocol_is_told_and_ended() {
         Header::new(Kind::InstallPlan, 1, 0),
         Header::new(Kind::Data, 1, 1 << 60),
         Header::new(Kind::PlaceSent, 1, 0),
+        Header::new(Kind::PoolGone, 1, 0),
         Header::new(Kind::Records, 5, 0).with_payload(0),
     ] {
         let mut client = Client::connect(&daemon.address);

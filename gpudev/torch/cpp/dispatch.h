@@ -67,6 +67,8 @@ int genie_operator_exists(const char* name, const char* overload);
 // `threads` intra-op threads (0: libtorch's choice), CPU memory from genie_memory_allocate, and
 // for `cuda_index` >= 0 the CUDA kernels and that device.
 int genie_start(int cuda_index, uint32_t threads);
+// Waits until the device has done all that it was told.
+int genie_synchronize(void);
 
 int genie_operator_find(const char* name, const char* overload, const GenieOperator** found);
 
@@ -86,8 +88,9 @@ int genie_call_sync(
 int genie_storage_new(uint64_t bytes, GenieStorage** storage);
 // A storage of a copy of `bytes` bytes at `source`.
 int genie_storage_copy(const void* source, uint64_t bytes, GenieStorage** storage);
-// A storage over `bytes` bytes at `data`, which are given back by genie_place_release(place,
-// bytes) when the last reference dies. On CUDA the bytes are copied and given back at once.
+// A storage over `bytes` bytes at the device's address `data`, which are given back by
+// genie_place_release(place, bytes) when the last reference dies. What the device was told before
+// may still be reading them then.
 int genie_storage_place(void* data, uint64_t bytes, uint64_t place, GenieStorage** storage);
 int genie_storage_resize(GenieStorage* storage, uint64_t bytes);
 uint64_t genie_storage_bytes(const GenieStorage* storage);
@@ -96,7 +99,7 @@ const void* genie_storage_data(const GenieStorage* storage);
 // One more reference, freed like the others.
 GenieStorage* genie_storage_share(GenieStorage* storage);
 void genie_storage_free(GenieStorage* storage);
-// Copies the elements of `view`, row-major, to `target` of `target_bytes` bytes.
+// Copies the elements of `view`, row-major, to the device's address `target` of `target_bytes` bytes.
 int genie_fetch(const GenieView* view, void* target, uint64_t target_bytes);
 
 // Given by the executor, called from any thread.

@@ -78,11 +78,16 @@ GenieStorage* give(c10::intrusive_ptr<c10::StorageImpl> storage) {
   return reinterpret_cast<GenieStorage*>(storage.release());
 }
 
+// A tensor over memory of `device`, which is told instead of looked up.
+at::Tensor blob(void* data, at::IntArrayRef sizes, at::ScalarType dtype, c10::Device device) {
+  return at::for_blob(data, sizes)
+      .options(at::TensorOptions().dtype(dtype).device(device))
+      .target_device(device)
+      .make_tensor();
+}
+
 at::Tensor bytes_tensor(void* data, uint64_t bytes, c10::Device device) {
-  return at::from_blob(
-      data,
-      {static_cast<int64_t>(bytes)},
-      at::TensorOptions().dtype(at::kByte).device(device));
+  return blob(data, {static_cast<int64_t>(bytes)}, at::kByte, device);
 }
 
 // Copies between the machine's memory and the device's, or within the machine's.
@@ -196,6 +201,15 @@ int genie_start(int cuda_index, uint32_t threads) {
   });
 }
 
+int genie_synchronize(void) {
+  return genie::guarded([] {
+    if (!genie::the_device.is_cpu()) {
+      c10::impl::VirtualGuardImpl(genie::the_device.type())
+          .synchronizeDevice(genie::the_device.index());
+    }
+  });
+}
+
 int genie_storage_new(uint64_t bytes, GenieStorage** storage) {
   return genie::guarded([&] { *storage = genie::give(genie::new_storage(bytes)); });
 }
@@ -212,18 +226,12 @@ int genie_storage_copy(const void* source, uint64_t bytes, GenieStorage** storag
 int genie_storage_place(void* data, uint64_t bytes, uint64_t place, GenieStorage** storage) {
   return genie::guarded([&] {
     auto* context = new genie::Place{place, bytes};
-    c10::DataPtr owned(data, context, &genie::release_place, c10::kCPU);
-    if (!genie::the_device.is_cpu()) {
-      auto made = genie::new_storage(bytes);
-      genie::copy_bytes(made->mutable_data(), genie::the_device, data, c10::kCPU, bytes);
-      *storage = genie::give(std::move(made));
-      return;
-    }
+    c10::DataPtr owned(data, context, &genie::release_place, genie::the_device);
     *storage = genie::give(c10::make_intrusive<c10::StorageImpl>(
         c10::StorageImpl::use_byte_size_t(),
         bytes,
         std::move(owned),
-        c10::GetCPUAllocator(),
+        genie::device_allocator(),
         /*resizable=*/true));
   });
 }
@@ -267,7 +275,7 @@ int genie_fetch(const GenieView* view, void* target, uint64_t target_bytes) {
       throw genie::ProtocolError("a fetch of other bytes than its view has");
     }
     if (target_bytes > 0) {
-      at::from_blob(target, from.sizes(), from.options().device(c10::kCPU)).copy_(from);
+      genie::blob(target, from.sizes(), from.scalar_type(), genie::the_device).copy_(from);
     }
   });
 }

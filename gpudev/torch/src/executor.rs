@@ -4,9 +4,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use genie_gpudev::arena::WARM_BYTES;
-use genie_gpudev::message::FORK_FILES;
-use genie_gpudev::{Arena, DeviceKind, Limits, Mapping, RingConsumer, RingError, RingProducer};
+use genie_gpudev::device::{self, DeviceError};
+use genie_gpudev::message::Tensors;
+use genie_gpudev::{
+    DeviceKind, Limits, Mapping, MemoryError, RingConsumer, RingError, RingProducer,
+};
 use genie_session::WireError;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
@@ -14,6 +16,7 @@ use genie_session::machine::Source;
 use genie_session::node::NodeLog;
 
 use crate::machine::TorchMachine;
+use crate::places::{self, PlacesError};
 use crate::port::Port;
 use crate::{ffi, memory};
 
@@ -31,6 +34,23 @@ enum End {
     Client(WireError),
     /// The rings are damaged.
     Ring(RingError),
+    /// The device failed.
+    Device(String),
+}
+
+/// Why an executor did not begin.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("a fork without its files")]
+    Files,
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Places(#[from] PlacesError),
 }
 
 impl From<RingError> for End {
@@ -49,35 +69,54 @@ impl From<WireError> for End {
 }
 
 /// Runs one session to its end; gives the exit status.
-pub fn run(files: Vec<OwnedFd>, device: DeviceKind, limits: &Limits) -> i32 {
-    let mut machine = match open(files, device, limits) {
-        Ok(machine) => machine,
+pub fn run(files: Vec<OwnedFd>, kind: DeviceKind, tensors: Tensors, limits: &Limits) -> i32 {
+    let mut files = files.into_iter();
+    let mut port = match port(&mut files, limits) {
+        Ok(port) => port,
         Err(error) => {
-            tracing::error!(%error, "the executor's memory");
+            tracing::error!(%error, "the executor's rings");
             return 3;
         }
     };
     memory::set_limit(limits.memory_bytes);
-    let cuda = match device {
+    let places = match places(&mut files, kind, tensors) {
+        Ok(places) => places,
+        Err(error) => {
+            tracing::error!(%error, device = %kind, "the executor's memory");
+            lost(
+                &mut port,
+                Fault::new(Code::NotImplemented, 0, error.to_string()),
+            );
+            return 3;
+        }
+    };
+    let cuda = match kind {
         DeviceKind::Cuda(index) => Some(index),
         DeviceKind::Host(_) => None,
     };
     if let Err(failure) = ffi::start(cuda, limits.threads) {
-        tracing::error!(message = failure.message, %device, "the device can't be used");
+        tracing::error!(message = failure.message, device = %kind, "the device can't be used");
         lost(
-            &mut machine,
+            &mut port,
             Fault::new(Code::NotImplemented, 0, failure.message),
         );
         return 3;
     }
+    let (inbound, outbound) = places;
+    let mut machine = TorchMachine::new(port, inbound, outbound, kind);
     match serve(&mut machine) {
         End::Closed => 0,
         End::Client(error) => {
             lost(
-                &mut machine,
+                &mut machine.port,
                 Fault::new(Code::Protocol, 0, error.to_string()),
             );
             2
+        }
+        End::Device(message) => {
+            tracing::error!(message, device = %kind, "the device failed");
+            lost(&mut machine.port, Fault::new(Code::Operator, 0, message));
+            3
         }
         End::Ring(error) => {
             tracing::error!(%error, "the executor's rings");
@@ -86,36 +125,32 @@ pub fn run(files: Vec<OwnedFd>, device: DeviceKind, limits: &Limits) -> i32 {
     }
 }
 
-fn open(
-    files: Vec<OwnedFd>,
-    device: DeviceKind,
-    limits: &Limits,
-) -> Result<TorchMachine, RingError> {
-    let files: [OwnedFd; FORK_FILES] = files
-        .try_into()
-        .map_err(|_| RingError::Corrupt("a fork without its files"))?;
-    let [inbox, outbox, inbound, outbound] = files;
-    let map = |file| Mapping::from_peer(file).map(Arc::new);
-    let port = Port::new(
-        RingConsumer::open(map(inbox)?, limits.wait_policy())?,
-        RingProducer::open(map(outbox)?)?,
-    );
-    let (inbound, outbound) = (map(inbound)?, map(outbound)?);
-    Ok(TorchMachine::new(
-        port,
-        inbound,
-        Arena::over(outbound, WARM_BYTES),
-        device,
+fn port(files: &mut impl Iterator<Item = OwnedFd>, limits: &Limits) -> Result<Port, StartError> {
+    let mut map = || {
+        let file = files.next().ok_or(StartError::Files)?;
+        Ok::<_, StartError>(Arc::new(Mapping::from_peer(file)?))
+    };
+    Ok(Port::new(
+        RingConsumer::open(map()?, limits.wait_policy())?,
+        RingProducer::open(map()?)?,
     ))
 }
 
+fn places(
+    files: &mut impl Iterator<Item = OwnedFd>,
+    kind: DeviceKind,
+    tensors: Tensors,
+) -> Result<(places::Inbound, places::Outbound), StartError> {
+    let mut next = || files.next().ok_or(StartError::Files);
+    Ok(match tensors {
+        Tensors::Shared => places::shared(next()?, next()?)?,
+        Tensors::Pools => places::pools(device::open(kind)?, next()?)?,
+    })
+}
+
 /// Tells the daemon why the session is over.
-fn lost(machine: &mut TorchMachine, fault: Fault) {
-    drop(
-        machine
-            .port
-            .send(Header::new(Kind::Lost, 0, 0), &fault.encode()),
-    );
+fn lost(port: &mut Port, fault: Fault) {
+    drop(port.send(Header::new(Kind::Lost, 0, 0), &fault.encode()));
 }
 
 fn serve(machine: &mut TorchMachine) -> End {
@@ -156,6 +191,7 @@ impl Session {
 
     /// Nothing to do: everything that is ready leaves, then the executor sleeps.
     fn wait(&mut self, machine: &mut TorchMachine, frame: &mut Vec<u8>) -> Result<bool, End> {
+        self.release(machine, true)?;
         let pending = self.report(machine)?;
         let timeout = if pending { USAGE_EVERY } else { IDLE_AFTER };
         Ok(machine.port.next(frame, timeout)?)
@@ -172,6 +208,7 @@ impl Session {
         match header.kind {
             Kind::Goodbye => return Err(End::Closed),
             Kind::PlaceSent => machine.place_sent(header.seq),
+            Kind::PoolGone => machine.pool_gone(header.seq),
             Kind::Bulk => {
                 let (place, record) = payload
                     .split_first_chunk::<8>()
@@ -193,17 +230,32 @@ impl Session {
         for (header, payload) in self.replies.drain(..) {
             machine.port.send(header, &payload)?;
         }
-        memory::take_released(&mut self.released);
-        for place in self.released.drain(..) {
-            machine
-                .port
-                .send(Header::new(Kind::PlaceFree, place, 0), &[])?;
-        }
+        self.release(machine, machine.is_done_at_once())?;
         if self
             .reported_at
             .is_none_or(|at| at.elapsed() >= USAGE_EVERY)
         {
             self.report(machine)?;
+        }
+        Ok(())
+    }
+
+    /// Tells which inbound places are free. Where the device may still be reading them it is waited
+    /// for, so that is done seldom, or when there is nothing else to do (`now`).
+    fn release(&mut self, machine: &mut TorchMachine, now: bool) -> Result<(), End> {
+        let (some, many) = memory::released();
+        if !some || !(now || many) {
+            return Ok(());
+        }
+        // Taken first: what comes later may be in use.
+        memory::take_released(&mut self.released);
+        machine
+            .synchronize()
+            .map_err(|failure| End::Device(failure.message))?;
+        for place in self.released.drain(..) {
+            machine
+                .port
+                .send(Header::new(Kind::PlaceFree, place, 0), &[])?;
         }
         Ok(())
     }

@@ -66,6 +66,7 @@ unsafe extern "C" {
     #[cfg(test)]
     fn genie_operator_exists(name: *const c_char, overload: *const c_char) -> c_int;
     fn genie_start(cuda_index: c_int, threads: u32) -> c_int;
+    fn genie_synchronize() -> c_int;
     fn genie_operator_find(
         name: *const c_char,
         overload: *const c_char,
@@ -150,6 +151,15 @@ pub fn start(cuda_index: Option<u8>, threads: u32) -> Result<(), Failure> {
 }
 
 /// `aten::add.Tensor` as name and overload.
+/// Waits until the device has done what it was told.
+///
+/// # Errors
+/// The device failed.
+pub fn synchronize() -> Result<(), Failure> {
+    // SAFETY: called by the thread that called `genie_start`.
+    check(unsafe { genie_synchronize() })
+}
+
 fn split_name(name: &str) -> Option<(CString, CString)> {
     let (name, overload) = name.split_once('.').unwrap_or((name, ""));
     Some((CString::new(name).ok()?, CString::new(overload).ok()?))
@@ -293,7 +303,7 @@ impl Storage {
         })
     }
 
-    /// The `bytes` bytes at `data` themselves, given back through `genie_place_release` when
+    /// The `bytes` bytes at the device's address `data` themselves, given back through `genie_place_release` when
     /// the storage dies, and also if there is an error.
     ///
     /// # Safety
@@ -341,7 +351,8 @@ impl Storage {
         check(unsafe { genie_storage_resize(self.0.as_ptr(), bytes) })
     }
 
-    /// Copies the elements of `view`, which is one of this storage, row-major to `target`.
+    /// Copies the elements of `view`, which is one of this storage, row-major to `target`, an
+    /// address of the device. Another queue sees them after [`synchronize`].
     ///
     /// # Safety
     /// `bytes` bytes at `target` may be written.

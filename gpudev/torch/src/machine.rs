@@ -1,16 +1,17 @@
 //! The hands of a session: storages by id, operators by number.
 
-use std::sync::Arc;
+use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use genie_gpudev::{Arena, DeviceKind, Mapping};
+use genie_gpudev::DeviceKind;
 use genie_session::fault::Code;
 use genie_session::frame::{Header, Kind, NO_PLACE};
 use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
 use genie_session::segment::IdMap;
 use genie_session::skeleton;
 
-use crate::ffi::{Operator, RawStorage, Storage};
+use crate::ffi::{self, Operator, RawStorage, Storage};
+use crate::places::{Inbound, Outbound};
 use crate::port::Port;
 use crate::{memory, operators};
 
@@ -18,8 +19,9 @@ use crate::{memory, operators};
 const OPERATORS_MAX: usize = 1 << 14;
 /// Tensors that may be on their way at a time without a copy.
 const PINS_MAX: usize = 64;
-/// Bytes of an answer that are copied and sent at a time.
+/// Bytes of an answer that are copied and sent at a time, and where each part is waited for.
 const PART_BYTES: u64 = 1 << 20;
+const DEVICE_PART_BYTES: u64 = 8 << 20;
 /// How long a fetch waits for the daemon to send earlier replies.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -40,7 +42,7 @@ struct Pin {
 pub struct TorchMachine {
     /// Frames of replies leave while others are still being worked on.
     pub port: Port,
-    inbound: Arc<Mapping>,
+    inbound: Inbound,
     /// What is being sent from where it lies.
     pins: Vec<Pin>,
     on_host: bool,
@@ -52,8 +54,8 @@ pub struct TorchMachine {
 
 impl TorchMachine {
     /// A session that holds nothing.
-    pub fn new(port: Port, inbound: Arc<Mapping>, outbound: Arena, device: DeviceKind) -> Self {
-        memory::set_arena(outbound);
+    pub fn new(port: Port, inbound: Inbound, outbound: Outbound, device: DeviceKind) -> Self {
+        memory::set_outbound(outbound);
         Self {
             port,
             inbound,
@@ -77,8 +79,8 @@ impl TorchMachine {
             self.pins.swap_remove(at);
             return;
         }
-        if let Some(Err(error)) = memory::with_arena(|arena| arena.free(place)) {
-            tracing::warn!(%error, "the daemon gave back what it never had");
+        if !memory::outbound_free(place) {
+            tracing::warn!(place, "the daemon gave back what it never had");
         }
     }
 
@@ -137,13 +139,31 @@ impl TorchMachine {
         let place = storage
             .address()
             .filter(|_| inside && self.pins.len() < PINS_MAX)
-            .and_then(memory::arena_place);
+            .and_then(memory::outbound_place);
         let (Some(place), Some(storage)) = (place, storage.share()) else {
             return Ok(false);
         };
         let place = place + offset;
         self.pins.push(Pin { place, storage });
         self.reply(fetch, bytes, place).map(|()| true)
+    }
+
+    /// Waits until the device has done what it was told. On the host it has.
+    pub fn synchronize(&self) -> Result<(), Failure> {
+        if self.on_host {
+            return Ok(());
+        }
+        ffi::synchronize()
+    }
+
+    /// Whether what was released may be told at once: nothing is under way that reads it.
+    pub fn is_done_at_once(&self) -> bool {
+        self.on_host
+    }
+
+    /// A pool of uploads is gone.
+    pub fn pool_gone(&mut self, base: u64) {
+        self.inbound.forget(base);
     }
 
     /// Gives memory back that only makes the next operator faster.
@@ -181,10 +201,14 @@ impl TorchMachine {
         if charged > 0 && !memory::charge(charged) {
             return Err(over_budget(charged));
         }
+        self.hold_charged(id, storage, charged);
+        Ok(())
+    }
+
+    fn hold_charged(&mut self, id: u64, storage: Storage, charged: u64) {
         if let Some(old) = self.storages.insert(id, Held { storage, charged }) {
             memory::discharge(old.charged);
         }
-        Ok(())
     }
 
     fn release(&mut self, id: u64) {
@@ -197,11 +221,10 @@ impl TorchMachine {
     fn outbound_place(&mut self, bytes: u64) -> Result<u64, Failure> {
         let deadline = Instant::now() + PLACE_TIMEOUT;
         loop {
-            let (place, stats) = memory::with_arena(|arena| (arena.allocate(bytes), arena.stats()))
-                .unwrap_or_default();
-            if let Some(place) = place {
+            if let Some(place) = memory::outbound_allocate(bytes) {
                 return Ok(place);
             }
+            let stats = memory::outbound_stats();
             let sent = if stats.places == 0 || bytes > stats.capacity {
                 None
             } else {
@@ -221,17 +244,17 @@ impl TorchMachine {
         }
     }
 
-    /// Copies `bytes` bytes of `view` into the outbound arena and sends them.
+    /// Copies `bytes` bytes of `view` into the outbound memory and sends them.
     fn part(&mut self, fetch: u64, view: &View<'_>, bytes: u64) -> Result<(), Failure> {
         let place = self.outbound_place(bytes)?;
-        let done = memory::with_arena(|arena| arena.memory().address(place, bytes))
-            .and_then(Result::ok)
-            .ok_or_else(|| Failure::new(Code::Protocol, "a place outside the arena"))
+        let done = memory::outbound_address(place, bytes)
+            .ok_or_else(|| Failure::new(Code::Protocol, "a place outside the outbound memory"))
             .and_then(|target| {
                 // SAFETY: the target is a place of this many bytes that was just allocated.
                 unsafe { self.storage(view.storage)?.fetch(view, target, bytes) }
             });
-        if let Err(failure) = done {
+        // The daemon reads it by another queue.
+        if let Err(failure) = done.and_then(|()| self.synchronize()) {
             self.place_sent(place);
             return Err(failure);
         }
@@ -324,18 +347,22 @@ impl Machine for TorchMachine {
                 Storage::new(0)?
             }
             Source::Place(place) => {
-                let address = self
-                    .inbound
-                    .address(place, bytes)
-                    .map_err(|error| Failure::new(Code::Protocol, error.to_string()))?;
+                let address = self.inbound.address(place, bytes);
+                let address = address
+                    .map(|address| NonNull::new(address as *mut u8))
+                    .map_err(|error| Failure::new(Code::Protocol, error.to_string()))?
+                    .ok_or_else(|| Failure::new(Code::Protocol, "a place at address zero"))?;
                 if !memory::charge(bytes) {
                     memory::release_place(place, 0);
                     return Err(over_budget(bytes));
                 }
-                // SAFETY: inside the mapping, which lives as long as the process holds storages
-                // (`self`); the daemon gave this place to this upload and takes it back only
-                // after the release. Arena places are aligned to 64.
-                unsafe { Storage::place(address, bytes, place)? }
+                // SAFETY: inside memory that is mapped while anything of it is held: arenas as long
+                // as `self`, a pool until the daemon says that it is gone, which is after the
+                // release of its last place. The daemon gave this place to this upload and takes it
+                // back only after the release. Places are aligned to 64.
+                let storage = unsafe { Storage::place(address, bytes, place)? };
+                self.hold_charged(id, storage, 0);
+                return Ok(());
             }
         };
         self.hold(id, storage)
@@ -354,14 +381,19 @@ impl Machine for TorchMachine {
             return self.reply(fetch, 0, NO_PLACE);
         }
         let element = skeleton::element_bytes(view.dtype).unwrap_or(1);
-        if bytes < PART_BYTES || view.flags != 0 || !is_contiguous(view) {
+        let part = if self.on_host {
+            PART_BYTES
+        } else {
+            DEVICE_PART_BYTES
+        };
+        if bytes < part || view.flags != 0 || !is_contiguous(view) {
             return self.part(fetch, view, bytes);
         }
         if self.send_in_place(fetch, view, element, bytes)? {
             return Ok(());
         }
         // In parts, so that one is sent while the next is copied.
-        let (part, all) = (PART_BYTES / element, bytes / element);
+        let (part, all) = (part / element, bytes / element);
         let mut done = 0;
         while done < all {
             let elements = part.min(all - done);

@@ -7,6 +7,7 @@ mod lean;
 mod machine;
 mod memory;
 mod operators;
+mod places;
 mod port;
 mod zygote;
 

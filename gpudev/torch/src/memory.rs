@@ -1,6 +1,8 @@
 //! The memory of a session's tensors: counted against its budget, temporaries of kernels
 //! included. Large blocks come from the outbound arena, so that a result is sent from where it was
-//! computed; where that is full, from mappings with a small cache, because new pages are slow.
+//! computed; where that is full, from mappings with a small cache, because new pages are slow. A
+//! device whose memory the CPU can't reach has libtorch's own allocator, and its results are copied
+//! into the outbound pool on the device.
 //!
 //! libtorch calls in from any of its threads. There is one session in a process.
 
@@ -10,7 +12,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use genie_gpudev::Arena;
+use crate::places::{Outbound, OutboundStats};
 
 /// Blocks at least this large are mapped, and cached when freed.
 const MAPPED_BYTES: usize = 1 << 20;
@@ -23,11 +25,15 @@ const CACHE_BLOCKS: usize = 64;
 /// Before every block: its size. Keeps the block aligned to a cache line.
 const HEADER_BYTES: usize = 64;
 
-/// Of the arena, what tensors may not take: answers that are copied need room too.
-const ARENA_RESERVE: u64 = 4;
+/// Of the outbound memory, what tensors may not take: answers that are copied need room too.
+const OUTBOUND_RESERVE: u64 = 4;
+/// Released places that are reported although the device has not been waited for, by their bytes
+/// and by their number.
+const RELEASED_BYTES: u64 = 64 << 20;
+const RELEASED_PLACES: usize = 256;
 
-/// The outbound arena, once the session has one.
-static ARENA: Mutex<Option<Arena>> = Mutex::new(None);
+/// The outbound memory, once the session has one.
+static OUTBOUND: Mutex<Option<Outbound>> = Mutex::new(None);
 static USED: AtomicU64 = AtomicU64::new(0);
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
 static CACHE: Mutex<Cache> = Mutex::new(Cache {
@@ -35,39 +41,66 @@ static CACHE: Mutex<Cache> = Mutex::new(Cache {
     bytes: 0,
 });
 /// Inbound places that are free again and not reported yet.
-static RELEASED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+static RELEASED: Mutex<Released> = Mutex::new(Released {
+    places: Vec::new(),
+    bytes: 0,
+});
 
-/// Large blocks come from `arena` from now on.
-pub fn set_arena(arena: Arena) {
-    *locked(&ARENA) = Some(arena);
+struct Released {
+    places: Vec<u64>,
+    bytes: u64,
 }
 
-/// Looks at or changes the arena, if there is one.
-pub fn with_arena<R>(body: impl FnOnce(&mut Arena) -> R) -> Option<R> {
-    locked(&ARENA).as_mut().map(body)
+/// Large blocks come from `outbound` from now on.
+pub fn set_outbound(outbound: Outbound) {
+    *locked(&OUTBOUND) = Some(outbound);
 }
 
-/// Where in the arena `address` lies, if it does.
-pub fn arena_place(address: usize) -> Option<u64> {
-    with_arena(|arena| {
-        let memory = arena.memory();
-        let base = memory.address(0, 1).ok()?.as_ptr() as usize;
-        let place = address.checked_sub(base)? as u64;
-        (place < memory.capacity()).then_some(place)
-    })?
+fn with_outbound<R>(body: impl FnOnce(&mut Outbound) -> R) -> Option<R> {
+    locked(&OUTBOUND).as_mut().map(body)
 }
 
-/// A large block of the arena, if it has room beside the reserve.
-fn arena_take(bytes: usize) -> Option<NonNull<u8>> {
-    with_arena(|arena| {
-        let stats = arena.stats();
-        let room = stats.capacity - stats.capacity / ARENA_RESERVE;
+/// A place of the outbound memory.
+pub fn outbound_allocate(bytes: u64) -> Option<u64> {
+    with_outbound(|outbound| outbound.allocate(bytes)).flatten()
+}
+
+/// Gives one back. False where nothing is allocated there.
+pub fn outbound_free(place: u64) -> bool {
+    with_outbound(|outbound| outbound.free(place)).unwrap_or(false)
+}
+
+/// The device's address of `bytes` bytes at a place of it.
+pub fn outbound_address(place: u64, bytes: u64) -> Option<NonNull<u8>> {
+    let address = with_outbound(|outbound| outbound.address(place, bytes)).flatten()?;
+    NonNull::new(address as *mut u8)
+}
+
+/// How full it is.
+pub fn outbound_stats() -> OutboundStats {
+    with_outbound(|outbound| outbound.stats()).unwrap_or_default()
+}
+
+/// Where in it `address` lies, if it does.
+pub fn outbound_place(address: usize) -> Option<u64> {
+    with_outbound(|outbound| outbound.place_of(address as u64)).flatten()
+}
+
+/// A large block of the outbound memory for the CPU, if it has room beside the reserve.
+fn outbound_take(bytes: usize) -> Option<NonNull<u8>> {
+    with_outbound(|outbound| {
+        if !outbound.is_cpu() {
+            return None;
+        }
+        let stats = outbound.stats();
+        let room = stats.capacity - stats.capacity / OUTBOUND_RESERVE;
         if stats.taken.saturating_add(bytes as u64) > room {
             return None;
         }
-        let place = arena.allocate(bytes as u64)?;
-        arena.memory().address(place, bytes as u64).ok()
-    })?
+        let place = outbound.allocate(bytes as u64)?;
+        NonNull::new(outbound.address(place, bytes as u64)? as *mut u8)
+    })
+    .flatten()
 }
 
 /// Sets the budget in bytes.
@@ -99,21 +132,34 @@ pub fn discharge(bytes: u64) {
     USED.fetch_sub(bytes, Ordering::Relaxed);
 }
 
-/// Inbound `place`, of which `bytes` bytes were counted, is not needed any more.
+/// Inbound `place`, of which `bytes` bytes were counted, is not needed any more, once the device
+/// has done what it was told before.
 pub fn release_place(place: u64, bytes: u64) {
     discharge(bytes);
-    locked(&RELEASED).push(place);
+    let mut released = locked(&RELEASED);
+    released.places.push(place);
+    released.bytes += bytes;
+}
+
+/// Whether inbound places became free since the last time, and whether they are so many that the
+/// device should be waited for.
+pub fn released() -> (bool, bool) {
+    let released = locked(&RELEASED);
+    let many = released.bytes >= RELEASED_BYTES || released.places.len() >= RELEASED_PLACES;
+    (!released.places.is_empty(), many)
 }
 
 /// Takes the inbound places that became free since the last time.
 pub fn take_released(into: &mut Vec<u64>) {
-    into.append(&mut locked(&RELEASED));
+    let mut released = locked(&RELEASED);
+    released.bytes = 0;
+    into.append(&mut released.places);
 }
 
 /// Gives cached blocks back to the system. For a session that is idle.
 pub fn trim() {
     locked(&CACHE).shrink(0);
-    with_arena(|arena| arena.trim(0));
+    with_outbound(Outbound::trim);
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -214,7 +260,7 @@ fn allocate(bytes: usize) -> Option<NonNull<u8>> {
             4096
         };
         let capacity = total.next_multiple_of(page);
-        if let Some(block) = arena_take(total) {
+        if let Some(block) = outbound_take(total) {
             return Some(headed(block, bytes, total));
         }
         // The lock is gone before the kernel is asked.
@@ -265,10 +311,10 @@ extern "C" fn genie_memory_free(data: *mut c_void) {
     };
     discharge(header.bytes);
     if header.capacity >= MAPPED_BYTES
-        && let Some(place) = arena_place(block.as_ptr() as usize)
+        && let Some(place) = outbound_place(block.as_ptr() as usize)
     {
-        if with_arena(|arena| arena.free(place)).is_some_and(|freed| freed.is_err()) {
-            tracing::error!(place, "a block of the arena was freed twice");
+        if !outbound_free(place) {
+            tracing::error!(place, "a block of the outbound memory was freed twice");
         }
         return;
     }

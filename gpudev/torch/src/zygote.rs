@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use genie_gpudev::message::{Exit, FromZygote, MESSAGE_MAX, ToZygote};
+use genie_gpudev::message::{Exit, FromZygote, MESSAGE_MAX, Tensors, ToZygote};
 use genie_gpudev::{DeviceKind, Limits, seqpacket};
 
 use crate::{executor, ffi, lean};
@@ -97,9 +97,10 @@ impl Zygote {
                 ToZygote::Fork {
                     session,
                     device,
+                    tensors,
                     limits,
                 } => {
-                    self.fork(session, device, &limits, files)?;
+                    self.fork(session, device, tensors, &limits, files)?;
                 }
                 ToZygote::Kill { session } => self.kill(session),
             }
@@ -114,6 +115,7 @@ impl Zygote {
         &mut self,
         session: u64,
         device: DeviceKind,
+        tensors: Tensors,
         limits: &Limits,
         files: Vec<OwnedFd>,
     ) -> io::Result<()> {
@@ -126,7 +128,7 @@ impl Zygote {
             }
             0 => {
                 let status = if become_executor(zygote, self).is_ok() {
-                    executor::run(files, device, limits)
+                    executor::run(files, device, tensors, limits)
                 } else {
                     3
                 };

@@ -91,7 +91,7 @@ fn the_budget_holds() {
     assert_eq!(client.fault_of(&up).0, Code::OutOfMemory);
     wait_for("the place comes back", || {
         let _ = client.barrier();
-        client.executor.inbound.stats().places == 0
+        client.executor.memory.places() == 0
     });
     // Freed memory can be used again, for as long as one likes.
     for _ in 0..20 {

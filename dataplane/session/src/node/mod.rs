@@ -183,7 +183,7 @@ impl NodeLog {
             frame::Kind::Ping => {
                 out.push((Header::new(frame::Kind::Pong, header.seq, 0), Vec::new()));
             }
-            frame::Kind::Goodbye | frame::Kind::PlaceSent => {}
+            frame::Kind::Goodbye | frame::Kind::PlaceSent | frame::Kind::PoolGone => {}
             _ => return Err(WireError::Malformed("a frame that a client never sends")),
         }
         let due = self.expected_seq - self.acked_seq >= ACK_RECORDS

@@ -3,14 +3,17 @@
 
 #![allow(dead_code)]
 
+pub mod memory;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use genie_gpudev::device::HostDevice;
 use genie_gpudev::zygote::Event;
-use genie_gpudev::{DeviceKind, ExecutorHandle, Limits, RingError, Zygote, ZygoteInfo};
+use genie_gpudev::{Device, DeviceKind, ExecutorHandle, Limits, RingError, Zygote, ZygoteInfo};
 use genie_session::client::{ClientLog, Draft};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
@@ -25,6 +28,8 @@ pub const F32: u8 = 6;
 pub const F64: u8 = 7;
 pub const I64: u8 = 4;
 pub const BOOL: u8 = 11;
+
+use memory::Tensors;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -68,6 +73,13 @@ impl Nursery {
                 .fork(session, DeviceKind::Host(0), limits)
                 .unwrap(),
         )
+    }
+
+    /// One whose tensors are in pools of the host device, as they are on an accelerator.
+    pub fn session_with_pools(&self, session: u64, limits: Limits) -> Client {
+        let device: Arc<dyn Device> = Arc::new(HostDevice::new(0));
+        let executor = self.zygote.fork_with_pools(session, &device, limits);
+        Client::new(executor.unwrap())
     }
 
     /// How the executor of `session` ended.
@@ -257,7 +269,7 @@ fn encode_out(outs: &[Out], tail: &mut Vec<u8>, numbers: &mut Vec<i64>, fresh: &
 
 /// A session.
 pub struct Client {
-    pub executor: ExecutorHandle,
+    pub executor: ExecutorHandle<Tensors>,
     pub log: ClientLog,
     ops: HashMap<String, u32>,
     next_fetch: u64,
@@ -266,6 +278,10 @@ pub struct Client {
     pub faults: Vec<Fault>,
     /// Inbound places that were given back.
     pub places_free: u64,
+    /// Frames of answers, each with bytes of its own.
+    pub data_frames: u64,
+    /// Pools that went with them.
+    pub pools_gone: u64,
     /// The last report of memory use: bytes, tensors.
     pub usage: (u64, u64),
     copy_data: bool,
@@ -274,7 +290,14 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(executor: ExecutorHandle) -> Self {
+    pub fn new(executor: ExecutorHandle<impl Into<Tensors>>) -> Self {
+        let executor = ExecutorHandle {
+            pid: executor.pid,
+            to_executor: executor.to_executor,
+            from_executor: executor.from_executor,
+            memory: executor.memory.into(),
+            life: executor.life,
+        };
         Self {
             executor,
             log: ClientLog::new(),
@@ -283,6 +306,8 @@ impl Client {
             frame: Vec::new(),
             faults: Vec::new(),
             places_free: 0,
+            data_frames: 0,
+            pools_gone: 0,
             usage: (0, 0),
             copy_data: true,
             expected: HashMap::new(),
@@ -389,14 +414,7 @@ impl Client {
         if let Some(before) = before {
             self.push(before.header, &before.payload);
         }
-        let place = self
-            .executor
-            .inbound
-            .allocate(bytes.len() as u64)
-            .unwrap_or(NO_PLACE);
-        if place != NO_PLACE {
-            self.executor.inbound.memory().write(place, bytes).unwrap();
-        }
+        let place = self.executor.memory.put(bytes).unwrap_or(NO_PLACE);
         let payload = [&place.to_le_bytes()[..], &message.payload].concat();
         self.push(message.header.with_payload(payload.len()), &payload);
         Tensor {
@@ -542,6 +560,7 @@ impl Client {
                 Reply::Other
             }
             Kind::Data => {
+                self.data_frames += 1;
                 let place = u64::from_le_bytes(payload.try_into().unwrap());
                 let wanted = if self.copy_data {
                     header.aux as usize
@@ -552,7 +571,7 @@ impl Client {
                 if place == NO_PLACE {
                     assert_eq!(header.aux, 0);
                 } else {
-                    self.executor.outbound.read(place, &mut bytes).unwrap();
+                    self.executor.memory.read(place, &mut bytes);
                     self.push(Header::new(Kind::PlaceSent, place, 0), &[]);
                 }
                 Reply::Data(header.seq, bytes, header.aux as usize)
@@ -566,7 +585,10 @@ impl Client {
             Kind::Synced => Reply::Synced(header.seq),
             Kind::Lost => Reply::Lost(Fault::decode(payload).unwrap()),
             Kind::PlaceFree => {
-                self.executor.inbound.free(header.seq).unwrap();
+                if let Some(gone) = self.executor.memory.free(header.seq) {
+                    self.push(Header::new(Kind::PoolGone, gone, 0), &[]);
+                    self.pools_gone += 1;
+                }
                 self.places_free += 1;
                 Reply::Other
             }

@@ -1,0 +1,354 @@
+//! Between a connection and a device's memory: staging memory of the host that the device knows,
+//! and the device's queues, which copy. While one part is copied, the next is on its way.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use genie_channel::BULK_PART_MAX;
+use genie_gpudev::arena::PlaceError;
+use genie_gpudev::device::{
+    CopyOrder, CopyPiece, DeviceError, Event, Memory, Queue, register_mapping,
+};
+use genie_gpudev::pools::Allocated;
+use genie_gpudev::zygote::{Announcer, DevicePools};
+use genie_gpudev::{Arena, Device, Mapping, Pools};
+use parking_lot::{Condvar, Mutex};
+
+use super::memory::SessionMemoryError;
+use crate::metrics::Counter;
+
+/// Staging memory of each direction: so many parts can be on their way. Pages are taken when they
+/// are used first, unless the device pins them.
+const LANE_BYTES: u64 = 4 * BULK_PART_MAX;
+
+/// What was copied, by the device's queues.
+#[derive(Debug, Default)]
+pub struct Copies {
+    /// Submissions to a queue, both directions.
+    pub submissions: Counter,
+    /// Bytes to the device.
+    pub to_device: Counter,
+    /// Bytes from the device.
+    pub from_device: Counter,
+}
+
+/// A session's memory on a device.
+pub struct Staged {
+    pools: Mutex<Pools>,
+    announcer: Announcer,
+    outbound: Memory,
+    /// Towards the device.
+    pub incoming: Lane,
+    /// From the device.
+    pub outgoing: Lane,
+}
+
+/// Staging memory of one direction, with the queue that copies from or to it.
+pub struct Lane {
+    mapping: Arc<Mapping>,
+    registered: Memory,
+    slots: Mutex<Arena>,
+    freed: Condvar,
+    queue: Mutex<Box<dyn Queue>>,
+}
+
+impl Lane {
+    fn new(device: &dyn Device) -> Result<Self, SessionMemoryError> {
+        let slots = Arena::create(LANE_BYTES)?;
+        let mapping = Arc::clone(slots.memory());
+        Ok(Self {
+            registered: register_mapping(device, &mapping)?,
+            mapping,
+            slots: Mutex::new(slots),
+            freed: Condvar::new(),
+            queue: Mutex::new(device.queue()?),
+        })
+    }
+
+    /// The memory itself.
+    #[must_use]
+    pub fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    /// Gives a slot back. What is no slot is ignored: nobody but this process names them.
+    pub fn free(&self, slot: u64) {
+        if let Err(error) = self.slots.lock().free(slot) {
+            tracing::error!(%error, "a slot of staging memory was freed twice");
+        }
+        self.freed.notify_all();
+    }
+
+    /// Submits one copy between this memory and the device's.
+    fn submit(&self, from: &Memory, to: &Memory, piece: CopyPiece) -> Result<Event, DeviceError> {
+        self.queue.lock().copy(from, to, &[piece], CopyOrder::Any)
+    }
+
+    fn wait(&self, event: Event) -> Result<(), DeviceError> {
+        self.queue.lock().wait(event)
+    }
+}
+
+impl Staged {
+    /// Over the pools of an executor.
+    pub(super) fn new(device: &dyn Device, pools: DevicePools) -> Result<Self, SessionMemoryError> {
+        let (pools, outbound, announcer) = pools.into_parts();
+        Ok(Self {
+            pools: Mutex::new(pools),
+            announcer,
+            outbound,
+            incoming: Lane::new(device)?,
+            outgoing: Lane::new(device)?,
+        })
+    }
+
+    /// A place for an upload, and the way to it. `None`: the session or the device has no room.
+    ///
+    /// # Errors
+    /// The executor can't be told of a new pool.
+    pub fn place<'a>(
+        &'a self,
+        bytes: u64,
+        copies: &'a Copies,
+    ) -> Result<Option<Landing<'a>>, SessionMemoryError> {
+        let (place, target, offset) = {
+            let mut pools = self.pools.lock();
+            let Allocated { place, made } = match pools.allocate(bytes) {
+                Ok(allocated) => allocated,
+                Err(error) => {
+                    tracing::debug!(%error, "an upload finds no memory");
+                    return Ok(None);
+                }
+            };
+            if let Some((base, memory)) = made {
+                self.announcer.announce(base, &memory)?;
+            }
+            let Ok((memory, offset)) = pools.memory(place, bytes) else {
+                return Ok(None);
+            };
+            (place, memory.clone(), offset)
+        };
+        Ok(Some(Landing {
+            lane: &self.incoming,
+            copies,
+            target,
+            offset,
+            place,
+            wanted: VecDeque::new(),
+            under_way: VecDeque::new(),
+            failed: None,
+        }))
+    }
+
+    /// See [`super::memory::SessionMemory::free`].
+    pub(super) fn free(&self, place: u64) -> Result<Option<u64>, PlaceError> {
+        self.pools.lock().free(place).map_err(|_| PlaceError(place))
+    }
+
+    /// Begins to copy `len` bytes of a reply out of the device. Waits for a slot, at most `patience`.
+    ///
+    /// # Errors
+    /// They lie outside of the outbound pool; the device; nothing leaves.
+    pub fn fetch(
+        &self,
+        place: u64,
+        len: u64,
+        patience: Duration,
+        copies: &Copies,
+    ) -> Result<Leaving, SessionMemoryError> {
+        let lane = &self.outgoing;
+        let deadline = Instant::now() + patience;
+        let slot = {
+            let mut slots = lane.slots.lock();
+            loop {
+                if let Some(slot) = slots.allocate(len) {
+                    break slot;
+                }
+                if lane.freed.wait_until(&mut slots, deadline).timed_out() {
+                    return Err(SessionMemoryError::Stuck);
+                }
+            }
+        };
+        let piece = CopyPiece {
+            from: place,
+            to: slot,
+            len,
+        };
+        match lane.submit(&self.outbound, &lane.registered, piece) {
+            Ok(event) => {
+                copies.submissions.increment();
+                copies.from_device.add(len);
+                Ok(Leaving { slot, len, event })
+            }
+            Err(error) => {
+                lane.free(slot);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Waits until what is to leave is in its slot.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn wait_fetched(&self, leaving: &Leaving) -> Result<(), SessionMemoryError> {
+        Ok(self.outgoing.wait(leaving.event)?)
+    }
+}
+
+/// A part of a reply on its way into its slot.
+#[derive(Debug)]
+pub struct Leaving {
+    /// Where it will be, in the outgoing lane.
+    pub slot: u64,
+    /// How long it is.
+    pub len: u64,
+    event: Event,
+}
+
+/// Where bulk is put as it comes, part by part.
+pub trait Land {
+    /// Where this part is to be put. `None`: there is no room until a part that was placed before
+    /// has arrived.
+    ///
+    /// # Errors
+    /// It can't be put anywhere.
+    fn place(&mut self, part: &Range<u64>) -> io::Result<Option<u64>>;
+
+    /// A part that was placed is there.
+    ///
+    /// # Errors
+    /// It can't be passed on.
+    fn arrived(&mut self, place: u64) -> io::Result<()>;
+}
+
+/// Bulk that stays where it is put: from `.0` on.
+pub struct InPlace(pub u64);
+
+impl Land for InPlace {
+    fn place(&mut self, part: &Range<u64>) -> io::Result<Option<u64>> {
+        Ok(Some(self.0 + part.start))
+    }
+
+    fn arrived(&mut self, _place: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An upload on its way to a device: each part into a slot, and from there to its place.
+pub struct Landing<'a> {
+    lane: &'a Lane,
+    copies: &'a Copies,
+    target: Memory,
+    offset: u64,
+    place: u64,
+    /// Slots that wait for their part.
+    wanted: VecDeque<(u64, Range<u64>)>,
+    /// Slots that are being copied from.
+    under_way: VecDeque<(Event, u64)>,
+    failed: Option<DeviceError>,
+}
+
+impl Landing<'_> {
+    /// Where the upload will be.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        self.place
+    }
+
+    /// The bytes of a slot, to be filled.
+    ///
+    /// # Safety
+    /// The slot was given by this landing for a part of this length and has not arrived; nobody
+    /// else has these bytes.
+    pub unsafe fn slot(&mut self, slot: u64, len: u64) -> io::Result<&mut [u8]> {
+        // SAFETY: the caller's promise; what is written there is only copied.
+        let bytes = unsafe { self.lane.mapping.bytes_mut(slot, len) };
+        bytes.map_err(io::Error::other)
+    }
+
+    /// Waits until all of it is in its place.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn finish(&mut self) -> io::Result<()> {
+        while self.wait_oldest()? {}
+        Ok(())
+    }
+
+    /// Why the device failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&DeviceError> {
+        self.failed.as_ref()
+    }
+
+    /// Gives back the slot of the oldest copy, when that is done. False: there is none.
+    fn wait_oldest(&mut self) -> io::Result<bool> {
+        let Some((event, slot)) = self.under_way.pop_front() else {
+            return Ok(false);
+        };
+        let waited = self.lane.wait(event);
+        // After a failure the slot stays taken: the device may still be reading it.
+        self.told(waited)?;
+        self.lane.free(slot);
+        Ok(true)
+    }
+
+    fn told<T>(&mut self, result: Result<T, DeviceError>) -> io::Result<T> {
+        result.map_err(|error| {
+            let text = error.to_string();
+            self.failed = Some(error);
+            io::Error::other(text)
+        })
+    }
+}
+
+impl Land for Landing<'_> {
+    fn place(&mut self, part: &Range<u64>) -> io::Result<Option<u64>> {
+        loop {
+            let slot = self.lane.slots.lock().allocate(part.end - part.start);
+            if let Some(slot) = slot {
+                self.wanted.push_back((slot, part.clone()));
+                return Ok(Some(slot));
+            }
+            if !self.wait_oldest()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn arrived(&mut self, place: u64) -> io::Result<()> {
+        let known = self.wanted.iter().position(|(slot, _)| *slot == place);
+        let Some((slot, part)) = known.and_then(|at| self.wanted.remove(at)) else {
+            return Err(io::Error::other("bulk arrived where none was awaited"));
+        };
+        let piece = CopyPiece {
+            from: slot,
+            to: self.offset + part.start,
+            len: part.end - part.start,
+        };
+        let event = loop {
+            match self.lane.submit(&self.lane.registered, &self.target, piece) {
+                Err(DeviceError::Full { .. }) if !self.under_way.is_empty() => {
+                    self.wait_oldest()?;
+                }
+                other => break self.told(other)?,
+            }
+        };
+        self.copies.submissions.increment();
+        self.copies.to_device.add(piece.len);
+        self.under_way.push_back((event, slot));
+        Ok(())
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        // An upload that broke off ends its session. Its copies are let run out; slots that still
+        // wait are not given back, since the link may yet write there.
+        while matches!(self.wait_oldest(), Ok(true)) {}
+    }
+}
