@@ -148,6 +148,12 @@ impl Staged {
         self.pools.lock().free(place).map_err(|_| PlaceError(place))
     }
 
+    /// Whether an executor's reply is inside the memory that it answers from.
+    #[must_use]
+    pub fn holds_reply(&self, place: u64, bytes: u64) -> bool {
+        self.outbound.at(place, bytes).is_ok()
+    }
+
     /// Begins to copy `len` bytes of a reply out of the device. Waits for a slot, at most `patience`.
     ///
     /// # Errors

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genie_channel::BULK_PART_MAX;
-use genie_gpudev::device::DeviceError;
 use genie_gpudev::{RingConsumer, RingError};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind};
@@ -88,6 +87,8 @@ pub fn run(session: &Arc<Session>, link: &Link, running: &Running, ring: RingCon
         )),
     });
 }
+
+const OUTSIDE: WriteError = WriteError::Violation("a reply outside its memory");
 
 struct Writer<'a> {
     session: &'a Session,
@@ -195,31 +196,25 @@ impl Writer<'_> {
         self.session.sent(self.frame.len() as u64);
     }
 
-    /// Sends a reply whose bytes are in the executor's memory, then gives their place back.
+    /// Sends a reply whose bytes are in the session's memory, then gives their place back. Its header
+    /// is sent only when the bytes can follow.
     fn data(&mut self, header: &Header) -> Result<(), WriteError> {
         let place = self.frame[HEADER_BYTES..]
             .first_chunk::<8>()
             .map(|place| u64::from_le_bytes(*place))
             .ok_or(WriteError::Violation("a reply without a place"))?;
         let bytes = header.aux;
-        self.gathered.extend_from_slice(
-            &Header {
-                payload_len: 0,
-                ..*header
-            }
-            .encode(),
-        );
-        self.session.sent(HEADER_BYTES as u64 + bytes);
         if bytes == 0 {
+            self.gather_data(header);
             return Ok(());
         }
         let shared = match &self.running.memory {
             SessionMemory::Shared(shared) => shared,
-            SessionMemory::Staged(staged) => return self.staged(staged, place, bytes),
+            SessionMemory::Staged(staged) => return self.staged(header, staged, place),
         };
         // SAFETY: the bytes are only passed on, to a system call or a cipher.
-        let memory = unsafe { shared.outbound.bytes(place, bytes) }
-            .map_err(|_| WriteError::Violation("a reply outside its memory"))?;
+        let memory = unsafe { shared.outbound.bytes(place, bytes) }.map_err(|_| OUTSIDE)?;
+        self.gather_data(header);
         let bulk = Bulk { place, len: bytes };
         let left = self.link.outgoing.send_bulk(&self.gathered, memory, bulk)?;
         self.gathered.clear();
@@ -229,39 +224,46 @@ impl Writer<'_> {
         Ok(())
     }
 
+    fn gather_data(&mut self, header: &Header) {
+        let header = Header {
+            payload_len: 0,
+            ..*header
+        };
+        self.gathered.extend_from_slice(&header.encode());
+        self.session.sent(HEADER_BYTES as u64 + header.aux);
+    }
+
     /// The same for bytes in a device's memory: each part is copied to its slot while the one before
     /// it leaves.
-    fn staged(&mut self, staged: &Staged, place: u64, bytes: u64) -> Result<(), WriteError> {
-        let node = self.session.node();
+    fn staged(&mut self, header: &Header, staged: &Staged, place: u64) -> Result<(), WriteError> {
+        let (node, bytes) = (self.session.node(), header.aux);
+        if !staged.holds_reply(place, bytes) {
+            return Err(OUTSIDE);
+        }
         let fetch = |start: u64| {
             let len = (bytes - start).min(BULK_PART_MAX);
-            // Past the end of all addresses is outside, too.
-            let at = place.saturating_add(start);
-            let part = staged.fetch(at, len, node.lease, &node.metrics.staged);
-            part.map_err(|error| match error {
-                SessionMemoryError::Device(DeviceError::Bounds { .. }) => {
-                    WriteError::Violation("a reply outside its memory")
-                }
-                other => WriteError::Memory(other),
-            })
+            staged.fetch(place + start, len, node.lease, &node.metrics.staged)
         };
         let mut next = Some(fetch(0)?);
+        self.gather_data(header);
         let mut parts = self.link.outgoing.send_parts(&self.gathered, bytes)?;
         self.gathered.clear();
+        // A client that has a part is told nothing more: it would take it for the rest.
+        let broken = |error: SessionMemoryError| WriteError::Socket(io::Error::other(error));
         let mut done = 0;
         while let Some(part) = next.take() {
             done += part.len;
             if done < bytes {
-                next = Some(fetch(done)?);
+                next = Some(fetch(done).map_err(broken)?);
             }
-            staged.wait_fetched(&part)?;
+            staged.wait_fetched(&part).map_err(broken)?;
             let bulk = Bulk {
                 place: part.slot,
                 len: part.len,
             };
             // SAFETY: the copy into the slot is done, and the slot is this part's until it left.
-            let memory = unsafe { staged.outgoing.mapping().bytes(part.slot, part.len) }
-                .map_err(SessionMemoryError::from)?;
+            let memory = unsafe { staged.outgoing.mapping().bytes(part.slot, part.len) };
+            let memory = memory.map_err(|error| broken(error.into()))?;
             if parts.send(memory, bulk)? {
                 staged.outgoing.free(part.slot);
             }

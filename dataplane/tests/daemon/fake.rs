@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genie_gpudev::message::{Exit, FromZygote, MESSAGE_MAX, ToZygote};
-use genie_gpudev::{Arena, Mapping, RingConsumer, RingProducer, WaitPolicy, seqpacket};
+use genie_gpudev::message::{Exit, FromZygote, MESSAGE_MAX, Tensors, ToZygote};
+use genie_gpudev::{Mapping, RingConsumer, RingProducer, WaitPolicy, seqpacket};
 use genie_session::fault::Code;
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
 use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
 use genie_session::node::NodeLog;
+
+use crate::places::Places;
 
 /// The torch that it claims to be.
 pub const TORCH: &str = "2.11.0+fake";
@@ -23,6 +25,15 @@ pub const SCHEMAS: u64 = 0xfa4e;
 pub const CRASH: &str = "fake::crash";
 /// An operator that takes 100 ms.
 pub const SLOW: &str = "fake::slow";
+
+/// After it, an executor answers from past the end of its memory.
+pub const STRAY: &str = "fake::stray";
+/// From past the end of all addresses.
+pub const FAR: &str = "fake::far";
+/// It gives back a place that it never had.
+pub const TWICE: &str = "fake::twice";
+/// It says what only the daemon says.
+pub const NOISE: &str = "fake::noise";
 
 const SOCKET: &str = "FAKE_ZYGOTE_SOCKET";
 
@@ -64,13 +75,15 @@ fn zygote() {
             std::process::exit(0);
         }
         match ToZygote::decode(&bytes[..len]).unwrap() {
-            ToZygote::Fork { session, .. } => {
+            ToZygote::Fork {
+                session, tensors, ..
+            } => {
                 let kill = Arc::new(AtomicBool::new(false));
                 killed.lock().unwrap().insert(session, Arc::clone(&kill));
                 say(&FromZygote::Forked { session, pid });
                 let socket = Arc::clone(&socket);
                 std::thread::spawn(move || {
-                    let exit = executor(files, &kill);
+                    let exit = executor(files, tensors, &kill);
                     let message = FromZygote::Exited { session, pid, exit };
                     let _ = seqpacket::send(socket.as_fd(), &message.encode(), &[]);
                 });
@@ -85,8 +98,8 @@ fn zygote() {
 }
 
 struct Keeper {
-    inbound: Arc<Mapping>,
-    outbound: Arena,
+    places: Places,
+    stray: Option<u64>,
     to: RingProducer,
     stored: HashMap<u64, Vec<u8>>,
     operators: HashMap<u32, String>,
@@ -94,18 +107,16 @@ struct Keeper {
     crashed: bool,
 }
 
-fn executor(files: Vec<OwnedFd>, kill: &AtomicBool) -> Exit {
-    let mut maps = files
-        .into_iter()
-        .map(|file| Arc::new(Mapping::from_peer(file).unwrap()));
-    let mut next = || maps.next().unwrap();
+fn executor(files: Vec<OwnedFd>, tensors: Tensors, kill: &AtomicBool) -> Exit {
+    let mut files = files.into_iter();
+    let mut next = || Arc::new(Mapping::from_peer(files.next().unwrap()).unwrap());
     let mut from = RingConsumer::open(next(), WaitPolicy::SLEEP).unwrap();
     let to = RingProducer::open(next()).unwrap();
-    let (inbound, outbound) = (next(), Arena::over(next(), 0));
+    let places = Places::new(tensors, files);
     let (stored, operators, freed) = (HashMap::new(), HashMap::new(), Vec::new());
     let mut keeper = Keeper {
-        inbound,
-        outbound,
+        places,
+        stray: None,
         to,
         stored,
         operators,
@@ -125,7 +136,11 @@ fn executor(files: Vec<OwnedFd>, kill: &AtomicBool) -> Exit {
         let header = Header::decode(head).unwrap();
         let mut source = Source::NoMemory;
         if header.kind == Kind::PlaceSent {
-            keeper.outbound.free(header.seq).unwrap();
+            keeper.places.sent(header.seq);
+            continue;
+        }
+        if header.kind == Kind::PoolGone {
+            keeper.places.pool_gone(header.seq);
             continue;
         }
         if header.kind == Kind::Bulk {
@@ -178,6 +193,10 @@ impl Machine for Keeper {
         match self.operators.get(&call.op).map(String::as_str) {
             Some(CRASH) => self.crashed = true,
             Some(SLOW) => std::thread::sleep(Duration::from_millis(100)),
+            Some(STRAY) => self.stray = Some(1 << 40),
+            Some(FAR) => self.stray = Some(u64::MAX - 5),
+            Some(TWICE) => self.send(Header::new(Kind::PlaceFree, 12_345, 0), &[]),
+            Some(NOISE) => self.send(Header::new(Kind::Bulk, 1, 0), &[]),
             _ => {}
         }
         Ok(())
@@ -202,7 +221,7 @@ impl Machine for Keeper {
         match source {
             Source::Inline(inline) => stored.copy_from_slice(inline),
             Source::Place(place) => {
-                self.inbound.read(place, &mut stored).unwrap();
+                self.places.read(place, &mut stored);
                 self.freed.push(place);
             }
             Source::NoMemory => {
@@ -215,8 +234,11 @@ impl Machine for Keeper {
 
     fn fetch(&mut self, fetch: u64, view: &View<'_>) -> Result<(), Failure> {
         let bytes = self.stored.get(&view.storage).cloned().unwrap_or_default();
-        let place = self.outbound.allocate(bytes.len() as u64).unwrap();
-        self.outbound.memory().write(place, &bytes).unwrap();
+        let place = match self.stray {
+            Some(stray) => stray,
+            None if bytes.is_empty() => NO_PLACE,
+            None => self.places.put(&bytes),
+        };
         self.send(
             Header::new(Kind::Data, fetch, bytes.len() as u64),
             &place.to_le_bytes(),

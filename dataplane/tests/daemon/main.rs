@@ -3,7 +3,9 @@
 mod bad_input;
 mod client;
 mod command_line;
+mod executors;
 mod fake;
+mod places;
 mod process;
 mod sessions;
 mod tls;

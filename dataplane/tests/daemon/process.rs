@@ -172,11 +172,16 @@ impl Daemon {
 
     /// Waits until a metric has this value.
     pub fn wait_metric(&self, name: &str, value: f64, timeout: Duration) {
+        self.wait_metric_where(name, |now| now == value, timeout);
+    }
+
+    /// Waits until a metric is as it should be.
+    pub fn wait_metric_where(&self, name: &str, right: impl Fn(f64) -> bool, timeout: Duration) {
         let deadline = Instant::now() + timeout;
-        while self.metric(name) != value {
+        while !right(self.metric(name)) {
             assert!(
                 Instant::now() < deadline,
-                "{name} is {}, not {value}",
+                "{name} stays {}",
                 self.metric(name)
             );
             std::thread::sleep(Duration::from_millis(10));
