@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
 use genie_controlplane::service::{ControlPlane, Limits};
-use genie_gpudev::device::{self, DeviceKind};
+use genie_gpudev::device::{self, DeviceInfo, DeviceKind};
 use genie_netstack::PipeStream;
 use genie_poll::packet::TRANSPORT_PORT;
 use genie_poll::run::OnAccept;
@@ -191,9 +191,9 @@ async fn start_executors(node: &Arc<Shared>, config: &Config) {
     let (node, config) = (Arc::clone(node), config.clone());
     // Loading takes a while, and must not hold up signals.
     let started = tokio::task::spawn_blocking(move || match launcher(&node, &config) {
-        Ok((launcher, info)) => {
+        Ok((launcher, info, device)) => {
             tracing::info!("libtorch: {} in {}", info.version, info.directory);
-            node.set_executors(Box::new(launcher), info);
+            node.set_executors(Box::new(launcher), info, device);
         }
         Err(reason) => {
             tracing::warn!("libtorch: none, so this node is a gateway: {reason}");
@@ -205,7 +205,10 @@ async fn start_executors(node: &Arc<Shared>, config: &Config) {
     }
 }
 
-fn launcher(node: &Arc<Shared>, config: &Config) -> Result<(ZygoteLauncher, v1::Libtorch), String> {
+fn launcher(
+    node: &Arc<Shared>,
+    config: &Config,
+) -> Result<(ZygoteLauncher, v1::Libtorch, DeviceInfo), String> {
     let binary = std::env::current_exe().unwrap_or_default();
     let working = std::env::current_dir().unwrap_or_default();
     let configured = (config.libtorch.as_deref(), config.executor.as_deref());
@@ -213,9 +216,11 @@ fn launcher(node: &Arc<Shared>, config: &Config) -> Result<(ZygoteLauncher, v1::
         .map_err(|missing| missing.to_string())?;
     let directory = found.libtorch.display().to_string();
     let device = *config.devices.first().ok_or("there is no device")?;
+    let opened = device::open(device).map_err(|error| error.to_string())?;
+    let device_info = opened.info();
     let pools = match (device, config.tensors) {
         (DeviceKind::Host(_), TensorsChoice::Auto) => None,
-        _ => Some(device::open(device).map_err(|error| error.to_string())?),
+        _ => Some(opened),
     };
     let (launcher, info) =
         ZygoteLauncher::start(found, device, pools, node).map_err(|error| error.to_string())?;
@@ -225,7 +230,7 @@ fn launcher(node: &Arc<Shared>, config: &Config) -> Result<(ZygoteLauncher, v1::
         missing_reason: String::new(),
         schema_hash: info.schema_hash,
     };
-    Ok((launcher, libtorch))
+    Ok((launcher, libtorch, device_info))
 }
 
 /// Lets sessions finish, then ends them. A second signal ends it at once.

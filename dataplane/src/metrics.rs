@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use genie_gpudev::PoolsStats;
 use genie_poll::counters::Snapshot;
 use genie_session::fault::Code;
 
@@ -102,6 +103,8 @@ pub struct Gauges {
     pub sessions: u64,
     /// Bytes that sessions' tensors hold.
     pub session_memory_bytes: u64,
+    /// The pools of uploads that sessions have on a device.
+    pub pools: PoolsStats,
     /// Segments whose plan was known.
     pub plan_cache_hits: u64,
     /// Segments that had to be analysed.
@@ -171,6 +174,21 @@ impl Metrics {
             "genie_session_memory_bytes",
             "Bytes that the tensors of all sessions hold.",
             gauges.session_memory_bytes as f64,
+        );
+        out.gauge(
+            "genie_pools",
+            "Pools of a device's memory that sessions have for uploads.",
+            gauges.pools.pools as f64,
+        );
+        out.gauge(
+            "genie_pool_bytes",
+            "Their sizes.",
+            gauges.pools.capacity_bytes as f64,
+        );
+        out.gauge(
+            "genie_pool_used_bytes",
+            "Taken in them.",
+            gauges.pools.in_use_bytes as f64,
         );
         for (name, help, value) in [
             (

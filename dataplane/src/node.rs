@@ -10,7 +10,7 @@ use genie_control_api::v1;
 use genie_controlplane::node::{Capabilities, Node, NodeError, NodeEvent, SessionSpec};
 use genie_controlplane::sequence::PlanForNode;
 use genie_gpudev::DeviceKind;
-use genie_gpudev::device::{Device as _, HostDevice};
+use genie_gpudev::device::{Device as _, DeviceInfo, HostDevice};
 use genie_poll::{Channel, PeerPlace};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::TOKEN_BYTES;
@@ -33,6 +33,7 @@ const EPOCH: Epoch = Epoch(1);
 struct Executors {
     launcher: Box<dyn Launcher>,
     libtorch: v1::Libtorch,
+    device: DeviceInfo,
 }
 
 /// A node's state, shared by everything in the daemon.
@@ -71,10 +72,19 @@ impl Shared {
         (Arc::new(shared), receiver)
     }
 
-    /// It can run operators from now on.
-    pub fn set_executors(&self, launcher: Box<dyn Launcher>, libtorch: v1::Libtorch) {
+    /// It can run operators on this device from now on.
+    pub fn set_executors(
+        &self,
+        launcher: Box<dyn Launcher>,
+        libtorch: v1::Libtorch,
+        device: DeviceInfo,
+    ) {
         // Set once, at the start.
-        let _ = self.executors.set(Ok(Executors { launcher, libtorch }));
+        let _ = self.executors.set(Ok(Executors {
+            launcher,
+            libtorch,
+            device,
+        }));
     }
 
     /// It can't, and why.
@@ -268,6 +278,7 @@ impl Shared {
                 .values()
                 .map(|s| s.counters.memory_bytes.value())
                 .sum(),
+            pools: sessions.values().map(|session| session.pools()).sum(),
             ..Gauges::default()
         }
     }
@@ -288,19 +299,22 @@ impl Shared {
         self.config
             .devices
             .iter()
-            .map(|device| describe_device(*device))
+            .map(|&device| describe_device(device, self.executors().ok()))
             .collect()
     }
 }
 
-fn describe_device(device: DeviceKind) -> v1::Device {
-    let (kind, name, memory_bytes) = match device {
-        DeviceKind::Host(index) => {
-            let info = HostDevice::new(index).info();
-            ("host", info.name, info.memory_bytes)
-        }
-        // Its executor knows more; the daemon loads no CUDA.
-        DeviceKind::Cuda(_) => ("cuda", device.to_string(), 0),
+fn describe_device(device: DeviceKind, executors: Option<&Executors>) -> v1::Device {
+    let opened = executors.map(|executors| &executors.device);
+    let info = opened.filter(|info| info.kind == device).cloned();
+    let (kind, info) = match device {
+        DeviceKind::Host(index) => ("host", info.or_else(|| Some(HostDevice::new(index).info()))),
+        DeviceKind::Cuda(_) => ("cuda", info),
+    };
+    let (name, memory_bytes) = match info {
+        Some(info) => (info.name, info.memory_bytes),
+        // Nothing has opened it.
+        None => (device.to_string(), 0),
     };
     v1::Device {
         kind: kind.to_owned(),

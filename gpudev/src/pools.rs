@@ -48,6 +48,17 @@ pub struct PoolsStats {
     pub places: u64,
 }
 
+impl std::iter::Sum for PoolsStats {
+    fn sum<I: Iterator<Item = Self>>(stats: I) -> Self {
+        stats.fold(Self::default(), |sum, one| Self {
+            pools: sum.pools + one.pools,
+            capacity_bytes: sum.capacity_bytes + one.capacity_bytes,
+            in_use_bytes: sum.in_use_bytes + one.in_use_bytes,
+            places: sum.places + one.places,
+        })
+    }
+}
+
 /// A session's pools, and who has which place.
 pub struct Pools {
     device: Arc<dyn Device>,

@@ -80,7 +80,7 @@ def parity(device: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="genie-gpu-check-") as folder:
         wanted = reference("cpu" if device.startswith("host") else device, Path(folder))
         log = Path(folder) / "daemon.log"
-        with Daemon("--libtorch", libtorch, device=device, log=log) as daemon:
+        with Daemon("--tensors", "pools", "--libtorch", libtorch, device=device, log=log) as daemon:
             genie.connect(daemon.address)
             try:
                 return [compare(name, wanted[name]) for name in MODELS]

@@ -7,7 +7,7 @@ use genie_gpudev::arena::PlaceError;
 use genie_gpudev::device::DeviceError;
 use genie_gpudev::pools::handover::HandoverError;
 use genie_gpudev::zygote::{DevicePools, SharedArenas};
-use genie_gpudev::{Arena, Device, Mapping, MemoryError};
+use genie_gpudev::{Arena, Device, Mapping, MemoryError, PoolsStats};
 use parking_lot::Mutex;
 
 use super::staging::Staged;
@@ -81,6 +81,15 @@ impl SessionMemory {
         match self {
             Self::Shared(shared) => &shared.inbound_memory,
             Self::Staged(staged) => staged.incoming.mapping(),
+        }
+    }
+
+    /// How full its pools are; without any, none.
+    #[must_use]
+    pub fn pools(&self) -> PoolsStats {
+        match self {
+            Self::Shared(_) => PoolsStats::default(),
+            Self::Staged(staged) => staged.stats(),
         }
     }
 

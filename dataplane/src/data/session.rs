@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use genie_channel::AppHalf;
 use genie_controlplane::node::{NodeError, SessionSpec};
-use genie_gpudev::RingCloser;
+use genie_gpudev::{PoolsStats, RingCloser};
 use genie_poll::PollLoop;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HELLO_BYTES, Header, Kind, PAYLOAD_MAX, decode_hello};
@@ -322,6 +322,13 @@ impl Session {
             this.progress.lock().reader_done = true;
             this.progressed.notify_all();
         })
+    }
+
+    /// How full its pools on a device are.
+    #[must_use]
+    pub fn pools(&self) -> PoolsStats {
+        let running = self.running();
+        running.map_or_else(PoolsStats::default, |running| running.memory.pools())
     }
 
     fn running(&self) -> Option<&Running> {

@@ -14,7 +14,7 @@ use genie_gpudev::device::{
 };
 use genie_gpudev::pools::Allocated;
 use genie_gpudev::zygote::{Announcer, DevicePools};
-use genie_gpudev::{Arena, Device, Mapping, Pools};
+use genie_gpudev::{Arena, Device, Mapping, Pools, PoolsStats};
 use parking_lot::{Condvar, Mutex};
 
 use super::memory::SessionMemoryError;
@@ -105,7 +105,7 @@ impl Staged {
         })
     }
 
-    /// A place for an upload, and the way to it. `None`: the session or the device has no room.
+    /// A place for an upload, and the way to it. Only the thread that reads calls this. `None`: the session or the device has no room.
     ///
     /// # Errors
     /// The executor can't be told of a new pool.
@@ -114,23 +114,25 @@ impl Staged {
         bytes: u64,
         copies: &'a Copies,
     ) -> Result<Option<Landing<'a>>, SessionMemoryError> {
-        let (place, target, offset) = {
+        let (Allocated { place, made }, target, offset) = {
             let mut pools = self.pools.lock();
-            let Allocated { place, made } = match pools.allocate(bytes) {
+            let allocated = pools.allocate(bytes).and_then(|allocated| {
+                let (memory, offset) = pools.memory(allocated.place, bytes)?;
+                let memory = memory.clone();
+                Ok((allocated, memory, offset))
+            });
+            match allocated {
                 Ok(allocated) => allocated,
                 Err(error) => {
                     tracing::debug!(%error, "an upload finds no memory");
                     return Ok(None);
                 }
-            };
-            if let Some((base, memory)) = made {
-                self.announcer.announce(base, &memory)?;
             }
-            let Ok((memory, offset)) = pools.memory(place, bytes) else {
-                return Ok(None);
-            };
-            (place, memory.clone(), offset)
         };
+        // Without the lock: the executor may take its time. Nobody else allocates meanwhile.
+        if let Some((base, memory)) = made {
+            self.announcer.announce(base, &memory)?;
+        }
         Ok(Some(Landing {
             lane: &self.incoming,
             copies,
@@ -141,6 +143,11 @@ impl Staged {
             under_way: VecDeque::new(),
             failed: None,
         }))
+    }
+
+    /// How full the pools of uploads are.
+    pub(super) fn stats(&self) -> PoolsStats {
+        self.pools.lock().stats()
     }
 
     /// See [`super::memory::SessionMemory::free`].

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{CudaContext, DriverError};
 
-use self::kernel::Kernel;
+use self::kernel::LazyKernel;
 use self::memory::CudaMemory;
 use self::pinned::{Foreign, Pinned};
 use self::queue::CudaQueue;
@@ -32,7 +32,7 @@ pub struct CudaDevice {
     driver: Driver,
     name: String,
     processors: u32,
-    kernel: Result<Kernel, DeviceError>,
+    kernel: LazyKernel,
 }
 
 /// What every part of the device needs.
@@ -94,15 +94,11 @@ impl CudaDevice {
             page_bytes,
             nic_reach,
         };
-        let kernel = Kernel::load(&driver);
-        if let Err(error) = &kernel {
-            tracing::warn!(%error, "no gather kernel: received data is staged through host memory");
-        }
         Ok(Self {
             driver,
             name,
             processors: u32::try_from(processors).unwrap_or(0),
-            kernel,
+            kernel: LazyKernel::default(),
         })
     }
 }
@@ -175,7 +171,7 @@ impl Device for CudaDevice {
     }
 
     fn queue(&self) -> Result<Box<dyn Queue>, DeviceError> {
-        let queue = CudaQueue::new(self.driver.clone(), self.kernel.clone())?;
+        let queue = CudaQueue::new(self.driver.clone(), Arc::clone(&self.kernel))?;
         Ok(Box::new(queue))
     }
 }

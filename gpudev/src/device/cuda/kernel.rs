@@ -1,7 +1,7 @@
 //! The gather kernel: finding NVRTC, compiling, launching.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::{CudaFunction, CudaStream, LaunchConfig, PushKernelArg as _};
 use cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
@@ -110,6 +110,9 @@ fn load_from(folder: &Path) -> bool {
     };
     open("libnvrtc-builtins.so.") && open("libnvrtc.so.")
 }
+
+/// The kernel of a device, compiled when it is asked for first: an executor never does.
+pub(super) type LazyKernel = Arc<OnceLock<Result<Kernel, DeviceError>>>;
 
 /// The kernel, loaded on a device.
 #[derive(Clone)]

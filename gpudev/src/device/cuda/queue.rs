@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaEvent, CudaStream, sys};
 
 use super::Driver;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, LazyKernel};
 use crate::device::gather::{GatherTable, Table};
 use crate::device::queue::{QUEUE_DEPTH, check_copy, check_reach};
 use crate::device::{CopyOrder, CopyPiece, DeviceError, DeviceKind, Event, Memory, Queue};
@@ -24,7 +24,7 @@ enum Kept {
 pub(super) struct CudaQueue {
     driver: Driver,
     stream: Arc<CudaStream>,
-    kernel: Result<Kernel, DeviceError>,
+    kernel: LazyKernel,
     /// One for each submission under way, used in turn.
     events: Vec<CudaEvent>,
     /// The oldest first; its number is `done + 1`.
@@ -45,10 +45,7 @@ struct Lists {
 }
 
 impl CudaQueue {
-    pub(super) fn new(
-        driver: Driver,
-        kernel: Result<Kernel, DeviceError>,
-    ) -> Result<Self, DeviceError> {
+    pub(super) fn new(driver: Driver, kernel: LazyKernel) -> Result<Self, DeviceError> {
         driver.bind()?;
         let stream = driver.told("cuStreamCreate", driver.context.new_stream())?;
         let event = |_| driver.told("cuEventCreate", driver.context.new_event(None));
@@ -224,7 +221,8 @@ impl Queue for CudaQueue {
     fn gather(&mut self, table: &mut GatherTable) -> Result<Event, DeviceError> {
         check_reach(self.driver.kind, table.payload())?;
         self.make_room()?;
-        let kernel = self.kernel.clone()?;
+        let kernel = self.kernel.get_or_init(|| Kernel::load(&self.driver));
+        let kernel = kernel.clone()?;
         let (shared, frames) = table.begin()?;
         if frames > 0 {
             // SAFETY: the table is busy until `retire_one`, after its event; it was made for

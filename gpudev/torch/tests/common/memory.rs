@@ -5,7 +5,7 @@ use genie_gpudev::device::Memory;
 use genie_gpudev::zygote::{Announcer, DevicePools, SharedArenas};
 
 pub enum Tensors {
-    Shared(SharedArenas),
+    Shared(Box<SharedArenas>),
     Pools {
         inbound: Pools,
         outbound: Memory,
@@ -15,7 +15,7 @@ pub enum Tensors {
 
 impl From<SharedArenas> for Tensors {
     fn from(arenas: SharedArenas) -> Self {
-        Self::Shared(arenas)
+        Self::Shared(Box::new(arenas))
     }
 }
 
