@@ -10,9 +10,11 @@ import genie
 import pytest
 import torch
 from linked import make_linked
-from support import REMOTE, check_resnet, wait_until
+from support import REMOTE, Client, check_resnet, wait_until
 
 MIB = 1 << 20
+# A lost session's last thread ends when its client has had time to hear of it.
+DEATH_SECONDS_MAX = 5
 # Inside the stream, apart from it, in several parts, and larger than the staging memory.
 SIZES = (100, 20_000, (20 << 20) + 5, 80 << 20)
 
@@ -114,6 +116,36 @@ def test_a_second_session_begins_where_the_first_ended(node: Pooled) -> None:
     wait_until(lambda: node.metric("genie_sessions") == 0, 10, "the first one's end")
     genie.connect(node.address)
     there_and_back()
+
+
+def test_a_client_that_dies_leaves_nothing_on_the_node(
+    node: Pooled, make_client: Callable[..., Client]
+) -> None:
+    """Killed in the middle of bulk both ways: no thread, descriptor or mapping of its own."""
+    genie.disconnect()
+    wait_until(lambda: node.metric("genie_sessions") == 0, 10, "no session")
+    process = Path(f"/proc/{node.daemon.pid}")
+
+    def held() -> tuple[int, int, int]:
+        names = [(task / "comm").read_text() for task in (process / "task").iterdir()]
+        threads = sum(name.startswith(("read-", "write-", "close-")) for name in names)
+        maps = (process / "maps").read_text().count("memfd:genie")
+        return threads, len(list((process / "fd").iterdir())), maps
+
+    before = held()
+    for _ in range(3):
+        client = make_client(f"""
+            genie.connect({node.address!r})
+            x = torch.ones(60 << 18)
+            print("connected")
+            while True:
+                (x.to("remote_accelerator:0") + 1).cpu()
+                print("again")
+        """)
+        client.expect("again")
+        assert held() > before
+        client.kill()
+    wait_until(lambda: held() <= before, DEATH_SECONDS_MAX, "nothing is left")
 
 
 def test_no_room_is_an_error_that_says_so(tmp_path: Path, make_daemon: Callable[..., Any]) -> None:

@@ -25,7 +25,7 @@ pub enum SessionMemoryError {
     #[error(transparent)]
     Handover(#[from] HandoverError),
     /// What is to leave does not.
-    #[error("the client did not take its answers for the lease")]
+    #[error("its answers do not leave: the client does not take them, or the session is over")]
     Stuck,
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use genie_channel::BULK_PART_MAX;
 use genie_gpudev::arena::PlaceError;
@@ -23,6 +23,8 @@ use crate::metrics::Counter;
 /// Staging memory of each direction: so many parts can be on their way. Pages are taken when they
 /// are used first, unless the device pins them.
 const LANE_BYTES: u64 = 4 * BULK_PART_MAX;
+/// How often one who waits for a slot looks whether it may still come.
+const TICK: Duration = Duration::from_millis(100);
 
 /// What was copied, by the device's queues.
 #[derive(Debug, Default)]
@@ -161,7 +163,8 @@ impl Staged {
         self.outbound.at(place, bytes).is_ok()
     }
 
-    /// Begins to copy `len` bytes of a reply out of the device. Waits for a slot, at most `patience`.
+    /// Begins to copy `len` bytes of a reply out of the device. Waits for a slot while one may come:
+    /// until `give_up` says so.
     ///
     /// # Errors
     /// They lie outside of the outbound pool; the device; nothing leaves.
@@ -169,20 +172,20 @@ impl Staged {
         &self,
         place: u64,
         len: u64,
-        patience: Duration,
         copies: &Copies,
+        mut give_up: impl FnMut() -> bool,
     ) -> Result<Leaving, SessionMemoryError> {
         let lane = &self.outgoing;
-        let deadline = Instant::now() + patience;
         let slot = {
             let mut slots = lane.slots.lock();
             loop {
                 if let Some(slot) = slots.allocate(len) {
                     break slot;
                 }
-                if lane.freed.wait_until(&mut slots, deadline).timed_out() {
+                if give_up() {
                     return Err(SessionMemoryError::Stuck);
                 }
+                lane.freed.wait_for(&mut slots, TICK);
             }
         };
         let piece = CopyPiece {

@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use genie_channel::BULK_PART_MAX;
 use genie_gpudev::{RingConsumer, RingError};
@@ -242,7 +242,10 @@ impl Writer<'_> {
         }
         let fetch = |start: u64| {
             let len = (bytes - start).min(BULK_PART_MAX);
-            staged.fetch(place + start, len, node.lease, &node.metrics.staged)
+            let began = Instant::now();
+            staged.fetch(place + start, len, &node.metrics.staged, || {
+                self.session.is_over() || began.elapsed() >= node.lease
+            })
         };
         let mut next = Some(fetch(0)?);
         self.gather_data(header);
