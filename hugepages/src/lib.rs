@@ -7,6 +7,7 @@
 //! | [`mod@mount`] | a hugetlbfs of one page size | the same |
 //! | [`mod@map`] | an owned [`Region`]: memfd or hugetlbfs, bound to a node, populated, sealed | `memfd_create(2)`, `mbind(2)`, `madvise(2)` |
 //! | [`mod@lock`] | `mlock(2)` with its limit explained | `mlock(2)` |
+//! | [`topology`] | the cores of a node, the node of a device | `ABI/stable/sysfs-devices-node` |
 //! | [`advice`] | what to write down so that a reservation outlives a boot | `admin-guide/kernel-parameters.txt` |
 //!
 //! Where huge pages can't be had, [`map()`] falls back to ordinary pages, says why in
@@ -26,13 +27,14 @@ pub mod reserve;
 mod root;
 #[cfg(test)]
 mod testing;
+pub mod topology;
 
 pub use advice::Advice;
 pub use find::{FindError, Inventory, Pool, SizeTotals};
 pub use lock::LockError;
 pub use map::{Backing, MapError, MapRequest, NoHugePages, map};
 pub use mount::{HugeMount, MountError, Mounted};
-pub use numa::NodeId;
+pub use numa::{NodeId, Preferred};
 pub use page::{ByteSize, PageSize, SizeError};
 pub use region::{AttachError, Kind, OutOfRegion, Region};
 pub use reserve::{Reservation, ReserveError, ReserveRequest, reserve};

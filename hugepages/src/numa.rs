@@ -1,9 +1,11 @@
 //! NUMA nodes: their names, and binding memory to one.
 //!
-//! After `mbind(2)`, `get_mempolicy(2)` and `admin-guide/mm/numa_memory_policy.rst`. glibc has no
-//! wrappers for these calls (libnuma has), so they are made by number.
+//! After `mbind(2)`, `get_mempolicy(2)`, `set_mempolicy(2)` and
+//! `admin-guide/mm/numa_memory_policy.rst`. glibc has no wrappers for these calls (libnuma has), so
+//! they are made by number.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use nix::errno::Errno;
 
@@ -53,13 +55,19 @@ const MPOL_F_ADDR: libc::c_long = 2;
 const WORD_BITS: usize = libc::c_ulong::BITS as usize;
 const WORDS: usize = NodeId::COUNT_MAX as usize / WORD_BITS;
 
-/// Sets the policy of `[address, address + len)`, before its pages are there.
-pub(crate) fn bind(address: *mut u8, len: usize, node: NodeId, how: Bind) -> Result<(), Errno> {
-    let mut mask: [libc::c_ulong; WORDS] = [0; WORDS];
+/// The set that has `node` only, as the kernel takes it.
+fn only(node: NodeId) -> [libc::c_ulong; WORDS] {
+    let mut mask = [0; WORDS];
     let number = usize::from(node.0);
     if let Some(word) = mask.get_mut(number / WORD_BITS) {
         *word |= 1 << (number % WORD_BITS);
     }
+    mask
+}
+
+/// Sets the policy of `[address, address + len)`, before its pages are there.
+pub(crate) fn bind(address: *mut u8, len: usize, node: NodeId, how: Bind) -> Result<(), Errno> {
+    let mask = only(node);
     let mode = match how {
         Bind::Only => libc::MPOL_BIND,
         Bind::Preferred => libc::MPOL_PREFERRED,
@@ -102,9 +110,95 @@ pub(crate) fn node_of(address: *mut u8) -> Option<NodeId> {
     NodeId::new(u16::try_from(node).ok()?)
 }
 
+/// While this lives, pages that the calling thread touches first come from a node, as long as it
+/// has room. A policy that the process was started with (`numactl`) is left as it is.
+///
+/// Invariant: it never leaves the thread that made it (it is not `Send`), whose policy was to take
+/// what is local: the default, or the same by name, which libnuma leaves behind in DPDK's callers.
+#[derive(Debug)]
+pub struct Preferred(PhantomData<*const ()>);
+
+impl Preferred {
+    /// Prefers `node` from now on. `None`: the thread has a policy already, or this kernel none.
+    #[must_use]
+    pub fn set(node: NodeId) -> Option<Self> {
+        if !matches!(policy()?, libc::MPOL_DEFAULT | libc::MPOL_LOCAL) {
+            return None;
+        }
+        set_policy(libc::MPOL_PREFERRED, &only(node))
+            .inspect_err(|errno| tracing::debug!(%node, %errno, "memory from any node"))
+            .ok()?;
+        Some(Self(PhantomData))
+    }
+}
+
+impl Drop for Preferred {
+    fn drop(&mut self) {
+        // The default takes no nodes; it, or what does the same, was in force before.
+        let _ = set_policy(libc::MPOL_DEFAULT, &[]);
+    }
+}
+
+/// The calling thread's policy.
+fn policy() -> Option<libc::c_int> {
+    let mut mode: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to `mode` and no mask, and looks at no address.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_get_mempolicy,
+            &raw mut mode,
+            std::ptr::null_mut::<libc::c_ulong>(),
+            0_usize,
+            std::ptr::null_mut::<u8>(),
+            0_usize,
+        )
+    };
+    Errno::result(result).ok()?;
+    Some(mode)
+}
+
+fn set_policy(mode: libc::c_int, nodes: &[libc::c_ulong]) -> Result<(), Errno> {
+    let (mask, bits) = match nodes {
+        [] => (std::ptr::null(), 0),
+        nodes => (nodes.as_ptr(), nodes.len() * WORD_BITS + 1),
+    };
+    // SAFETY: the kernel reads `bits - 1` bits of the mask, which are all in the slice, or none. Only
+    // where future pages come from changes.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_set_mempolicy,
+            libc::c_long::from(mode),
+            mask,
+            bits,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_prefers_a_node_for_a_while() {
+        let node = NodeId::new(0).unwrap();
+        if policy() != Some(libc::MPOL_DEFAULT) {
+            return println!("skipped: no NUMA here, or a policy already");
+        }
+        let first = Preferred::set(node).expect("node 0 has memory");
+        assert_eq!(policy(), Some(libc::MPOL_PREFERRED));
+        assert!(Preferred::set(node).is_none(), "it is somebody else's");
+        let page = vec![1_u8; 1 << 20];
+        assert_eq!(node_of(page.as_ptr().cast_mut()), Some(node));
+        drop(first);
+        assert_eq!(policy(), Some(libc::MPOL_DEFAULT));
+        set_policy(libc::MPOL_LOCAL, &[]).unwrap();
+        assert!(Preferred::set(node).is_some(), "libnuma was here");
+        assert_eq!(policy(), Some(libc::MPOL_DEFAULT));
+        let absent = NodeId::new(1000).unwrap();
+        assert!(Preferred::set(absent).is_none());
+        assert_eq!(policy(), Some(libc::MPOL_DEFAULT));
+    }
 
     #[test]
     fn a_node_is_what_the_kernel_could_have() {

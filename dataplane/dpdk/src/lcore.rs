@@ -39,10 +39,10 @@ pub fn allowed_cores() -> Vec<CoreId> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LcoreError {
     /// The kernel does not let the thread run there.
-    #[error("the thread can't be pinned to core {core}: {errno}")]
+    #[error("the thread can't be kept on {cores:?}: {errno}")]
     Pin {
-        /// The core asked for.
-        core: CoreId,
+        /// The cores asked for.
+        cores: Vec<CoreId>,
         /// The kernel's answer.
         errno: Errno,
     },
@@ -72,7 +72,7 @@ pub struct Lcore {
 /// Where a thread is kept, until this is dropped on it.
 #[derive(Debug)]
 struct Pinned {
-    core: CoreId,
+    cores: Vec<CoreId>,
     before: CpuSet,
 }
 
@@ -90,19 +90,28 @@ thread_local! {
 impl Lcore {
     /// Pins the calling thread to `core` and registers it.
     pub fn claim(eal: &Eal, core: CoreId) -> Result<Self, LcoreError> {
+        Self::within(eal, &[core])
+    }
+
+    /// Keeps the calling thread on `cores` and registers it. DPDK knows it as one of their NUMA node,
+    /// if they are of one.
+    pub fn within(eal: &Eal, cores: &[CoreId]) -> Result<Self, LcoreError> {
         if IS_LCORE.get() {
             return Err(LcoreError::Already);
         }
         let pin = |errno| LcoreError::Pin {
-            core,
+            cores: cores.to_vec(),
             errno: Errno::of_result(errno as i32),
         };
         let this = Pid::from_raw(0);
         let before = sched_getaffinity(this).map_err(pin)?;
         let mut only = CpuSet::new();
-        only.set(core.0).map_err(pin)?;
+        for core in cores {
+            only.set(core.0).map_err(pin)?;
+        }
         sched_setaffinity(this, &only).map_err(pin)?;
-        Self::register(eal, Some(Pinned { core, before }))
+        let cores = cores.to_vec();
+        Self::register(eal, Some(Pinned { cores, before }))
     }
 
     /// Registers the calling thread, which stays where it may run.
@@ -135,9 +144,12 @@ impl Lcore {
         self.id
     }
 
-    /// The core that it is pinned to, if it is.
+    /// The core that it is pinned to, if it is to one.
     pub fn core(&self) -> Option<CoreId> {
-        self.pinned.as_ref().map(|pinned| pinned.core)
+        match self.pinned.as_ref()?.cores.as_slice() {
+            &[core] => Some(core),
+            _ => None,
+        }
     }
 }
 

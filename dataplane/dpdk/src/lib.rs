@@ -42,7 +42,7 @@ pub use eal::{Eal, EalError};
 pub use errno::Errno;
 pub use external::memory::{ExternalMemory, ExternalMemoryError};
 pub use external::slab::{ExternalSlab, SlabError};
-pub use genie_dpdk_sys::{LoadError, is_built};
+pub use genie_dpdk_sys::{GENIE_LCORE_MAX as LCORES_MAX, LoadError, is_built};
 pub use lcore::{CoreId, Lcore, LcoreError, allowed_cores};
 pub use mbuf::{Checksum, Mbuf, MbufError};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
@@ -52,5 +52,13 @@ pub use port::error::{PortError, Step};
 pub use port::interface::mtu as interface_mtu;
 pub use port::stats::PortStats;
 pub use port::vdev::{AfPacket, AfXdp, Memif, MemifRole, Null, Vdev, VdevError};
-pub use port::{Link, OpenPort, Port};
+pub use port::{Attached, Link, OpenPort, Port};
 pub use queue::{RxQueue, TxQueue};
+
+/// Loads DPDK, if that has not been done: [`Eal::start`] does, too, and it takes a while.
+///
+/// # Errors
+/// [`LoadError`]
+pub fn load() -> Result<(), LoadError> {
+    genie_dpdk_sys::load().map(drop)
+}

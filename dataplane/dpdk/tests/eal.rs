@@ -139,3 +139,51 @@ fn a_thread_becomes_an_lcore_and_ceases_to_be_one() {
     };
     std::thread::spawn(work).join().unwrap();
 }
+
+#[test]
+fn a_thread_is_kept_on_some_cores_and_let_go() {
+    let Some(turn) = common::eal() else { return };
+    let eal = turn.eal.clone();
+    let work = move || {
+        let before = allowed_cores();
+        let lcore = Lcore::within(&eal, &before).unwrap();
+        assert_eq!(allowed_cores(), before);
+        assert_eq!(lcore.core().is_some(), before.len() == 1);
+        drop(lcore);
+        let lcore = Lcore::within(&eal, &before[1..]);
+        match before.len() {
+            // No core at all is nowhere to run.
+            1 => assert!(matches!(lcore, Err(LcoreError::Pin { .. }))),
+            _ => assert_eq!(allowed_cores(), before[1..]),
+        }
+        drop(lcore);
+        assert_eq!(allowed_cores(), before);
+        assert!(matches!(
+            Lcore::within(&eal, &[]),
+            Err(LcoreError::Pin { .. })
+        ));
+        assert_eq!(allowed_cores(), before);
+    };
+    std::thread::spawn(work).join().unwrap();
+}
+
+/// What DPDK makes of a node is not to be seen on a machine that has one, and on ordinary pages.
+#[test]
+fn a_pool_is_made_on_a_node_and_what_is_no_card_has_none() {
+    let Some(turn) = common::eal() else { return };
+    let config = MempoolConfig {
+        numa_node: Some(0),
+        ..MempoolConfig::new("near", 63, 2048)
+    };
+    let pool = Mempool::new(&turn.eal, config).unwrap();
+    assert_eq!(pool.available(), 63);
+    let attached = Port::attach(&turn.eal, &Vdev::Ring.into()).unwrap();
+    assert_eq!(attached.numa_node(), None);
+    let opened = attached.open(&PortConfig::default(), &pool).unwrap();
+    drop(opened);
+    // One that is found and not opened leaves nothing behind.
+    for _ in 0..40 {
+        Port::attach(&turn.eal, &Vdev::Ring.into()).unwrap();
+    }
+    assert!(Port::open(&turn.eal, &Vdev::Ring.into(), &PortConfig::default(), &pool).is_ok());
+}

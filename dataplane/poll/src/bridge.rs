@@ -130,6 +130,20 @@ impl Bridge {
         self.deaf
     }
 
+    /// Whether the program's next word would be taken. Else it waits for the peer, or for ever, and
+    /// is no reason to stay awake.
+    pub(crate) fn listens(&self) -> bool {
+        let waits = !matches!(self.leaving, Leaving::Nothing) || self.stalled.is_some();
+        !(waits || self.over || self.deaf || self.is_full())
+    }
+
+    /// As much as may be is under way.
+    fn is_full(&self) -> bool {
+        self.announced.len() + self.sending.len() >= BULKS_MAX
+            || self.receiving.len() >= BULKS_MAX
+            || self.news.len() >= BULKS_MAX
+    }
+
     /// Takes what the program said. True if it said something.
     pub(crate) fn pull(
         &mut self,
@@ -138,13 +152,7 @@ impl Bridge {
     ) -> Result<bool, BridgeError> {
         let mut busy = false;
         for _ in 0..COMMANDS_A_TURN {
-            if !self.say(connection) || !self.retry(connection, memory) {
-                break;
-            }
-            if self.announced.len() + self.sending.len() >= BULKS_MAX
-                || self.receiving.len() >= BULKS_MAX
-                || self.news.len() >= BULKS_MAX
-            {
+            if !self.say(connection) || !self.retry(connection, memory) || self.is_full() {
                 break;
             }
             let command = match self.half.try_next() {

@@ -4,6 +4,7 @@
 //! never waits and takes no lock but those of control channels that have something to say.
 
 mod intake;
+mod sleep;
 mod slots;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -114,6 +115,19 @@ impl<W: Wire> Engine<W> {
         config: &EngineConfig,
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> Result<Self, HostError> {
+        Self::with_clock(wire, config, wake, Clock::start())
+    }
+
+    /// As [`Engine::new`], by a clock of the caller's.
+    ///
+    /// # Errors
+    /// An address that no host can have.
+    pub fn with_clock(
+        wire: W,
+        config: &EngineConfig,
+        wake: Arc<dyn Fn() + Send + Sync>,
+        clock: Clock,
+    ) -> Result<Self, HostError> {
         let mtu = usize::from(config.mtu).min(wire.frame_max() - ETHERNET_BYTES);
         let host = HostConfig {
             mac: config.mac,
@@ -136,7 +150,7 @@ impl<W: Wire> Engine<W> {
             memory: Memory::new(),
             slots: Vec::with_capacity(CONNECTIONS_MAX),
             direct: None,
-            clock: Clock::start(),
+            clock,
             upkeep_at: Time(0),
             counters: Arc::new(Counters::default()),
         })
@@ -254,51 +268,6 @@ impl<W: Wire> Engine<W> {
             .flatten()
             .filter_map(|slot| slot.gather.as_ref());
         self.direct.is_some() && gathers.any(|gather| gather.is_under_way())
-    }
-
-    /// Takes what has arrived, and no more. True if something had.
-    pub fn listen_once(&mut self) -> bool {
-        let now = self.clock.now();
-        let received = self.receive(now);
-        self.counters.count_turn(received, 0);
-        received > 0
-    }
-
-    /// How long nothing needs to be done unless something arrives. `None`: for ever.
-    #[must_use]
-    pub fn timeout(&self) -> Option<Duration> {
-        let elapsed = self.clock.elapsed();
-        let transport = self
-            .endpoint
-            .timeout()
-            .map(|time| Duration::from_nanos(time.0));
-        let next = [transport, self.host.timeout(elapsed)]
-            .into_iter()
-            .flatten()
-            .min();
-        next.map(|at| at.saturating_sub(elapsed))
-    }
-
-    /// Tells every program that the loop goes to sleep. False if one has spoken meanwhile.
-    pub fn arm(&mut self) -> bool {
-        for at in 0..self.slots.len() {
-            if let Some(bridge) = self.bridge(at)
-                && !bridge.half().arm()
-            {
-                self.disarm();
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Tells every program that the loop is awake.
-    pub fn disarm(&mut self) {
-        for at in 0..self.slots.len() {
-            if let Some(bridge) = self.bridge(at) {
-                bridge.half().disarm();
-            }
-        }
     }
 
     /// Ends every connection, for `reason`.

@@ -2,9 +2,11 @@
 
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd as _, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use genie_channel::Doorbell;
+
+use crate::clock::Clock;
 
 /// How long a loop looks again at once, where nothing says that something will come soon.
 const SPIN: Duration = Duration::from_micros(20);
@@ -43,8 +45,9 @@ pub enum Polling {
 pub struct Idle {
     polling: Polling,
     doorbell: Doorbell,
-    since: Option<Instant>,
-    crowded_until: Option<Instant>,
+    clock: Clock,
+    since: Option<Duration>,
+    crowded_until: Option<Duration>,
     /// The last idle time was a short one.
     soon: bool,
     longest: Duration,
@@ -99,9 +102,21 @@ impl Idle {
             Polling::Busy => *NAP.end(),
         };
         tracing::debug!("an idle loop sleeps for up to {longest:?} at a time");
+        Self::with_clock(polling, doorbell, Clock::start(), longest)
+    }
+
+    /// By a clock of the caller's, with naps of at most `longest` where something is expected.
+    #[must_use]
+    pub fn with_clock(
+        polling: Polling,
+        doorbell: Doorbell,
+        clock: Clock,
+        longest: Duration,
+    ) -> Self {
         Self {
             polling,
             doorbell,
+            clock,
             since: None,
             crowded_until: None,
             soon: false,
@@ -119,14 +134,20 @@ impl Idle {
         } else {
             2 * self.longest
         };
-        let idle = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let idle = self
+            .since
+            .map_or(Duration::ZERO, |since| self.waited(since));
         (idle / 8).clamp(FIRST_NAP, longest)
+    }
+
+    fn waited(&self, since: Duration) -> Duration {
+        self.clock.elapsed().saturating_sub(since)
     }
 
     /// There was something to do.
     pub fn busy(&mut self) {
         if let Some(since) = self.since.take() {
-            self.soon = since.elapsed() < SOON;
+            self.soon = self.waited(since) < SOON;
         }
     }
 
@@ -136,8 +157,8 @@ impl Idle {
             std::hint::spin_loop();
             return false;
         }
-        let now = Instant::now();
-        let idle = now.duration_since(*self.since.get_or_insert(now));
+        let now = self.clock.elapsed();
+        let idle = now.saturating_sub(*self.since.get_or_insert(now));
         let crowded = self.crowded_until.is_some_and(|until| now < until);
         let spin = if self.soon { SOON } else { SPIN };
         if idle >= spin || crowded {
@@ -148,7 +169,7 @@ impl Idle {
             return false;
         }
         std::thread::yield_now();
-        if now.elapsed() > CROWDED {
+        if self.waited(now) > CROWDED {
             self.crowded_until = Some(now + CROWDED_FOR);
         }
         false
@@ -163,6 +184,7 @@ impl Idle {
         };
         let doorbell = entry(self.doorbell.fd().as_raw_fd());
         let mut polled = [doorbell, port.map_or(doorbell, entry)];
+        let limit = self.clock.pass(limit);
         let limit = libc::timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(limit.subsec_nanos()),
@@ -183,18 +205,21 @@ mod tests {
 
     #[test]
     fn naps_grow_with_idleness_and_stay_within_their_bounds() {
-        let mut idle = Idle::new(Polling::Adaptive, Doorbell::new().unwrap());
-        let longest = idle.longest;
-        assert!(NAP.contains(&longest), "{longest:?}");
+        let (clock, longest) = (Clock::simulated(), Duration::from_micros(200));
+        let doorbell = Doorbell::new().unwrap();
+        let mut idle = Idle::with_clock(Polling::Adaptive, doorbell, clock.clone(), longest);
         assert_eq!(idle.nap_for(true), FIRST_NAP, "nothing was waited for yet");
-        idle.since = Instant::now().checked_sub(8 * longest / 2);
-        let nap = idle.nap_for(true);
-        assert!(nap >= longest / 2 && nap <= longest, "{nap:?}");
-        idle.since = Instant::now().checked_sub(Duration::from_secs(1));
+        assert!(!idle.idle());
+        clock.pass(4 * longest);
+        assert!(idle.idle());
+        assert_eq!(idle.nap_for(true), longest / 2);
+        clock.pass(Duration::from_secs(1));
         assert_eq!(idle.nap_for(true), longest);
         assert_eq!(idle.nap_for(false), 2 * longest);
         idle.busy();
         assert_eq!(idle.nap_for(true), FIRST_NAP, "it starts over");
+        let real = Idle::new(Polling::Adaptive, Doorbell::new().unwrap()).longest;
+        assert!(NAP.contains(&real), "{real:?}");
     }
 
     #[test]
@@ -215,9 +240,9 @@ mod tests {
     fn an_idle_loop_comes_to_nap_and_the_doorbell_ends_it() {
         let doorbell = Doorbell::new().unwrap();
         let mut idle = Idle::new(Polling::Adaptive, doorbell.clone());
-        let limit = Instant::now() + Duration::from_secs(10);
+        let limit = idle.clock.elapsed() + Duration::from_secs(10);
         while !idle.idle() {
-            assert!(Instant::now() < limit, "it never naps");
+            assert!(idle.clock.elapsed() < limit, "it never naps");
         }
         doorbell.ring();
         // Returns at once, or the test takes ten minutes and is ended.

@@ -6,7 +6,9 @@
 //! - [`packet`]: Ethernet, IPv4 and UDP around the transport's frames.
 //! - [`eal`]: DPDK itself.
 //! - [`port`] and [`link`]: a DPDK port as a wire; [`spec`]: how an operator names it.
-//! - [`idle`]: spinning, yielding, napping; [`run`]: the thread, and what others may ask of it.
+//! - [`jam`]: a link that takes nothing.
+//! - [`idle`] and [`rest()`]: spinning, yielding, napping; [`run`]: the thread, and what others may ask
+//!   of it; [`seat`]: the cores that it may have.
 //! - [`counters`]: what it did.
 //!
 //! A client's process and a node's session speak to the loop in the same way, by a
@@ -19,15 +21,19 @@ pub mod direct;
 pub mod eal;
 pub mod engine;
 pub mod idle;
+pub mod jam;
 pub mod link;
 pub mod memory;
 pub mod packet;
 pub mod port;
+pub mod rest;
 pub mod run;
+pub mod seat;
 pub mod spec;
 pub mod wire;
 
 pub use engine::{Channel, ChannelOpenError, Engine, EngineConfig, PeerPlace};
 pub use link::{LINK_MEMORY_MIB, Link, LinkConfig, LinkError};
+pub use rest::{Rest, rest};
 pub use run::{Facts, LoopOptions, PollLoop, RequestError};
 pub use spec::{PortSpec, PortSpecError};

@@ -1,5 +1,6 @@
 //! A DPDK port, opened and ready for a loop.
 
+mod near;
 mod shape;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -7,19 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use genie_dpdk::{
-    Eal, Granted, Mempool, MempoolConfig, MempoolError, Mtu, OpenPort, Port, PortAddress,
+    Attached, Eal, Granted, Mempool, MempoolConfig, MempoolError, Mtu, OpenPort, Port, PortAddress,
     PortConfig, PortError, Vdev, interface_mtu,
 };
 use genie_gpudev::device::{self, Device, DeviceKind};
 use genie_gpudev::receive::Way;
 use genie_gpudev_dpdk::PayloadPool;
+use genie_hugepages::{NodeId, Preferred, Root};
 use genie_netstack::HostError;
 
 use crate::direct::Direct;
 use crate::engine::{Engine, EngineConfig};
 use crate::packet::ETHERNET_BYTES;
 use crate::port::{FromMemory, PortWire};
+use crate::seat::node_of;
 use crate::spec::PortSpec;
+use near::Near;
 use shape::{ETHERNET_MTU, Shape};
 
 /// Packets of a pool: two full rings, and what is between them.
@@ -78,6 +82,8 @@ pub struct Link {
     pub port: Port,
     /// What it does for us.
     pub granted: Granted,
+    /// The NUMA node that it is on, if that is known.
+    pub node: Option<NodeId>,
     /// Bytes of the longest IP packet.
     pub mtu: u16,
     /// The device in whose memory packets arrive, or why they don't.
@@ -111,21 +117,38 @@ pub fn open_for(
     let shape = Shape::of(&config.port, interface_mtu)?;
     let name = format!("genie{}", NAMES.fetch_add(1, Ordering::Relaxed));
     let data_bytes = shape.data_bytes;
-    let pool = |name: String, data_bytes| {
-        let config = MempoolConfig {
-            cache: CACHE,
-            ..MempoolConfig::new(name, MBUFS, data_bytes)
-        };
-        Mempool::new(eal, config)
+    let attached = Port::attach(eal, &shape.address)?;
+    // A card's is DPDK's to say; the kernel's interfaces have cards, too.
+    let node = match attached.numa_node().map(u16::try_from) {
+        Some(number) => number.ok().and_then(NodeId::new),
+        None => node_of(&Root::system(), &shape.address),
     };
-    let carriers = pool(format!("{name}-carriers"), CARRIER_BYTES)?;
+    // What is no memory of DPDK's, and DPDK's where it has ordinary pages.
+    let _preferred = node.and_then(Preferred::set);
+    let near = Near::new(node);
+    let pool = |name: &str, data_bytes| {
+        near.make(|numa_node| {
+            let config = MempoolConfig {
+                cache: CACHE,
+                numa_node,
+                ..MempoolConfig::new(name, MBUFS, data_bytes)
+            };
+            Mempool::new(eal, config)
+        })
+    };
     let payload = device
         .clone()
-        .and_then(|kind| payload(eal, kind, &name, data_bytes, &config.port));
-    let pool = pool(name, data_bytes)?;
+        .and_then(|kind| payload(eal, kind, &name, data_bytes, &config.port, &near));
+    let carriers = pool(&format!("{name}-carriers"), CARRIER_BYTES)?;
+    let pool = pool(&name, data_bytes)?;
+    let mut attached = Some(attached);
     let opened = prefer(payload, |payload| {
         let payload = payload.map(|(_, payload)| payload);
-        open_port(eal, &shape, &pool, payload)
+        let attached = match attached.take() {
+            Some(attached) => attached,
+            None => Port::attach(eal, &shape.address)?,
+        };
+        open_port(attached, &shape, &pool, payload)
     });
     let (mut opened, payload) = match opened {
         Ok(opened) => opened,
@@ -180,6 +203,7 @@ pub fn open_for(
         engine,
         granted,
         port: opened.port,
+        node,
         mtu,
         direct,
     })
@@ -208,7 +232,7 @@ fn prefer<P, T>(
 
 /// Opens a port whose packets arrive in `pool`, or in `payload`, which its device is told of.
 fn open_port(
-    eal: &Eal,
+    attached: Attached,
     shape: &Shape,
     pool: &Mempool,
     payload: Option<&PayloadPool>,
@@ -221,7 +245,7 @@ fn open_port(
         ..PortConfig::default()
     };
     let arriving = payload.map_or(pool, PayloadPool::mempool);
-    let opened = Port::open(eal, &shape.address, &asked, arriving)?;
+    let opened = attached.open(&asked, arriving)?;
     if let Some(payload) = payload {
         opened.port.map_memory(payload.external())?;
     }
@@ -235,6 +259,7 @@ fn payload(
     name: &str,
     data_bytes: u16,
     port: &PortSpec,
+    near: &Near,
 ) -> Result<(Arc<dyn Device>, PayloadPool), String> {
     if matches!(port.address, PortAddress::Vdev(Vdev::AfXdp(_))) {
         return Err(format!(
@@ -250,11 +275,15 @@ fn payload(
         return Err(format!("{port}: {reason} the memory of {kind}"));
     }
     let device = device::open(kind).map_err(|error| error.to_string())?;
-    let config = MempoolConfig {
-        cache: CACHE,
-        ..MempoolConfig::new(format!("{name}-payload"), MBUFS, data_bytes)
-    };
-    let pool = PayloadPool::new(eal, &*device, Way::Direct, config)
+    let pool = near
+        .make(|numa_node| {
+            let config = MempoolConfig {
+                cache: CACHE,
+                numa_node,
+                ..MempoolConfig::new(format!("{name}-payload"), MBUFS, data_bytes)
+            };
+            PayloadPool::new(eal, &*device, Way::Direct, config)
+        })
         .map_err(|error| format!("{kind} has no pool for packets: {error}"))?;
     Ok((device, pool))
 }

@@ -4,23 +4,19 @@ use std::os::fd::{AsRawFd as _, RawFd};
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use genie_dpdk::{Burst, Eal, ExternalMemory, ExternalSlab, Mbuf, Mempool, RxQueue, TxQueue};
 use genie_gpudev::Mapping;
 use genie_transport::SplitTransmit;
 
+use crate::clock::Clock;
+use crate::jam::Jam;
 use crate::memory::MemoryId;
 use crate::wire::{BURST, Packet, Wire, WireDrops, Written};
 
 /// DPDK notes every page of memory that packets may lie in, which takes it a quarter of a
 /// microsecond: more than these are not worth the stop.
 const PAGES_MAX: usize = 128 << 10;
-/// How long frames wait for a driver that takes none: more than a peer's thread is away for on a
-/// crowded machine.
-const STUCK: Duration = Duration::from_millis(100);
-/// How long a loop does not sleep for a driver's ring that is full.
-const FULL: Duration = Duration::from_millis(1);
 /// The largest page that it knows.
 const PAGE_BYTES_MAX: usize = 1 << 30;
 
@@ -49,8 +45,9 @@ pub struct PortWire {
     from_memory: Option<FromMemory>,
     /// By the number of the memory.
     slabs: Vec<Option<ExternalSlab>>,
-    /// Since when the driver takes nothing.
-    stuck_since: Option<Instant>,
+    jam: Jam,
+    /// There was no packet to write the next frame to.
+    is_starved: bool,
     /// Its interrupts do not work.
     is_deaf: bool,
     drops: WireDrops,
@@ -79,36 +76,11 @@ impl PortWire {
             frame_max,
             from_memory,
             slabs: Vec::new(),
-            stuck_since: None,
+            jam: Jam::new(Clock::start()),
+            is_starved: false,
             is_deaf: false,
             drops: WireDrops::default(),
         }
-    }
-
-    /// Switches the receive interrupt on; gives what to wait for, where the driver has one. After
-    /// it one must look once more before waiting.
-    pub fn arm(&mut self) -> Option<RawFd> {
-        match self.rx.arm() {
-            Ok(file) => file.map(|file| file.as_raw_fd()),
-            Err(error) => {
-                if !std::mem::replace(&mut self.is_deaf, true) {
-                    tracing::warn!("the port has no interrupts after all: {error}");
-                }
-                None
-            }
-        }
-    }
-
-    /// Switches it off.
-    pub fn disarm(&mut self) {
-        // Polling goes on, whether it is off or not.
-        let _ = self.rx.disarm();
-    }
-
-    /// Whether the port wakes who waits for it.
-    #[must_use]
-    pub fn has_interrupt(&self) -> bool {
-        self.rx.has_interrupt() && !self.is_deaf
     }
 
     /// A fresh mbuf at its full length.
@@ -116,9 +88,12 @@ impl PortWire {
         if let Some(next) = self.next.take() {
             return Some(next);
         }
-        if self.spare.is_empty() && self.pool.alloc_into(&mut self.spare, BURST).is_err() {
-            self.drops.exhausted += 1;
-            return None;
+        if self.spare.is_empty() {
+            self.is_starved = self.pool.alloc_into(&mut self.spare, BURST).is_err();
+            if self.is_starved {
+                self.drops.exhausted += 1;
+                return None;
+            }
         }
         let mut mbuf = self.spare.pop()?;
         mbuf.append(self.frame_max).ok()?;
@@ -145,23 +120,16 @@ impl PortWire {
     /// Hands over what was written. False when the driver left some.
     fn flush(&mut self) -> bool {
         while !self.leaving.is_empty() {
-            if self.tx.send(&mut self.leaving) == 0 {
-                return self.give_up();
+            if self.tx.send(&mut self.leaving) > 0 {
+                self.jam.took();
+                continue;
             }
+            if !self.jam.refused() {
+                return false;
+            }
+            self.drops.stuck += self.leaving.len() as u64;
+            self.leaving.clear();
         }
-        self.stuck_since = None;
-        true
-    }
-
-    /// Frames that the driver does not take for long are lost, as on any link: it may be down.
-    fn give_up(&mut self) -> bool {
-        let now = Instant::now();
-        if now.duration_since(*self.stuck_since.get_or_insert(now)) < STUCK {
-            return false;
-        }
-        self.drops.stuck += self.leaving.len() as u64;
-        self.leaving.clear();
-        self.stuck_since = None;
         true
     }
 }
@@ -274,9 +242,32 @@ impl Wire for PortWire {
     }
 
     fn is_backlogged(&self) -> bool {
-        // A full ring has room again at once; a link that is down is not worth a core.
-        let is_down = self.stuck_since.is_some_and(|since| since.elapsed() > FULL);
-        !self.leaving.is_empty() && !is_down
+        !self.leaving.is_empty() && self.jam.is_brief()
+    }
+
+    fn takes_nothing(&self) -> bool {
+        !self.leaving.is_empty() || self.is_starved
+    }
+
+    fn has_interrupt(&self) -> bool {
+        self.rx.has_interrupt() && !self.is_deaf
+    }
+
+    fn arm(&mut self) -> Option<RawFd> {
+        match self.rx.arm() {
+            Ok(file) => file.map(|file| file.as_raw_fd()),
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_deaf, true) {
+                    tracing::warn!("the port has no interrupts after all: {error}");
+                }
+                None
+            }
+        }
+    }
+
+    fn disarm(&mut self) {
+        // Polling goes on, whether it is off or not.
+        let _ = self.rx.disarm();
     }
 
     fn frame_max(&self) -> usize {

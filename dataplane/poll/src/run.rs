@@ -9,16 +9,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use genie_channel::Doorbell;
-use genie_dpdk::{CoreId, Eal, Lcore};
+use genie_dpdk::{CoreId, Eal, Lcore, allowed_cores};
 use genie_gpudev::Mapping;
 use genie_gpudev::device::DeviceKind;
+use genie_hugepages::{NodeId, Root};
 use genie_netstack::{HostError, PipeStream};
 use genie_transport::ConnectionId;
 
 use crate::counters::{Counters, Snapshot};
 use crate::engine::{Channel, ChannelOpenError};
-use crate::idle::{DEEP_NAP, Idle, Polling};
+use crate::idle::{Idle, Polling};
 use crate::link::{Link, LinkConfig, LinkError, open_for};
+use crate::rest::{Rest, rest};
+use crate::seat::Seat;
 
 /// Requests that may wait.
 const REQUESTS_MAX: usize = 256;
@@ -66,7 +69,7 @@ pub type OnAccept = Arc<dyn Fn(PipeStream, SocketAddrV4) + Send + Sync>;
 pub struct LoopOptions {
     /// How it waits.
     pub polling: Polling,
-    /// The core that it has for itself. Without: any.
+    /// The core that it has for itself. Without: any of the port's NUMA node.
     pub core: Option<CoreId>,
     /// A TCP port of the link's address to listen on, and who takes the connections.
     pub listen: Option<(u16, OnAccept)>,
@@ -98,6 +101,8 @@ pub struct Facts {
     pub mtu: u16,
     /// Bytes of the longest frame of the transport.
     pub frame_bytes_max: usize,
+    /// The NUMA node that the port is on, if that is known.
+    pub node: Option<NodeId>,
     /// Offloads that were granted.
     pub granted: genie_dpdk::Granted,
     /// The device in whose memory packets arrive, or why they arrive in the host's.
@@ -121,6 +126,7 @@ impl PollLoop {
             address: config.address,
             mtu: link.mtu,
             frame_bytes_max: link.engine.frame_bytes_max(),
+            node: link.node,
             granted: link.granted,
             direct: link.direct.clone(),
         };
@@ -131,12 +137,14 @@ impl PollLoop {
         let stop = Arc::new(AtomicBool::new(false));
         let up = Arc::new(AtomicBool::new(false));
         let counters = Arc::clone(link.engine.counters());
+        let seat = seat(&facts, options.core);
         let work = Work {
             link,
             inbox,
             stop: Arc::clone(&stop),
             up: Arc::clone(&up),
             options,
+            seat,
         };
         let (eal, bell) = (eal.clone(), doorbell.clone());
         let thread = std::thread::Builder::new()
@@ -251,11 +259,13 @@ struct Work {
     stop: Arc<AtomicBool>,
     up: Arc<AtomicBool>,
     options: LoopOptions,
+    /// The cores to keep to, if not all.
+    seat: Option<Vec<CoreId>>,
 }
 
 impl Work {
     fn run(mut self, eal: &Eal, doorbell: Doorbell) {
-        let _lcore = register(eal, self.options.core);
+        let _lcore = register(eal, self.seat.as_deref());
         let mut idle = Idle::new(self.options.polling, doorbell);
         let mut looks = Looks::default();
         let mut turns = 0_u32;
@@ -273,8 +283,9 @@ impl Work {
                 self.accept();
                 looks.look(&mut self.link, &self.up);
             }
-            if !busy && idle.idle() {
-                self.nap(&mut idle);
+            if !busy {
+                let inbox = &self.inbox;
+                let _: Rest = rest(&mut self.link.engine, &mut idle, || !inbox.is_empty());
             }
         }
         self.up.store(false, Ordering::Relaxed);
@@ -285,31 +296,6 @@ impl Work {
                 std::thread::yield_now();
             }
         }
-    }
-
-    fn nap(&mut self, idle: &mut Idle) {
-        let engine = &mut self.link.engine;
-        if !engine.arm() {
-            return;
-        }
-        let longest = if engine.wire().has_interrupt() {
-            DEEP_NAP
-        } else {
-            idle.nap_for(engine.connections() > 0)
-        };
-        let limit = engine.timeout().map_or(longest, |next| next.min(longest));
-        let counters = Arc::clone(engine.counters());
-        // After arming: who asks from here on rings the bell, which stays rung; and what arrived
-        // before may not ring the port's, so it is looked for once more.
-        if self.inbox.is_empty() {
-            let port = engine.wire().arm();
-            if port.is_none() || !engine.listen_once() {
-                counters.slept();
-                idle.nap(port, limit);
-            }
-            engine.wire().disarm();
-        }
-        self.link.engine.disarm();
     }
 
     /// Does what was asked. True if something was.
@@ -369,11 +355,25 @@ impl Looks {
     }
 }
 
-/// Makes DPDK know the thread, so that its pools keep packets at hand for it. Without a core of its
+/// The cores that a loop keeps to; says so where they are not near its port.
+fn seat(facts: &Facts, configured: Option<CoreId>) -> Option<Vec<CoreId>> {
+    let allowed = allowed_cores();
+    let raw: Vec<_> = allowed.iter().map(|core| core.raw()).collect();
+    let configured = configured.map(CoreId::raw);
+    let Seat { cores, warning } = Seat::choose(&Root::system(), facts.node, configured, &raw);
+    if let Some(warning) = warning {
+        tracing::warn!("port {}: {warning}", facts.port);
+    }
+    let cores = cores?;
+    let is_chosen = |core: &CoreId| cores.contains(&core.raw());
+    Some(allowed.into_iter().filter(is_chosen).collect())
+}
+
+/// Makes DPDK know the thread, so that its pools keep packets at hand for it. Without cores of its
 /// own it may run on any.
-fn register(eal: &Eal, core: Option<CoreId>) -> Option<Lcore> {
-    let lcore = match core {
-        Some(core) => Lcore::claim(eal, core),
+fn register(eal: &Eal, cores: Option<&[CoreId]>) -> Option<Lcore> {
+    let lcore = match cores {
+        Some(cores) => Lcore::within(eal, cores),
         None => Lcore::join(eal),
     };
     lcore

@@ -1,5 +1,6 @@
 //! Frames in and out, as an engine sees them: a DPDK port, or a queue in a test.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use genie_gpudev::Mapping;
@@ -79,8 +80,28 @@ pub trait Wire {
         WireDrops::default()
     }
 
-    /// Whether frames wait here because the link took no more.
+    /// Whether frames wait here because the link took no more, which will be over in a moment.
     fn is_backlogged(&self) -> bool;
+
+    /// Whether the link took nothing when it was offered something last: what is due can't be sent,
+    /// however late it is.
+    fn takes_nothing(&self) -> bool {
+        false
+    }
+
+    /// Whether the port wakes who waits for it.
+    fn has_interrupt(&self) -> bool {
+        false
+    }
+
+    /// Switches the receive interrupt on; gives what to wait for, where there is one. After it one
+    /// must look once more before waiting.
+    fn arm(&mut self) -> Option<RawFd> {
+        None
+    }
+
+    /// Switches it off.
+    fn disarm(&mut self) {}
 
     /// Bytes of the longest frame, Ethernet header included.
     fn frame_max(&self) -> usize;

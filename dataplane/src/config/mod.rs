@@ -115,7 +115,7 @@ settings! {
     /// How the poll loop waits: adaptive (backs off when idle) or busy (a core of its own)
     #[arg(long, env = "GENIE_DPDK_POLLING", value_name = "adaptive|busy")]
     dpdk_polling: PollingChoice = Some(PollingChoice::Adaptive),
-    /// The core of the poll loop
+    /// The core of the poll loop; without it, any of the port's NUMA node
     #[arg(long, env = "GENIE_DPDK_CORE", value_name = "N")]
     dpdk_core: Count<0, 4095> = None,
     /// Gbit/s that one session may send on that port, at each end of it

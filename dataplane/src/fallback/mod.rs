@@ -7,13 +7,14 @@
 
 mod level;
 mod probe;
+mod words;
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use genie_dpdk::{CoreId, Eal, EalError, allowed_cores};
+use genie_dpdk::{CoreId, Eal, allowed_cores};
 use genie_gpudev::device::{self, DeviceKind};
 use genie_gpudev::pool::{POOL_BYTES_MIN, Pool, PoolConfig};
 use genie_gpudev_dpdk::Registration;
@@ -23,10 +24,10 @@ use genie_poll::{LINK_MEMORY_MIB, LinkConfig, LoopOptions, PollLoop, eal};
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::{
-    Config, ConfigError, DpdkConfig, PollingChoice, ReceiveChoice, TensorsChoice,
-    TransportChoice,
+    Config, ConfigError, DpdkConfig, PollingChoice, ReceiveChoice, TensorsChoice, TransportChoice,
 };
 pub use level::Level;
+use words::{describe, no_dpdk};
 
 /// How often the link is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -206,6 +207,7 @@ impl FallbackManager {
         if self.stop.load(Ordering::Relaxed) {
             return;
         }
+        let had_hope = inner.hopeless.is_none();
         let next = match self.acquire(config, &mut inner) {
             Ok(poll) => self.judge(&poll, &mut inner),
             Err(reason) => State {
@@ -216,6 +218,7 @@ impl FallbackManager {
         };
         let pages = inner.pages.clone().filter(|_| next.poll.is_some());
         let costs = inner.costs;
+        let is_news = had_hope && inner.hopeless.is_some();
         drop(inner);
         let changed = {
             let mut state = self.state.write();
@@ -223,7 +226,7 @@ impl FallbackManager {
             *state = next.clone();
             changed
         };
-        if changed && aloud {
+        if (changed || is_news) && aloud {
             let penalty = describe(costs);
             match next.level {
                 Level::Tcp => tracing::warn!("data path: {}: {}{penalty}", next.level, next.reason),
@@ -259,15 +262,9 @@ impl FallbackManager {
                     eal
                 }
                 Err(error) => {
-                    let reason = format!("no DPDK: {error}");
+                    let reason = no_dpdk(&error);
                     // What was found before DPDK was asked may change.
-                    let early = matches!(
-                        error,
-                        EalError::Load(_) | EalError::NoHugepages | EalError::HugepagesNotMounted
-                    );
-                    if !early {
-                        inner.hopeless = Some(format!("{reason}; restart the daemon to try again"));
-                    }
+                    inner.hopeless = error.is_final().then(|| reason.clone());
                     return Err(reason);
                 }
             },
@@ -319,7 +316,9 @@ impl FallbackManager {
         }
         let device = self.device.ok_or("a gateway has no device")?;
         if self.pools && matches!(device, DeviceKind::Host(_)) {
-            return Err("tensors is set to pools, which are filled from the host's memory".to_owned());
+            return Err(
+                "tensors is set to pools, which are filled from the host's memory".to_owned(),
+            );
         }
         Ok(device)
     }
@@ -400,17 +399,5 @@ pub fn check_core(config: &Config) -> Result<(), ConfigError> {
             })
         }
         _ => Ok(()),
-    }
-}
-
-/// What a connection to the node costs either way, where that was measured.
-fn describe(costs: [Option<Duration>; 2]) -> String {
-    match costs {
-        [Some(dpdk), Some(tcp)] => format!(
-            " (a connection to the node takes {} us by DPDK, {} us by TCP)",
-            dpdk.as_micros(),
-            tcp.as_micros()
-        ),
-        _ => String::new(),
     }
 }

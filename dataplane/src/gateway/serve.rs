@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genie_channel::attach::{
-    AttachError, Info, Request, Sent, Status, answer_info, answer_relay, read_request, refuse,
+    Asking, AttachError, Info, Request, Sent, Status, answer_info, answer_nonsense, answer_relay,
+    refuse,
 };
 use genie_channel::{ChannelError, Offer, Sizes};
 use genie_hugepages::Root;
@@ -25,10 +26,8 @@ use crate::fallback::FallbackManager;
 
 /// Clients' connections at a time, of all kinds.
 const CLIENTS_MAX: usize = 512;
-/// How long a client may take to say what it wants, once it has begun.
-const REQUEST: Duration = Duration::from_millis(500);
-/// How long it may take to begin.
-const BEGIN: Duration = Duration::from_secs(5);
+/// How long a client may take to begin to say what it wants, and to end.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(500)];
 /// Who may use the gateway: its user and its group.
 const MODE: u32 = 0o660;
 /// How long to wait when the system has no descriptor for a connection.
@@ -68,12 +67,21 @@ pub fn serve(
     config: GatewayConfig,
     fallback: Arc<FallbackManager>,
 ) -> Result<impl Future<Output = ()> + Send + 'static, GatewayError> {
+    serve_patiently(config, fallback, PATIENCE)
+}
+
+fn serve_patiently(
+    config: GatewayConfig,
+    fallback: Arc<FallbackManager>,
+    patience: [Duration; 2],
+) -> Result<impl Future<Output = ()> + Send + 'static, GatewayError> {
     let (listener, file) = bind(&config.socket)?;
     let gateway = Arc::new(Gateway {
         config,
         fallback,
         arenas: Arenas::new(Root::system(), Sizes::GATEWAY.arena_bytes),
         permits: Arc::new(Semaphore::new(CLIENTS_MAX)),
+        patience,
     });
     Ok(async move {
         let _file = file;
@@ -115,13 +123,7 @@ struct Gateway {
     fallback: Arc<FallbackManager>,
     arenas: Arenas,
     permits: Arc<Semaphore>,
-}
-
-/// What became of a request.
-enum Served {
-    Done,
-    Relay(std::os::unix::net::UnixStream, Carries),
-    Attach(Box<Attaching>),
+    patience: [Duration; 2],
 }
 
 /// A client that was sent a channel.
@@ -160,17 +162,57 @@ impl Gateway {
     }
 
     async fn client(self: Arc<Self>, client: UnixStream) -> Result<(), AttachError> {
-        let begun = tokio::time::timeout(BEGIN, client.readable()).await;
-        begun.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let asked = self.asked(&client).await;
         let client = client.into_std()?;
+        // What a client is told fits into its socket: none of these waits for it.
         client.set_nonblocking(false)?;
-        let this = Arc::clone(&self);
-        let served = tokio::task::spawn_blocking(move || this.serve(client)).await;
-        let (client, carries) = match served.map_err(io::Error::other)?? {
-            Served::Done => return Ok(()),
-            Served::Relay(client, carries) => (client, carries),
-            Served::Attach(attaching) => return self.settle(*attaching).await,
+        match asked.inspect_err(|error| answer_nonsense(&client, error))? {
+            Request::Relay => self.relay(client, Carries::Control).await,
+            Request::RelayData => self.relay(client, Carries::Data).await,
+            Request::Info => answer_info(&client, &self.info()),
+            Request::Attach(offer) => {
+                let this = Arc::clone(&self);
+                let attach = move || this.attach(client, &offer);
+                let attaching = tokio::task::spawn_blocking(attach).await;
+                match attaching.map_err(io::Error::other)?? {
+                    Some(attaching) => self.settle(attaching).await,
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// What a client wants. One that takes its time keeps no thread from the others, of which there
+    /// are few.
+    async fn asked(&self, client: &UnixStream) -> Result<Request, AttachError> {
+        let [begin, end] = self.patience;
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        tokio::time::timeout(begin, client.readable())
+            .await
+            .map_err(late)??;
+        let whole = async {
+            let mut asking = Asking::new();
+            loop {
+                client.readable().await?;
+                let count = match client.try_read(asking.room()) {
+                    Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                if let Some(request) = asking.filled(count)? {
+                    return Ok(request);
+                }
+            }
         };
+        tokio::time::timeout(end, whole).await.map_err(late)?
+    }
+
+    async fn relay(
+        &self,
+        client: std::os::unix::net::UnixStream,
+        carries: Carries,
+    ) -> Result<(), AttachError> {
         let state = self.fallback.state();
         match Upstream::connect(&self.config, &state, carries).await {
             Ok(node) => {
@@ -185,36 +227,27 @@ impl Gateway {
         }
     }
 
-    /// Reads what a client wants and does it, but for relaying.
-    fn serve(&self, client: std::os::unix::net::UnixStream) -> Result<Served, AttachError> {
-        match read_request(&client, REQUEST)? {
-            Request::Relay => Ok(Served::Relay(client, Carries::Control)),
-            Request::RelayData => Ok(Served::Relay(client, Carries::Data)),
-            Request::Info => {
-                let state = self.fallback.state();
-                let node = match (state.poll.is_some(), &self.config) {
-                    (true, config) => config.node_dpdk.map(|node| node.to_string()),
-                    (false, config) => config.node.as_ref().map(ToString::to_string),
-                };
-                let info = Info {
-                    transport: state.level.transport().to_owned(),
-                    reason: state.reason,
-                    node: node.unwrap_or_default(),
-                    arenas: self.arenas.counts(),
-                };
-                answer_info(&client, &info)?;
-                Ok(Served::Done)
-            }
-            Request::Attach(offer) => self.attach(client, &offer),
+    fn info(&self) -> Info {
+        let state = self.fallback.state();
+        let node = match (state.poll.is_some(), &self.config) {
+            (true, config) => config.node_dpdk.map(|node| node.to_string()),
+            (false, config) => config.node.as_ref().map(ToString::to_string),
+        };
+        Info {
+            transport: state.level.transport().to_owned(),
+            reason: state.reason,
+            node: node.unwrap_or_default(),
+            arenas: self.arenas.counts(),
         }
     }
 
+    /// Sends a client its channel. `None`: it was told that there is none.
     fn attach(
         &self,
         client: std::os::unix::net::UnixStream,
         offer: &Offer,
-    ) -> Result<Served, AttachError> {
-        let no = |status, text: &str| refuse(&client, status, text).map(|()| Served::Done);
+    ) -> Result<Option<Attaching>, AttachError> {
+        let no = |status, text: &str| refuse(&client, status, text).map(|()| None);
         let state = self.fallback.state();
         let Some(poll) = state.poll else {
             return no(Status::Fallback, &state.reason);
@@ -237,13 +270,13 @@ impl Gateway {
         let arena = self.arenas.make().map_err(ChannelError::from)?;
         let sent = Sent::new(client, Sizes::GATEWAY, Some(arena))
             .inspect_err(|_| self.arenas.count(None))?;
-        Ok(Served::Attach(Box::new(Attaching {
+        Ok(Some(Attaching {
             sent,
             config,
             peer: PeerPlace::At(offer.peer),
             poll,
             link: state.reason,
-        })))
+        }))
     }
 
     /// Opens the connection once the client has mapped what it was sent. One that takes its time
@@ -285,3 +318,6 @@ impl Gateway {
             .map_err(|error| AttachError::Refused(error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,14 +28,16 @@ const MAPPED_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// Bytes that no program of this release sends, none in time, or the program's end.
 pub fn read_request(stream: &UnixStream, timeout: Duration) -> Result<Request, AttachError> {
-    Request::read(stream, Deadline::after(timeout)).inspect_err(|error| {
-        if let AttachError::Malformed(_) | AttachError::Version { .. } | AttachError::Offer(_) =
-            error
-        {
-            // It may be gone already, and is turned away in any case.
-            let _ = refuse(stream, Status::Refused, &error.to_string());
-        }
-    })
+    Request::read(stream, Deadline::after(timeout))
+        .inspect_err(|error| answer_nonsense(stream, error))
+}
+
+/// Tells a program whose request is none what was wrong with it, if `error` is of that kind.
+pub fn answer_nonsense(stream: &UnixStream, error: &AttachError) {
+    if let AttachError::Malformed(_) | AttachError::Version { .. } | AttachError::Offer(_) = error {
+        // It may be gone already, and is turned away in any case.
+        let _ = refuse(stream, Status::Refused, &error.to_string());
+    }
 }
 
 /// From now on the socket is a pipe to the node's port, which was reached.

@@ -23,7 +23,10 @@ mod gateway;
 mod wire;
 
 pub use client::{attach, info, relay, relay_data};
-pub use gateway::{Sent, answer_attach, answer_info, answer_relay, read_request, refuse};
+pub use gateway::{
+    Sent, answer_attach, answer_info, answer_nonsense, answer_relay, read_request, refuse,
+};
+pub use wire::Asking;
 
 use std::io;
 use std::path::PathBuf;

@@ -97,8 +97,60 @@ impl Request {
     }
 
     pub(super) fn read(stream: &UnixStream, deadline: Deadline) -> Result<Self, AttachError> {
-        let mut hello = [0; HELLO_BYTES];
-        deadline.read_exact(stream, &mut hello)?;
+        let mut asking = Asking::new();
+        loop {
+            let room = asking.room();
+            let count = room.len();
+            deadline.read_exact(stream, room)?;
+            if let Some(request) = asking.filled(count)? {
+                return Ok(request);
+            }
+        }
+    }
+}
+
+/// A request that arrives piece by piece, for who reads the socket himself. It may hold an offer's
+/// secret.
+pub struct Asking {
+    bytes: [u8; HELLO_BYTES + Offer::BYTES],
+    have: usize,
+    /// As far as is known, no more belongs to it.
+    wanted: usize,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Asking {
+    /// Nothing of it is here.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            bytes: [0; HELLO_BYTES + Offer::BYTES],
+            have: 0,
+            wanted: HELLO_BYTES,
+        }
+    }
+
+    /// Where its next bytes go; never empty. What is beyond is not to be read: it is not the
+    /// request's.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.have..self.wanted]
+    }
+
+    /// The first `count` bytes of the room were filled. The request, once it is whole.
+    ///
+    /// # Errors
+    /// Bytes that no program of this release sends.
+    pub fn filled(&mut self, count: usize) -> Result<Option<Request>, AttachError> {
+        self.have = (self.have + count).min(self.wanted);
+        if self.have < self.wanted {
+            return Ok(None);
+        }
+        let (hello, body) = self.bytes.split_at(HELLO_BYTES);
         if hello[..8] != MAGIC {
             return Err(AttachError::Malformed("it is no request to a gateway"));
         }
@@ -109,20 +161,25 @@ impl Request {
             });
         }
         let body_len = usize::from(u16::from_le_bytes([hello[10], hello[11]]));
-        match (hello[8], body_len) {
-            (RELAY, 0) => Ok(Self::Relay),
-            (RELAY_DATA, 0) => Ok(Self::RelayData),
-            (INFO, 0) => Ok(Self::Info),
+        let request = match (hello[8], body_len) {
+            (RELAY, 0) => Request::Relay,
+            (RELAY_DATA, 0) => Request::RelayData,
+            (INFO, 0) => Request::Info,
+            (ATTACH, Offer::BYTES) if self.have < self.bytes.len() => {
+                self.wanted = self.bytes.len();
+                return Ok(None);
+            }
             (ATTACH, Offer::BYTES) => {
-                let mut body = [0; Offer::BYTES];
-                deadline.read_exact(stream, &mut body)?;
-                Ok(Self::Attach(Offer::decode(&body)?))
+                let mut offer = [0; Offer::BYTES];
+                offer.copy_from_slice(body);
+                Request::Attach(Offer::decode(&offer)?)
             }
             (RELAY | RELAY_DATA | INFO | ATTACH, _) => {
-                Err(AttachError::Malformed("a request's length"))
+                return Err(AttachError::Malformed("a request's length"));
             }
-            _ => Err(AttachError::Malformed("an unknown kind of request")),
-        }
+            _ => return Err(AttachError::Malformed("an unknown kind of request")),
+        };
+        Ok(Some(request))
     }
 }
 
@@ -219,5 +276,69 @@ impl Info {
             }
         }
         info
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use super::*;
+
+    #[test]
+    fn a_request_in_pieces_of_any_length_is_the_request_and_no_byte_more_is_asked_for() {
+        let offer = Offer {
+            connection: 7,
+            epoch: 9,
+            secret: [0xa7; 32],
+            sealed: true,
+            peer: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 7), 7700),
+            mtu_max: 8900,
+        };
+        let requests = [
+            Request::Relay,
+            Request::RelayData,
+            Request::Info,
+            Request::Attach(offer),
+        ];
+        for (request, piece) in requests
+            .iter()
+            .flat_map(|one| [(one, 1), (one, 7), (one, 999)])
+        {
+            let bytes = request.encode();
+            let (mut asking, mut at) = (Asking::new(), 0);
+            let found = loop {
+                let room = asking.room();
+                let count = room.len().min(piece);
+                assert!(
+                    count > 0 && count <= bytes.len() - at,
+                    "{request:?} at {at}"
+                );
+                room[..count].copy_from_slice(&bytes[at..at + count]);
+                at += count;
+                if let Some(found) = asking.filled(count).unwrap() {
+                    break found;
+                }
+            };
+            assert_eq!((&found, at), (request, bytes.len()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_once_its_head_is_there() {
+        let refused = |head: &[u8; HELLO_BYTES]| {
+            let mut asking = Asking::new();
+            asking.room().copy_from_slice(head);
+            asking.filled(HELLO_BYTES)
+        };
+        for head in [
+            b"GET / HTTP/1",
+            b"GENIEGW1\x09\x02\0\0",
+            b"GENIEGW1\x01\x02\x01\0",
+        ] {
+            assert!(matches!(refused(head), Err(AttachError::Malformed(_))));
+        }
+        let other = refused(b"GENIEGW1\x01\x07\0\0");
+        assert!(matches!(other, Err(AttachError::Version { theirs: 7, .. })));
     }
 }

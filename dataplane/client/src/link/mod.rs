@@ -137,7 +137,7 @@ impl Link {
         }
     }
 
-    /// Writes all of `parts`. Between ticks it asks `go_on`.
+    /// Writes all of `parts`. Between ticks it asks `go_on`, which must not write itself.
     ///
     /// # Errors
     /// The stream's, or what `go_on` says.
@@ -220,7 +220,7 @@ impl Link {
     #[must_use]
     pub fn arm(&self) -> bool {
         match &self.path {
-            Path::Stream(_) => true,
+            Path::Stream(stream) => !stream.has_more(),
             Path::Channel(channel) => channel.arm(),
         }
     }

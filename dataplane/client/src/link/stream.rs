@@ -1,11 +1,12 @@
 //! A byte stream to the node over a socket, plain or under TLS.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use genie_tls::{TlsRead, TlsWrite, is_tick};
 use parking_lot::Mutex;
 use rustls::ClientConnection;
 
@@ -17,32 +18,18 @@ use crate::address::{Address, Tls};
 const BULK_BYTES: usize = 256 << 10;
 /// And take at most so much at a time, so that the caller sees progress.
 const BULK_BYTES_MAX: usize = 4 << 20;
-/// Ciphertext taken from the socket at a time.
-const CIPHER_BYTES: usize = 64 << 10;
-
-struct TlsState {
-    connection: ClientConnection,
-    /// Ciphertext that is ready for the socket.
-    outgoing: Vec<u8>,
-    /// Ciphertext from the socket: what lies from `at` on was not taken yet, since rustls holds
-    /// a bounded amount of plaintext.
-    incoming: Vec<u8>,
-    at: usize,
-}
 
 /// One data connection over a socket.
 pub(super) struct StreamLink {
     socket: Socket,
-    /// Held for cryptography only, never while a socket call blocks.
-    tls: Option<Mutex<TlsState>>,
+    tls: Option<Halves>,
 }
 
-/// A failed socket call that is only a tick of the clock.
-fn is_tick(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-    )
+/// Each is for one thread at a time, whose calls of the socket may block: a lock keeps to its
+/// direction.
+struct Halves {
+    read: Mutex<TlsRead>,
+    write: Mutex<TlsWrite>,
 }
 
 /// The socket addresses of a node.
@@ -105,15 +92,14 @@ impl StreamLink {
             connection.complete_io(&mut &socket)?;
         }
         socket.set_timeout(TICK)?;
-        let state = TlsState {
-            connection,
-            outgoing: Vec::new(),
-            incoming: Vec::new(),
-            at: 0,
+        let (read, write) = genie_tls::split(connection);
+        let halves = Halves {
+            read: Mutex::new(read),
+            write: Mutex::new(write),
         };
         Ok(Self {
             socket,
-            tls: Some(Mutex::new(state)),
+            tls: Some(halves),
         })
     }
 
@@ -121,7 +107,7 @@ impl StreamLink {
         let n = match &self.tls {
             None if buffer.len() >= BULK_BYTES => self.read_bulk(buffer),
             None => (&self.socket).read(buffer),
-            Some(tls) => self.read_tls(tls, buffer),
+            Some(tls) => tls.read.lock().read(&mut &self.socket, buffer),
         };
         match n {
             Ok(0) if !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -147,93 +133,27 @@ impl StreamLink {
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 
-    fn read_tls(&self, tls: &Mutex<TlsState>, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            {
-                let state = &mut *tls.lock();
-                loop {
-                    match state.connection.reader().read(buffer) {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        other => return other,
-                    }
-                    let mut rest = &state.incoming[state.at..];
-                    if rest.is_empty() {
-                        break;
-                    }
-                    state.at += state.connection.read_tls(&mut rest)?;
-                    state
-                        .connection
-                        .process_new_packets()
-                        .map_err(io::Error::other)?;
-                }
-            }
-            let mut cipher = [0_u8; CIPHER_BYTES];
-            let n = (&self.socket).read(&mut cipher)?;
-            let mut state = tls.lock();
-            if n == 0 {
-                let mut end: &[u8] = &[];
-                state.connection.read_tls(&mut end)?;
-                return Ok(0);
-            }
-            state.incoming.clear();
-            state.incoming.extend_from_slice(&cipher[..n]);
-            state.at = 0;
-        }
-    }
-
     pub(super) fn write_all(
         &self,
         parts: &[&[u8]],
         go_on: &mut dyn FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
-        let Some(tls) = &self.tls else {
-            return self.write_plain(parts, go_on);
-        };
-        // Records of 16 KiB: bounded ciphertext whatever the size of the tensor.
-        for part in parts {
-            for piece in part.chunks(256 << 10) {
-                let cipher = {
-                    let mut state = tls.lock();
-                    let mut cipher = std::mem::take(&mut state.outgoing);
-                    let mut rest = piece;
-                    while !rest.is_empty() {
-                        let n = state.connection.writer().write(rest)?;
-                        rest = &rest[n..];
-                        while state.connection.wants_write() {
-                            state.connection.write_tls(&mut cipher)?;
-                        }
-                    }
-                    cipher
-                };
-                self.write_plain(&[&cipher], go_on)?;
-                let mut cipher = cipher;
-                cipher.clear();
-                tls.lock().outgoing = cipher;
+        let mut parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut at_tick = |_| go_on();
+        match &self.tls {
+            None => genie_tls::write_all(&mut &self.socket, &mut parts, &mut at_tick),
+            Some(tls) => {
+                let mut half = tls.write.lock();
+                half.write(&mut &self.socket, &mut parts, &mut at_tick)
             }
         }
-        Ok(())
     }
 
-    fn write_plain(
-        &self,
-        parts: &[&[u8]],
-        go_on: &mut dyn FnMut() -> io::Result<()>,
-    ) -> io::Result<()> {
-        let mut slices: Vec<IoSlice<'_>> = parts
-            .iter()
-            .filter(|part| !part.is_empty())
-            .map(|part| IoSlice::new(part))
-            .collect();
-        let mut slices = &mut slices[..];
-        while !slices.is_empty() {
-            match (&self.socket).write_vectored(slices) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => IoSlice::advance_slices(&mut slices, n),
-                Err(error) if is_tick(&error) => go_on()?,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    /// Whether there is something to read that the socket does not tell of. Whoever reads just now
+    /// will find it.
+    pub(super) fn has_more(&self) -> bool {
+        let half = self.tls.as_ref().and_then(|tls| tls.read.try_lock());
+        half.is_some_and(|half| half.has_more())
     }
 
     pub(super) fn descriptor(&self) -> i32 {
@@ -241,6 +161,9 @@ impl StreamLink {
     }
 
     pub(super) fn wait_readable(&self, timeout: Duration) -> bool {
+        if self.has_more() {
+            return true;
+        }
         let mut poll = libc::pollfd {
             fd: self.descriptor(),
             events: libc::POLLIN,
@@ -255,3 +178,6 @@ impl StreamLink {
         self.socket.shutdown();
     }
 }
+
+#[cfg(test)]
+mod tests;

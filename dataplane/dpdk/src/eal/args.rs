@@ -196,6 +196,7 @@ impl EalOptions {
         Ok(EalArgs {
             words,
             hugepages: self.hugepages,
+            memory_mib: self.memory_mib,
             in_memory: self.in_memory,
             main_core: self.main_core,
             software_only: !self.hugepages && self.pci == PciAccess::None,
@@ -208,6 +209,7 @@ impl EalOptions {
 pub struct EalArgs {
     pub(super) words: Vec<CString>,
     pub(super) hugepages: bool,
+    pub(super) memory_mib: Option<u32>,
     pub(super) in_memory: bool,
     pub(super) main_core: Option<u16>,
     /// No hugepages and no PCI.

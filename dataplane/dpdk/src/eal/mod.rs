@@ -30,8 +30,22 @@ pub enum EalError {
     /// No hugepage is free.
     #[error("no free hugepages; reserve some (vm.nr_hugepages) or start with --no-huge")]
     NoHugepages,
+    /// Fewer are free than are asked for.
+    #[error(
+        "{free_mib} MiB of hugepages are free and {wanted_mib} are asked for; reserve more \
+         (vm.nr_hugepages) or start with --no-huge"
+    )]
+    FewHugepages {
+        /// What there is.
+        free_mib: u64,
+        /// What was asked for.
+        wanted_mib: u32,
+    },
     /// There were free ones until it started.
-    #[error("the hugepages that were free went to somebody else meanwhile; reserve more")]
+    #[error(
+        "the hugepages that were free went to somebody else while DPDK started, which it can only \
+         once in a process; reserve more"
+    )]
     HugepagesTaken,
     /// Hugepages without a file system to share them by.
     #[error("hugepages are not mounted; mount hugetlbfs or start with --in-memory")]
@@ -60,11 +74,27 @@ pub enum EalError {
 }
 
 impl EalError {
+    /// Whether DPDK was asked to start, so that this process can't ask again. Else what is missing
+    /// may be mended, and the start be tried once more.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        !matches!(
+            self,
+            Self::Load(_)
+                | Self::NoHugepages
+                | Self::FewHugepages { .. }
+                | Self::HugepagesNotMounted
+                | Self::Thread(_)
+        )
+    }
+
     /// <https://doc.dpdk.org/api/rte__eal_8h.html>, `rte_eal_init`.
     fn of_init(errno: Errno, args: &EalArgs) -> Self {
         match errno.known() {
-            // Said of pages that are not there, too.
-            Known::EACCES if preflight::check(args).is_err() => Self::HugepagesTaken,
+            // Both are said of pages that are not there, too.
+            Known::EACCES | Known::ENOMEM if preflight::check(args).is_err() => {
+                Self::HugepagesTaken
+            }
             Known::EACCES | Known::EPERM => Self::NoPermission,
             Known::ENOMEM => Self::NoMemory,
             Known::EALREADY => Self::AlreadyStarted,
@@ -100,8 +130,10 @@ struct Running {
 impl Eal {
     /// Loads DPDK and starts the EAL on a thread of its own.
     ///
-    /// Once DPDK has been asked to start, a failure is final for this process.
+    /// Once DPDK has been asked to start, a failure is final for this process
+    /// ([`EalError::is_final`]); so what it would stumble over is looked for right before.
     pub fn start(args: EalArgs) -> Result<Self, EalError> {
+        // Takes long, so that what is looked at before it is old.
         let api = genie_dpdk_sys::load()?;
         preflight::check(&args)?;
         if STARTED.swap(true, Ordering::AcqRel) {
@@ -210,5 +242,51 @@ impl Drop for Running {
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Running")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use genie_dpdk_sys::LoadError;
+
+    use super::EalError;
+    use crate::{EalOptions, Errno};
+
+    #[test]
+    fn what_was_found_before_dpdk_was_asked_may_be_tried_again() {
+        let few = EalError::FewHugepages {
+            free_mib: 2,
+            wanted_mib: 96,
+        };
+        let early = [few, EalError::NoHugepages, EalError::HugepagesNotMounted];
+        assert!(early.iter().all(|error| !error.is_final()));
+        let late = [
+            EalError::AlreadyStarted,
+            EalError::HugepagesTaken,
+            EalError::NoMemory,
+            EalError::NoPermission,
+            EalError::Busy(Errno::of_result(-16)),
+            EalError::Other(Errno::of_result(0)),
+        ];
+        assert!(late.iter().all(EalError::is_final));
+        let reason = "it is a test";
+        assert!(!EalError::Load(LoadError::NotBuilt { reason }).is_final());
+    }
+
+    /// What DPDK says where pages are missing, and where they are not.
+    #[test]
+    fn pages_that_went_are_told_from_permissions_and_from_other_memory() {
+        let vast = EalOptions {
+            memory_mib: Some(16 << 20),
+            ..EalOptions::default()
+        };
+        let (vast, none) = (vast.validate().unwrap(), EalOptions::anywhere(64));
+        let none = none.validate().unwrap();
+        let said = |errno: i32, args| EalError::of_init(Errno::of_result(-errno), args);
+        for errno in [nix::libc::EACCES, nix::libc::ENOMEM] {
+            assert_eq!(said(errno, &vast), EalError::HugepagesTaken);
+        }
+        assert_eq!(said(nix::libc::EACCES, &none), EalError::NoPermission);
+        assert_eq!(said(nix::libc::ENOMEM, &none), EalError::NoMemory);
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod config;
 pub(crate) mod control;
 pub(crate) mod error;
+mod found;
 pub(crate) mod gate;
 mod identity;
 pub(crate) mod interface;
@@ -48,6 +49,43 @@ pub struct OpenPort {
     pub tx: Vec<TxQueue>,
 }
 
+/// A device that was found, and is set up next.
+#[derive(Debug)]
+pub struct Attached(found::Found);
+
+impl Attached {
+    /// The NUMA node of a card, where its pools should be; none where nobody knows it, and for what
+    /// is no card. Cards were not to be had in the tests, nor machines of more than one node.
+    #[must_use]
+    pub fn numa_node(&self) -> Option<u32> {
+        self.0.numa_node()
+    }
+
+    /// Sets it up and starts it. Packets are received into mbufs of `pool`.
+    ///
+    /// # Errors
+    /// As [`Port::open`].
+    pub fn open(self, config: &PortConfig, pool: &Mempool) -> Result<OpenPort, PortError> {
+        let mut open = Open::new(self.0, config, pool)?;
+        let asked = open.granted.rx_interrupts;
+        let interrupts = (0..config.rx_queues)
+            .map(|queue| asked.then(|| Interrupt::of(&open, queue)).flatten())
+            .collect::<Vec<_>>();
+        open.granted.rx_interrupts = interrupts.iter().all(Option::is_some);
+        let open = Arc::new(open);
+        Ok(OpenPort {
+            rx: (0..)
+                .zip(interrupts)
+                .map(|(queue, interrupt)| RxQueue::new(&open, queue, interrupt))
+                .collect(),
+            tx: (0..config.tx_queues)
+                .map(|queue| TxQueue::new(&open, queue))
+                .collect(),
+            port: Port(open),
+        })
+    }
+}
+
 /// The state of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
@@ -67,23 +105,15 @@ impl Port {
         config: &PortConfig,
         pool: &Mempool,
     ) -> Result<OpenPort, PortError> {
-        let mut open = Open::new(eal, address, config, pool)?;
-        let asked = open.granted.rx_interrupts;
-        let interrupts = (0..config.rx_queues)
-            .map(|queue| asked.then(|| Interrupt::of(&open, queue)).flatten())
-            .collect::<Vec<_>>();
-        open.granted.rx_interrupts = interrupts.iter().all(Option::is_some);
-        let open = Arc::new(open);
-        Ok(OpenPort {
-            rx: (0..)
-                .zip(interrupts)
-                .map(|(queue, interrupt)| RxQueue::new(&open, queue, interrupt))
-                .collect(),
-            tx: (0..config.tx_queues)
-                .map(|queue| TxQueue::new(&open, queue))
-                .collect(),
-            port: Self(open),
-        })
+        Self::attach(eal, address)?.open(config, pool)
+    }
+
+    /// Finds the device: for who wants to know where it is before making its pool.
+    ///
+    /// # Errors
+    /// There is no such device, no driver for it, or no permission.
+    pub fn attach(eal: &Eal, address: &PortAddress) -> Result<Attached, PortError> {
+        found::Found::new(eal, address).map(Attached)
     }
 
     /// Which of the offloads that were asked for are in effect.
@@ -94,12 +124,6 @@ impl Port {
     /// DPDK's name of the device.
     pub fn name(&self) -> String {
         self.0.name.to_string_lossy().into_owned()
-    }
-
-    /// The NUMA node that the device is attached to, if any.
-    pub fn numa_node(&self) -> Option<u32> {
-        // SAFETY: the port is open.
-        u32::try_from(unsafe { self.0.api().rte_eth_dev_socket_id(self.0.id()) }).ok()
     }
 
     /// Bytes of payload of an Ethernet frame.

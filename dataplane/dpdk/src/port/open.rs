@@ -1,7 +1,6 @@
 //! Opening a port, step by step, and closing it.
 
 use std::ffi::{CStr, CString};
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use genie_dpdk_sys::{
@@ -11,11 +10,14 @@ use genie_dpdk_sys::{
 use super::address::PortAddress;
 use super::config::{BufferSplit, Granted, PortConfig};
 use super::error::{PortError, Step};
+use super::found::Found;
 use super::gate::Pass;
 use super::memif::MemifLink;
-use super::preflight;
 use super::vdev::Vdev;
 use crate::{Eal, Errno, ExternalMemory, Mempool};
+
+/// DPDK's name of the bus of cards.
+pub(super) const PCI: &CStr = c"pci";
 
 /// A device that is ours.
 ///
@@ -24,7 +26,7 @@ use crate::{Eal, Errno, ExternalMemory, Mempool};
 #[derive(Debug)]
 pub(crate) struct Open {
     eal: Eal,
-    bus: &'static CStr,
+    pub(super) bus: &'static CStr,
     pub(super) name: CString,
     id: u16,
     address: String,
@@ -39,24 +41,20 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    /// Sets up what was found.
     pub(super) fn new(
-        eal: &Eal,
-        address: &PortAddress,
+        found: Found,
         config: &PortConfig,
         pool: &Mempool,
     ) -> Result<Self, PortError> {
         config.check()?;
-        preflight::check(address, Path::new("/"))?;
-        let memif = match address {
-            PortAddress::Vdev(Vdev::Memif(memif)) => Some(memif),
-            _ => None,
-        };
-        let mut open = match memif {
-            Some(memif) => {
+        let mut open = match found {
+            Found::Memif(eal, memif) => {
                 let queues = usize::from(config.rx_queues) + usize::from(config.tx_queues);
-                MemifLink::probe(memif, queues, pool, || Self::probe(eal, address))?
+                let address = Vdev::Memif(memif.clone()).into();
+                MemifLink::probe(&memif, queues, pool, || Self::probe(&eal, &address))?
             }
-            None => Self::probe(eal, address)?,
+            Found::Attached(open) => open,
         };
         let info = open.information()?;
         config.check_against(&info)?;
@@ -144,9 +142,9 @@ impl Open {
     }
 
     /// Attaches the device and finds its port.
-    fn probe(eal: &Eal, address: &PortAddress) -> Result<Self, PortError> {
+    pub(super) fn probe(eal: &Eal, address: &PortAddress) -> Result<Self, PortError> {
         let (bus, name, arguments) = match address {
-            PortAddress::Pci(pci) => (c"pci", pci.to_string(), String::new()),
+            PortAddress::Pci(pci) => (PCI, pci.to_string(), String::new()),
             PortAddress::Vdev(vdev) => {
                 let name = format!("{}{}", vdev.driver(), eal.next_device());
                 (c"vdev", name, vdev.arguments()?)
@@ -200,6 +198,12 @@ impl Open {
             mapped: Mutex::default(),
             pools: Vec::new(),
         })
+    }
+
+    /// The NUMA node that DPDK knows the device on.
+    pub(super) fn numa_node(&self) -> Option<u32> {
+        // SAFETY: the port exists.
+        u32::try_from(unsafe { self.api().rte_eth_dev_socket_id(self.id) }).ok()
     }
 
     pub(super) fn information(&self) -> Result<rte_eth_dev_info, PortError> {

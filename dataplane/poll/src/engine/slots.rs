@@ -47,6 +47,12 @@ impl<P> Slot<P> {
         (self.mac, self.address) = (Some(from.mac), Some(from.address));
     }
 
+    /// Whether its program's next word would be taken.
+    pub(super) fn listens(&self) -> bool {
+        let bridge = self.bridge.as_ref();
+        self.waiting.is_none() && bridge.is_some_and(Bridge::listens)
+    }
+
     pub(super) fn place(&self) -> Option<Place> {
         Some(Place {
             mac: self.mac?,
