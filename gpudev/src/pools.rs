@@ -62,6 +62,7 @@ impl std::iter::Sum for PoolsStats {
 /// A session's pools, and who has which place.
 pub struct Pools {
     device: Arc<dyn Device>,
+    kind: DeviceKind,
     pools: BTreeMap<u64, Pool>,
     /// Where the next one begins.
     next: u64,
@@ -74,6 +75,7 @@ impl Pools {
     #[must_use]
     pub fn new(device: Arc<dyn Device>, first: u64, bytes_max: u64) -> Self {
         Self {
+            kind: device.info().kind,
             device,
             pools: BTreeMap::new(),
             next: first,
@@ -108,10 +110,9 @@ impl Pools {
     /// A pool that has room for `len` bytes.
     fn make(&self, len: u64) -> Result<Pool, PoolError> {
         let room = self.capacity_max.saturating_sub(self.capacity);
-        let device = self.device.info().kind;
         if len > room || self.pools.len() >= POOLS_MAX {
             return Err(PoolError::Exhausted {
-                device,
+                device: self.kind,
                 asked: len,
                 free: self.free_bytes(),
                 largest: self.pools.values().map(Pool::largest).max().unwrap_or(0),
@@ -211,7 +212,7 @@ impl Pools {
     /// Whose memory it is.
     #[must_use]
     pub fn device(&self) -> DeviceKind {
-        self.device.info().kind
+        self.kind
     }
 }
 

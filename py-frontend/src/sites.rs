@@ -99,7 +99,8 @@ unsafe fn walk() -> SiteId {
 /// The caller holds the GIL; `code` is valid.
 unsafe fn is_user_code(code: *mut ffi::PyCodeObject) -> bool {
     let known = |sites: &Sites| sites.codes.get(&(code as usize)).copied();
-    if let Some(is_user) = SITES.lock().as_ref().and_then(known) {
+    let found = SITES.lock().as_ref().and_then(known);
+    if let Some(is_user) = found {
         return is_user;
     }
     // Not under the lock: a collection may run Python code here, and let another thread in.
@@ -119,7 +120,8 @@ unsafe fn is_user_code(code: *mut ffi::PyCodeObject) -> bool {
 /// The caller holds the GIL; `code` is valid and was seen by [`is_user_code`].
 unsafe fn intern(code: *mut ffi::PyCodeObject, line: i32) -> SiteId {
     let known = |sites: &Sites| sites.by_line.get(&(code as usize, line)).copied();
-    if let Some(site) = SITES.lock().as_ref().and_then(known) {
+    let found = SITES.lock().as_ref().and_then(known);
+    if let Some(site) = found {
         return site;
     }
     // SAFETY: as the caller says.

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from daemon import Daemon, Gateway, link_arguments
@@ -17,11 +18,10 @@ MAPPED = b"M"
 class Linked:
     """A node and a gateway of one's own."""
 
-    def __init__(self, folder: Path, *node_arguments: str) -> None:
+    def __init__(self, folder: Path, *node_arguments: str, **node_options: Any) -> None:
         self.folder = folder
-        self.node = Daemon(
-            *link_arguments(folder, "server"), *node_arguments, log=folder / "node.log"
-        ).start()
+        arguments = (*link_arguments(folder, "server"), *node_arguments)
+        self.node = Daemon(*arguments, log=folder / "node.log", **node_options).start()
         self.gateway = Gateway(self.node, folder).start()
 
     def stop(self) -> None:
@@ -30,9 +30,9 @@ class Linked:
         self.node.stop()
 
 
-def make_linked(folder: Path, *node_arguments: str) -> Linked:
-    """A pair over DPDK; skips where there is none."""
-    linked = Linked(folder, *node_arguments)
+def make_linked(folder: Path, *node_arguments: str, **node_options: Any) -> Linked:
+    """A pair over DPDK; skips where there is none. Options as of Daemon."""
+    linked = Linked(folder, *node_arguments, **node_options)
     reason = linked.gateway.transport()[1]
     if "no DPDK" in reason and not linked.gateway.wait_for("dpdk", 0.5):
         linked.stop()

@@ -78,7 +78,8 @@ impl Lane {
 
     /// Gives a slot back. What is no slot is ignored: nobody but this process names them.
     pub fn free(&self, slot: u64) {
-        if let Err(error) = self.slots.lock().free(slot) {
+        let freed = self.slots.lock().free(slot);
+        if let Err(error) = freed {
             tracing::error!(%error, "a slot of staging memory was freed twice");
         }
         self.freed.notify_all();

@@ -89,7 +89,8 @@ fn zygote() {
                 });
             }
             ToZygote::Kill { session } => {
-                if let Some(kill) = killed.lock().unwrap().remove(&session) {
+                let ended = killed.lock().unwrap().remove(&session);
+                if let Some(kill) = ended {
                     kill.store(true, Ordering::SeqCst);
                 }
             }

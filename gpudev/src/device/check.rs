@@ -100,7 +100,9 @@ pub fn copies(device: &dyn Device) -> Result<(), CheckError> {
         });
         at += len;
     }
-    queue.copy(&here, &there, &pieces, CopyOrder::Any)?;
+    let event = queue.copy(&here, &there, &pieces, CopyOrder::Any)?;
+    // What is in `host` has been read before it is written again.
+    queue.wait(event)?;
     let back: Vec<CopyPiece> = pieces
         .iter()
         .map(|&CopyPiece { from, to, len }| CopyPiece {

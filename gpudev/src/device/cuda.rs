@@ -3,9 +3,10 @@
 //! Device memory is made by the virtual memory calls (`cuMemCreate` with a POSIX descriptor), so it
 //! grows without moving and an executor can map it. Host memory is registered as it is allocated.
 //!
-//! This was written without a GPU at hand: it compiles, the kernel's logic is tested on a CPU and its
-//! source is compiled to PTX by NVRTC, but none of it has run on a GPU yet. `scripts/gpu-check` is
-//! what runs it.
+//! This was written without a GPU at hand, and none of it has run on one yet: `scripts/gpu-check`
+//! is what does that. What has run is all of it over a simulated driver, which checks each call
+//! against the documentation and lets each one fail (`tests/simulated_cuda`); NVRTC compiles the
+//! kernel's source to PTX, and a CPU runs it.
 //!
 //! Followed: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__VA.html>,
 //! <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html>.
@@ -106,7 +107,17 @@ impl CudaDevice {
 impl Driver {
     /// Makes the context the calling thread's, which CUDA's calls refer to.
     fn bind(&self) -> Result<(), DeviceError> {
+        // What went wrong when something was given back is not this call's failure.
+        if let Err(error) = self.told("giving something back", self.context.check_err()) {
+            tracing::warn!(%error);
+        }
         self.told("cuCtxSetCurrent", self.context.bind_to_thread())
+    }
+
+    /// Waits for all that the device was told to do.
+    fn settle(&self) -> Result<(), DeviceError> {
+        self.bind()?;
+        self.told("cuCtxSynchronize", self.context.synchronize())
     }
 
     /// A driver's answer as ours.

@@ -91,6 +91,10 @@ pub fn run(files: Vec<OwnedFd>, kind: DeviceKind, tensors: Tensors, limits: &Lim
         }
     };
     let cuda = match kind {
+        DeviceKind::Cuda(_) if is_simulated() => {
+            tracing::warn!("CUDA is simulated: operators run on the CPU, in memory of no GPU");
+            None
+        }
         DeviceKind::Cuda(index) => Some(index),
         DeviceKind::Host(_) => None,
     };
@@ -123,6 +127,11 @@ pub fn run(files: Vec<OwnedFd>, kind: DeviceKind, tensors: Tensors, limits: &Lim
             3
         }
     }
+}
+
+/// Tests have a simulated driver, whose memory the CPU reaches. libtorch's CUDA needs a real one.
+fn is_simulated() -> bool {
+    std::env::var_os("GENIE_SIMULATED_CUDA").is_some_and(|value| value == "1")
 }
 
 fn port(files: &mut impl Iterator<Item = OwnedFd>, limits: &Limits) -> Result<Port, StartError> {

@@ -158,7 +158,10 @@ impl Session {
         self.wait_while(|| !matches!(self.slots.lock().get(&key), Some(Slot::Done(_))))
             .inspect_err(|_| self.abandon(key))?;
         self.counters.round_trip();
-        match self.slots.lock().remove(&key) {
+        // Not in the match itself, which would hold the lock: to explain takes the append lock, whose
+        // holders take this one.
+        let answer = self.slots.lock().remove(&key);
+        match answer {
             Some(Slot::Done(Ok(payload))) => Ok(payload),
             Some(Slot::Done(Err(fault))) => Err(self.explain(&fault)),
             _ => Err(Error::Runtime("an answer was lost".to_owned())),

@@ -11,7 +11,7 @@ use super::Driver;
 use crate::device::DeviceError;
 
 /// The kernel in CUDA C++.
-pub const SOURCE: &str = include_str!("gather.cu");
+const SOURCE: &str = include_str!("gather.cu");
 const NAME: &str = "genie_gather";
 /// Threads of a block; the source says the same.
 const THREADS: u32 = 128;
@@ -111,8 +111,9 @@ fn load_from(folder: &Path) -> bool {
     open("libnvrtc-builtins.so.") && open("libnvrtc.so.")
 }
 
-/// The kernel of a device, compiled when it is asked for first: an executor never does.
-pub(super) type LazyKernel = Arc<OnceLock<Result<Kernel, DeviceError>>>;
+/// The kernel of a device, compiled when it is asked for first: an executor never does. What failed
+/// is tried again.
+pub(super) type LazyKernel = Arc<OnceLock<Kernel>>;
 
 /// The kernel, loaded on a device.
 #[derive(Clone)]

@@ -76,6 +76,14 @@ impl CudaMemory {
     /// Memory that another process exported.
     pub(super) fn attach(driver: Driver, shares: Vec<Share>) -> Result<Self, DeviceError> {
         let bytes = check_shares(driver.kind, &shares)?;
+        let is_whole = |share: &Share| share.bytes.is_multiple_of(driver.page_bytes);
+        if !shares.iter().all(is_whole) {
+            return Err(DeviceError::Failed {
+                device: driver.kind,
+                what: "attaching memory",
+                reason: format!("its parts are not whole pages of {}", driver.page_bytes),
+            });
+        }
         let mut memory = Self::reserve(driver, bytes, true)?;
         for share in shares {
             let driver = &memory.driver;
@@ -150,7 +158,7 @@ impl CudaMemory {
         };
         let (at, len) = (self.address + offset, bytes as usize);
         // SAFETY: the range was reserved and has nothing behind it yet; the driver refuses a handle
-        // that is not as long as the range.
+        // that is shorter than the range.
         let mapped = unsafe { sys::cuMemMap(at, len, 0, handle, 0) }.result();
         let allowed = mapped.and_then(|()| {
             // SAFETY: the range was just mapped; `access` lives through the call.
@@ -172,16 +180,30 @@ impl CudaMemory {
         })
     }
 
-    fn unmap(&self, part: &Part) {
-        let at = self.address + part.offset;
-        // SAFETY: the part was mapped by `map`, the device has finished with it (`resize` and
-        // `drop` wait), and it is forgotten by the callers.
-        let unmapped = unsafe { sys::cuMemUnmap(at, part.bytes as usize) }.result();
-        // SAFETY: the handle is the part's own, released once.
-        let released = unsafe { sys::cuMemRelease(part.handle) }.result();
-        if let Err(error) = unmapped.and(released) {
-            tracing::warn!(?error, "device memory is not given back");
+    /// What can't be given back is kept: a device that failed may still use it.
+    fn warn(&self, gone: Result<(), DeviceError>) {
+        if let Err(error) = gone {
+            tracing::warn!(memory = ?self, %error, "device memory is not given back");
         }
+    }
+
+    /// Takes the memory away that begins at `from` or later, if the driver lets it; what it refuses
+    /// stays a part. The device has finished with it, and the caller has bound the context.
+    fn give_back(&self, parts: &mut Vec<Part>, from: u64) -> Result<(), DeviceError> {
+        while let Some(part) = parts.last().filter(|part| part.offset >= from) {
+            let at = self.address + part.offset;
+            // SAFETY: the part was mapped by `map`, and nobody uses it any more.
+            let unmapped = unsafe { sys::cuMemUnmap(at, part.bytes as usize) }.result();
+            self.driver.told("cuMemUnmap", unmapped)?;
+            let handle = part.handle;
+            parts.pop();
+            // SAFETY: the handle was the part's own, which is forgotten: it is released once.
+            let released = unsafe { sys::cuMemRelease(handle) }.result();
+            if let Err(error) = self.driver.told("cuMemRelease", released) {
+                tracing::warn!(%error, "device memory is not given back");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -219,28 +241,31 @@ impl DeviceMemory for CudaMemory {
         self.driver.bind()?;
         let wanted = bytes.next_multiple_of(self.driver.page_bytes);
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = parts.len();
-        let mut end = parts.last().map_or(0, |part| part.offset + part.bytes);
+        let before = parts.last().map_or(0, |part| part.offset + part.bytes);
+        let mut end = before;
         while end < wanted {
-            let bytes = (wanted - end).min(PART_BYTES);
-            match self.create(end, bytes) {
+            let len = (wanted - end).min(PART_BYTES);
+            match self.create(end, len) {
                 Ok(part) => parts.push(part),
                 Err(error) => {
-                    for part in parts.drain(before..) {
-                        self.unmap(&part);
-                    }
-                    return Err(error);
+                    self.warn(self.give_back(&mut parts, before));
+                    return Err(match error {
+                        DeviceError::OutOfMemory { device, .. } => {
+                            DeviceError::OutOfMemory { device, bytes }
+                        }
+                        other => other,
+                    });
                 }
             }
-            end += bytes;
+            end += len;
         }
-        self.bytes.store(bytes, Ordering::Release);
+        let had = self.bytes.swap(bytes, Ordering::AcqRel);
         if parts.last().is_some_and(|part| part.offset >= wanted) {
-            let waited = self.driver.context.synchronize();
-            self.driver.told("cuCtxSynchronize", waited)?;
-        }
-        while let Some(part) = parts.pop_if(|part| part.offset >= wanted) {
-            self.unmap(&part);
+            if let Err(error) = self.driver.settle() {
+                self.bytes.store(had, Ordering::Release);
+                return Err(error);
+            }
+            self.warn(self.give_back(&mut parts, wanted));
         }
         Ok(())
     }
@@ -272,23 +297,16 @@ impl DeviceMemory for CudaMemory {
 
 impl Drop for CudaMemory {
     fn drop(&mut self) {
-        let bound = self.driver.bind();
-        if bound
-            .and(
-                self.driver
-                    .told("cuCtxSynchronize", self.driver.context.synchronize()),
-            )
-            .is_err()
-        {
-            tracing::warn!(device = %self.driver.kind, "a device that failed keeps its memory");
-            return;
-        }
-        let parts = std::mem::take(self.parts.get_mut().unwrap_or_else(PoisonError::into_inner));
-        for part in &parts {
-            self.unmap(part);
-        }
-        // SAFETY: the range was reserved by `new`, and nothing is mapped in it any more.
-        let _freed = unsafe { sys::cuMemAddressFree(self.address, self.reserved as usize) };
+        let mut parts =
+            std::mem::take(self.parts.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let gone = self.driver.settle();
+        let gone = gone.and_then(|()| self.give_back(&mut parts, 0));
+        let gone = gone.and_then(|()| {
+            // SAFETY: the range was reserved by `reserve`, and nothing is mapped in it any more.
+            let freed = unsafe { sys::cuMemAddressFree(self.address, self.reserved as usize) };
+            self.driver.told("cuMemAddressFree", freed.result())
+        });
+        self.warn(gone);
     }
 }
 

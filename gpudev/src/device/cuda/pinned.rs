@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cudarc::driver::sys;
 
@@ -56,9 +56,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let driver = &self.driver;
         // What still runs may read it.
-        let waited = driver
-            .bind()
-            .and(driver.told("cuCtxSynchronize", driver.context.synchronize()));
+        let waited = driver.settle();
         // SAFETY: the range was registered by `new` and is unregistered once.
         let answer = unsafe { sys::cuMemHostUnregister(self.address.as_ptr().cast()) };
         let undone = driver.told("cuMemHostUnregister", answer.result());
@@ -68,47 +66,35 @@ impl Drop for Registration {
     }
 }
 
-/// Host memory that was allocated for the device: registered as it grows.
+/// Host memory that was allocated for the device. All that it may grow to is registered at once: a
+/// copy must not cross from one registration into another, and pages that are registered can't be
+/// given back. So resizing it only says how much of it is used.
 pub(super) struct Pinned {
-    driver: Driver,
-    /// Before the memory, so that they go first. With the offset of each.
-    registrations: Mutex<Vec<(u64, Registration)>>,
+    /// Before the memory, so that it goes first.
+    _registration: Registration,
     memory: HostMemory,
+    bytes: AtomicU64,
 }
 
 impl Pinned {
     pub(super) fn new(driver: Driver, bytes: u64, bytes_max: u64) -> Result<Self, DeviceError> {
-        let memory = HostMemory::new(driver.kind, Residence::Host, bytes, bytes_max)?;
-        let pinned = Self {
-            driver,
-            registrations: Mutex::default(),
+        check_size(bytes, bytes_max, 1)?;
+        let memory = HostMemory::new(driver.kind, Residence::Host, bytes_max, bytes_max)?;
+        let address = (&memory as &dyn DeviceMemory).host_at(0, bytes_max)?;
+        // SAFETY: the range is `memory`, which stays mapped until it is dropped, after the
+        // registration.
+        let registration = unsafe { Registration::new(driver, address, bytes_max) }?;
+        Ok(Self {
+            _registration: registration,
             memory,
-        };
-        pinned.register_up_to(bytes)?;
-        Ok(pinned)
-    }
-
-    fn register_up_to(&self, bytes: u64) -> Result<(), DeviceError> {
-        let registrations = self.registrations.lock();
-        let mut registrations = registrations.unwrap_or_else(PoisonError::into_inner);
-        let from = registrations.last().map_or(0, |(end, _)| *end);
-        if bytes <= from {
-            return Ok(());
-        }
-        let memory: &dyn DeviceMemory = &self.memory;
-        let address = memory.host_at(from, bytes - from)?;
-        // SAFETY: the range is inside `memory`, all of whose reservation stays mapped until it is
-        // dropped, after the registrations.
-        let registration =
-            unsafe { Registration::new(self.driver.clone(), address, bytes - from) }?;
-        registrations.push((bytes, registration));
-        Ok(())
+            bytes: AtomicU64::new(bytes),
+        })
     }
 }
 
 impl DeviceMemory for Pinned {
     fn device(&self) -> DeviceKind {
-        self.driver.kind
+        self.memory.device()
     }
 
     fn residence(&self) -> Residence {
@@ -121,7 +107,7 @@ impl DeviceMemory for Pinned {
     }
 
     fn bytes(&self) -> u64 {
-        self.memory.bytes()
+        self.bytes.load(Ordering::Acquire)
     }
 
     fn bytes_max(&self) -> u64 {
@@ -132,27 +118,10 @@ impl DeviceMemory for Pinned {
         self.memory.host()
     }
 
-    /// Shrinks to where an earlier growth began: what was registered at once goes at once.
     fn resize(&self, bytes: u64) -> Result<(), DeviceError> {
-        let had = self.memory.bytes();
-        if bytes >= had {
-            self.memory.resize(bytes)?;
-            return self.register_up_to(bytes).inspect_err(|_| {
-                let _back = self.memory.resize(had);
-            });
-        }
-        check_size(bytes, self.memory.bytes_max(), self.driver.page_bytes)?;
-        let registrations = self.registrations.lock();
-        let mut registrations = registrations.unwrap_or_else(PoisonError::into_inner);
-        if !registrations.iter().any(|(end, _)| *end == bytes) {
-            return Err(DeviceError::Size {
-                bytes,
-                bytes_max: had,
-                rule: "only a size that it had before, since whole registrations end",
-            });
-        }
-        registrations.retain(|(end, _)| *end <= bytes);
-        self.memory.resize(bytes)
+        check_size(bytes, self.bytes_max(), 1)?;
+        self.bytes.store(bytes, Ordering::Release);
+        Ok(())
     }
 
     fn share(&self) -> Result<Vec<Share>, DeviceError> {

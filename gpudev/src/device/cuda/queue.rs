@@ -127,7 +127,7 @@ impl CudaQueue {
 
     fn copy_each(&self, from: u64, to: u64, pieces: &[CopyPiece]) -> Result<(), DeviceError> {
         let stream = self.stream.cu_stream();
-        for piece in pieces {
+        for piece in something(pieces) {
             let (source, target) = (from + piece.from, to + piece.to);
             // SAFETY: the piece was found inside both memories, which are kept until the event.
             let answer = unsafe { sys::cuMemcpyAsync(target, source, piece.len as usize, stream) };
@@ -141,8 +141,7 @@ impl CudaQueue {
         lists.to.clear();
         lists.from.clear();
         lists.len.clear();
-        // The driver refuses copies of nothing.
-        for piece in pieces.iter().filter(|piece| piece.len > 0) {
+        for piece in something(pieces) {
             lists.to.push(to + piece.to);
             lists.from.push(from + piece.from);
             lists.len.push(piece.len as usize);
@@ -183,6 +182,9 @@ impl CudaQueue {
 
     fn blocking_copy(&mut self, to: u64, from: u64, len: usize) -> Result<(), DeviceError> {
         self.retire()?;
+        if len == 0 {
+            return self.drain();
+        }
         let stream = self.stream.cu_stream();
         // SAFETY: one side was found inside its memory, the other is a slice of the caller's,
         // which lives until `drain` below has waited.
@@ -190,6 +192,11 @@ impl CudaQueue {
         self.driver.told("cuMemcpyAsync", answer.result())?;
         self.drain()
     }
+}
+
+/// Copies of nothing are not for the driver, which may refuse their addresses.
+fn something(pieces: &[CopyPiece]) -> impl Iterator<Item = &CopyPiece> {
+    pieces.iter().filter(|piece| piece.len > 0)
 }
 
 impl Queue for CudaQueue {
@@ -221,8 +228,14 @@ impl Queue for CudaQueue {
     fn gather(&mut self, table: &mut GatherTable) -> Result<Event, DeviceError> {
         check_reach(self.driver.kind, table.payload())?;
         self.make_room()?;
-        let kernel = self.kernel.get_or_init(|| Kernel::load(&self.driver));
-        let kernel = kernel.clone()?;
+        let kernel = match self.kernel.get() {
+            Some(kernel) => kernel.clone(),
+            None => {
+                let kernel = Kernel::load(&self.driver)?;
+                // Another queue may have been faster.
+                self.kernel.get_or_init(|| kernel).clone()
+            }
+        };
         let (shared, frames) = table.begin()?;
         if frames > 0 {
             // SAFETY: the table is busy until `retire_one`, after its event; it was made for
@@ -280,11 +293,24 @@ impl Queue for CudaQueue {
 }
 
 impl Drop for CudaQueue {
-    /// What is under way ends first. After a failure nothing is known to have ended: what the
-    /// device may still use is kept for ever.
+    /// What is under way ends first. If nobody can tell that it did, what the device may still use
+    /// is kept for ever.
     fn drop(&mut self) {
-        if self.failed.is_some() || self.drain().is_err() {
-            std::mem::forget(std::mem::take(&mut self.under_way));
+        let bound = self.driver.bind();
+        let told = |()| {
+            let waited = self.stream.synchronize();
+            self.driver.told("cuStreamSynchronize", waited)
+        };
+        match bound.and_then(told) {
+            Ok(()) => {
+                while !self.under_way.is_empty() {
+                    self.retire_one();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what a queue was using is kept");
+                std::mem::forget(std::mem::take(&mut self.under_way));
+            }
         }
     }
 }

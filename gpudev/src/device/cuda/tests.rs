@@ -1,7 +1,7 @@
 //! What can be tested without a GPU: that a machine without one says so, that the kernel compiles,
 //! and, with its threads played by a CPU's, that it does what the host's loop does.
 
-use super::kernel::{KernelError, SOURCE, compile};
+use super::kernel::{KernelError, compile};
 use super::*;
 use crate::device::HostDevice;
 use crate::device::gather::{GatherFrame, GatherPiece, GatherTable, PLACED};
@@ -55,52 +55,18 @@ fn the_kernel_compiles_for_every_generation_from_ampere_on() {
     );
 }
 
-/// What CUDA's compiler has built in, by the CPU's threads: one for each of a block.
-const STAGE: &str = r"
-#include <atomic>
-#include <barrier>
-#include <thread>
-#include <vector>
-struct uint4 { unsigned x, y, z, w; };
-struct Index { unsigned x; };
-static thread_local Index threadIdx;
-static Index blockIdx;
-static std::barrier<> *block;
-#define __device__ static
-#define __global__
-#define __shared__ static
-#define __syncthreads() block->arrive_and_wait()
-#define __threadfence_system() std::atomic_thread_fence(std::memory_order_seq_cst)
-";
-const CURTAIN: &str = r#"
-extern "C" void play(u64 frames, u64 pieces, u64 verdicts, u32 count)
-{
-    std::barrier<> meeting(THREADS);
-    block = &meeting;
-    for (blockIdx.x = 0; blockIdx.x < count; blockIdx.x++) {
-        std::vector<std::thread> cast;
-        for (u32 i = 0; i < THREADS; i++)
-            cast.emplace_back([=] {
-                threadIdx.x = i;
-                genie_gather((const Frame *)frames, (const Piece *)pieces, (u32 *)verdicts);
-            });
-        for (auto &thread : cast)
-            thread.join();
-    }
-}
-"#;
-
 type Play = unsafe extern "C" fn(u64, u64, u64, u32);
 
 /// The kernel's own source, compiled for this CPU.
 fn on_this_cpu() -> Option<libloading::Library> {
     let folder = std::env::temp_dir().join(format!("genie-gather-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let (source, library) = (folder.join("gather.cpp"), folder.join("gather.so"));
-    std::fs::write(&source, [STAGE, SOURCE, CURTAIN].concat()).unwrap();
+    let library = folder.join("gather.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/device/cuda/on_cpu.h");
     let compiled = std::process::Command::new("c++")
-        .args(["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-o"])
-        .args([&library, &source])
+        .args(["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread"])
+        .args(["-x", "c++", source, "-o"])
+        .arg(&library)
         .output();
     let result = match compiled {
         Err(error) => {
@@ -124,8 +90,8 @@ fn on_this_cpu() -> Option<libloading::Library> {
 #[test]
 fn the_kernel_does_what_the_hosts_loop_does() {
     let Some(library) = on_this_cpu() else { return };
-    // SAFETY: the function has this signature, see `CURTAIN`.
-    let play = unsafe { library.get::<Play>(b"play") }.unwrap();
+    // SAFETY: the function has this signature, see `on_cpu.h`.
+    let play = unsafe { library.get::<Play>(b"genie_gather_on_cpu") }.unwrap();
     let host = HostDevice::new(0);
     let payload = host.allocate(1 << 18).unwrap();
     // Twice the same memory: one for each way.

@@ -87,7 +87,8 @@ impl Nursery {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut seen = lock(&self.seen);
-            if let Ok(event) = lock(&self.events).recv_timeout(Duration::from_millis(20)) {
+            let event = lock(&self.events).recv_timeout(Duration::from_millis(20));
+            if let Ok(event) = event {
                 seen.push(event);
             }
             for event in seen.iter() {
