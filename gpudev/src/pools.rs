@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 pub use attached::{AttachError, AttachedPools};
 
-use crate::device::{Device, DeviceError, DeviceKind, Memory, Residence};
+use crate::device::{Device, DeviceError, DeviceKind, Memory};
 use crate::pool::{POOL_BYTES_MAX, POOL_BYTES_MIN, Pool, PoolConfig, PoolError};
 
 /// A session's first pool has this size; each later one is as large as all before it together.
@@ -223,17 +223,4 @@ impl std::fmt::Debug for Pools {
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
-}
-
-/// A pool on the device that two processes will use, of `bytes` bytes or as many as it gives.
-///
-/// # Errors
-/// As [`Pool::new`].
-pub fn shared_pool(device: &dyn Device, bytes: u64) -> Result<Memory, PoolError> {
-    let bytes = bytes.clamp(POOL_BYTES_MIN, POOL_BYTES_MAX);
-    let config = PoolConfig {
-        residence: Residence::Device,
-        ..PoolConfig::new(bytes)
-    };
-    Ok(Pool::new(device, config)?.memory().clone())
 }

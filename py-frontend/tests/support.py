@@ -84,6 +84,14 @@ def check_resnet() -> None:
     torch.testing.assert_close(remote, local, rtol=0, atol=1e-4)
 
 
+def there_and_back(*counts: int) -> int:
+    """Compares every byte of tensors of so many; says how many there were."""
+    for count in counts:
+        sent = torch.randint(0, 256, (count,), dtype=torch.uint8)
+        assert torch.equal(sent.to(REMOTE).cpu(), sent)
+    return sum(counts)
+
+
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> float:
     """Polls; gives the seconds it took, fails after `seconds`."""
     start = time.monotonic()

@@ -9,7 +9,7 @@ import genie
 import pytest
 import torch
 from linked import Linked, make_linked
-from support import REMOTE, check_resnet, wait_until
+from support import REMOTE, check_resnet, there_and_back, wait_until
 from veth import gateway_on, node_on, skip_if_missing, veth
 
 SIZES = (100, 20_000, (20 << 20) + 5)
@@ -33,19 +33,11 @@ def gathered(linked: Linked) -> int:
     return linked.node.metric("genie_link_frames_gathered_total")
 
 
-def there_and_back() -> int:
-    """Compares every byte; says how many there were."""
-    for count in SIZES:
-        sent = torch.randint(0, 256, (count,), dtype=torch.uint8)
-        assert torch.equal(sent.to(REMOTE).cpu(), sent)
-    return sum(SIZES)
-
-
 def test_the_device_places_every_byte(direct: Linked) -> None:
     """All that is no small message: more frames than the bytes have of 9000."""
     assert "received in the memory of host:0" in direct.node.status()["transport_reason"]
     assert genie.stats()["transport"] == "dpdk"
-    sent = there_and_back()
+    sent = there_and_back(*SIZES)
     assert gathered(direct) >= sent // 9000
 
 
@@ -61,7 +53,7 @@ def test_a_second_session_begins_where_the_first_ended(direct: Linked) -> None:
     genie.disconnect()
     before = gathered(direct)
     genie.connect(direct.gateway.address)
-    sent = there_and_back()
+    sent = there_and_back(*SIZES)
     assert gathered(direct) >= before + sent // 9000
 
 
@@ -82,7 +74,7 @@ def test_what_the_device_does_not_place_is_level_one_with_the_reason(
         wait_until(lambda: "level 1" in made.node.log(), 10, "level 1")
         assert f"not direct: {reason}" in made.node.log()
         genie.connect(made.gateway.address)
-        there_and_back()
+        there_and_back(*SIZES)
         assert gathered(made) == 0
     finally:
         genie.disconnect()
@@ -110,7 +102,7 @@ def test_a_port_that_takes_no_other_memory_is_level_one_with_the_reason(
             wait_until(lambda: "level 1" in gateway.log(), 10, "the link is up")
             genie.connect(address)
             try:
-                there_and_back()
+                there_and_back(*SIZES)
                 assert genie.stats()["transport"] == "dpdk", gateway.log()
             finally:
                 genie.disconnect()

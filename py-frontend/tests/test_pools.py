@@ -11,7 +11,7 @@ import genie
 import pytest
 import torch
 from linked import make_linked
-from support import REMOTE, Client, check_resnet, wait_until
+from support import REMOTE, Client, check_resnet, there_and_back, wait_until
 
 MIB = 1 << 20
 # A gateway gives what a dead client left behind 5 s to leave.
@@ -53,14 +53,6 @@ def node(
         made.stop()
 
 
-def there_and_back() -> int:
-    """Compares every byte; says how many there were."""
-    for count in SIZES:
-        sent = torch.randint(0, 256, (count,), dtype=torch.uint8)
-        assert torch.equal(sent.to(REMOTE).cpu(), sent)
-    return sum(SIZES)
-
-
 def staged(node: Pooled) -> tuple[int, int, int]:
     """Copies, bytes to the device, bytes from it."""
     return (
@@ -73,7 +65,7 @@ def staged(node: Pooled) -> tuple[int, int, int]:
 def test_every_byte_goes_by_the_devices_queue(node: Pooled) -> None:
     """Both ways, in parts of 8 MiB where it is long, and no more often than that."""
     before = staged(node)
-    sent = there_and_back()
+    sent = there_and_back(*SIZES)
     copies, to_device, from_device = (
         now - then for now, then in zip(staged(node), before, strict=True)
     )
@@ -116,7 +108,7 @@ def test_a_second_session_begins_where_the_first_ended(node: Pooled) -> None:
     genie.disconnect()
     wait_until(lambda: node.metric("genie_sessions") == 0, 10, "the first one's end")
     genie.connect(node.address)
-    there_and_back()
+    there_and_back(*SIZES)
 
 
 def test_a_client_that_dies_leaves_nothing_on_the_node(

@@ -10,13 +10,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{DEATH_MAX, FRAME_MAX, Program, Queue, address, pattern};
+use common::{DEATH_MAX, FRAME_MAX, Program, Queue, address, engine_config, pattern};
 use genie_channel::{Command, Doorbell, ended};
 use genie_poll::clock::Clock;
 use genie_poll::idle::{Idle, Polling};
 use genie_poll::jam::Jam;
 use genie_poll::wire::{BURST, Wire, Written};
-use genie_poll::{Engine, EngineConfig, PeerPlace, Rest, rest};
+use genie_poll::{Engine, PeerPlace, Rest, rest};
 use genie_transport::{Config, ConnectionId, Epoch, Protection, Role, Secret};
 
 /// What a turn takes on the simulated clock.
@@ -148,14 +148,7 @@ impl Machine {
                 lost: 0,
                 left: 0,
             };
-            let config = EngineConfig {
-                mac: [2, 0, 0, 0, 0, host],
-                address: address(host),
-                prefix: 24,
-                router: None,
-                mtu: 9000,
-                seed: 1,
-            };
+            let config = engine_config(host);
             Engine::with_clock(port, &config, Arc::new(|| ()), clock.clone()).unwrap()
         };
         let (near, far) = (engine(1, &one, &two), engine(2, &two, &one));

@@ -7,8 +7,9 @@ use super::ZygoteError;
 use crate::arena::{Arena, BLOCK_BYTES};
 use crate::device::{Device, Memory};
 use crate::mapping::{Mapping, MemoryError};
+use crate::pool::{POOL_BYTES_MIN, Pool, PoolConfig};
+use crate::pools::Pools;
 use crate::pools::handover::{HandoverError, announce, bound_waits};
-use crate::pools::{Pools, shared_pool};
 use crate::seqpacket;
 
 /// The pool from which results are sent has at most so many bytes. What finds no room in it is
@@ -53,7 +54,10 @@ impl DevicePools {
     ) -> Result<(Self, OwnedFd), ZygoteError> {
         let (socket, theirs) = seqpacket::pair()?;
         bound_waits(socket.as_fd())?;
-        let outbound = shared_pool(&**device, OUTBOUND_BYTES.min(bytes_max / OUTBOUND_PART))?;
+        let bytes = OUTBOUND_BYTES.min(bytes_max / OUTBOUND_PART);
+        // Its books are the executor's.
+        let config = PoolConfig::new(bytes.max(POOL_BYTES_MIN));
+        let outbound = Pool::new(&**device, config)?.memory().clone();
         announce(socket.as_fd(), 0, &outbound)?;
         let inbound = Pools::new(Arc::clone(device), outbound.bytes(), bytes_max);
         let pools = Self {

@@ -252,8 +252,7 @@ impl Session {
     /// Tells which inbound places are free. Where the device may still be reading them it is waited
     /// for, so that is done seldom, or when there is nothing else to do (`now`).
     fn release(&mut self, machine: &mut TorchMachine, now: bool) -> Result<(), End> {
-        let (some, many) = memory::released();
-        if !some || !(now || many) {
+        if !memory::release_is_due(now) {
             return Ok(());
         }
         // Taken first: what comes later may be in use.

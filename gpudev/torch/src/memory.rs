@@ -141,12 +141,12 @@ pub fn release_place(place: u64, bytes: u64) {
     released.bytes += bytes;
 }
 
-/// Whether inbound places became free since the last time, and whether they are so many that the
-/// device should be waited for.
-pub fn released() -> (bool, bool) {
+/// Whether to tell of inbound places that became free since the last time: `now`, if there are any;
+/// else once they are so many that the device should be waited for.
+pub fn release_is_due(now: bool) -> bool {
     let released = locked(&RELEASED);
     let many = released.bytes >= RELEASED_BYTES || released.places.len() >= RELEASED_PLACES;
-    (!released.places.is_empty(), many)
+    many || (now && !released.places.is_empty())
 }
 
 /// Takes the inbound places that became free since the last time.

@@ -1,11 +1,12 @@
 //! The bytes of a TCP data path, as its two ends have them.
 
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::{Duration, Instant};
 
 use genie_client::link::Link;
+use genie_tls::{is_tick, write_all};
 
 /// A peer that takes nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -100,17 +101,7 @@ impl Stream for Accepted {
     fn write(&self, parts: &[&[u8]]) -> io::Result<()> {
         let began = Instant::now();
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        let mut slices = &mut slices[..];
-        IoSlice::advance_slices(&mut slices, 0);
-        while !slices.is_empty() {
-            match (&self.socket).write_vectored(slices) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => IoSlice::advance_slices(&mut slices, n),
-                Err(error) if is_tick(&error) => in_time(began)?,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        write_all(&mut &self.socket, &mut slices, &mut |_| in_time(began))
     }
 
     fn descriptor(&self) -> RawFd {
@@ -137,12 +128,4 @@ fn in_time(began: Instant) -> io::Result<()> {
     } else {
         Err(io::ErrorKind::TimedOut.into())
     }
-}
-
-/// A failed system call that is only a tick of the clock.
-fn is_tick(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-    )
 }

@@ -154,6 +154,18 @@ pub fn address(host: u8) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, host), 7700)
 }
 
+/// A host of the link, by its number.
+pub fn engine_config(host: u8) -> EngineConfig {
+    EngineConfig {
+        mac: [2, 0, 0, 0, 0, host],
+        address: address(host),
+        prefix: 24,
+        router: None,
+        mtu: 9000,
+        seed: 1,
+    }
+}
+
 pub struct Pair {
     pub a: Engine<Ends>,
     pub b: Engine<Ends>,
@@ -173,15 +185,7 @@ impl Pair {
                 is_down: false,
                 buffers: None,
             };
-            let config = EngineConfig {
-                mac: [2, 0, 0, 0, 0, host],
-                address: address(host),
-                prefix: 24,
-                router: None,
-                mtu: 9000,
-                seed: 1,
-            };
-            Engine::new(ends, &config, Arc::new(|| ())).unwrap()
+            Engine::new(ends, &engine_config(host), Arc::new(|| ())).unwrap()
         };
         Self {
             a: engine(1, &one, &two),
