@@ -63,7 +63,7 @@ fn skeleton() -> String {
 fn main() {
     println!("cargo:rerun-if-changed=shim");
     for shared in ["schema_hash", "schema_kind"] {
-        println!("cargo:rerun-if-changed=../gpudev/torch/cpp/{shared}.h");
+        println!("cargo:rerun-if-changed=../dataplane/executor/cpp/{shared}.h");
     }
     let torch = torch_dir();
     assert!(

@@ -1,4 +1,4 @@
-// A call's arguments as a skeleton and number streams (dataplane/session/src/skeleton.rs).
+// A call's arguments as a skeleton and number streams (controlplane/session/src/skeleton.rs).
 #pragma once
 
 #include <ATen/core/Tensor.h>

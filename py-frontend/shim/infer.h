@@ -8,7 +8,7 @@
 
 namespace genie {
 
-// Builds a result skeleton (dataplane/session/src/skeleton.rs, `out`).
+// Builds a result skeleton (controlplane/session/src/skeleton.rs, `out`).
 class ResultBuilder {
  public:
   void none();

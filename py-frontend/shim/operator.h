@@ -10,7 +10,7 @@
 #include <optional>
 #include <vector>
 
-#include "../../gpudev/torch/cpp/schema_kind.h"
+#include "../../dataplane/executor/cpp/schema_kind.h"
 
 namespace genie {
 

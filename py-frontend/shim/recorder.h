@@ -1,5 +1,5 @@
 // The recorder's C interface: what the C++ backend calls and Rust implements
-// (py-frontend/src/ffi.rs). Skeletons and number streams: dataplane/session/src/skeleton.rs.
+// (py-frontend/src/ffi.rs). Skeletons and number streams: controlplane/session/src/skeleton.rs.
 //
 // Every function may be called from any thread, with or without the GIL, and never throws.
 // Functions that return GenieStatus set a thread-local error, read by genie_last_error().

@@ -5,7 +5,7 @@
 #include <mutex>
 #include <string>
 
-#include "../../gpudev/torch/cpp/schema_hash.h"
+#include "../../dataplane/executor/cpp/schema_hash.h"
 #include "backend.h"
 
 extern "C" const char* genie_backend_register(void) {

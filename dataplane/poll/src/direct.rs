@@ -3,14 +3,14 @@
 //!
 //! Only frames that are not sealed: sealed ones are opened by the CPU. And only packets whose head
 //! the CPU reaches: those of the `host` device. A card that splits packets, for a device whose memory
-//! the CPU does not reach, is in `genie-gpudev-dpdk` and not used here yet.
+//! the CPU does not reach, is in `genie-direct` and not used here yet.
 
 use std::sync::Arc;
 
 use genie_gpudev::Mapping;
 use genie_gpudev::device::{Device, DeviceError, Memory as DeviceMemory, register_mapping};
-use genie_gpudev_dpdk::gathering::{head_len, order, place};
-use genie_gpudev_dpdk::{Gathering, Ordered, Orders as _, ReceptionError};
+use genie_direct::gathering::{head_len, order, place};
+use genie_direct::{Gathering, Ordered, Orders as _, ReceptionError};
 use genie_transport::{Endpoint, Header, Time};
 
 use crate::memory::{Memory, MemoryId};

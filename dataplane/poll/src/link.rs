@@ -13,7 +13,7 @@ use genie_dpdk::{
 };
 use genie_gpudev::device::{self, Device, DeviceKind};
 use genie_gpudev::receive::Way;
-use genie_gpudev_dpdk::PayloadPool;
+use genie_direct::PayloadPool;
 use genie_hugepages::{NodeId, Preferred, Root};
 use genie_netstack::HostError;
 

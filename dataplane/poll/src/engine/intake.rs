@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genie_gpudev_dpdk::ReceptionError;
+use genie_direct::ReceptionError;
 use genie_netstack::Host;
 use genie_transport::{ConnectionId, Endpoint, Header, Time};
 

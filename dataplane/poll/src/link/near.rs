@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use genie_dpdk::MempoolError;
-use genie_gpudev_dpdk::PayloadError;
+use genie_direct::PayloadError;
 use genie_hugepages::NodeId;
 
 use super::LINK_MEMORY_MIB;

@@ -1,6 +1,6 @@
 //! DPDK's own functions on a device of ours.
 
-#[path = "../../../dataplane/dpdk/tests/common/eal.rs"]
+#[path = "../../dpdk/tests/common/eal.rs"]
 mod eal;
 
 use std::ffi::{CStr, c_void};
@@ -11,7 +11,7 @@ use genie_dpdk::{ExternalMemory, Mempool, MempoolConfig};
 use genie_dpdk_sys::gpudev::{self, GpuApi, rte_gpu_comm_flag, rte_gpu_info};
 use genie_gpudev::device::{Device, HostDevice};
 use genie_gpudev::pool::{Pool, PoolConfig};
-use genie_gpudev_dpdk::{Registration, RegistrationError};
+use genie_direct::{Registration, RegistrationError};
 
 const MIB: u64 = 1 << 20;
 

@@ -1,14 +1,14 @@
 //! Transfers over a software link into device memory, by both ways, every byte compared.
 
-#[path = "../../../dataplane/dpdk/tests/common/eal.rs"]
+#[path = "../../dpdk/tests/common/eal.rs"]
 mod eal;
 
 use eal::eal;
 use genie_dpdk::{Mbuf, Mempool, MempoolConfig};
 use genie_gpudev::device::{Device as _, HostDevice};
 use genie_gpudev::receive::Way;
-use genie_gpudev_dpdk::check::{LinkCheck, LinkReport, over_link};
-use genie_gpudev_dpdk::{PayloadPool, Reception, ReceptionError};
+use genie_direct::check::{LinkCheck, LinkReport, over_link};
+use genie_direct::{PayloadPool, Reception, ReceptionError};
 use genie_transport::{
     ConnectionId, DropReason, Endpoint, Epoch, HEADER_BYTES, Header, Role, Time,
 };
