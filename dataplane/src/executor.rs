@@ -1,6 +1,6 @@
 //! Executors as the data path sees them: two rings and a memory, and a process that may die.
 
-use genie_gpudev::{RingConsumer, RingProducer};
+use genie_shm::{RingConsumer, RingProducer};
 
 use crate::data::memory::SessionMemory;
 

@@ -2,7 +2,7 @@
 //! `SOCK_SEQPACKET` socket pair, integers little-endian, strings with a u16 length.
 
 use crate::device::DeviceKind;
-use crate::ring::WaitPolicy;
+use genie_shm::ring::WaitPolicy;
 
 /// Longest message.
 pub const MESSAGE_MAX: usize = 16 << 10;
@@ -50,7 +50,7 @@ impl Default for Limits {
             memory_bytes: 16 << 30,
             threads: 0,
             arena_bytes: 16 << 30,
-            ring_bytes: crate::ring::CAPACITY_BYTES,
+            ring_bytes: genie_shm::ring::CAPACITY_BYTES,
             spin_us: WaitPolicy::default().spin_max.as_micros() as u32,
         }
     }

@@ -22,9 +22,9 @@ pub use compact::{Compaction, Move};
 pub use error::PoolError;
 pub use stats::PoolStats;
 
-use crate::arena::BLOCK_BYTES;
 use crate::device::{Device, DeviceError, DeviceKind, Memory, Residence};
-use crate::space::Space;
+use genie_shm::arena::BLOCK_BYTES;
+use genie_shm::space::Space;
 
 /// The smallest pool.
 pub const POOL_BYTES_MIN: u64 = 4 << 20;

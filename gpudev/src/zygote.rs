@@ -19,12 +19,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::device::{Device, DeviceKind};
-use crate::mapping::MemoryError;
 use crate::message::{Exit, FromZygote, Limits, MESSAGE_MAX, Tensors, ToZygote};
 use crate::pool::PoolError;
 use crate::pools::handover::HandoverError;
-use crate::ring::{RingCloser, RingConsumer, RingError, RingProducer};
-use crate::seqpacket;
+use genie_shm::mapping::MemoryError;
+use genie_shm::ring::{RingCloser, RingConsumer, RingError, RingProducer};
+use genie_shm::seqpacket;
 use launch::{bury, command};
 pub use memory::{Announcer, DevicePools, SharedArenas};
 

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use genie_gpudev::{Bell, Mapping, RingCloser, RingConsumer, RingProducer, RingStats, WaitPolicy};
+use genie_shm::{Bell, Mapping, RingCloser, RingConsumer, RingProducer, RingStats, WaitPolicy};
 
 use crate::Sizes;
 use crate::doorbell::Doorbell;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use genie_gpudev::{MemoryError, RingError};
+use genie_shm::{MemoryError, RingError};
 
 /// Why a message could not pass.
 #[derive(Debug, thiserror::Error)]

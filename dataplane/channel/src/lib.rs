@@ -34,7 +34,7 @@ pub use doorbell::Doorbell;
 pub use error::ChannelError;
 pub use looping::LoopHalf;
 pub use message::{Command, FromApp, FromLoop, STREAM_MAX, TEXT_MAX, ToApp};
-pub use offer::Offer;
+pub use offer::{MTU_MAX, MTU_MIN, Offer};
 
 /// How large a channel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use genie_gpudev::{Mapping, RingConsumer, RingProducer, RingStats};
+use genie_shm::{Mapping, RingConsumer, RingProducer, RingStats};
 use nix::sys::eventfd::EventFd;
 
 use crate::doorbell::Watched;

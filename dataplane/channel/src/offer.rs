@@ -3,7 +3,12 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use genie_transport::limits::{MTU_MAX, MTU_MIN};
+/// Longest frames that a connection of the transport may be offered, in bytes: its own limits
+/// (`genie_transport::limits`, which `genie-poll` compares with these when it is compiled). They
+/// stand here so that a program which only talks to a gateway needs no transport.
+pub const MTU_MIN: usize = 1232;
+/// See [`MTU_MIN`].
+pub const MTU_MAX: usize = 16 * 1024;
 
 /// Everything that a gateway needs to reach a session at its node.
 #[derive(Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use common::{LONG, MAPPED, SIZES, hello};
 use genie_channel::attach::{answer_attach, read_request};
 use genie_channel::{BULK_PART_MAX, ChannelError, Doorbell, FromApp, LoopHalf, ToApp};
-use genie_gpudev::{Mapping, seqpacket};
+use genie_shm::{Mapping, seqpacket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proptest::prelude::*;
 

@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use common::{LONG, MAPPED, SIZES, Socket, hello, offer};
 use genie_channel::attach::{AttachError, Sent, attach, read_request};
 use genie_channel::{ChannelError, Command, Doorbell, FromApp, LoopHalf};
-use genie_gpudev::{Mapping, MemoryError, seqpacket};
 use genie_hugepages::{MapRequest, Region, Root, map};
+use genie_shm::{Mapping, MemoryError, seqpacket};
 use nix::errno::Errno;
 
 const PAGES: u64 = 4;

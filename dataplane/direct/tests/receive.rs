@@ -4,11 +4,11 @@
 mod eal;
 
 use eal::eal;
+use genie_direct::check::{LinkCheck, LinkReport, over_link};
+use genie_direct::{PayloadPool, Reception, ReceptionError};
 use genie_dpdk::{Mbuf, Mempool, MempoolConfig};
 use genie_gpudev::device::{Device as _, HostDevice};
 use genie_gpudev::receive::Way;
-use genie_direct::check::{LinkCheck, LinkReport, over_link};
-use genie_direct::{PayloadPool, Reception, ReceptionError};
 use genie_transport::{
     ConnectionId, DropReason, Endpoint, Epoch, HEADER_BYTES, Header, Role, Time,
 };

@@ -7,11 +7,11 @@ use std::ffi::{CStr, c_void};
 use std::sync::{Arc, Mutex};
 
 use eal::eal;
+use genie_direct::{Registration, RegistrationError};
 use genie_dpdk::{ExternalMemory, Mempool, MempoolConfig};
 use genie_dpdk_sys::gpudev::{self, GpuApi, rte_gpu_comm_flag, rte_gpu_info};
 use genie_gpudev::device::{Device, HostDevice};
 use genie_gpudev::pool::{Pool, PoolConfig};
-use genie_direct::{Registration, RegistrationError};
 
 const MIB: u64 = 1 << 20;
 

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use genie_gpudev::device::{self, DeviceError};
 use genie_gpudev::message::Tensors;
-use genie_gpudev::{
-    DeviceKind, Limits, Mapping, MemoryError, RingConsumer, RingError, RingProducer,
-};
+use genie_gpudev::{DeviceKind, Limits};
 use genie_session::WireError;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
 use genie_session::machine::Source;
 use genie_session::node::NodeLog;
+use genie_shm::{Mapping, MemoryError, RingConsumer, RingError, RingProducer};
 
 use crate::machine::TorchMachine;
 use crate::places::{self, PlacesError};

@@ -4,9 +4,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use genie_gpudev::arena::WARM_BYTES;
 use genie_gpudev::pools::AttachError;
-use genie_gpudev::{Arena, AttachedPools, Device, Mapping, MemoryError, Pool};
+use genie_gpudev::{AttachedPools, Device, Pool};
+use genie_shm::arena::WARM_BYTES;
+use genie_shm::{Arena, Mapping, MemoryError};
 
 /// Why there is no such memory.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use genie_gpudev::{RingConsumer, RingError, RingProducer};
 use genie_session::frame::{HEADER_BYTES, Header, Kind};
+use genie_shm::{RingConsumer, RingError, RingProducer};
 
 /// Bytes of frames that are set aside while the executor waits for a place to be sent.
 const BACKLOG_BYTES: usize = 16 << 20;

@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use genie_gpudev::message::{Exit, FromZygote, MESSAGE_MAX, Tensors, ToZygote};
-use genie_gpudev::{DeviceKind, Limits, seqpacket};
+use genie_gpudev::{DeviceKind, Limits};
+use genie_shm::seqpacket;
 
 use crate::{executor, ffi, lean};
 

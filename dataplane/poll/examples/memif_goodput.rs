@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use genie_dpdk::{Eal, EalOptions, Lcore, allowed_cores};
-use genie_gpudev::Mapping;
 use genie_poll::memory::MemoryId;
 use genie_poll::{Link, LinkConfig, PeerPlace, link};
+use genie_shm::Mapping;
 use genie_transport::{
     Config, ConnectionId, Epoch, Event, Grant, Priority, Protection, RegionId, Role, Secret,
     Transfer,

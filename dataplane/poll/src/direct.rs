@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use genie_gpudev::Mapping;
-use genie_gpudev::device::{Device, DeviceError, Memory as DeviceMemory, register_mapping};
 use genie_direct::gathering::{head_len, order, place};
 use genie_direct::{Gathering, Ordered, Orders as _, ReceptionError};
+use genie_gpudev::device::{Device, DeviceError, Memory as DeviceMemory, register_mapping};
+use genie_shm::Mapping;
 use genie_transport::{Endpoint, Header, Time};
 
 use crate::memory::{Memory, MemoryId};

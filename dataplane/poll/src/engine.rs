@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genie_channel::{LoopHalf, ended};
-use genie_gpudev::Mapping;
 use genie_netstack::{CONNECTIONS_DEFAULT, Host, HostConfig, HostError, PipeStream};
+use genie_shm::Mapping;
 use genie_transport::limits::CONNECTIONS_MAX;
 use genie_transport::{Config, Connection, ConnectionId, Endpoint, OpenError, Protection, Time};
 

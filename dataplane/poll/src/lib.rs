@@ -37,3 +37,9 @@ pub use link::{LINK_MEMORY_MIB, Link, LinkConfig, LinkError};
 pub use rest::{Rest, rest};
 pub use run::{Facts, LoopOptions, PollLoop, RequestError};
 pub use spec::{PortSpec, PortSpecError};
+
+// What may be offered is what the transport takes: the channel has the limits without the transport.
+const _: () = assert!(
+    genie_channel::MTU_MIN == genie_transport::limits::MTU_MIN
+        && genie_channel::MTU_MAX == genie_transport::limits::MTU_MAX
+);

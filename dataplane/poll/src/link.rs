@@ -7,13 +7,13 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use genie_direct::PayloadPool;
 use genie_dpdk::{
     Attached, Eal, Granted, Mempool, MempoolConfig, MempoolError, Mtu, OpenPort, Port, PortAddress,
     PortConfig, PortError, Vdev, interface_mtu,
 };
 use genie_gpudev::device::{self, Device, DeviceKind};
 use genie_gpudev::receive::Way;
-use genie_direct::PayloadPool;
 use genie_hugepages::{NodeId, Preferred, Root};
 use genie_netstack::HostError;
 

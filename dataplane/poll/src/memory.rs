@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use genie_gpudev::Mapping;
-use genie_gpudev::device::gather::GatherPiece;
 use genie_direct::Orders;
+use genie_gpudev::device::gather::GatherPiece;
+use genie_shm::Mapping;
 use genie_transport::limits::{CONNECTIONS_MAX, GRANTS_MAX, PARTS_MAX};
 use genie_transport::{PayloadRef, RegionGone, RegionId, Regions, SourceId};
 

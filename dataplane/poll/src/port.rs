@@ -6,7 +6,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use genie_dpdk::{Burst, Eal, ExternalMemory, ExternalSlab, Mbuf, Mempool, RxQueue, TxQueue};
-use genie_gpudev::Mapping;
+use genie_shm::Mapping;
 use genie_transport::SplitTransmit;
 
 use crate::clock::Clock;

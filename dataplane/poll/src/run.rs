@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use genie_channel::Doorbell;
 use genie_dpdk::{CoreId, Eal, Lcore, allowed_cores};
-use genie_gpudev::Mapping;
 use genie_gpudev::device::DeviceKind;
 use genie_hugepages::{NodeId, Root};
 use genie_netstack::{HostError, PipeStream};
+use genie_shm::Mapping;
 use genie_transport::ConnectionId;
 
 use crate::counters::{Counters, Snapshot};

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use genie_gpudev::Mapping;
+use genie_shm::Mapping;
 use genie_transport::SplitTransmit;
 
 use crate::memory::MemoryId;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use genie_gpudev::{RingError, RingProducer};
 use genie_session::frame::Header;
+use genie_shm::{RingError, RingProducer};
 use parking_lot::Mutex;
 
 /// Frames of the daemon's own that may wait: one a plan or a reply's place, both bounded already.
@@ -127,8 +127,8 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use genie_gpudev::{Mapping, RingConsumer, WaitPolicy};
     use genie_session::frame::Kind;
+    use genie_shm::{Mapping, RingConsumer, WaitPolicy};
     use std::sync::Arc;
 
     fn pair() -> (Inbox, RingConsumer) {

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use genie_gpudev::arena::PlaceError;
 use genie_gpudev::device::DeviceError;
 use genie_gpudev::pools::handover::HandoverError;
 use genie_gpudev::zygote::{DevicePools, SharedArenas};
-use genie_gpudev::{Arena, Device, Mapping, MemoryError, PoolsStats};
+use genie_gpudev::{Device, PoolsStats};
+use genie_shm::arena::PlaceError;
+use genie_shm::{Arena, Mapping, MemoryError};
 use parking_lot::Mutex;
 
 use super::staging::Staged;

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use genie_channel::AppHalf;
 use genie_controlplane::node::{NodeError, SessionSpec};
-use genie_gpudev::{PoolsStats, RingCloser};
+use genie_gpudev::PoolsStats;
 use genie_poll::PollLoop;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HELLO_BYTES, Header, Kind, PAYLOAD_MAX, decode_hello};
+use genie_shm::RingCloser;
 use genie_transport::ConnectionId;
 use parking_lot::{Condvar, Mutex};
 use rustls::ServerConnection;

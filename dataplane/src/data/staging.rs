@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genie_channel::BULK_PART_MAX;
-use genie_gpudev::arena::PlaceError;
 use genie_gpudev::device::{
     CopyOrder, CopyPiece, DeviceError, Event, Memory, Queue, register_mapping,
 };
 use genie_gpudev::pools::Allocated;
 use genie_gpudev::zygote::{Announcer, DevicePools};
-use genie_gpudev::{Arena, Device, Mapping, Pools, PoolsStats};
+use genie_gpudev::{Device, Pools, PoolsStats};
+use genie_shm::arena::PlaceError;
+use genie_shm::{Arena, Mapping};
 use parking_lot::{Condvar, Mutex};
 
 use super::memory::SessionMemoryError;

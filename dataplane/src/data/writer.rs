@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use genie_channel::BULK_PART_MAX;
-use genie_gpudev::{RingConsumer, RingError};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind};
+use genie_shm::{RingConsumer, RingError};
 
 use super::inbox::Undelivered;
 use super::memory::{SessionMemory, SessionMemoryError};

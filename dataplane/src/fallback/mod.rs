@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use genie_direct::Registration;
 use genie_dpdk::{CoreId, Eal, allowed_cores};
 use genie_gpudev::device::{self, DeviceKind};
 use genie_gpudev::pool::{POOL_BYTES_MIN, Pool, PoolConfig};
-use genie_direct::Registration;
 use genie_poll::idle::Polling;
 use genie_poll::run::OnAccept;
 use genie_poll::{LINK_MEMORY_MIB, LinkConfig, LoopOptions, PollLoop, eal};

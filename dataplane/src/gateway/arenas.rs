@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use genie_channel::attach::ArenaCounts;
-use genie_gpudev::{Mapping, MemoryError};
 use genie_hugepages::{MapRequest, PageSize, Root, map};
+use genie_shm::{Mapping, MemoryError};
 use parking_lot::Mutex;
 
 /// How long a client may be kept waiting for huge pages: its node waits for it, too, and less than

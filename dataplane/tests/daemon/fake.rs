@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genie_gpudev::message::{Exit, FromZygote, MESSAGE_MAX, Tensors, ToZygote};
-use genie_gpudev::{Mapping, RingConsumer, RingProducer, WaitPolicy, seqpacket};
 use genie_session::fault::Code;
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
 use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
 use genie_session::node::NodeLog;
+use genie_shm::{Mapping, RingConsumer, RingProducer, WaitPolicy, seqpacket};
 
 use crate::places::Places;
 

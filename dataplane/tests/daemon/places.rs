@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use genie_gpudev::device::HostDevice;
 use genie_gpudev::message::Tensors;
-use genie_gpudev::{Arena, AttachedPools, Mapping, Pool};
+use genie_gpudev::{AttachedPools, Pool};
+use genie_shm::{Arena, Mapping};
 
 pub enum Places {
     Shared {

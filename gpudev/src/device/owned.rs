@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::{Device, DeviceError, DeviceKind, DeviceMemory, Memory, Residence, Share};
-use crate::mapping::Mapping;
+use genie_shm::mapping::Mapping;
 
 /// Registers host memory with a device, and keeps its owner until the last handle has gone.
 ///

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use super::{Pool, PoolError};
-use crate::arena::BLOCK_BYTES;
 use crate::device::{CopyOrder, CopyPiece, Queue};
-use crate::space::{Space, Unit};
+use genie_shm::arena::BLOCK_BYTES;
+use genie_shm::space::{Space, Unit};
 
 /// Holes that are looked at for each unit, the lowest first.
 const HOLES_MAX: usize = 64;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::device::{DeviceError, Memory, Share};
-use crate::seqpacket::{self, FILES_MAX};
+use genie_shm::seqpacket::{self, FILES_MAX};
 
 /// How long the other side may leave a pool unread, or keep this one waiting for it.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::handover::{self, HandoverError};
 use super::*;
 use crate::device::HostDevice;
-use crate::seqpacket;
+use genie_shm::seqpacket;
 
 const MIB: u64 = 1 << 20;
 
@@ -74,7 +74,7 @@ fn a_tensor_larger_than_any_pool_has_its_own() {
     };
     assert_eq!(
         pool.memory().bytes(),
-        POOL_BYTES_MAX + crate::arena::BLOCK_BYTES
+        POOL_BYTES_MAX + genie_shm::arena::BLOCK_BYTES
     );
 }
 

@@ -4,13 +4,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::ZygoteError;
-use crate::arena::{Arena, BLOCK_BYTES};
 use crate::device::{Device, Memory};
-use crate::mapping::{Mapping, MemoryError};
 use crate::pool::{POOL_BYTES_MIN, Pool, PoolConfig};
 use crate::pools::Pools;
 use crate::pools::handover::{HandoverError, announce, bound_waits};
-use crate::seqpacket;
+use genie_shm::arena::{Arena, BLOCK_BYTES};
+use genie_shm::mapping::{Mapping, MemoryError};
+use genie_shm::seqpacket;
 
 /// The pool from which results are sent has at most so many bytes. What finds no room in it is
 /// copied there on its way, in parts.

@@ -9,7 +9,8 @@ use genie_gpudev::device::{
 };
 use genie_gpudev::pool::PoolConfig;
 use genie_gpudev::receive::Way;
-use genie_gpudev::{Mapping, Pool, Receiver};
+use genie_gpudev::{Pool, Receiver};
+use genie_shm::Mapping;
 
 use crate::driver::{MEMORY_BYTES, MIB, Pace, simulated};
 

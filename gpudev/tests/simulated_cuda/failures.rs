@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use genie_gpudev::Mapping;
 use genie_gpudev::device::gather::{GatherFrame, GatherPiece, GatherTable, Verdict};
 use genie_gpudev::device::{CopyOrder, CudaDevice, Device, DeviceError, register_mapping};
+use genie_shm::Mapping;
 
 use crate::devices::piece;
 use crate::driver::{MIB, Simulated, open_files, simulated, simulated_until};

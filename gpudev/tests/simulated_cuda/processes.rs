@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use genie_gpudev::device::{CopyOrder, CudaDevice, Device, DeviceError, Memory, Queue};
 use genie_gpudev::pools::handover;
-use genie_gpudev::{AttachedPools, Pools, seqpacket};
+use genie_gpudev::{AttachedPools, Pools};
+use genie_shm::seqpacket;
 
 use crate::devices::piece;
 use crate::driver::{MIB, open_files, simulated};

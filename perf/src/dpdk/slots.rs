@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use genie_gpudev::Mapping;
 use genie_poll::engine::Engine;
 use genie_poll::memory::MemoryId;
 use genie_poll::wire::Wire;
+use genie_shm::Mapping;
 use genie_transport::{Grant, Protection, RegionId, SourceId};
 
 use crate::path::Plan;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use genie_channel::BULK_PART_MAX;
-use genie_gpudev::Mapping;
+use genie_shm::Mapping;
 
 use crate::path::Plan;
 

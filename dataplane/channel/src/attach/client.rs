@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genie_gpudev::{Mapping, RingConsumer, RingProducer, WaitPolicy};
+use genie_shm::{Mapping, RingConsumer, RingProducer, WaitPolicy};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 

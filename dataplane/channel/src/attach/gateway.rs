@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genie_gpudev::{Mapping, RingConsumer, RingProducer, WaitPolicy};
+use genie_shm::{Mapping, RingConsumer, RingProducer, WaitPolicy};
 use nix::sys::eventfd::EventFd;
 
 use super::wire::{Deadline, MAPPED, OK, write_answer};

@@ -13,7 +13,7 @@
 //! program: mapped u8
 //! gateway: status u8, text length u16, text
 //! ```
-//! Between the two an arena of huge pages is frozen ([`genie_gpudev::Mapping::freeze`]): who has
+//! Between the two an arena of huge pages is frozen ([`genie_shm::Mapping::freeze`]): who has
 //! mapped it goes on, but nobody takes a page out of it any more, whose return could fail and kill
 //! the gateway. Only then does the loop touch it. The socket stays open as both sides' sign of life,
 //! and the gateway rings the program through it.

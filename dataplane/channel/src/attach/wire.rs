@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use genie_gpudev::seqpacket;
+use genie_shm::seqpacket;
 
 use super::{ArenaCounts, AttachError, Info, Request, Status};
 use crate::message::TEXT_MAX;

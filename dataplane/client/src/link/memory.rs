@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genie_channel::BULK_PART_MAX;
-use genie_gpudev::{Arena, Mapping};
+use genie_shm::{Arena, Mapping};
 use parking_lot::{Condvar, Mutex};
 
 /// Free memory that keeps its pages: taking new ones costs as much as the copy. Huge pages all stay.

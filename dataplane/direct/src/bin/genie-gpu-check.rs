@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use genie_direct::gpu_check::{self, Options, Status};
 use genie_gpudev::DeviceKind;
 use genie_gpudev::device::DeviceError;
-use genie_direct::gpu_check::{self, Options, Status};
 
 /// The exit status of a test that can't run here.
 const ABSENT: u8 = 77;

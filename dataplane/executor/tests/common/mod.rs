@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use genie_gpudev::device::HostDevice;
 use genie_gpudev::zygote::Event;
-use genie_gpudev::{Device, DeviceKind, ExecutorHandle, Limits, RingError, Zygote, ZygoteInfo};
+use genie_gpudev::{Device, DeviceKind, ExecutorHandle, Limits, Zygote, ZygoteInfo};
 use genie_session::client::{ClientLog, Draft};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
@@ -22,6 +22,7 @@ use genie_session::machine::Metas;
 use genie_session::node::decode_metas;
 use genie_session::record;
 use genie_session::varint::put_u64;
+use genie_shm::RingError;
 
 /// c10 scalar types.
 pub const F32: u8 = 6;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genie_channel::ended;
-use genie_gpudev::Mapping;
+use genie_shm::Mapping;
 use genie_transport::limits::CONNECTIONS_MAX;
 use genie_transport::{Config, ConnectionId, PeerId, Protection, Time};
 

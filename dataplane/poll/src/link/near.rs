@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 
-use genie_dpdk::MempoolError;
 use genie_direct::PayloadError;
+use genie_dpdk::MempoolError;
 use genie_hugepages::NodeId;
 
 use super::LINK_MEMORY_MIB;

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use genie_channel::{AppHalf, Command, Doorbell, FromLoop, LoopHalf, Sizes, local};
-use genie_gpudev::Mapping;
 use genie_gpudev::device::{Device as _, HostDevice, Memory};
 use genie_poll::direct::Direct;
 use genie_poll::wire::{Packet, Wire, Written};
 use genie_poll::{Channel, Engine, EngineConfig, PeerPlace};
+use genie_shm::Mapping;
 use genie_transport::{Config, ConnectionId, Epoch, Protection, Role, Secret};
 
 pub type Queue = Rc<RefCell<VecDeque<Vec<u8>>>>;

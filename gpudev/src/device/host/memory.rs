@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Registry, host_memory};
 use crate::device::memory::{check_shares, check_size, not_ours};
 use crate::device::{DeviceError, DeviceKind, DeviceMemory, Residence, Share};
-use crate::mapping::Mapping;
+use genie_shm::mapping::Mapping;
 
 /// Memory is resized by pages of this size.
 pub(super) const PAGE_BYTES: u64 = 4096;

@@ -45,7 +45,7 @@ fn memory_is_resized_in_place_and_another_mapping_sees_it() {
     assert_eq!((memory.address(), memory.bytes()), (address, 1 << 20));
     memory.write((1 << 20) - 1, &[9]).unwrap();
     let share = memory.share().unwrap().pop().unwrap();
-    let theirs = crate::Mapping::from_peer(share.file).unwrap();
+    let theirs = genie_shm::Mapping::from_peer(share.file).unwrap();
     let mut seen = [0; 192];
     theirs.read(8000, &mut seen).unwrap();
     assert_eq!(seen, [7; 192]);

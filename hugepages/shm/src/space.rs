@@ -22,8 +22,9 @@ struct Shared {
     bits: [u64; WORDS],
 }
 
+/// The books of one memory: which blocks and pieces are taken.
 #[derive(Debug)]
-pub(crate) struct Space {
+pub struct Space {
     blocks: u64,
     free: Ranges,
     /// The part of `free` that holds pages, and how many of them may. All of it, and not counted,
@@ -41,12 +42,12 @@ pub(crate) struct Space {
 
 impl Space {
     /// Memory that takes its pages when it is used; at most `warm_max` free blocks keep theirs.
-    pub(crate) fn new(blocks: u64, warm_max: u64) -> Self {
+    pub fn new(blocks: u64, warm_max: u64) -> Self {
         Self::with_warm(blocks, Some(warm_max))
     }
 
     /// Memory that always has its pages.
-    pub(crate) fn resident(blocks: u64) -> Self {
+    pub fn resident(blocks: u64) -> Self {
         Self::with_warm(blocks, None)
     }
 
@@ -67,30 +68,34 @@ impl Space {
         }
     }
 
-    pub(crate) fn places(&self) -> u64 {
+    /// Places that are taken.
+    pub fn places(&self) -> u64 {
         self.places
     }
 
     /// Bytes that are taken, rounded up to pieces and blocks.
-    pub(crate) fn taken_bytes(&self) -> u64 {
+    pub fn taken_bytes(&self) -> u64 {
         (self.blocks - self.free.total() - self.shared.len() as u64) * BLOCK_BYTES
             + self.piece_bytes
     }
 
-    pub(crate) fn warm_bytes(&self) -> u64 {
+    /// Free bytes that hold pages.
+    pub fn warm_bytes(&self) -> u64 {
         self.warm.total() * BLOCK_BYTES
     }
 
-    pub(crate) fn peak_bytes(&self) -> u64 {
+    /// The most bytes that were taken at a time, in whole blocks.
+    pub fn peak_bytes(&self) -> u64 {
         self.peak_blocks * BLOCK_BYTES
     }
 
-    pub(crate) fn longest_free_bytes(&self) -> u64 {
+    /// The longest free run.
+    pub fn longest_free_bytes(&self) -> u64 {
         self.free.longest() * BLOCK_BYTES
     }
 
     /// A place of `len` bytes, and whether its pages are likely to be there already.
-    pub(crate) fn allocate(&mut self, len: u64) -> Option<(u64, bool)> {
+    pub fn allocate(&mut self, len: u64) -> Option<(u64, bool)> {
         let found = if len <= PIECE_MAX {
             self.allocate_piece(len)
         } else {
@@ -154,7 +159,7 @@ impl Space {
     }
 
     /// Frees the place at `offset`. `discard` is told runs of blocks whose pages are to go.
-    pub(crate) fn free(
+    pub fn free(
         &mut self,
         offset: u64,
         mut discard: impl FnMut(u64, u64),
@@ -198,7 +203,7 @@ impl Space {
     }
 
     /// Lets the highest warm blocks go until at most `warm_max` are left.
-    pub(crate) fn cool(&mut self, warm_max: u64, discard: &mut impl FnMut(u64, u64)) {
+    pub fn cool(&mut self, warm_max: u64, discard: &mut impl FnMut(u64, u64)) {
         while let Some((start, len)) = self.warm.last()
             && self.warm.total() > warm_max
         {
@@ -212,23 +217,27 @@ impl Space {
 
 /// What moves as a whole: a run, or a block that pieces share. In blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Unit {
-    pub(crate) start: u64,
-    pub(crate) blocks: u64,
+pub struct Unit {
+    /// First block.
+    pub start: u64,
+    /// How many.
+    pub blocks: u64,
 }
 
 /// What pools need beside arenas: growing, shrinking, moving.
 impl Space {
-    pub(crate) fn blocks(&self) -> u64 {
+    /// All blocks, free and taken.
+    pub fn blocks(&self) -> u64 {
         self.blocks
     }
 
-    pub(crate) fn free_ranges(&self) -> &Ranges {
+    /// The blocks that are free.
+    pub fn free_ranges(&self) -> &Ranges {
         &self.free
     }
 
     /// Adds free blocks at the end.
-    pub(crate) fn extend(&mut self, blocks: u64) {
+    pub fn extend(&mut self, blocks: u64) {
         if blocks > 0 {
             self.free.insert(self.blocks, blocks);
             self.blocks += blocks;
@@ -236,7 +245,7 @@ impl Space {
     }
 
     /// Takes away blocks at the end, down to `blocks`; false, and nothing done, if one is taken.
-    pub(crate) fn cut(&mut self, blocks: u64) -> bool {
+    pub fn cut(&mut self, blocks: u64) -> bool {
         let excess = self.blocks.saturating_sub(blocks);
         let last = self.free.last();
         let is_free =
@@ -250,7 +259,7 @@ impl Space {
     }
 
     /// The end of the highest block that is taken.
-    pub(crate) fn taken_end(&self) -> u64 {
+    pub fn taken_end(&self) -> u64 {
         match self.free.last() {
             Some((start, len)) if start + len == self.blocks => start,
             _ => self.blocks,
@@ -258,7 +267,7 @@ impl Space {
     }
 
     /// The unit that a place lies in, if it is taken.
-    pub(crate) fn unit_of(&self, place: u64) -> Option<Unit> {
+    pub fn unit_of(&self, place: u64) -> Option<Unit> {
         let start = place / BLOCK_BYTES;
         let blocks = match self.shared.get(&start) {
             Some(shared) => shared.has(place).then_some(1)?,
@@ -269,7 +278,7 @@ impl Space {
     }
 
     /// Every unit, the lowest first.
-    pub(crate) fn units(&self) -> Vec<Unit> {
+    pub fn units(&self) -> Vec<Unit> {
         let runs = self
             .runs
             .iter()
@@ -281,7 +290,7 @@ impl Space {
     }
 
     /// The places of a unit and their sizes in bytes.
-    pub(crate) fn places_of(&self, unit: Unit) -> impl Iterator<Item = (u64, u64)> {
+    pub fn places_of(&self, unit: Unit) -> impl Iterator<Item = (u64, u64)> {
         let shared = self.shared.get(&unit.start);
         let pieces = shared
             .into_iter()
@@ -293,7 +302,7 @@ impl Space {
     }
 
     /// Notes that a unit's bytes were moved to blocks that are free, or its own.
-    pub(crate) fn relocate(&mut self, unit: Unit, to: u64) {
+    pub fn relocate(&mut self, unit: Unit, to: u64) {
         self.free.insert(unit.start, unit.blocks);
         self.free.remove(to, unit.blocks);
         if let Some(shared) = self.shared.remove(&unit.start) {

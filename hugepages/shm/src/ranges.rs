@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Ranges by start and by length.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ranges {
+pub struct Ranges {
     by_start: BTreeMap<u64, u64>,
     by_len: BTreeSet<(u64, u64)>,
     total: u64,
@@ -12,23 +12,23 @@ pub(crate) struct Ranges {
 
 impl Ranges {
     /// Blocks in all ranges.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.total
     }
 
     /// How many ranges.
     #[cfg(test)]
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_start.len()
     }
 
     /// The longest range's length.
-    pub(crate) fn longest(&self) -> u64 {
+    pub fn longest(&self) -> u64 {
         self.by_len.last().map_or(0, |&(len, _)| len)
     }
 
     /// Start of the shortest range of at least `len` blocks, the lowest of these.
-    pub(crate) fn best_fit(&self, len: u64) -> Option<u64> {
+    pub fn best_fit(&self, len: u64) -> Option<u64> {
         self.by_len
             .range((len, 0)..)
             .next()
@@ -36,7 +36,7 @@ impl Ranges {
     }
 
     /// The range that starts highest, as (start, length).
-    pub(crate) fn last(&self) -> Option<(u64, u64)> {
+    pub fn last(&self) -> Option<(u64, u64)> {
         self.by_start
             .last_key_value()
             .map(|(&start, &len)| (start, len))
@@ -44,7 +44,7 @@ impl Ranges {
 
     /// The first of the `count` lowest ranges below `limit` that has `len` blocks; each as
     /// (start, length).
-    pub(crate) fn first_fit(&self, len: u64, limit: u64, count: usize) -> Option<(u64, u64)> {
+    pub fn first_fit(&self, len: u64, limit: u64, count: usize) -> Option<(u64, u64)> {
         let below = self.by_start.range(..limit).take(count);
         below
             .map(|(&start, &has)| (start, has))
@@ -52,13 +52,13 @@ impl Ranges {
     }
 
     /// The range that ends at `end`.
-    pub(crate) fn ending_at(&self, end: u64) -> Option<(u64, u64)> {
+    pub fn ending_at(&self, end: u64) -> Option<(u64, u64)> {
         let (&start, &len) = self.by_start.range(..end).next_back()?;
         (start + len == end).then_some((start, len))
     }
 
     /// Adds a range that overlaps none.
-    pub(crate) fn insert(&mut self, start: u64, len: u64) {
+    pub fn insert(&mut self, start: u64, len: u64) {
         let (mut start, mut len) = (start, len);
         self.total += len;
         if let Some((&before, &before_len)) = self.by_start.range(..start).next_back()
@@ -76,7 +76,7 @@ impl Ranges {
     }
 
     /// Removes whatever lies in `start .. start + len`.
-    pub(crate) fn remove(&mut self, start: u64, len: u64) {
+    pub fn remove(&mut self, start: u64, len: u64) {
         let end = start + len;
         if let Some((&before, &before_len)) = self.by_start.range(..start).next_back() {
             let before_end = before + before_len;

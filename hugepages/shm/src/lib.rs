@@ -1,0 +1,19 @@
+//! Memory that two processes share, and what is built in it. Knows no device and no protocol.
+//!
+//! - [`mapping`]: memory that two processes share, sealed against shrinking.
+//! - [`arena`]: places in such memory; [`space`]: their books.
+//! - [`ring`]: a bounded queue of frames in such memory.
+//! - [`seqpacket`]: messages with open files between processes of one machine.
+
+#![warn(missing_docs)]
+
+pub mod arena;
+pub mod mapping;
+pub mod ranges;
+pub mod ring;
+pub mod seqpacket;
+pub mod space;
+
+pub use arena::Arena;
+pub use mapping::{Mapping, MemoryError};
+pub use ring::{Bell, RingCloser, RingConsumer, RingError, RingProducer, RingStats, WaitPolicy};
