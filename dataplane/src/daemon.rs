@@ -17,10 +17,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::{Config, ConfigError, TensorsChoice};
 use crate::fallback::{FallbackManager, check_core};
 use crate::gateway::{self, GatewayError};
-use crate::node::{LocalNode, Shared};
+use crate::node::zygote::ZygoteLauncher;
+use crate::node::{LocalNode, Shared, libtorch};
 use crate::server::{self, Server};
-use crate::zygote::ZygoteLauncher;
-use crate::{libtorch, tls};
+use crate::tls;
 
 /// Connections from the link that may wait to be served.
 const LINK_BACKLOG: usize = 64;

@@ -8,7 +8,7 @@ use genie_gpudev::PoolsStats;
 use genie_poll::counters::Snapshot;
 use genie_session::fault::Code;
 
-use crate::data::staging::Copies;
+use crate::node::data::staging::Copies;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -147,7 +147,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self, gauges: &Gauges) -> String {
         let mut out = Text(String::with_capacity(4096));
-        let process = crate::process::usage();
+        let process = crate::node::process::usage();
         let uptime = self.started.elapsed().as_secs_f64();
         out.gauge("genie_up_seconds", "Time since the daemon started.", uptime);
         out.gauge(

@@ -148,7 +148,7 @@ impl FromStr for LogFilter {
         }
         Err(format!(
             "{text:?} is not a log filter: allowed are error, warn, info, debug, trace, off, or \
-             pairs such as \"info,genie_dataplane::data=debug\""
+             pairs such as \"info,genie_dataplane::node::data=debug\""
         ))
     }
 }

@@ -197,7 +197,7 @@ impl Server {
         hello: &[u8; HELLO_BYTES],
         principal: &Principal,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    ) -> Result<Arc<crate::data::Session>, Rejected> {
+    ) -> Result<Arc<crate::node::data::Session>, Rejected> {
         let found = match frame::decode_hello(hello) {
             Ok(_) if !S::CARRIES_DATA => Err(Fault::new(Code::Protocol, 0, NO_DATA_HERE)),
             Ok(token) => self.find(&token, principal),
@@ -231,14 +231,14 @@ impl Server {
         &self,
         token: &[u8; TOKEN_BYTES],
         principal: &Principal,
-    ) -> Result<Arc<crate::data::Session>, Fault> {
+    ) -> Result<Arc<crate::node::data::Session>, Fault> {
         self.node.attach(token, &principal.name)
     }
 
     /// Leaves tokio: from here on a data connection belongs to two threads of its own.
     fn hand_over<S: Connection>(
         &self,
-        session: &Arc<crate::data::Session>,
+        session: &Arc<crate::node::data::Session>,
         stream: S,
         tls: Option<ServerConnection>,
     ) -> Result<(), Rejected> {
@@ -246,7 +246,7 @@ impl Server {
             .into_socket()
             .and_then(|socket| session.connect(socket, tls));
         connected.map_err(|error| {
-            session.end(crate::data::End {
+            session.end(crate::node::data::End {
                 reason: format!("its data connection failed: {error}"),
                 fault: None,
                 lost: true,

@@ -30,8 +30,8 @@ use super::memory::SessionMemory;
 use super::outgoing::Outgoing;
 use super::stream::{Cut, ReadHalf, WriteHalf};
 use super::{channel, reader, socket, writer};
-use crate::executor::Process;
 use crate::node::Shared;
+use crate::node::executor::Process;
 
 /// How long a client has to read the last frame before its connection is cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 
 use genie_shm::{RingConsumer, RingProducer};
 
-use crate::data::memory::SessionMemory;
+use crate::node::data::memory::SessionMemory;
 
 /// A running executor.
 pub struct Executor {

@@ -10,10 +10,10 @@ use genie_gpudev::{
 };
 use parking_lot::Mutex;
 
-use crate::data::memory::{SessionMemory, SessionMemoryError};
-use crate::executor::{Executor, Launcher, Process};
-use crate::libtorch::Found;
 use crate::node::Shared;
+use crate::node::data::memory::{SessionMemory, SessionMemoryError};
+use crate::node::executor::{Executor, Launcher, Process};
+use crate::node::libtorch::Found;
 
 /// Starts executors by forking a process that has loaded libtorch.
 pub struct ZygoteLauncher {

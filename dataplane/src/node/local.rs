@@ -1,0 +1,178 @@
+//! This daemon as a node, as the control plane sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use genie_control_api::v1;
+use genie_controlplane::node::{Capabilities, Node, NodeError, NodeEvent, SessionSpec};
+use genie_controlplane::sequence::PlanForNode;
+use tokio::sync::mpsc;
+use tonic::async_trait;
+
+use super::Shared;
+use super::data::{End, Session};
+
+/// This daemon as a node.
+pub struct LocalNode {
+    shared: Arc<Shared>,
+    events: tokio::sync::Mutex<mpsc::UnboundedReceiver<NodeEvent>>,
+}
+
+impl LocalNode {
+    /// Over what [`Shared::new`] gave.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, events: mpsc::UnboundedReceiver<NodeEvent>) -> Self {
+        Self {
+            shared,
+            events: tokio::sync::Mutex::new(events),
+        }
+    }
+}
+
+#[async_trait]
+impl Node for LocalNode {
+    async fn capabilities(&self) -> Capabilities {
+        let config = &self.shared.config;
+        let libtorch = self.shared.libtorch();
+        Capabilities {
+            node_version: env!("CARGO_PKG_VERSION").to_owned(),
+            torch_version: libtorch.version,
+            schema_hash: libtorch.schema_hash,
+            devices: self.shared.devices(),
+            session_memory_bytes: config.memory_bytes,
+            window_records: config.window_records,
+            window_bytes: config.window_bytes,
+            lease_ms: u32::try_from(milliseconds(config.lease)).unwrap_or(u32::MAX),
+            transports: match self.shared.transport().level.transport() {
+                "tcp" => vec!["tcp".to_owned()],
+                better => vec![better.to_owned(), "tcp".to_owned()],
+            },
+        }
+    }
+
+    async fn open_session(&self, spec: SessionSpec) -> Result<Option<v1::Transport>, NodeError> {
+        let wanted = spec.transport_wanted;
+        let refused = if self.shared.is_draining() {
+            Some(NodeError::Draining)
+        } else {
+            self.shared
+                .executors()
+                .err()
+                .map(|reason| NodeError::NoExecutor { reason })
+        };
+        if let Some(error) = refused {
+            self.shared.metrics.sessions_refused.increment();
+            return Err(error);
+        }
+        let session = Arc::new(Session::new(spec, Arc::clone(&self.shared)));
+        self.shared
+            .sessions
+            .lock()
+            .insert(session.id(), Arc::clone(&session));
+        self.shared.metrics.sessions_opened.increment();
+        let transport = if wanted {
+            self.shared.expect(&session).unwrap_or_else(|reason| {
+                tracing::warn!("session {} goes by TCP: {reason}", session.id());
+                None
+            })
+        } else {
+            None
+        };
+        let (lease, session) = (self.shared.lease, Arc::downgrade(&session));
+        tokio::spawn(async move {
+            tokio::time::sleep(lease).await;
+            if let Some(session) = session.upgrade()
+                && session.claim()
+            {
+                session.end(End::quiet("its data connection never came".to_owned()));
+            }
+        });
+        Ok(transport)
+    }
+
+    async fn install(&self, session: u64, plan: &PlanForNode) -> Result<bool, NodeError> {
+        let session = self
+            .shared
+            .session(session)
+            .ok_or(NodeError::UnknownSession(session))?;
+        session.install(plan.id, &plan.template).await
+    }
+
+    async fn close_session(&self, session: u64) -> bool {
+        let Some(session) = self.shared.session(session) else {
+            return false;
+        };
+        session.end(End::quiet("the client closed it".to_owned()));
+        true
+    }
+
+    async fn status(&self) -> v1::StatusReply {
+        let (shared, metrics) = (&self.shared, &self.shared.metrics);
+        let not_ready = shared.not_ready();
+        let transport = shared.transport();
+        v1::StatusReply {
+            node_version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: not_ready.is_none(),
+            draining: shared.is_draining(),
+            not_ready_reason: not_ready.unwrap_or_default(),
+            uptime_ms: metrics.uptime_ms(),
+            libtorch: Some(shared.libtorch()),
+            devices: shared.devices(),
+            sessions: shared
+                .sessions()
+                .iter()
+                .map(|session| describe_session(session))
+                .collect(),
+            counters: Some(v1::Counters {
+                sessions_opened: metrics.sessions_opened.value(),
+                sessions_refused: metrics.sessions_refused.value(),
+                sessions_lost: metrics.sessions_lost.value(),
+                records: metrics.records.value(),
+                frames_received: metrics.frames_received.value(),
+                frames_sent: metrics.frames_sent.value(),
+                bytes_received: metrics.bytes_received.value(),
+                bytes_sent: metrics.bytes_sent.value(),
+                plans_installed: metrics.plans_installed.value(),
+                executors_started: metrics.executors_started.value(),
+                executors_died: metrics.executors_died.value(),
+                faults: metrics.faults(),
+                connections_rejected: metrics.connections_rejected.value(),
+                ..Default::default()
+            }),
+            transport: transport.level.transport().to_owned(),
+            transport_reason: format!("{}: {}", transport.level, transport.reason),
+            tls: shared.config.tls.is_some(),
+            memory_budget_bytes: shared.config.memory_bytes,
+            ..Default::default()
+        }
+    }
+
+    async fn next_event(&self) -> NodeEvent {
+        match self.events.lock().await.recv().await {
+            Some(event) => event,
+            // The node outlives its listener.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn describe_session(session: &Session) -> v1::Session {
+    let counters = &session.counters;
+    v1::Session {
+        id: session.id(),
+        silent_ms: milliseconds(session.silent()),
+        connected: session.is_connected(),
+        memory_bytes: counters.memory_bytes.value(),
+        tensors: counters.tensors.value(),
+        records: counters.records.value(),
+        plans: counters.plans.value(),
+        plan_hits: counters.plan_hits.value(),
+        bytes_received: counters.bytes_received.value(),
+        bytes_sent: counters.bytes_sent.value(),
+        ..Default::default()
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
