@@ -470,3 +470,17 @@ os.kill(os.getpid(), 9)
     assert done.returncode == -signal.SIGKILL, done.stderr
     pid = int(done.stdout)
     wait_until(lambda: not is_running(pid), 15, f"node {pid} ended")
+
+
+@pytest.mark.parametrize("window", ["64", "200"])
+def test_a_small_window(make_daemon: MakeDaemon, tmp_path: Path, window: str) -> None:
+    """Fewer records under way than a node acknowledges by itself."""
+    config = tmp_path / "small.toml"
+    config.write_text(f'window_records = {window}\nwindow_bytes = "1MiB"\n')
+    genie.connect(make_daemon("--config", str(config)).address)
+    x = torch.zeros(3, device=REMOTE)
+    for _ in range(2000):
+        x = x + 1
+    copies = [torch.full((4000,), float(i)).to(REMOTE) for i in range(300)]
+    assert x.tolist() == [2000] * 3
+    assert copies[77].sum().item() == 77 * 4000

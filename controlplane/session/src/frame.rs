@@ -6,7 +6,7 @@
 use crate::WireError;
 
 /// Version of everything on the wire. Peers of another version are refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// First bytes of a data connection. Anything else on the port is HTTP (gRPC, metrics).
 pub const DATA_MAGIC: [u8; 8] = *b"GENIEDT1";
 /// Bytes of the token that ties a data connection to its session.
@@ -127,11 +127,17 @@ impl Kind {
     }
 }
 
+/// Bit of a header's flags: see [`Header::asks`].
+const ASKS: u8 = 1;
+
 /// A frame header: `kind u8, flags u8, zero u16, payload length u32, seq u64, aux u64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// What it is.
     pub kind: Kind,
+    /// Client, Records and Bulk: acknowledge once this frame is done (see
+    /// [`crate::client::Window`]).
+    pub asks: bool,
     /// Bytes of payload after the header.
     pub payload_len: u32,
     /// See [`Kind`].
@@ -146,6 +152,7 @@ impl Header {
     pub fn new(kind: Kind, seq: u64, aux: u64) -> Self {
         Self {
             kind,
+            asks: false,
             payload_len: 0,
             seq,
             aux,
@@ -162,11 +169,18 @@ impl Header {
         }
     }
 
+    /// The same, asking for an acknowledgement if `asks`.
+    #[must_use]
+    pub fn asking(self, asks: bool) -> Self {
+        Self { asks, ..self }
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0] = self.kind as u8;
+        bytes[1] = if self.asks { ASKS } else { 0 };
         bytes[4..8].copy_from_slice(&self.payload_len.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.seq.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.aux.to_le_bytes());
@@ -179,7 +193,8 @@ impl Header {
     /// An unknown kind, reserved bits that are set, a payload past [`PAYLOAD_MAX`].
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, WireError> {
         let kind = Kind::from_u8(bytes[0]).ok_or(WireError::Malformed("an unknown frame kind"))?;
-        if bytes[1..4] != [0, 0, 0] {
+        let asks = bytes[1] == ASKS && matches!(kind, Kind::Records | Kind::Bulk);
+        if bytes[2..4] != [0, 0] || (bytes[1] != 0 && !asks) {
             return Err(WireError::Malformed(
                 "reserved bits of a frame header are set",
             ));
@@ -199,6 +214,7 @@ impl Header {
         }
         Ok(Self {
             kind,
+            asks,
             payload_len,
             seq: word(8),
             aux: word(16),

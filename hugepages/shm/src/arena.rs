@@ -68,13 +68,21 @@ impl Arena {
         &self.memory
     }
 
-    /// A place of `len` bytes, aligned to 64, or `None` if none is left. O(log n).
+    /// A place of `len` bytes, aligned to 64, or `None` if none is left. O(log n), and the time that
+    /// its pages take.
     pub fn allocate(&mut self, len: u64) -> Option<u64> {
-        let (place, warm) = self.space.allocate(len)?;
-        if !warm && len >= POPULATE_BYTES {
+        let (place, cold) = self.allocate_cold(len)?;
+        if cold {
             self.memory.populate(place, len);
         }
         Some(place)
+    }
+
+    /// The same, without its pages: whoever must not stand still for a second populates a part at a
+    /// time ([`Mapping::populate`]), if the place is cold.
+    pub fn allocate_cold(&mut self, len: u64) -> Option<(u64, bool)> {
+        let (place, warm) = self.space.allocate(len)?;
+        Some((place, !warm && len >= POPULATE_BYTES))
     }
 
     /// Gives a place back.

@@ -5,10 +5,9 @@ use std::sync::atomic::Ordering;
 
 use genie_control_api::v1::SubmitSegmentRequest;
 use genie_recorder::shapes::{Results, Signature};
-use genie_session::client::{AppendError, Appended, ClientLog, Draft};
-use genie_session::node::ACK_BULK_BYTES;
+use genie_session::client::{AppendError, Appended, Draft};
 
-use super::{Append, Origin, Outgoing, RETAINED_BYTES_MAX, Session};
+use super::{Append, Origin, Outgoing, Session};
 use crate::errors::{Error, Exception};
 use crate::sites::SiteId;
 
@@ -21,22 +20,14 @@ impl Session {
     ) -> Result<R, Error> {
         self.check()?;
         let mut append = self.append.lock();
-        while !self.has_room(&append.log, bulk) {
+        while !append.log.has_room(bulk) {
             self.flush_into_outbox(&mut append);
             drop(append);
             self.pump(true)?;
-            self.wait_while(|| !self.has_room(&self.append.lock().log, bulk))?;
+            self.wait_while(|| !self.append.lock().log.has_room(bulk))?;
             append = self.append.lock();
         }
         body(&mut append)
-    }
-
-    pub(super) fn has_room(&self, log: &ClientLog, bulk: u64) -> bool {
-        log.in_flight() < self.opened.window_records
-            && log.retained_bytes() < RETAINED_BYTES_MAX
-            && (bulk == 0
-                || log.bulk_in_flight() + bulk <= self.opened.window_bytes
-                || log.bulk_in_flight() < ACK_BULK_BYTES)
     }
 
     pub(super) fn flush_into_outbox(&self, append: &mut Append) {

@@ -18,7 +18,7 @@ use genie_client::control::Control;
 use genie_client::link::Link;
 use genie_control_api::v1::OpenSessionReply;
 use genie_recorder::shapes::ShapeCache;
-use genie_session::client::{ClientLog, Message};
+use genie_session::client::{ClientLog, Message, Window};
 use genie_session::fault::Fault;
 use parking_lot::{Condvar, Mutex};
 
@@ -30,7 +30,7 @@ use crate::trace::Trace;
 use crate::wake::Wake;
 
 /// Bytes of records under way at most; less than a ring to an executor holds.
-const RETAINED_BYTES_MAX: usize = 2 << 20;
+const KEPT_BYTES_MAX: u64 = 2 << 20;
 /// Silence after which the node is asked whether it lives.
 const PING_AFTER: Duration = Duration::from_millis(400);
 /// Silence after a ping that means it does not.
@@ -160,13 +160,19 @@ impl Session {
         control: Control,
         wake: Wake,
     ) -> Self {
+        let mut log = ClientLog::new();
+        log.set_window(Window {
+            records: opened.window_records,
+            kept_bytes: KEPT_BYTES_MAX,
+            bulk_bytes: opened.window_bytes,
+        });
         Self {
             epoch,
             opened,
             link,
             control,
             append: Mutex::new(Append {
-                log: ClientLog::new(),
+                log,
                 shapes: ShapeCache::default(),
                 trace: Trace::default(),
                 next_wait: 1,

@@ -3,8 +3,12 @@
 
 mod plans;
 mod sending;
+mod window;
 
 use std::collections::VecDeque;
+
+pub use window::Window;
+use window::{Asked, Sent};
 
 use crate::frame::{self, Header};
 use crate::plan::{ChunkWriter, Predictor, Template};
@@ -169,6 +173,9 @@ pub struct ClientLog {
     // Sent, not acknowledged.
     retained: VecDeque<Batch>,
     retained_bytes: usize,
+    /// Of everything that was sent, in bytes of records written out.
+    kept_total: u64,
+    asked: Asked,
     spare: Vec<Vec<u8>>,
     // The segment under construction.
     segment: Vec<u8>,
@@ -182,7 +189,7 @@ pub struct ClientLog {
     // Plans.
     plans: IdMap<ClientPlan>,
     trie: IdMap<(u32, u32)>,
-    asked: IdMap<()>,
+    planned: IdMap<()>,
     pending: usize,
     next_plan: u32,
     submissions: VecDeque<Submission>,
@@ -199,6 +206,26 @@ impl ClientLog {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Bounds what may be under way from now on.
+    pub fn set_window(&mut self, window: Window) {
+        self.asked.set_window(window);
+    }
+
+    /// Whether a record, and `bulk` bytes of an upload, may be appended now. If not, the next
+    /// [`Self::flush`] asks for an acknowledgement, so the caller flushes and then waits.
+    pub fn has_room(&mut self, bulk: u64) -> bool {
+        let under_way = Sent {
+            records: self.in_flight(),
+            kept_bytes: self.retained_bytes() as u64,
+            bulk_bytes: self.bulk_in_flight(),
+        };
+        let has_room = self.asked.has_room(under_way, bulk);
+        if !has_room {
+            self.asked.want();
+        }
+        has_room
     }
 
     /// What was done so far.
@@ -299,8 +326,8 @@ impl ClientLog {
         self.bulk_records.push_back(appended.seq);
         let payload = self.plain.clone();
         self.wire.clear();
-        self.keep_batch();
-        let header = Header::new(frame::Kind::Bulk, appended.seq, bytes);
+        let asks = self.keep_batch();
+        let header = Header::new(frame::Kind::Bulk, appended.seq, bytes).asking(asks);
         let header = header.with_payload(payload.len());
         Ok((before, Message { header, payload }))
     }

@@ -121,16 +121,16 @@ impl ClientLog {
             prefix = step_prefix(prefix, record.kind, record.op, &record.structure);
             prefixes.push(prefix);
         }
-        if self.asked.contains_key(&prefix) {
+        if self.planned.contains_key(&prefix) {
             return;
         }
         if self.plans.len() >= PLANS_MAX {
             self.drop_oldest_plan();
         }
-        if self.asked.len() >= 4 * PLANS_MAX {
-            self.asked.clear();
+        if self.planned.len() >= 4 * PLANS_MAX {
+            self.planned.clear();
         }
-        self.asked.insert(prefix, ());
+        self.planned.insert(prefix, ());
         let mut used: Vec<u32> = template.records.iter().map(|record| record.op).collect();
         used.sort_unstable();
         used.dedup();
@@ -176,7 +176,7 @@ impl ClientLog {
     pub(super) fn forget_plan(&mut self, plan: u32) {
         if let Some(known) = self.plans.remove(&u64::from(plan)) {
             if let Some(last) = known.prefixes.last() {
-                self.asked.remove(last);
+                self.planned.remove(last);
             }
             for prefix in known.prefixes {
                 if self
@@ -207,7 +207,7 @@ impl ClientLog {
     pub fn plan_answered(&mut self, plan: u32, installed: bool) {
         self.pending = self.pending.saturating_sub(1);
         if !installed {
-            // Stays in `asked`, so that it is not asked for at every turn.
+            // Stays in `planned`, so that it is not asked for at every turn.
             self.plans.remove(&u64::from(plan));
             return;
         }

@@ -1,6 +1,6 @@
 //! Messages: what leaves, what is kept until it is acknowledged, and what is sent again.
 
-use super::{Batch, ClientLog, Message};
+use super::{Batch, ClientLog, Message, Sent};
 use crate::WireError;
 use crate::frame::{self, Header, PAYLOAD_MAX};
 use crate::plan::ChunkWriter;
@@ -8,9 +8,10 @@ use crate::record::{self, Kind};
 use crate::varint::Reader;
 
 impl ClientLog {
-    /// What is to be sent now; `None` if nothing waits.
+    /// What is to be sent now; `None` if nothing waits. Frees that find no room stay here, and nobody
+    /// waits for them.
     pub fn flush(&mut self) -> Option<Message> {
-        if !self.frees.is_empty() && self.chunk.is_empty() {
+        if !self.frees.is_empty() && self.chunk.is_empty() && self.has_room(0) {
             self.put_frees();
         }
         self.flush_records()
@@ -40,15 +41,16 @@ impl ClientLog {
     pub(super) fn flush_records(&mut self) -> Option<Message> {
         self.end_chunk();
         if self.batch_count == 0 {
-            return None;
+            return self.bare_question();
         }
         for plan in self.dropped_plans.drain(..) {
             record::put_drop_plan(&mut self.wire, plan);
         }
         let payload = std::mem::take(&mut self.wire);
         self.wire = self.spare.pop().unwrap_or_default();
-        let header = Header::new(frame::Kind::Records, self.batch_first, 0);
-        self.keep_batch();
+        let first_seq = self.batch_first;
+        let asks = self.keep_batch();
+        let header = Header::new(frame::Kind::Records, first_seq, 0).asking(asks);
         debug_assert!(payload.len() <= PAYLOAD_MAX);
         Some(Message {
             header: header.with_payload(payload.len()),
@@ -56,10 +58,34 @@ impl ClientLog {
         })
     }
 
-    pub(super) fn keep_batch(&mut self) {
+    /// Somebody waits, and everything was sent already: a frame without records asks for room.
+    fn bare_question(&mut self) -> Option<Message> {
+        let sent = self.sent();
+        if !self.asked.is_owed(sent) {
+            return None;
+        }
+        let asks = self.asked.asks(sent);
+        Some(Message {
+            header: Header::new(frame::Kind::Records, self.next_seq, 0).asking(asks),
+            payload: Vec::new(),
+        })
+    }
+
+    /// Everything that was sent so far.
+    fn sent(&self) -> Sent {
+        Sent {
+            records: self.batch_first,
+            kept_bytes: self.kept_total,
+            bulk_bytes: self.bulk_sent,
+        }
+    }
+
+    /// The batch is sent, and kept until it is acknowledged: whether its frame asks for that.
+    pub(super) fn keep_batch(&mut self) -> bool {
         let plain = std::mem::take(&mut self.plain);
         self.plain = self.spare.pop().unwrap_or_default();
         self.retained_bytes += plain.len();
+        self.kept_total += plain.len() as u64;
         let (first_seq, count) = (self.batch_first, self.batch_count);
         self.retained.push_back(Batch {
             first_seq,
@@ -68,6 +94,8 @@ impl ClientLog {
         });
         self.batch_first = self.next_seq;
         self.batch_count = 0;
+        let sent = self.sent();
+        self.asked.asks(sent)
     }
 
     /// Gives a message's buffer back for reuse.
@@ -189,6 +217,15 @@ impl ClientLog {
                 header: header.with_payload(payload.len()),
                 payload,
             });
+        }
+        // The frames that asked may be among those that were dropped.
+        self.asked.ask_again();
+        if let Some(last) = messages
+            .last_mut()
+            .filter(|last| last.header.kind == frame::Kind::Records)
+        {
+            let sent = self.sent();
+            last.header.asks = self.asked.asks(sent);
         }
         Ok(messages)
     }

@@ -50,6 +50,8 @@ pub struct NodeLog {
     acked_seq: u64,
     bulk_bytes: u64,
     bulk_acked: u64,
+    /// Bulk below this record was counted.
+    bulk_next: u64,
     resolver: Resolver,
     segment_records: usize,
     values: IdMap<Value>,
@@ -136,7 +138,11 @@ impl NodeLog {
                 if plain.kind != Kind::Upload || !reader.is_empty() {
                     return Err(WireError::Malformed("a bulk frame without an upload"));
                 }
-                self.bulk_bytes = self.bulk_bytes.saturating_add(header.aux);
+                // Once, though a frame may come twice.
+                if header.seq >= self.bulk_next {
+                    self.bulk_next = header.seq.saturating_add(1);
+                    self.bulk_bytes = self.bulk_bytes.saturating_add(header.aux);
+                }
                 if header.seq < self.expected_seq {
                     // Known already: its memory goes back to the daemon.
                     if let Source::Place(place) = bulk {
@@ -186,7 +192,8 @@ impl NodeLog {
             frame::Kind::Goodbye | frame::Kind::PlaceSent | frame::Kind::PoolGone => {}
             _ => return Err(WireError::Malformed("a frame that a client never sends")),
         }
-        let due = self.expected_seq - self.acked_seq >= ACK_RECORDS
+        let due = header.asks
+            || self.expected_seq - self.acked_seq >= ACK_RECORDS
             || self.bulk_bytes - self.bulk_acked >= ACK_BULK_BYTES;
         if due {
             self.acknowledge(out);

@@ -56,6 +56,7 @@ fn a_quiet_link_gives_the_right_answers_and_plans_hit() {
 fn threads_that_interleave_still_get_the_right_answers() {
     let totals = run("threads", Faults::default(), 200);
     assert!(totals.plan_hits > 1000, "{totals:?}");
+    assert!(totals.waits_for_room > 1000, "{totals:?}");
     assert_eq!(totals.refused, 0);
 }
 

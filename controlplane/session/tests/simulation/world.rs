@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use genie_session::client::{ClientLog, Draft, Message};
+use genie_session::client::{ClientLog, Draft, Message, Window};
 use genie_session::fault::Fault;
 use genie_session::frame::{self, Header};
 use genie_session::machine::Source;
@@ -42,6 +42,7 @@ pub struct Totals {
     pub stashed: u64,
     pub duplicates: u64,
     pub answers: u64,
+    pub waits_for_room: u64,
 }
 
 impl Totals {
@@ -54,6 +55,7 @@ impl Totals {
         self.stashed += other.stashed;
         self.duplicates += other.duplicates;
         self.answers += other.answers;
+        self.waits_for_room += other.waits_for_room;
     }
 }
 
@@ -76,8 +78,22 @@ type Up = (Header, Vec<u8>, u64);
 /// A frame with the bytes of an answer.
 type Down = (Header, Vec<u8>, u64);
 
-const WINDOW: u64 = 300;
 const STEPS: usize = 1500;
+/// Bytes of each upload.
+const BULK_BYTES: u64 = 8;
+
+/// Bounds from one record, or one byte, to more than the node acknowledges by itself.
+fn window(rng: &mut Rng) -> Window {
+    let mut bound = |most: u64| {
+        let most = 1 + rng.below(most);
+        1 + rng.below(most)
+    };
+    Window {
+        records: bound(2_000),
+        kept_bytes: bound(100_000),
+        bulk_bytes: bound(1_000),
+    }
+}
 
 pub struct World {
     rng: Rng,
@@ -110,11 +126,13 @@ impl World {
         } else {
             1 + rng.below(4) as usize
         };
+        let mut client = ClientLog::new();
+        client.set_window(window(&mut rng));
         let threads: Vec<Thread> = (0..count).map(|_| Thread::new(&mut rng)).collect();
         Self {
             rng,
             faults,
-            client: ClientLog::new(),
+            client,
             node: NodeLog::new(),
             machine: SimMachine::default(),
             held: vec![Vec::new(); threads.len()],
@@ -173,7 +191,9 @@ impl World {
     fn settle(&mut self) {
         self.flush();
         for _ in 0..1_000_000 {
-            if !(self.node_step() | self.client_step()) {
+            let moved = self.node_step() | self.client_step();
+            self.flush();
+            if !moved && self.up.is_empty() && self.down.is_empty() {
                 break;
             }
         }
@@ -275,12 +295,15 @@ impl World {
             self.flush();
             return false;
         }
-        if self.client.in_flight() >= WINDOW {
+        // Room for an upload is room for anything.
+        if !self.client.has_room(BULK_BYTES) {
+            self.totals.waits_for_room += 1;
             self.flush();
             return false;
         }
-        while self.held[thread].len() < 6 {
+        if self.held[thread].len() < 6 {
             self.alloc(thread);
+            return true;
         }
         let step = self.threads[thread].next(&mut self.rng, self.faults.failures);
         self.perform(thread, &step);
@@ -359,7 +382,7 @@ impl World {
                 let id = at(*target);
                 self.oracle.insert(id, Some(*value));
                 if *bulk {
-                    let (before, message) = self.client.append_bulk(id, 8).expect("bulk");
+                    let (before, message) = self.client.append_bulk(id, BULK_BYTES).expect("bulk");
                     if let Some(before) = before {
                         self.send(before, 0);
                     }
@@ -501,7 +524,7 @@ impl World {
         match header.kind {
             frame::Kind::Ack => {
                 self.client
-                    .acknowledged(header.seq, 0)
+                    .acknowledged(header.seq, header.aux)
                     .expect("an honest node");
             }
             frame::Kind::Data => self.answered((false, header.seq), Expected::Value(value)),

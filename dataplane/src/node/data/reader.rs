@@ -268,18 +268,31 @@ fn place_shared(
     shared: &Shared,
     bytes: u64,
 ) -> Result<Option<u64>, ReadError> {
-    let Some(place) = shared.inbound.lock().allocate(bytes) else {
+    let allocated = shared.inbound.lock().allocate_cold(bytes);
+    let Some((place, cold)) = allocated else {
         return Ok(None);
     };
+    let memory = &shared.inbound_memory;
+    let mut landing = InPlace {
+        place,
+        cold: cold.then_some(memory),
+    };
     if buffer.half.takes_apart(bytes) {
-        buffer.half.take(bytes, Some(&mut InPlace(place)))?;
+        buffer.half.take(bytes, Some(&mut landing))?;
         return Ok(Some(place));
     }
-    // SAFETY: the place was just allocated and is freed only by the executor's word, which has not
-    // been told of it; the bytes are written and not read.
-    let memory = unsafe { shared.inbound_memory.bytes_mut(place, bytes) };
-    let memory = memory.map_err(|error| ReadError::Executor(error.to_string()))?;
-    buffer.move_into(memory)?;
+    // Part by part: a connection that stands still while the pages of gigabytes are taken looks dead.
+    let mut start = 0;
+    while start < bytes {
+        let part = start..bytes.min(start + BULK_PART_MAX);
+        let at = landing.place_of(&part);
+        // SAFETY: the place was just allocated and is freed only by the executor's word, which has
+        // not been told of it; the bytes are written and not read.
+        let target = unsafe { memory.bytes_mut(at, part.end - part.start) };
+        let target = target.map_err(|error| ReadError::Executor(error.to_string()))?;
+        buffer.move_into(target)?;
+        start = part.end;
+    }
     Ok(Some(place))
 }
 

@@ -243,12 +243,28 @@ pub trait Land {
     fn arrived(&mut self, place: u64) -> io::Result<()>;
 }
 
-/// Bulk that stays where it is put: from `.0` on.
-pub struct InPlace(pub u64);
+/// Bulk that stays where it is put.
+pub struct InPlace<'a> {
+    /// From here on.
+    pub place: u64,
+    /// The memory, where its pages are still to be taken.
+    pub cold: Option<&'a Mapping>,
+}
 
-impl Land for InPlace {
+impl InPlace<'_> {
+    /// Where a part goes; its pages are there.
+    pub fn place_of(&self, part: &Range<u64>) -> u64 {
+        let at = self.place + part.start;
+        if let Some(memory) = self.cold {
+            memory.populate(at, part.end - part.start);
+        }
+        at
+    }
+}
+
+impl Land for InPlace<'_> {
     fn place(&mut self, part: &Range<u64>) -> io::Result<Option<u64>> {
-        Ok(Some(self.0 + part.start))
+        Ok(Some(self.place_of(part)))
     }
 
     fn arrived(&mut self, _place: u64) -> io::Result<()> {
