@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use genie_client::address::{Address, Tls};
 use genie_client::control::{Control, ControlError};
+use genie_client::engine::{Error, Exception, Session};
 use genie_client::handshake::handshake;
 use genie_client::link::Link;
 use genie_control_api::ErrorCode;
@@ -12,9 +13,7 @@ use genie_control_api::v1::OpenSessionRequest;
 use genie_session::frame::PROTOCOL_VERSION;
 use parking_lot::Mutex;
 
-use crate::errors::{Error, Exception};
-use crate::session::Session;
-use crate::wake::Wake;
+use crate::host::Python;
 
 /// The session in use. Sessions are never freed, only emptied: another thread may be inside one,
 /// and a process has few.
@@ -186,13 +185,9 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
         Ok(Err(fault)) => return Err(Error::Genie(Exception::Connect, fault.message)),
         Err(error) => return Err(lost(error.to_string())),
     }
-    let wake = Wake::new().map_err(|error| lost(error.to_string()))?;
-    let session = Session::new(epoch, opened, link, control, wake);
-    let session: &'static Session = Box::leak(Box::new(session));
-    std::thread::Builder::new()
-        .name("genie-session".to_owned())
-        .spawn(move || session.housekeeping())
+    let session = Session::start(epoch, opened, link, control, Box::new(Python))
         .map_err(|error| lost(error.to_string()))?;
+    let session: &'static Session = Box::leak(Box::new(session));
     book.sessions.push(session);
     CURRENT.store(std::ptr::from_ref(session).cast_mut(), Ordering::Release);
     Ok(session)

@@ -11,11 +11,13 @@ use genie_session::record::Kind;
 use genie_session::skeleton;
 use parking_lot::Mutex;
 
-use crate::current;
-use crate::errors::{Error, Exception, set_last};
-use crate::session::{Destination, Origin, Session};
-use genie_recorder::shapes::{Results, Signature};
+use genie_client::engine::{
+    Destination, Error, Exception, Origin, Results, Session, Signature, SiteId,
+};
 use genie_recorder::{host_cache, names};
+
+use crate::errors::set_last;
+use crate::{current, sites};
 
 const OK: i32 = 0;
 const UNKNOWN_SHAPE: i32 = 1;
@@ -179,6 +181,16 @@ impl RawCall {
     }
 }
 
+/// The line that records a call. A backward has its forward's, which is looked up when it is
+/// appended.
+fn site_of(origin: Origin) -> SiteId {
+    if origin.forward_nr < 0 {
+        sites::here()
+    } else {
+        0
+    }
+}
+
 fn raw(results: &Results) -> RawResults {
     RawResults {
         skeleton: results.skeleton.as_ptr(),
@@ -221,7 +233,7 @@ unsafe fn record(
     // Looking at frames and waiting for room may run Python code, and that may come back here: so
     // nothing of this thread is borrowed meanwhile.
     let origin = call.origin();
-    let site = origin.site();
+    let site = site_of(origin);
     let mut ids = KEPT.with(|kept| std::mem::take(&mut kept.borrow_mut().ids));
     ids.clear();
     for &handle in handles {
@@ -296,7 +308,7 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
     let ids: Result<Vec<u64>, Error> = handles.iter().map(|&h| id_of(session, h)).collect();
     let ids = ids?;
     let origin = call.origin();
-    let site = origin.site();
+    let site = site_of(origin);
     // SAFETY: as the caller says.
     let draft = Draft {
         kind: Kind::CallSync,
@@ -327,11 +339,6 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
     Ok(OK)
 }
 
-const NO_ORIGIN: Origin = Origin {
-    sequence_nr: -1,
-    forward_nr: -1,
-};
-
 /// # Safety
 /// As recorder.h says.
 #[unsafe(no_mangle)]
@@ -350,7 +357,7 @@ unsafe extern "C" fn genie_alloc(device: i32, nbytes: u64, storage: *mut u64) ->
             fresh: 1,
             ..Draft::new(Kind::Alloc)
         };
-        let appended = session.record(&draft, "", NO_ORIGIN, 0)?;
+        let appended = session.record(&draft, "", Origin::NONE, 0)?;
         // SAFETY: the backend passes a valid place.
         unsafe { storage.write(handle(session, appended.first_fresh)) };
         Ok(OK)
@@ -382,7 +389,7 @@ extern "C" fn genie_resize(storage: u64, nbytes: u64) -> i32 {
             tail_numbers: &bytes,
             ..Draft::new(Kind::Resize)
         };
-        session.record(&draft, "", NO_ORIGIN, 0).map(|_| OK)
+        session.record(&draft, "", Origin::NONE, 0).map(|_| OK)
     })())
 }
 
@@ -433,7 +440,9 @@ unsafe extern "C" fn genie_fetch(
             len,
             at: 0,
         };
-        session.fetch(&draft, destination).map(|()| OK)
+        session
+            .fetch(&draft, destination, sites::here())
+            .map(|()| OK)
     })())
 }
 
@@ -466,7 +475,7 @@ unsafe extern "C" fn genie_host_give(memory: *mut c_void, capacity: u64) {
 extern "C" fn genie_barrier() -> i32 {
     status(
         current::session()
-            .and_then(|session| session.barrier())
+            .and_then(|session| session.barrier(sites::here()))
             .map(|()| OK),
     )
 }

@@ -1,21 +1,16 @@
 //! `genie._native`: the recorder behind the `remote_accelerator` device, and the client's end of
 //! a session.
 
-mod counters;
 mod current;
 mod errors;
 mod ffi;
-
-mod session;
-
+mod host;
 mod sites;
-mod trace;
-mod wake;
 
 use std::ffi::{CStr, c_char};
 use std::time::Duration;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -69,8 +64,9 @@ fn connect(
         key: key.or(environment.key),
     };
     let timeout = Duration::try_from_secs_f64(timeout)
-        .map_err(|error| errors::Error::Value(format!("timeout: {error}")))?;
-    py.detach(|| current::connect(&target, timeout).map(|_| ()))?;
+        .map_err(|error| PyValueError::new_err(format!("timeout: {error}")))?;
+    py.detach(|| current::connect(&target, timeout).map(|_| ()))
+        .map_err(errors::raised)?;
     Ok(())
 }
 
@@ -83,7 +79,8 @@ fn disconnect(py: Python<'_>) {
 /// Waits until everything recorded so far has run on the node.
 #[pyfunction]
 fn synchronize(py: Python<'_>) -> PyResult<()> {
-    py.detach(|| current::session()?.barrier())?;
+    py.detach(|| current::session()?.barrier(sites::here()))
+        .map_err(errors::raised)?;
     Ok(())
 }
 

@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 
+use genie_client::engine::SiteId;
 use parking_lot::Mutex;
 use pyo3::ffi;
-
-/// A source line; zero is unknown.
-pub type SiteId = u32;
 
 /// Frames looked at before giving up.
 const DEPTH_MAX: usize = 256;

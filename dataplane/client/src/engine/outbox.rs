@@ -4,12 +4,10 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use genie_client::link::Stall;
 use genie_session::frame::Kind;
 
-use super::waiting::check_signals;
-use super::{Outgoing, Session};
-use crate::errors::{Error, Exception};
+use super::{Error, Exception, Outgoing, Session};
+use crate::link::Stall;
 
 impl Session {
     /// Writes what is in the outbox. With `must`, all of it is written when this returns; without,
@@ -58,7 +56,7 @@ impl Session {
             if self.is_lost.load(Ordering::Acquire) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            if check_signals().is_err() {
+            if self.host.look_at_signals().is_err() {
                 interrupted = true;
                 return Err(io::ErrorKind::Interrupted.into());
             }

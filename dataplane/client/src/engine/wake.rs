@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use genie_client::link::Link;
+use crate::link::Link;
 
 /// An event that one thread sleeps on.
 pub struct Wake {

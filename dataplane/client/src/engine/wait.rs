@@ -7,9 +7,8 @@ use std::time::Duration;
 use genie_session::client::Message;
 use genie_session::frame::{Header, Kind};
 
-use super::reading::ReadState;
-use super::{DEAD_AFTER, DEAD_AFTER_WATCHED, Outgoing, PING_AFTER, Session};
-use crate::errors::{Error, Exception};
+use super::reader::ReadState;
+use super::{DEAD_AFTER, DEAD_AFTER_WATCHED, Error, Exception, Outgoing, PING_AFTER, Session};
 
 impl Session {
     /// Reads and handles frames until `pending` is false. One thread reads for all that wait.
@@ -44,7 +43,9 @@ impl Session {
                 let mut slots = self.slots.lock();
                 self.woken.wait_for(&mut slots, Duration::from_millis(5));
             }
-            check_signals()?;
+            self.host
+                .look_at_signals()
+                .map_err(|_| Error::Interrupted)?;
             self.look_after_node()?;
         }
         Ok(())
@@ -129,23 +130,5 @@ impl Session {
             return self.pump(false);
         }
         Ok(())
-    }
-}
-
-/// Lets Python's signal handlers run; they only do on the main thread.
-pub(super) fn check_signals() -> Result<(), Error> {
-    // SAFETY: the interpreter is running; Ensure and Release pair up.
-    unsafe {
-        if pyo3::ffi::Py_IsInitialized() == 0 {
-            return Ok(());
-        }
-        let state = pyo3::ffi::PyGILState_Ensure();
-        let interrupted = pyo3::ffi::PyErr_CheckSignals() != 0;
-        pyo3::ffi::PyGILState_Release(state);
-        if interrupted {
-            Err(Error::Interrupted)
-        } else {
-            Ok(())
-        }
     }
 }

@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use genie_session::fault::Fault;
 use genie_session::frame::{Header, Kind};
 
-use super::{Destination, Key, Outgoing, Session, Slot};
-use crate::errors::Error;
+use super::{Destination, Error, Key, Outgoing, Session, Slot};
 
 impl Session {
     /// Handles a frame without raw bytes.

@@ -4,18 +4,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use genie_control_api::v1::CloseSessionRequest;
-use genie_recorder::host_cache::CACHE;
-use genie_recorder::shapes::ShapeCache;
 use genie_session::client::{ClientLog, Message};
 use genie_session::frame::{Header, Kind};
 
-use super::{FLUSH_AFTER, IDLE_AFTER, IDLE_TICK, Outgoing, Session, TRIM_AFTER};
-use crate::errors::{Error, Exception};
-use crate::trace::Trace;
+use super::shapes::ShapeCache;
+use super::trace::Trace;
+use super::{Error, Exception, FLUSH_AFTER, IDLE_AFTER, IDLE_TICK, Outgoing, Session, TRIM_AFTER};
 
 impl Session {
     /// Sends what nobody waits for, reads what nobody waits for, until the session ends.
-    pub fn housekeeping(&self) {
+    pub(super) fn housekeeping(&self) {
         let mut last_work = Instant::now();
         while !self.is_lost.load(Ordering::Acquire) {
             if last_work.elapsed() > IDLE_AFTER && self.waiting.load(Ordering::Relaxed) == 0 {
@@ -42,7 +40,7 @@ impl Session {
                 }
             }
             if last_work.elapsed() > TRIM_AFTER {
-                CACHE.lock().trim();
+                self.host.rest();
                 self.link.trim();
             }
             // The lease has to be kept also while nobody waits.

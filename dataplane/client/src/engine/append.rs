@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use genie_control_api::v1::SubmitSegmentRequest;
-use genie_recorder::shapes::{Results, Signature};
 use genie_session::client::{AppendError, Appended, Draft};
 
-use super::{Append, Origin, Outgoing, Session};
-use crate::errors::{Error, Exception};
-use crate::sites::SiteId;
+use super::shapes::{Results, Signature};
+use super::{Append, Error, Exception, Origin, Outgoing, Session};
+
+/// A line of the program, as the host numbers them; zero is unknown.
+pub type SiteId = u32;
 
 impl Session {
     /// Runs `body` under the append lock, once the window has room.
@@ -49,6 +50,9 @@ impl Session {
     }
 
     /// Appends `draft`; after it, what is full leaves.
+    ///
+    /// # Errors
+    /// The session is over; a record that can't be; an interrupted wait for room.
     pub fn record(
         &self,
         draft: &Draft<'_>,
@@ -64,6 +68,9 @@ impl Session {
     }
 
     /// As [`Session::record`] where the results are known by signature; `Ok(None)` if not.
+    ///
+    /// # Errors
+    /// As [`Session::record`].
     pub fn record_known(
         &self,
         draft: &Draft<'_>,
@@ -143,11 +150,11 @@ impl Session {
             segment: submission.segment,
             data_token: self.opened.data_token.clone(),
         };
-        let epoch = self.epoch;
+        let this = self.this.clone();
         let accepted = self.control.submit(
             request,
             Box::new(move |reply| {
-                let Some(session) = crate::current::of_epoch(epoch) else {
+                let Some(session) = this.upgrade() else {
                     return;
                 };
                 let installed = reply.as_ref().is_ok_and(|reply| reply.installed);

@@ -2,20 +2,21 @@
 
 use std::sync::atomic::Ordering;
 
-use genie_client::link::TICK;
 use genie_session::client::Draft;
 use genie_session::fault::Fault;
 use genie_session::machine::Metas;
 use genie_session::node::decode_metas;
 use genie_session::record;
 
-use super::appending::append_error;
-use super::{Destination, Key, Origin, Outgoing, RESERVED, Session, Slot};
-use crate::errors::Error;
-use crate::sites::SiteId;
+use super::append::{SiteId, append_error};
+use super::{Destination, Error, Key, Origin, Outgoing, RESERVED, Session, Slot};
+use crate::link::TICK;
 
 impl Session {
     /// Overwrites storage `id` with `len` bytes; returns when they were copied or sent.
+    ///
+    /// # Errors
+    /// The session is over; no such storage; interrupted.
     ///
     /// # Safety
     /// `source` is valid for `len` bytes during the call.
@@ -30,11 +31,7 @@ impl Session {
                 blob: Some(blob),
                 ..Draft::new(record::Kind::Upload)
             };
-            let origin = Origin {
-                sequence_nr: -1,
-                forward_nr: -1,
-            };
-            return self.record(&draft, "", origin, 0).map(|_| ());
+            return self.record(&draft, "", Origin::NONE, 0).map(|_| ());
         }
         self.appending(len as u64, |append| {
             let (before, bulk) = append
@@ -56,18 +53,29 @@ impl Session {
 
     /// Waits for the elements of a view, written to `destination`. `draft` is the fetch's
     /// skeleton, storage and params.
-    pub fn fetch(&self, draft: &Draft<'_>, destination: Destination) -> Result<(), Error> {
-        self.ask(draft, destination).map(|_| ())
+    ///
+    /// # Errors
+    /// The elements' fault; the session is over; interrupted.
+    pub fn fetch(
+        &self,
+        draft: &Draft<'_>,
+        destination: Destination,
+        site: SiteId,
+    ) -> Result<(), Error> {
+        self.ask(draft, destination, site).map(|_| ())
     }
 
     /// Waits until everything recorded so far has run.
-    pub fn barrier(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// The session is over; interrupted.
+    pub fn barrier(&self, site: SiteId) -> Result<(), Error> {
         let nowhere = Destination {
             pointer: std::ptr::null_mut(),
             len: 0,
             at: 0,
         };
-        self.ask(&Draft::new(record::Kind::Barrier), nowhere)
+        self.ask(&Draft::new(record::Kind::Barrier), nowhere, site)
             .map(|_| ())
     }
 
@@ -75,12 +83,8 @@ impl Session {
         &self,
         draft: &Draft<'_>,
         destination: Destination,
+        site: SiteId,
     ) -> Result<Vec<u8>, Error> {
-        let origin = Origin {
-            sequence_nr: -1,
-            forward_nr: -1,
-        };
-        let site = origin.site();
         let key = self.appending(0, |append| {
             let id = append.next_wait;
             append.next_wait += 1;
@@ -90,7 +94,7 @@ impl Session {
                 ..*draft
             };
             self.slots.lock().insert(key, Slot::Pending(destination));
-            self.append_noted(append, &draft, "", origin, site)
+            self.append_noted(append, &draft, "", Origin::NONE, site)
                 .inspect_err(|_| {
                     self.slots.lock().remove(&key);
                 })?;
@@ -102,6 +106,9 @@ impl Session {
     }
 
     /// Runs an operator whose results only the node can tell.
+    ///
+    /// # Errors
+    /// The operator's fault; the session is over; interrupted.
     pub fn call_sync(
         &self,
         draft: &Draft<'_>,
@@ -170,9 +177,11 @@ impl Session {
 
     /// The error of a fault, with the operator and the user's line.
     pub(super) fn explain(&self, fault: &Fault) -> Error {
-        let place = self.append.lock().trace.describe(fault.cause_seq, |op| {
-            genie_recorder::names::name(op).to_owned()
-        });
+        let place = self
+            .append
+            .lock()
+            .trace
+            .describe(fault.cause_seq, &*self.host);
         Error::from_fault(fault, &place)
     }
 }

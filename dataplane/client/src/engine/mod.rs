@@ -1,33 +1,41 @@
-//! One session with a node: appends to the log, moves messages, waits for answers.
+//! The client's side of a session with a node: appends to the log, moves messages, waits for
+//! answers.
 
-mod appending;
-mod asking;
-mod handling;
-mod housekeeping;
-mod moving;
-mod reading;
-mod waiting;
+mod append;
+mod calls;
+mod counters;
+mod error;
+mod frames;
+mod host;
+mod housekeeper;
+mod outbox;
+mod reader;
+mod shapes;
+mod trace;
+mod wait;
+mod wake;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use genie_client::control::Control;
-use genie_client::link::Link;
 use genie_control_api::v1::OpenSessionReply;
-use genie_recorder::shapes::ShapeCache;
 use genie_session::client::{ClientLog, Message, Window};
 use genie_session::fault::Fault;
 use parking_lot::{Condvar, Mutex};
 
-use self::reading::ReadState;
-use crate::counters::Counters;
-use crate::errors::{Error, Exception};
-use crate::sites::{self, SiteId};
-use crate::trace::Trace;
-use crate::wake::Wake;
+pub use self::append::SiteId;
+pub use self::counters::{Analysis, Counters, Reading};
+pub use self::error::{Error, Exception};
+pub use self::host::{Host, Interrupted};
+use self::reader::ReadState;
+pub use self::shapes::{Results, SIGNATURES_MAX, ShapeCache, Signature};
+use self::trace::Trace;
+use self::wake::Wake;
+use crate::control::Control;
+use crate::link::Link;
 
 /// Bytes of records under way at most; less than a ring to an executor holds.
 const KEPT_BYTES_MAX: u64 = 2 << 20;
@@ -51,7 +59,7 @@ const IDLE_AFTER: Duration = Duration::from_millis(20);
 
 /// An answer that somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
+pub(crate) enum Key {
     /// A fetch or a barrier, by its id.
     Wait(u64),
     /// A synchronous operator, by its record.
@@ -59,7 +67,7 @@ pub enum Key {
 }
 
 /// How far an answer has come.
-pub enum Slot {
+pub(crate) enum Slot {
     /// Not here. A fetch's bytes go to this place.
     Pending(Destination),
     /// Its bytes are being read into place.
@@ -95,7 +103,7 @@ struct Outgoing {
 unsafe impl Send for Outgoing {}
 
 /// What appending needs, under the append lock.
-pub struct Append {
+pub(crate) struct Append {
     pub log: ClientLog,
     pub shapes: ShapeCache,
     pub trace: Trace,
@@ -112,25 +120,23 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The line that records it. A backward has its forward's, which is looked up when it is
-    /// appended.
-    #[must_use]
-    pub fn site(self) -> SiteId {
-        if self.forward_nr < 0 {
-            sites::here()
-        } else {
-            0
-        }
-    }
+    /// Of nothing that autograd knows.
+    pub const NONE: Self = Self {
+        sequence_nr: -1,
+        forward_nr: -1,
+    };
 }
 
 /// One session.
 pub struct Session {
+    this: Weak<Self>,
+    host: Box<dyn Host>,
     /// Its number in this process; part of every tensor's storage handle.
     pub epoch: u16,
     /// What the node answered.
     pub opened: OpenSessionReply,
-    pub(crate) link: Link,
+    /// The data path.
+    pub link: Link,
     control: Control,
     append: Mutex<Append>,
     outbox: Mutex<VecDeque<Outgoing>>,
@@ -148,25 +154,32 @@ pub struct Session {
     last_ping_ms: AtomicU64,
     last_moved: AtomicU64,
     ping_queued: AtomicBool,
-    pub(crate) counters: Counters,
+    /// What was sent and received.
+    pub counters: Counters,
 }
 
 impl Session {
-    /// A session over a link that was welcomed. Start [`Session::housekeeping`] next.
-    pub fn new(
+    /// A session over a link that was welcomed, with a thread that keeps house for it.
+    ///
+    /// # Errors
+    /// No descriptors or threads left.
+    pub fn start(
         epoch: u16,
         opened: OpenSessionReply,
         link: Link,
         control: Control,
-        wake: Wake,
-    ) -> Self {
+        host: Box<dyn Host>,
+    ) -> io::Result<Arc<Self>> {
+        let wake = Wake::new()?;
         let mut log = ClientLog::new();
         log.set_window(Window {
             records: opened.window_records,
             kept_bytes: KEPT_BYTES_MAX,
             bulk_bytes: opened.window_bytes,
         });
-        Self {
+        let session = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            host,
             epoch,
             opened,
             link,
@@ -193,10 +206,18 @@ impl Session {
             last_moved: AtomicU64::new(0),
             ping_queued: AtomicBool::new(false),
             counters: Counters::default(),
-        }
+        });
+        let housekeeper = Arc::clone(&session);
+        std::thread::Builder::new()
+            .name("genie-session".to_owned())
+            .spawn(move || housekeeper.housekeeping())?;
+        Ok(session)
     }
 
     /// Fails once the session is over.
+    ///
+    /// # Errors
+    /// Why it is.
     pub fn check(&self) -> Result<(), Error> {
         if self.is_lost.load(Ordering::Acquire) {
             return Err(self.lost.get().cloned().unwrap_or(Error::Interrupted));

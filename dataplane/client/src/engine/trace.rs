@@ -1,6 +1,7 @@
 //! Where each record came from, for as long as its failure can still arrive.
 
-use crate::sites::{self, SiteId};
+use super::append::SiteId;
+use super::host::Host;
 
 /// Records remembered.
 const RECORDS: usize = 1 << 16;
@@ -73,13 +74,13 @@ impl Trace {
 
     /// The operator of record `seq`, and a sentence that names it and its line.
     #[must_use]
-    pub fn describe(&self, seq: u64, name_of: impl Fn(u32) -> String) -> String {
+    pub fn describe(&self, seq: u64, host: &dyn Host) -> String {
         let origin = self.records[seq as usize % self.records.len()];
         if origin.seq != seq {
             return "recorded too long ago to tell by which line".to_owned();
         }
-        let name = name_of(origin.op);
-        let line = sites::text(origin.site);
+        let name = host.operator(origin.op);
+        let line = host.line(origin.site);
         let what = if origin.backward {
             "the backward of a forward"
         } else {
