@@ -35,21 +35,23 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Operator,
+        Self::OutOfMemory,
+        Self::NotAllowed,
+        Self::Protocol,
+        Self::ExecutorDied,
+        Self::Draining,
+        Self::SessionGone,
+        Self::Index,
+        Self::NotImplemented,
+        Self::Value,
+        Self::Busy,
+    ];
+
     fn from_u8(raw: u8) -> Option<Self> {
-        Some(match raw {
-            1 => Self::Operator,
-            2 => Self::OutOfMemory,
-            3 => Self::NotAllowed,
-            4 => Self::Protocol,
-            5 => Self::ExecutorDied,
-            6 => Self::Draining,
-            7 => Self::SessionGone,
-            8 => Self::Index,
-            9 => Self::NotImplemented,
-            10 => Self::Value,
-            11 => Self::Busy,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|code| *code as u8 == raw)
     }
 }
 

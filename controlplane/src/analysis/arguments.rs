@@ -1,8 +1,7 @@
 //! The arguments of a recorded call, with the numbers filled in.
 
 use genie_session::WireError;
-use genie_session::skeleton::tag;
-use genie_session::varint::Reader;
+use genie_session::skeleton::{self, Argument};
 
 /// A tensor argument or result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,63 +53,56 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Reads an argument skeleton that was measured before, and its params.
+    /// Reads an argument skeleton and its params.
     ///
     /// # Errors
-    /// What does not fit.
+    /// What is not of the grammar, or has other params than the skeleton needs.
     pub fn read(skeleton: &[u8], params: &[i64]) -> Result<Self, WireError> {
         let mut arguments = Self::default();
-        let mut reader = Reader::new(skeleton);
-        let mut params = params.iter().copied();
-        while !reader.is_empty() {
-            arguments.item(&mut reader, &mut params)?;
+        let mut params = params;
+        for item in skeleton::arguments(skeleton) {
+            let item = item?;
+            let (taken, rest) = params
+                .split_at_checked(item.counts().params)
+                .ok_or(WireError::Truncated)?;
+            params = rest;
+            match item {
+                Argument::Tensor { flags, dtype, ndim } => {
+                    let (offset, sides) = taken.split_first().ok_or(WireError::Truncated)?;
+                    let (dims, strides) = sides.split_at(usize::from(ndim));
+                    arguments.tensors.push(Tensor {
+                        flags,
+                        dtype,
+                        offset: *offset,
+                        dims: dims.to_vec(),
+                        strides: strides.to_vec(),
+                    });
+                }
+                Argument::Int | Argument::IntList { .. } => arguments.integers.push(taken.to_vec()),
+                Argument::Generator | Argument::Seed => arguments.random = true,
+                Argument::None
+                | Argument::ScalarTensor { .. }
+                | Argument::Enum { .. }
+                | Argument::Double
+                | Argument::True
+                | Argument::False
+                | Argument::ScalarInt
+                | Argument::ScalarDouble
+                | Argument::ScalarTrue
+                | Argument::ScalarFalse
+                | Argument::ScalarComplex
+                | Argument::String { .. }
+                | Argument::DoubleList { .. }
+                | Argument::BoolList { .. }
+                | Argument::List { .. }
+                | Argument::Device { .. }
+                | Argument::DefaultDtype { .. } => {}
+            }
         }
-        Ok(arguments)
-    }
-
-    fn item(
-        &mut self,
-        reader: &mut Reader<'_>,
-        params: &mut impl Iterator<Item = i64>,
-    ) -> Result<(), WireError> {
-        let mut take = |n: usize| -> Result<Vec<i64>, WireError> {
-            let taken: Vec<i64> = params.by_ref().take(n).collect();
-            if taken.len() == n {
-                Ok(taken)
-            } else {
-                Err(WireError::Truncated)
-            }
-        };
-        match reader.u8()? {
-            tag::TENSOR => {
-                let (flags, dtype) = (reader.u8()?, reader.u8()?);
-                let ndim = usize::from(reader.u8()?);
-                let offset = take(1)?[0];
-                let (dims, strides) = (take(ndim)?, take(ndim)?);
-                self.tensors.push(Tensor {
-                    flags,
-                    dtype,
-                    offset,
-                    dims,
-                    strides,
-                });
-            }
-            tag::SCALAR_TENSOR => drop(reader.bytes(2)?),
-            tag::INT => self.integers.push(take(1)?),
-            tag::INT_LIST => {
-                let n = usize::from(reader.u16()?);
-                self.integers.push(take(n)?);
-            }
-            tag::ENUM | tag::DEVICE => drop(reader.u8()?),
-            tag::STRING | tag::BOOL_LIST => {
-                let n = usize::from(reader.u16()?);
-                reader.bytes(n)?;
-            }
-            // Its items follow like any others.
-            tag::LIST | tag::DOUBLE_LIST => drop(reader.u16()?),
-            tag::GENERATOR | tag::SEED => self.random = true,
-            _ => {}
+        if params.is_empty() {
+            Ok(arguments)
+        } else {
+            Err(WireError::Malformed("more numbers than the arguments take"))
         }
-        Ok(())
     }
 }

@@ -1,18 +1,22 @@
 //! A segment's template as an SRG.
 
+use std::collections::HashMap;
+
 use genie_session::WireError;
 use genie_session::plan::{RecordTemplate, Template};
-use genie_session::record::Kind;
+use genie_session::record::{Kind, Shape};
 use genie_session::segment::Ref;
-use genie_session::skeleton::{flag, out};
-use genie_session::varint::{Reader, put_i64};
-use genie_srg::{Dtype, Edge, Layout, Node, Srg, ValidSrg};
+use genie_session::skeleton::{self, ResultItem, flag};
+use genie_session::varint::put_i64;
+use genie_srg::{Dtype, Edge, Layout, Node, Srg, ValidSrg, limits};
 
 use super::arguments::{Arguments, Tensor};
 use super::{AnalysisError, Fingerprint};
 
 /// Ids of storages that the segment made, in the graph: above all that a session gives out.
 const LOCAL_ID: u64 = 1 << 48;
+/// Storages of a segment: as many as there may be edges to use them.
+const STORAGES_MAX: usize = limits::MAX_EDGES;
 
 /// A storage of the segment.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +102,10 @@ impl Graph {
     pub fn of(template: &Template) -> Result<Self, AnalysisError> {
         let mut builder = Builder::default();
         builder.graph.srg = Srg::new();
+        // The first definition of a number counts, as on the node.
+        for (op, name) in template.operators.iter().rev() {
+            builder.names.insert(*op, name);
+        }
         for record in &template.records {
             builder.record(template, record)?;
         }
@@ -110,8 +118,10 @@ impl Graph {
 }
 
 #[derive(Default)]
-struct Builder {
+struct Builder<'a> {
     graph: Graph,
+    /// Of operators, by number.
+    names: HashMap<u32, &'a str>,
     /// Storages from before the segment, in the order in which records name them.
     slots: Vec<usize>,
     /// Storages that the segment made, in order. Absent: an id that was reserved and not used.
@@ -120,7 +130,7 @@ struct Builder {
 
 const STRANGE: WireError = WireError::Malformed("a record names a storage that it can't know");
 
-impl Builder {
+impl<'a> Builder<'a> {
     fn record(
         &mut self,
         template: &Template,
@@ -143,6 +153,7 @@ impl Builder {
         let (ids, rest) = numbers
             .split_at_checked(shape.externals)
             .ok_or(WireError::Truncated)?;
+        self.has_room(shape)?;
         let inputs = self.resolve(&shape.refs, ids)?;
         let (params, rest) = rest
             .split_at_checked(shape.counts.params)
@@ -159,8 +170,8 @@ impl Builder {
         let arguments = Arguments::read(skeleton, params)?;
         match record.kind {
             Kind::Op | Kind::CallSync => {
-                let name = template.operators.iter().find(|(op, _)| *op == record.op);
-                let (_, name) = name.ok_or(WireError::Malformed("an operator without a name"))?;
+                let name = self.names.get(&record.op).copied();
+                let name = name.ok_or(WireError::Malformed("an operator without a name"))?;
                 let results = if record.kind == Kind::Op {
                     results(tail, tail_numbers)?
                 } else {
@@ -172,7 +183,7 @@ impl Builder {
                 rest.iter()
                     .chain(params)
                     .for_each(|&number| put_i64(&mut parameters, number));
-                let node = Node::operator(0, name.as_str()).with_call(call, parameters);
+                let node = Node::operator(0, name).with_call(call, parameters);
                 self.operator(node, bare(name), arguments, inputs, results, shape.fresh);
             }
             Kind::Upload => {
@@ -195,6 +206,34 @@ impl Builder {
             }
             // A storage that grows keeps what it holds.
             Kind::Resize | Kind::Barrier | Kind::Cut | Kind::Frees => {}
+        }
+        Ok(())
+    }
+
+    /// Refuses what would be refused when the graph is whole, before it takes memory.
+    fn has_room(&self, shape: &Shape) -> Result<(), AnalysisError> {
+        let graph = &self.graph;
+        let fresh = usize::try_from(shape.fresh).unwrap_or(usize::MAX);
+        for (what, count, limit) in [
+            (
+                "nodes",
+                graph.srg.nodes.len().saturating_add(shape.externals),
+                limits::MAX_NODES,
+            ),
+            (
+                "edges",
+                graph.srg.edges.len().saturating_add(shape.refs.len()),
+                limits::MAX_EDGES,
+            ),
+            (
+                "storages",
+                graph.storages.len().saturating_add(fresh),
+                STORAGES_MAX,
+            ),
+        ] {
+            if count > limit {
+                return Err(AnalysisError::TooLarge { what, count, limit });
+            }
         }
         Ok(())
     }
@@ -305,27 +344,27 @@ impl Builder {
     }
 }
 
-/// Fresh results of a result skeleton that was measured before.
+/// Fresh results of a result skeleton.
 fn results(skeleton: &[u8], numbers: &[i64]) -> Result<Vec<Tensor>, WireError> {
-    let mut reader = Reader::new(skeleton);
-    let mut numbers = numbers.iter().copied();
+    let mut numbers = numbers;
     let mut results = Vec::new();
-    while !reader.is_empty() {
-        match reader.u8()? {
-            out::FRESH => {
-                let (dtype, ndim) = (reader.u8()?, usize::from(reader.u8()?));
-                let dims: Vec<i64> = numbers.by_ref().take(ndim).collect();
-                let strides: Vec<i64> = numbers.by_ref().take(ndim).collect();
+    for item in skeleton::results(skeleton) {
+        let item = item?;
+        let (taken, rest) = numbers
+            .split_at_checked(item.counts().params)
+            .ok_or(WireError::Truncated)?;
+        numbers = rest;
+        match item {
+            ResultItem::Fresh { dtype, ndim } => {
+                let (dims, strides) = taken.split_at(usize::from(ndim));
                 results.push(Tensor {
                     dtype,
-                    dims,
-                    strides,
+                    dims: dims.to_vec(),
+                    strides: strides.to_vec(),
                     ..Tensor::default()
                 });
             }
-            out::ALIAS => drop(reader.u8()?),
-            out::LIST => drop(reader.u16()?),
-            _ => {}
+            ResultItem::None | ResultItem::Alias { .. } | ResultItem::List { .. } => {}
         }
     }
     Ok(results)

@@ -38,6 +38,16 @@ pub enum AnalysisError {
     /// It is no valid graph.
     #[error("the segment makes no graph: {0}")]
     Graph(#[from] SrgError),
+    /// It is larger than a graph may be.
+    #[error("the segment has {count} {what}, more than the {limit} that a graph may have")]
+    TooLarge {
+        /// What was counted.
+        what: &'static str,
+        /// How many there would be.
+        count: usize,
+        /// How many may be.
+        limit: usize,
+    },
 }
 
 /// What is known of a segment's structure.

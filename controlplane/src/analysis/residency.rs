@@ -129,10 +129,13 @@ fn is_weight_argument(operator: &Operator, index: usize) -> bool {
 /// The storage from before the segment that this operator makes a longer copy of: how a KV cache
 /// grows. (`cat` of what was there and what is new along the tokens.)
 fn grown_cache(graph: &Graph, operator: &Operator) -> Option<usize> {
-    if operator.name != "cat" || operator.inputs.len() != 2 || operator.results.len() != 1 {
+    let [before, new] = operator.arguments.tensors.as_slice() else {
+        return None;
+    };
+    if operator.name != "cat" || operator.results.len() != 1 {
         return None;
     }
-    let [before, new] = [0, 1].map(|index| &operator.arguments.tensors[index].dims);
+    let (before, new) = (&before.dims, &new.dims);
     let differing = before.iter().zip(new).filter(|(a, b)| a != b).count();
     let is_cache = before.len() >= 3 && before.len() == new.len() && differing <= 1;
     operator
