@@ -1,9 +1,6 @@
 //! Compiles the C++ backend against the PyTorch of the checkout's virtual environment.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
-
-use genie_session::skeleton::{flag, out, tag};
 
 fn torch_dir() -> PathBuf {
     println!("cargo:rerun-if-env-changed=GENIE_TORCH");
@@ -25,41 +22,6 @@ fn sources(folders: &[&str]) -> Vec<PathBuf> {
     files
 }
 
-/// `SCALAR_TENSOR` as the shim's style has it, `ScalarTensor`.
-fn camel(name: &str) -> String {
-    name.split('_')
-        .map(|word| {
-            let (first, rest) = word.split_at(1);
-            first.to_owned() + &rest.to_lowercase()
-        })
-        .collect()
-}
-
-/// The constants of `genie_session::skeleton`, for C++.
-fn skeleton() -> String {
-    let mut text = String::from("#pragma once\n#include <cstdint>\nnamespace genie {\n");
-    macro_rules! constants {
-        ($module:ident: $($name:ident)+) => {
-            writeln!(text, "namespace {} {{", stringify!($module)).expect("a string");
-            $(writeln!(
-                text,
-                "inline constexpr uint8_t {} = {};",
-                camel(stringify!($name)),
-                $module::$name
-            )
-            .expect("a string");)+
-            writeln!(text, "}}").expect("a string");
-        };
-    }
-    constants!(tag: NONE TENSOR SCALAR_TENSOR INT ENUM DOUBLE TRUE FALSE SCALAR_INT SCALAR_DOUBLE
-        SCALAR_TRUE SCALAR_FALSE SCALAR_COMPLEX STRING INT_LIST DOUBLE_LIST BOOL_LIST LIST DEVICE
-        GENERATOR SEED DEFAULT_DTYPE);
-    constants!(flag: WRITE WRAPPED NEGATIVE CONJUGATE);
-    constants!(out: NONE FRESH ALIAS LIST);
-    text.push_str("}\n");
-    text
-}
-
 fn main() {
     println!("cargo:rerun-if-changed=shim");
     for shared in ["schema_hash", "schema_kind"] {
@@ -73,7 +35,8 @@ fn main() {
         torch.display()
     );
     let generated = PathBuf::from(std::env::var_os("OUT_DIR").expect("set by cargo"));
-    std::fs::write(generated.join("skeleton.h"), skeleton()).expect("OUT_DIR can be written");
+    let skeleton = genie_session::skeleton::cpp::header();
+    std::fs::write(generated.join("skeleton.h"), skeleton).expect("OUT_DIR can be written");
     cc::Build::new()
         .cpp(true)
         .std("c++20")

@@ -1,10 +1,6 @@
-//! Compiles the C++ side against libtorch, with the wire's tags as `genie-session` defines them.
+//! Compiles the C++ side against libtorch, with the grammar of skeletons as `genie-session` defines it.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-
-use genie_session::fault::Code;
-use genie_session::skeleton::{element_bytes, flag, out, tag};
 
 const SOURCES: [&str; 6] = [
     "arguments",
@@ -37,7 +33,8 @@ fn main() {
         "no libtorch in {}: run scripts/setup, or set LIBTORCH",
         libtorch.display()
     );
-    std::fs::write(generated.join("tags.h"), tags()).unwrap();
+    let skeleton = genie_session::skeleton::cpp::header();
+    std::fs::write(generated.join("skeleton.h"), skeleton).unwrap();
     let mut build = cc::Build::new();
     build
         .cpp(true)
@@ -76,41 +73,4 @@ fn link_in_checkout(manifest: &Path) {
         }
         println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags");
     }
-}
-
-fn tags() -> String {
-    macro_rules! constants {
-        ($text:ident, $module:ident: $($name:ident)+) => {
-            writeln!($text, "namespace {} {{", stringify!($module)).unwrap();
-            $(writeln!($text, "constexpr uint8_t {} = {};", stringify!($name), $module::$name)
-                .unwrap();)+
-            writeln!($text, "}}").unwrap();
-        };
-    }
-    let mut text = String::from("#pragma once\n#include <cstdint>\nnamespace genie {\n");
-    constants!(text, tag: NONE TENSOR SCALAR_TENSOR INT ENUM DOUBLE TRUE FALSE SCALAR_INT
-        SCALAR_DOUBLE SCALAR_TRUE SCALAR_FALSE SCALAR_COMPLEX STRING INT_LIST DOUBLE_LIST
-        BOOL_LIST LIST DEVICE GENERATOR SEED
-        DEFAULT_DTYPE);
-    constants!(text, flag: WRITE WRAPPED NEGATIVE CONJUGATE);
-    constants!(text, out: NONE FRESH ALIAS LIST);
-    text.push_str("namespace code {\n");
-    for code in [
-        Code::Operator,
-        Code::OutOfMemory,
-        Code::Protocol,
-        Code::Index,
-        Code::NotImplemented,
-        Code::Value,
-    ] {
-        writeln!(text, "constexpr int {code:?} = {};", code as u8).unwrap();
-    }
-    let mask = (0..64).filter(|&dtype| element_bytes(dtype).is_some());
-    let mask = mask.fold(0_u64, |mask, dtype| mask | (1 << dtype));
-    writeln!(
-        text,
-        "}}\nconstexpr uint64_t DTYPE_MASK = {mask:#x}ULL;\n}}"
-    )
-    .unwrap();
-    text
 }

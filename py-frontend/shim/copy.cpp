@@ -25,7 +25,7 @@ GenieView view_of(const Tensor& tensor) {
   GenieView view{};
   view.storage = handle_of(tensor);
   view.flags = static_cast<uint8_t>(
-      (tensor.is_neg() ? flag::Negative : 0) | (tensor.is_conj() ? flag::Conjugate : 0));
+      (tensor.is_neg() ? flag::NEGATIVE : 0) | (tensor.is_conj() ? flag::CONJUGATE : 0));
   view.dtype = static_cast<uint8_t>(tensor.scalar_type());
   view.offset = tensor.storage_offset();
   view.sizes = tensor.sizes().data();

@@ -15,6 +15,8 @@
 namespace genie {
 namespace {
 
+static_assert(tag::COUNT == 22, "an argument tag is new: say here which arguments become it");
+
 int64_t bits(double value) noexcept {
   int64_t result = 0;
   std::memcpy(&result, &value, sizeof result);
@@ -24,10 +26,10 @@ int64_t bits(double value) noexcept {
 uint8_t sign_flags(c10::DispatchKeySet keys) noexcept {
   uint8_t flags = 0;
   if (C10_UNLIKELY(keys.has(c10::DispatchKey::Negative))) {
-    flags |= flag::Negative;
+    flags |= flag::NEGATIVE;
   }
   if (C10_UNLIKELY(keys.has(c10::DispatchKey::Conjugate))) {
-    flags |= flag::Conjugate;
+    flags |= flag::CONJUGATE;
   }
   return flags;
 }
@@ -66,7 +68,7 @@ void Encoder::encode(const Operator& op, Arguments arguments, Seeds seeds) {
 
   const c10::ScalarType default_dtype = c10::get_default_dtype_as_scalartype();
   if (C10_UNLIKELY(default_dtype != c10::kFloat)) {
-    skeleton_.push(tag::DefaultDtype);
+    skeleton_.push(tag::DEFAULT_DTYPE);
     skeleton_.push(static_cast<uint8_t>(default_dtype));
   }
   const bool training =
@@ -84,7 +86,7 @@ void Encoder::encode(const Operator& op, Arguments arguments, Seeds seeds) {
     }
   }
   if (op.draws(arguments)) {
-    skeleton_.push(tag::Seed);
+    skeleton_.push(tag::SEED);
     data_.push(seed_);
   }
 
@@ -129,10 +131,10 @@ void Encoder::tensor(const Operator& op, size_t position, bool writes, const at:
   const size_t ndim = sizes.size();
 
   uint8_t* s = skeleton_.reserve(4);
-  *s++ = tag::Tensor;
+  *s++ = tag::TENSOR;
   *s++ = static_cast<uint8_t>(
-      sign_flags(keys) | (writes ? flag::Write : 0) |
-      (impl->is_wrapped_number() ? flag::Wrapped : 0));
+      sign_flags(keys) | (writes ? flag::WRITE : 0) |
+      (impl->is_wrapped_number() ? flag::WRAPPED : 0));
   *s++ = dtype_byte(*impl);
   *s++ = static_cast<uint8_t>(ndim);
   skeleton_.filled_to(s);
@@ -153,7 +155,7 @@ void Encoder::other_tensor(
     bool writes,
     const at::Tensor& tensor) {
   if (!tensor.defined()) {
-    skeleton_.push(tag::None);
+    skeleton_.push(tag::NONE);
     return;
   }
   TORCH_CHECK_NOT_IMPLEMENTED(
@@ -173,8 +175,8 @@ void Encoder::other_tensor(
   requires_grad_ = requires_grad_ || tensor.requires_grad();
 
   const c10::ScalarType dtype = tensor.scalar_type();
-  skeleton_.push(tag::ScalarTensor);
-  skeleton_.push(tensor.unsafeGetTensorImpl()->is_wrapped_number() ? flag::Wrapped : uint8_t{0});
+  skeleton_.push(tag::SCALAR_TENSOR);
+  skeleton_.push(tensor.unsafeGetTensorImpl()->is_wrapped_number() ? flag::WRAPPED : uint8_t{0});
   skeleton_.push(static_cast<uint8_t>(dtype));
   if (dtype == c10::ScalarType::Double) {
     data_.push(bits(*tensor.const_data_ptr<double>()));
@@ -231,7 +233,7 @@ void Encoder::length(uint8_t tag, size_t n) {
 }
 
 void Encoder::string(c10::string_view text) {
-  length(tag::String, text.size());
+  length(tag::STRING, text.size());
   uint8_t* const s = skeleton_.reserve(text.size());
   std::memcpy(s, text.data(), text.size());
   skeleton_.filled_to(s + text.size());
@@ -239,16 +241,16 @@ void Encoder::string(c10::string_view text) {
 
 void Encoder::scalar(const c10::IValue& value) {
   if (value.isDouble()) {
-    skeleton_.push(tag::ScalarDouble);
+    skeleton_.push(tag::SCALAR_DOUBLE);
     data_.push(bits(value.toDouble()));
   } else if (value.isInt()) {
-    skeleton_.push(tag::ScalarInt);
+    skeleton_.push(tag::SCALAR_INT);
     data_.push(value.toInt());
   } else if (value.isBool()) {
-    skeleton_.push(value.toBool() ? tag::ScalarTrue : tag::ScalarFalse);
+    skeleton_.push(value.toBool() ? tag::SCALAR_TRUE : tag::SCALAR_FALSE);
   } else {
     const auto complex = value.toComplexDouble();
-    skeleton_.push(tag::ScalarComplex);
+    skeleton_.push(tag::SCALAR_COMPLEX);
     data_.push(bits(complex.real()));
     data_.push(bits(complex.imag()));
   }
@@ -261,7 +263,7 @@ void Encoder::item(
     bool writes,
     const c10::IValue& value) {
   if (value.isNone() && kind != ArgKind::Generator) {
-    skeleton_.push(tag::None);
+    skeleton_.push(tag::NONE);
     return;
   }
   switch (kind) {
@@ -269,19 +271,19 @@ void Encoder::item(
       tensor(op, position, writes, value.toTensor());
       return;
     case ArgKind::Int:
-      skeleton_.push(tag::Int);
+      skeleton_.push(tag::INT);
       params_.push(value.toInt());
       return;
     case ArgKind::Enum:
-      skeleton_.push(tag::Enum);
+      skeleton_.push(tag::ENUM);
       skeleton_.push(static_cast<uint8_t>(value.toInt()));
       return;
     case ArgKind::Double:
-      skeleton_.push(tag::Double);
+      skeleton_.push(tag::DOUBLE);
       data_.push(bits(value.isInt() ? static_cast<double>(value.toInt()) : value.toDouble()));
       return;
     case ArgKind::Bool:
-      skeleton_.push(value.toBool() ? tag::True : tag::False);
+      skeleton_.push(value.toBool() ? tag::TRUE : tag::FALSE);
       return;
     case ArgKind::Scalar:
       scalar(value);
@@ -300,23 +302,23 @@ void Encoder::item(
           device);
       on_device(op, position, device);
       check_device(device_);
-      skeleton_.push(tag::Device);
+      skeleton_.push(tag::DEVICE);
       skeleton_.push(static_cast<uint8_t>(device_));
       return;
     }
     case ArgKind::Generator:
-      skeleton_.push(tag::Generator);
+      skeleton_.push(tag::GENERATOR);
       data_.push(seed_);
       return;
     case ArgKind::IntList: {
       // A single number may stand for a list whose length the schema gives.
       if (value.isInt()) {
-        length(tag::IntList, 1);
+        length(tag::INT_LIST, 1);
         params_.push(value.toInt());
         return;
       }
       const auto items = value.toListRef();
-      length(tag::IntList, items.size());
+      length(tag::INT_LIST, items.size());
       int64_t* p = params_.reserve(items.size());
       for (const c10::IValue& item : items) {
         *p++ = item.toInt();
@@ -326,7 +328,7 @@ void Encoder::item(
     }
     case ArgKind::DoubleList: {
       const auto items = value.toListRef();
-      length(tag::DoubleList, items.size());
+      length(tag::DOUBLE_LIST, items.size());
       for (const c10::IValue& item : items) {
         data_.push(bits(item.toDouble()));
       }
@@ -334,7 +336,7 @@ void Encoder::item(
     }
     case ArgKind::BoolList: {
       const auto items = value.toListRef();
-      length(tag::BoolList, items.size());
+      length(tag::BOOL_LIST, items.size());
       for (const c10::IValue& item : items) {
         skeleton_.push(item.toBool() ? 1 : 0);
       }
@@ -342,7 +344,7 @@ void Encoder::item(
     }
     case ArgKind::ScalarList: {
       const auto items = value.toListRef();
-      length(tag::List, items.size());
+      length(tag::LIST, items.size());
       for (const c10::IValue& element : items) {
         scalar(element);
       }
@@ -351,7 +353,7 @@ void Encoder::item(
     case ArgKind::TensorList:
     case ArgKind::OptionalTensorList: {
       const auto items = value.toListRef();
-      length(tag::List, items.size());
+      length(tag::LIST, items.size());
       for (const c10::IValue& element : items) {
         item(op, position, ArgKind::Tensor, writes, element);
       }

@@ -17,14 +17,14 @@
 namespace genie {
 
 void ResultBuilder::none() {
-  skeleton_.push(out::None);
+  skeleton_.push(out::NONE);
 }
 
 void ResultBuilder::fresh(
     c10::ScalarType dtype,
     c10::IntArrayRef sizes,
     c10::IntArrayRef strides) {
-  skeleton_.push(out::Fresh);
+  skeleton_.push(out::FRESH);
   skeleton_.push(static_cast<uint8_t>(dtype));
   skeleton_.push(static_cast<uint8_t>(sizes.size()));
   int64_t* p = params_.reserve(2 * sizes.size());
@@ -48,13 +48,13 @@ void ResultBuilder::like(const at::Tensor& tensor, c10::ScalarType dtype) {
 
 void ResultBuilder::alias(size_t tensor_index) {
   TORCH_CHECK(tensor_index <= 0xff, kDeviceName, ": a result repeats argument ", tensor_index);
-  skeleton_.push(out::Alias);
+  skeleton_.push(out::ALIAS);
   skeleton_.push(static_cast<uint8_t>(tensor_index));
 }
 
 void ResultBuilder::list(size_t length) {
   TORCH_CHECK(length <= 0xffff, kDeviceName, ": ", length, " results are too many");
-  skeleton_.push(out::List);
+  skeleton_.push(out::LIST);
   skeleton_.push(static_cast<uint8_t>(length & 0xff));
   skeleton_.push(static_cast<uint8_t>(length >> 8));
 }

@@ -22,6 +22,8 @@
 namespace genie {
 namespace {
 
+static_assert(out::COUNT == 4, "a result tag is new: say here what it makes");
+
 // Walks a result skeleton and makes the tensors it names.
 class ResultReader {
  public:
@@ -34,50 +36,60 @@ class ResultReader {
         encoder_(encoder) {}
 
   at::Tensor tensor() {
-    switch (byte()) {
-      case out::None:
+    const Item item = next();
+    switch (item.tag) {
+      case out::NONE:
         return {};
-      case out::Fresh: {
-        const auto dtype = static_cast<c10::ScalarType>(byte());
-        const size_t ndim = byte();
-        const c10::IntArrayRef sizes = params(ndim);
-        const c10::IntArrayRef strides = params(ndim);
+      case out::FRESH: {
+        const auto dtype = static_cast<c10::ScalarType>(item.fields[0]);
+        const c10::IntArrayRef sizes(item.params, item.n);
+        const c10::IntArrayRef strides(item.params + item.n, item.n);
         const size_t nbytes =
             at::detail::computeStorageNbytes(sizes, strides, c10::elementSize(dtype));
         return make_tensor(
             adopt_storage(next_fresh_++, nbytes, encoder_.device()), dtype, sizes, strides);
       }
-      case out::Alias:
+      case out::ALIAS:
         return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::
-                              reclaim_copy(encoder_.tensor(byte())));
+                              reclaim_copy(encoder_.tensor(item.n)));
       default:
         TORCH_INTERNAL_ASSERT(false, "an unknown result tag");
     }
   }
 
   c10::List<at::Tensor> tensors() {
-    TORCH_INTERNAL_ASSERT(byte() == out::List);
-    const size_t low = byte();
-    const size_t length = low | (static_cast<size_t>(byte()) << 8);
+    const Item item = next();
+    TORCH_INTERNAL_ASSERT(item.tag == out::LIST);
     c10::List<at::Tensor> list;
-    list.reserve(length);
-    for (size_t i = 0; i < length; ++i) {
+    list.reserve(item.n);
+    for (size_t i = 0; i < item.n; ++i) {
       list.push_back(tensor());
     }
     return list;
   }
 
- private:
-  uint8_t byte() {
-    TORCH_INTERNAL_ASSERT(skeleton_ < end_, "a result skeleton that ends early");
-    return *skeleton_++;
+  // What next_item asks for.
+  const uint8_t* bytes(size_t n) {
+    TORCH_INTERNAL_ASSERT(
+        static_cast<size_t>(end_ - skeleton_) >= n, "a result skeleton that ends early");
+    skeleton_ += n;
+    return skeleton_ - n;
   }
-  c10::IntArrayRef params(size_t n) {
+  const int64_t* params(size_t n) {
     TORCH_INTERNAL_ASSERT(
         static_cast<size_t>(params_end_ - params_) >= n, "result numbers that end early");
-    const c10::IntArrayRef numbers(params_, n);
     params_ += n;
-    return numbers;
+    return params_ - n;
+  }
+  const int64_t* data(size_t) {
+    TORCH_INTERNAL_ASSERT(false, "a result with data");
+  }
+
+ private:
+  Item next() {
+    Item item;
+    TORCH_INTERNAL_ASSERT(next_item(*this, RESULTS, item), "an unknown result tag");
+    return item;
   }
 
   const uint8_t* skeleton_;
@@ -98,38 +110,51 @@ class ValueReader {
         data_end_(results.value_data + results.n_value_data) {}
 
   c10::IValue next() {
-    TORCH_CHECK(skeleton_ < end_, kDeviceName, ": the node sent too few results");
-    switch (*skeleton_++) {
-      case tag::None:
+    Item item;
+    TORCH_CHECK(
+        next_item(*this, ARGUMENTS, item),
+        kDeviceName,
+        ": the node sent a result of an unknown kind");
+    switch (item.tag) {
+      case tag::NONE:
         return {};
-      case tag::True:
-      case tag::ScalarTrue:
+      case tag::TRUE:
+      case tag::SCALAR_TRUE:
         return true;
-      case tag::False:
-      case tag::ScalarFalse:
+      case tag::FALSE:
+      case tag::SCALAR_FALSE:
         return false;
-      case tag::Int:
-      case tag::ScalarInt:
-        return number();
-      case tag::Double:
-      case tag::ScalarDouble:
-        return real();
-      case tag::ScalarComplex: {
-        const double re = real();
-        return c10::IValue(c10::complex<double>(re, real()));
-      }
+      case tag::SCALAR_INT:
+        return *item.data;
+      case tag::DOUBLE:
+      case tag::SCALAR_DOUBLE:
+        return real(item.data[0]);
+      case tag::SCALAR_COMPLEX:
+        return c10::IValue(c10::complex<double>(real(item.data[0]), real(item.data[1])));
       default:
-        TORCH_CHECK(false, kDeviceName, ": the node sent a result of an unknown kind");
+        TORCH_CHECK(false, kDeviceName, ": the node sent a result that is no number");
     }
   }
 
- private:
-  int64_t number() {
-    TORCH_CHECK(data_ < data_end_, kDeviceName, ": the node sent too few numbers");
-    return *data_++;
+  // What next_item asks for.
+  const uint8_t* bytes(size_t n) {
+    TORCH_CHECK(
+        static_cast<size_t>(end_ - skeleton_) >= n, kDeviceName, ": the node sent too few results");
+    skeleton_ += n;
+    return skeleton_ - n;
   }
-  double real() {
-    const int64_t bits = number();
+  const int64_t* data(size_t n) {
+    TORCH_CHECK(
+        static_cast<size_t>(data_end_ - data_) >= n, kDeviceName, ": the node sent too few numbers");
+    data_ += n;
+    return data_ - n;
+  }
+  const int64_t* params(size_t) {
+    TORCH_CHECK(false, kDeviceName, ": the node sent a result with sizes");
+  }
+
+ private:
+  static double real(int64_t bits) {
     double value = 0;
     std::memcpy(&value, &bits, sizeof value);
     return value;

@@ -13,6 +13,8 @@
 namespace genie {
 namespace {
 
+static_assert(tag::COUNT == 22, "an argument tag is new: say here what it becomes");
+
 double as_double(int64_t bits) {
   double value;
   std::memcpy(&value, &bits, sizeof value);
@@ -29,15 +31,18 @@ double as_double(int64_t bits) {
       static_cast<int>(tag));
 }
 
-at::Tensor tensor_argument(Streams& in, std::vector<c10::TensorImpl*>* tensors) {
-  const uint8_t* head = in.bytes(3);
-  const size_t ndim = head[2];
+at::Tensor tensor_argument(
+    Streams& in,
+    const Item& item,
+    std::vector<c10::TensorImpl*>* tensors) {
+  const uint8_t* head = item.fields;
+  const size_t ndim = item.n;
   GenieView view{};
   view.storage = in.storage();
   view.flags = head[0];
   view.dtype = head[1];
   view.ndim = ndim;
-  const int64_t* numbers = in.params(1 + 2 * ndim);
+  const int64_t* numbers = item.params;
   view.offset = numbers[0];
   view.sizes = numbers + 1;
   view.strides = numbers + 1 + ndim;
@@ -51,19 +56,18 @@ at::Tensor tensor_argument(Streams& in, std::vector<c10::TensorImpl*>* tensors) 
   return tensor;
 }
 
-at::Tensor scalar_tensor_argument(Streams& in) {
-  const uint8_t* head = in.bytes(2);
+at::Tensor scalar_tensor_argument(const Item& item) {
+  const uint8_t* head = item.fields;
   const auto dtype = checked_dtype(head[1]);
   at::Scalar value;
   if (c10::isComplexType(dtype)) {
-    const int64_t* raw = in.data(2);
-    value = c10::complex<double>(as_double(raw[0]), as_double(raw[1]));
+    value = c10::complex<double>(as_double(item.data[0]), as_double(item.data[1]));
   } else if (c10::isFloatingType(dtype)) {
-    value = as_double(*in.data(1));
+    value = as_double(*item.data);
   } else if (dtype == c10::ScalarType::Bool) {
-    value = *in.data(1) != 0;
+    value = *item.data != 0;
   } else {
-    value = *in.data(1);
+    value = *item.data;
   }
   at::Tensor tensor = at::detail::scalar_tensor_static(value, dtype, at::kCPU);
   if (head[0] & flag::WRAPPED) {
@@ -94,76 +98,72 @@ void seed_default(uint64_t seed) {
 }
 
 // A number from any of the number tags.
-at::Scalar number(Streams& in, uint8_t tag, const Operator& op, size_t index) {
-  switch (tag) {
+at::Scalar number(const Item& item, const Operator& op, size_t index) {
+  switch (item.tag) {
     case tag::INT:
-      return *in.params(1);
+      return *item.params;
     case tag::ENUM:
-      return static_cast<int64_t>(static_cast<int8_t>(in.u8()));
+      return static_cast<int64_t>(static_cast<int8_t>(*item.fields));
     case tag::SCALAR_INT:
-      return *in.data(1);
+      return *item.data;
     case tag::DOUBLE:
     case tag::SCALAR_DOUBLE:
-      return as_double(*in.data(1));
+      return as_double(*item.data);
     case tag::TRUE:
     case tag::SCALAR_TRUE:
       return true;
     case tag::FALSE:
     case tag::SCALAR_FALSE:
       return false;
-    case tag::SCALAR_COMPLEX: {
-      const int64_t* raw = in.data(2);
-      return c10::complex<double>(as_double(raw[0]), as_double(raw[1]));
-    }
+    case tag::SCALAR_COMPLEX:
+      return c10::complex<double>(as_double(item.data[0]), as_double(item.data[1]));
     default:
-      mismatch(op, index, tag);
+      mismatch(op, index, item.tag);
   }
 }
 
-c10::List<int64_t> int_list(Streams& in) {
-  const size_t n = in.u16();
-  const int64_t* numbers = in.params(n);
+c10::List<int64_t> int_list(const Item& item) {
   c10::List<int64_t> list;
-  list.reserve(n);
-  for (size_t i = 0; i < n; i++) {
-    list.push_back(numbers[i]);
+  list.reserve(item.n);
+  for (size_t i = 0; i < item.n; i++) {
+    list.push_back(item.params[i]);
   }
   return list;
 }
 
 at::Tensor tensor_item(
     Streams& in,
-    uint8_t tag,
+    const Item& item,
     const Operator& op,
     size_t index,
     std::vector<c10::TensorImpl*>* tensors) {
-  switch (tag) {
+  switch (item.tag) {
     case tag::NONE:
       return {};
     case tag::TENSOR:
-      return tensor_argument(in, tensors);
+      return tensor_argument(in, item, tensors);
     case tag::SCALAR_TENSOR:
-      return scalar_tensor_argument(in);
+      return scalar_tensor_argument(item);
     default:
-      mismatch(op, index, tag);
+      mismatch(op, index, item.tag);
   }
 }
 
 // A list whose items have tags of their own.
 c10::IValue list_argument(
     Streams& in,
+    size_t n,
     ArgKind kind,
     const Operator& op,
     size_t index,
     std::vector<c10::TensorImpl*>* tensors) {
-  const size_t n = in.u16();
   switch (kind) {
     case ArgKind::TensorList: {
       c10::List<at::Tensor> list;
       list.reserve(n);
       for (size_t i = 0; i < n; i++) {
-        const uint8_t tag = in.u8();
-        list.push_back(tensor_item(in, tag, op, index, tensors));
+        const Item item = in.next();
+        list.push_back(tensor_item(in, item, op, index, tensors));
       }
       return list;
     }
@@ -171,11 +171,11 @@ c10::IValue list_argument(
       c10::List<std::optional<at::Tensor>> list;
       list.reserve(n);
       for (size_t i = 0; i < n; i++) {
-        const uint8_t tag = in.u8();
-        if (tag == tag::NONE) {
+        const Item item = in.next();
+        if (item.tag == tag::NONE) {
           list.push_back(std::nullopt);
         } else {
-          list.push_back(tensor_item(in, tag, op, index, tensors));
+          list.push_back(tensor_item(in, item, op, index, tensors));
         }
       }
       return list;
@@ -184,24 +184,21 @@ c10::IValue list_argument(
       c10::List<at::Scalar> list;
       list.reserve(n);
       for (size_t i = 0; i < n; i++) {
-        const uint8_t tag = in.u8();
-        list.push_back(number(in, tag, op, index));
+        list.push_back(number(in.next(), op, index));
       }
       return list;
     }
     case ArgKind::IntList: {
       c10::List<int64_t> list;
       for (size_t i = 0; i < n; i++) {
-        const uint8_t tag = in.u8();
-        list.push_back(number(in, tag, op, index).toLong());
+        list.push_back(number(in.next(), op, index).toLong());
       }
       return list;
     }
     case ArgKind::DoubleList: {
       c10::List<double> list;
       for (size_t i = 0; i < n; i++) {
-        const uint8_t tag = in.u8();
-        list.push_back(number(in, tag, op, index).toDouble());
+        list.push_back(number(in.next(), op, index).toDouble());
       }
       return list;
     }
@@ -216,7 +213,8 @@ c10::IValue argument(
     size_t index,
     std::vector<c10::TensorImpl*>* tensors) {
   const Argument& wanted = op.arguments[index];
-  const uint8_t tag = in.u8();
+  const Item item = in.next();
+  const uint8_t tag = item.tag;
   if (tag == tag::NONE) {
     if (wanted.optional) {
       return {};
@@ -227,54 +225,50 @@ c10::IValue argument(
     mismatch(op, index, tag);
   }
   if (tag == tag::LIST) {
-    return list_argument(in, wanted.kind, op, index, tensors);
+    return list_argument(in, item.n, wanted.kind, op, index, tensors);
   }
   switch (wanted.kind) {
     case ArgKind::Tensor:
-      return tensor_item(in, tag, op, index, tensors);
+      return tensor_item(in, item, op, index, tensors);
     case ArgKind::Int:
     case ArgKind::Enum:
-      return number(in, tag, op, index).toLong();
+      return number(item, op, index).toLong();
     case ArgKind::Double:
-      return number(in, tag, op, index).toDouble();
+      return number(item, op, index).toDouble();
     case ArgKind::Bool:
       if (tag == tag::TRUE || tag == tag::FALSE) {
         return tag == tag::TRUE;
       }
-      return number(in, tag, op, index).toBool();
+      return number(item, op, index).toBool();
     case ArgKind::Scalar:
-      return number(in, tag, op, index);
+      return number(item, op, index);
     case ArgKind::IntList:
       if (tag == tag::INT_LIST) {
-        return int_list(in);
+        return int_list(item);
       }
-      return c10::List<int64_t>({number(in, tag, op, index).toLong()});
+      return c10::List<int64_t>({number(item, op, index).toLong()});
     case ArgKind::DoubleList: {
       c10::List<double> list;
       if (tag == tag::DOUBLE_LIST) {
-        const size_t n = in.u16();
-        const int64_t* raw = in.data(n);
-        for (size_t i = 0; i < n; i++) {
-          list.push_back(as_double(raw[i]));
+        for (size_t i = 0; i < item.n; i++) {
+          list.push_back(as_double(item.data[i]));
         }
         return list;
       }
       if (tag == tag::INT_LIST) {
-        for (const int64_t value : int_list(in)) {
+        for (const int64_t value : int_list(item)) {
           list.push_back(static_cast<double>(value));
         }
         return list;
       }
-      list.push_back(number(in, tag, op, index).toDouble());
+      list.push_back(number(item, op, index).toDouble());
       return list;
     }
     case ArgKind::BoolList:
       if (tag == tag::BOOL_LIST) {
-        const size_t n = in.u16();
-        const uint8_t* raw = in.bytes(n);
         c10::List<bool> list;
-        for (size_t i = 0; i < n; i++) {
-          list.push_back(raw[i] != 0);
+        for (size_t i = 0; i < item.n; i++) {
+          list.push_back(item.bytes[i] != 0);
         }
         return list;
       }
@@ -282,43 +276,38 @@ c10::IValue argument(
     case ArgKind::ScalarList:
       if (tag == tag::INT_LIST) {
         c10::List<at::Scalar> list;
-        for (const int64_t value : int_list(in)) {
+        for (const int64_t value : int_list(item)) {
           list.push_back(value);
         }
         return list;
       }
       if (tag == tag::DOUBLE_LIST) {
-        const size_t n = in.u16();
-        const int64_t* raw = in.data(n);
         c10::List<at::Scalar> list;
-        for (size_t i = 0; i < n; i++) {
-          list.push_back(as_double(raw[i]));
+        for (size_t i = 0; i < item.n; i++) {
+          list.push_back(as_double(item.data[i]));
         }
         return list;
       }
       break;
     case ArgKind::String:
       if (tag == tag::STRING) {
-        const size_t n = in.u16();
-        const uint8_t* raw = in.bytes(n);
-        return std::string(reinterpret_cast<const char*>(raw), n);
+        return std::string(reinterpret_cast<const char*>(item.bytes), item.n);
       }
       break;
     case ArgKind::Device:
       if (tag == tag::DEVICE) {
-        in.u8();
         return device();
       }
       break;
     case ArgKind::Generator:
       if (tag == tag::GENERATOR) {
-        return seeded_generator(static_cast<uint64_t>(*in.data(1)));
+        return seeded_generator(static_cast<uint64_t>(*item.data));
       }
       break;
     case ArgKind::TensorList:
     case ArgKind::OptionalTensorList:
       // An empty list has no tensors to tell its type by.
-      if (tag == tag::INT_LIST && in.u16() == 0) {
+      if (tag == tag::INT_LIST && item.n == 0) {
         if (wanted.kind == ArgKind::TensorList) {
           return c10::List<at::Tensor>();
         }
@@ -361,8 +350,7 @@ void build(
   size_t index = 0;
   auto default_dtype = c10::kFloat;
   if (!in.empty() && in.peek() == tag::DEFAULT_DTYPE) {
-    in.u8();
-    default_dtype = checked_dtype(in.u8());
+    default_dtype = checked_dtype(*in.next().fields);
     if (!c10::isFloatingType(default_dtype)) {
       throw ProtocolError("a default dtype that is not a floating type");
     }
@@ -372,8 +360,7 @@ void build(
   }
   while (!in.empty()) {
     if (in.peek() == tag::SEED) {
-      in.u8();
-      seed_default(static_cast<uint64_t>(*in.data(1)));
+      seed_default(static_cast<uint64_t>(*in.next().data));
       if (!in.empty()) {
         throw ProtocolError("an argument after the seed");
       }

@@ -10,7 +10,7 @@
 #include "dispatch.h"
 #include "error.h"
 #include "schema_kind.h"
-#include "tags.h"
+#include "skeleton.h"
 
 namespace genie {
 
@@ -47,12 +47,13 @@ class Streams {
   uint8_t peek() const {
     return *at_;
   }
-  uint8_t u8() {
-    return *bytes(1);
-  }
-  uint16_t u16() {
-    const uint8_t* raw = bytes(2);
-    return static_cast<uint16_t>(raw[0] | (raw[1] << 8));
+  // The next item with its numbers. A tensor's storage is taken apart, by storage().
+  Item next() {
+    Item item;
+    if (!next_item(*this, ARGUMENTS, item)) {
+      throw ProtocolError("an unknown argument tag");
+    }
+    return item;
   }
   const uint8_t* bytes(size_t n) {
     need(n <= static_cast<size_t>(end_ - at_));

@@ -6,7 +6,7 @@
 #include <new>
 #include <string>
 
-#include "tags.h"
+#include "skeleton.h"
 
 namespace genie {
 

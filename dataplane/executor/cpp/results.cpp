@@ -10,6 +10,8 @@
 namespace genie {
 namespace {
 
+static_assert(out::COUNT == 4, "a result tag is new: say here what it takes");
+
 // A result skeleton with its sizes and strides.
 class Predicted {
  public:
@@ -22,11 +24,20 @@ class Predicted {
   bool empty() const {
     return at_ == end_;
   }
-  uint8_t u8() {
-    if (at_ == end_) {
+  // The next item with its numbers.
+  Item next() {
+    Item item;
+    if (!next_item(*this, RESULTS, item)) {
+      throw ProtocolError("an unknown result tag");
+    }
+    return item;
+  }
+  const uint8_t* bytes(size_t n) {
+    if (n > static_cast<size_t>(end_ - at_)) {
       throw ProtocolError("a result skeleton is truncated");
     }
-    return *at_++;
+    at_ += n;
+    return at_ - n;
   }
   const int64_t* params(size_t n) {
     if (n > static_cast<size_t>(params_end_ - params_)) {
@@ -34,6 +45,10 @@ class Predicted {
     }
     params_ += n;
     return params_ - n;
+  }
+  // No result has any.
+  const int64_t* data(size_t) {
+    throw ProtocolError("a result skeleton with data");
   }
 
  private:
@@ -90,18 +105,15 @@ void take_predicted(
     Predicted& predicted,
     const at::Tensor& result,
     std::vector<GenieStorage*>& fresh) {
-  switch (predicted.u8()) {
+  const Item item = predicted.next();
+  switch (item.tag) {
     case out::NONE:
-      return;
     case out::ALIAS:
-      predicted.u8();
       return;
     case out::FRESH: {
-      const auto dtype = checked_dtype(predicted.u8());
-      const size_t ndim = predicted.u8();
-      const int64_t* numbers = predicted.params(2 * ndim);
-      const at::IntArrayRef sizes(numbers, ndim);
-      const at::IntArrayRef strides(numbers + ndim, ndim);
+      const auto dtype = checked_dtype(item.fields[0]);
+      const at::IntArrayRef sizes(item.params, item.n);
+      const at::IntArrayRef strides(item.params + item.n, item.n);
       if (!result.defined()) {
         // Not computed (the gradient of nothing): it counts as zero.
         fresh.push_back(take_storage(at::zeros(sizes, at::device(device()).dtype(dtype))));
@@ -135,20 +147,14 @@ size_t top_level_items(const GenieCall& call) {
   size_t count = 0;
   size_t nested = 0;
   for (Predicted predicted(call); !predicted.empty();) {
-    const uint8_t tag = predicted.u8();
+    const Item item = predicted.next();
     if (nested > 0) {
       nested--;
     } else {
       count++;
     }
-    if (tag == out::LIST) {
-      const uint8_t low = predicted.u8();
-      nested = low | (predicted.u8() << 8);
-    } else if (tag == out::FRESH) {
-      predicted.u8();
-      predicted.u8();
-    } else if (tag == out::ALIAS) {
-      predicted.u8();
+    if (item.tag == out::LIST) {
+      nested = item.n;
     }
   }
   return count;
@@ -236,12 +242,12 @@ void bind_predicted(
         take_predicted(op, predicted, result.toTensor(), fresh);
         break;
       case ArgKind::TensorList: {
-        if (predicted.u8() != out::LIST) {
+        const Item item = predicted.next();
+        if (item.tag != out::LIST) {
           throw ProtocolError("a list of results was predicted to be something else");
         }
         const auto list = result.toTensorList();
-        const size_t low = predicted.u8();
-        const size_t n = low | (static_cast<size_t>(predicted.u8()) << 8);
+        const size_t n = item.n;
         TORCH_CHECK(
             n == list.size(),
             op.name,
@@ -257,7 +263,7 @@ void bind_predicted(
         break;
       }
       default:
-        if (!skip_values && predicted.u8() != out::NONE) {
+        if (!skip_values && predicted.next().tag != out::NONE) {
           throw ProtocolError("a result that is not a tensor was predicted to be one");
         }
     }

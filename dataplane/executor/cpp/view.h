@@ -4,7 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "dispatch.h"
-#include "tags.h"
+#include "skeleton.h"
 
 namespace genie {
 
