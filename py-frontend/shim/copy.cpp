@@ -89,6 +89,7 @@ void from_remote(const Tensor& destination, const Tensor& source) {
 }
 
 Tensor& copy_(Tensor& self, const Tensor& source, bool /*non_blocking*/) {
+  check(genie_usable());
   TORCH_CHECK(self.defined() && source.defined(), "copy_ of an undefined tensor");
   if (self.is_same(source) || self.device().is_meta()) {
     return self;
@@ -152,6 +153,7 @@ Tensor to_copy(
     std::optional<bool> pin_memory,
     bool non_blocking,
     std::optional<c10::MemoryFormat> memory_format) {
+  check(genie_usable());
   const bool stays = !device.has_value() ||
       (device->type() == kRemote && index_or_current(*device) == self.device().index());
   if (!stays && is_plain_fetch(self, dtype, *device, pin_memory, memory_format)) {
@@ -186,6 +188,7 @@ std::vector<Tensor> to_cpu(at::TensorList tensors) {
 }  // namespace
 
 Tensor upload(const Tensor& source, c10::Device device) {
+  check(genie_usable());
   const Tensor bytes = source.contiguous().resolve_conj().resolve_neg();
   Tensor tensor = allocate_tensor(
       bytes.scalar_type(), bytes.sizes(), bytes.strides(), index_or_current(device));
@@ -196,6 +199,7 @@ Tensor upload(const Tensor& source, c10::Device device) {
 }
 
 Tensor fetch(const Tensor& source) {
+  check(genie_usable());
   Tensor result = empty_result(source.sizes(), source.scalar_type());
   fetch_into(source, result);
   return result;

@@ -11,6 +11,8 @@
 #include <deque>
 #include <mutex>
 
+#include "errors.h"
+
 namespace genie {
 namespace {
 
@@ -90,6 +92,7 @@ struct RemoteGenerator final : c10::GeneratorImpl {
 }  // namespace
 
 const at::Generator& default_generator(c10::DeviceIndex device) {
+  check(genie_usable());
   static std::mutex mutex;
   // Leaked, as references to its elements outlive everything; a deque never moves them.
   static auto* const generators = new std::deque<at::Generator>;
@@ -118,9 +121,3 @@ int64_t draw(const at::Generator& generator) {
 }
 
 }  // namespace genie
-
-extern "C" void genie_backend_manual_seed(int32_t device, uint64_t seed) {
-  at::Generator generator = genie::default_generator(static_cast<c10::DeviceIndex>(device));
-  const std::lock_guard<std::mutex> lock(generator.mutex());
-  generator.set_current_seed(seed);
-}

@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include <cstdint>
+#include <mutex>
 
 #include "backend.h"
 #include "errors.h"
@@ -22,10 +23,18 @@ int64_t current_device_op() {
   return current_device();
 }
 
-void set_device_op(int64_t device) {
+c10::DeviceIndex checked_index(int64_t device) {
   TORCH_CHECK(
       device >= 0 && device <= INT8_MAX, "device index must be from 0 to 127, got ", device);
-  set_current_device(static_cast<c10::DeviceIndex>(device));
+  return static_cast<c10::DeviceIndex>(device);
+}
+
+const at::Generator& generator_of(int64_t device) {
+  return default_generator(checked_index(device));
+}
+
+void set_device_op(int64_t device) {
+  set_current_device(checked_index(device));
 }
 
 void synchronize_op() {
@@ -33,20 +42,21 @@ void synchronize_op() {
 }
 
 void manual_seed_op(int64_t device, int64_t seed) {
-  genie_backend_manual_seed(static_cast<int32_t>(device), static_cast<uint64_t>(seed));
+  at::Generator generator = generator_of(device);
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(static_cast<uint64_t>(seed));
 }
 
 int64_t initial_seed_op(int64_t device) {
-  return static_cast<int64_t>(
-      default_generator(static_cast<c10::DeviceIndex>(device)).current_seed());
+  return static_cast<int64_t>(generator_of(device).current_seed());
 }
 
 at::Tensor rng_state_op(int64_t device) {
-  return default_generator(static_cast<c10::DeviceIndex>(device)).get_state();
+  return generator_of(device).get_state();
 }
 
 void set_rng_state_op(int64_t device, const at::Tensor& state) {
-  at::Generator generator = default_generator(static_cast<c10::DeviceIndex>(device));
+  at::Generator generator = generator_of(device);
   generator.set_state(state);
 }
 

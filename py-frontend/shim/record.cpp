@@ -278,6 +278,7 @@ class Recorder final : public c10::OperatorKernel {
       const c10::OperatorHandle& handle,
       c10::DispatchKeySet /*keys*/,
       torch::jit::Stack* stack) {
+    check(genie_usable());
     const Operator* op = operator_.load(std::memory_order_acquire);
     if (C10_UNLIKELY(op == nullptr)) {
       op = prepare(handle);

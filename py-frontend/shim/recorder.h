@@ -116,6 +116,11 @@ void* genie_host_take(uint64_t nbytes, uint64_t* capacity);
 void genie_host_give(void* memory, uint64_t capacity);
 #define GENIE_HOST_MIN (1 << 20)  // smaller results do not use it
 
+// GENIE_ERROR in a child that was forked from a process with a session. Locks of that process may
+// be held for ever there, ours and the guards of C++'s statics: a kernel asks before it comes near
+// one. Functions of this header with a status ask by themselves.
+GenieStatus genie_usable(void);
+
 // Waits until everything recorded so far has run.
 GenieStatus genie_barrier(void);
 
@@ -132,7 +137,6 @@ int32_t genie_count_fallback(const char* name);
 const char* genie_backend_register(void);
 // FNV-1a 64 of all aten schemas.
 uint64_t genie_backend_schema_hash(void);
-void genie_backend_manual_seed(int32_t device, uint64_t seed);
 
 #ifdef __cplusplus
 }

@@ -24,6 +24,9 @@ static CONNECTING: Mutex<Book> = Mutex::new(Book {
     torch_version: String::new(),
     schema_hash: 0,
 });
+/// A session was opened here, or is being opened: there are threads, locks and sockets that a
+/// forked child can't use.
+static IN_USE: AtomicBool = AtomicBool::new(false);
 static FORKED: AtomicBool = AtomicBool::new(false);
 static FALLBACKS: AtomicU64 = AtomicU64::new(0);
 
@@ -66,25 +69,45 @@ pub fn prepare(torch_version: &str, schema_hash: u64) {
     book.torch_version = torch_version.to_owned();
     book.schema_hash = schema_hash;
     extern "C" fn in_child() {
-        FORKED.store(true, Ordering::SeqCst);
+        FORKED.store(IN_USE.load(Ordering::SeqCst), Ordering::SeqCst);
     }
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the handler only stores to an atomic, which is safe in a forked child.
+        // SAFETY: the handler only uses atomics, which is safe in a forked child.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
 }
 
-/// True in a child that was forked after the import: it inherits threads' locks and a connection
-/// that are not its own, and touches neither.
+/// True in a child that was forked from a process with a session: it inherits locks that other
+/// threads may have held, and a connection that is not its own. It touches neither, so whatever
+/// takes a lock or uses a session asks here first.
 #[must_use]
 pub fn is_forked() -> bool {
     FORKED.load(Ordering::Relaxed)
 }
 
-/// The session in use, if there is one.
+/// Fails in a forked child.
+///
+/// # Errors
+/// What to do instead.
+pub fn check_fork() -> Result<(), Error> {
+    if is_forked() {
+        return Err(Error::Genie(
+            Exception::Fork,
+            "this process was forked from one that uses genie, and a session can't be shared: \
+             start it with multiprocessing's \"spawn\" and connect there"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// The session in use, if there is one; none in a forked child.
 #[must_use]
 pub fn get() -> Option<&'static Session> {
+    if is_forked() {
+        return None;
+    }
     let pointer = CURRENT.load(Ordering::Acquire);
     // SAFETY: null, or a session that was leaked by `connect`.
     unsafe { pointer.as_ref() }
@@ -95,14 +118,7 @@ pub fn get() -> Option<&'static Session> {
 /// # Errors
 /// Not connected and nowhere to connect to, or in a forked child.
 pub fn session() -> Result<&'static Session, Error> {
-    if is_forked() {
-        return Err(Error::Genie(
-            Exception::Fork,
-            "this process was forked from one that uses genie, and a session can't be shared: \
-             start it with multiprocessing's \"spawn\" and connect there"
-                .to_owned(),
-        ));
-    }
+    check_fork()?;
     if let Some(session) = get() {
         return Ok(session);
     }
@@ -134,6 +150,7 @@ pub fn of_epoch(epoch: u16) -> Option<&'static Session> {
 /// # Errors
 /// Nobody there, refused, or one is open already.
 pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, Error> {
+    check_fork()?;
     let bad = |error: genie_client::address::AddressError| Error::Value(error.to_string());
     let address = Address::parse(&target.address).map_err(bad)?;
     let tls = Tls::from_files(
@@ -142,9 +159,7 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
         target.key.as_deref(),
     )
     .map_err(bad)?;
-    if is_forked() {
-        return session();
-    }
+    IN_USE.store(true, Ordering::SeqCst);
     let mut book = CONNECTING.lock();
     if let Some(session) = get()
         && session.check().is_ok()

@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 use std::ffi::{CString, c_char, c_void};
+use std::sync::OnceLock;
 
 use genie_client::engine::{Error, Exception};
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 /// Exception classes of the `genie` package, in the order of [`Exception`].
@@ -18,7 +18,8 @@ pub const NAMES: [&str; 7] = [
     "NotConnectedError",
 ];
 
-static CLASSES: Mutex<Vec<Py<PyAny>>> = Mutex::new(Vec::new());
+/// Not behind a lock: a forked child reads them too.
+static CLASSES: OnceLock<Vec<Py<PyAny>>> = OnceLock::new();
 
 /// Takes the exception classes from the Python package.
 ///
@@ -29,14 +30,14 @@ pub fn load_classes(module: &Bound<'_, PyAny>) -> PyResult<()> {
     for name in NAMES {
         classes.push(module.getattr(name)?.unbind());
     }
-    *CLASSES.lock() = classes;
+    let _ = CLASSES.set(classes);
     Ok(())
 }
 
 fn class_pointer(which: Exception) -> *mut c_void {
     CLASSES
-        .lock()
-        .get(which as usize)
+        .get()
+        .and_then(|classes| classes.get(which as usize))
         .map_or(std::ptr::null_mut(), |class| class.as_ptr().cast())
 }
 
@@ -49,8 +50,8 @@ pub fn raised(error: Error) -> PyErr {
     match error {
         Error::Genie(which, text) => Python::attach(|py| {
             let class = CLASSES
-                .lock()
-                .get(which as usize)
+                .get()
+                .and_then(|classes| classes.get(which as usize))
                 .map(|class| class.clone_ref(py));
             match class.map(|class| class.call1(py, (text.clone(),))) {
                 Some(Ok(instance)) => PyErr::from_value(instance.into_bound(py)),

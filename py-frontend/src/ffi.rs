@@ -123,11 +123,11 @@ fn id_of(session: &Session, handle: u64) -> Result<u64, Error> {
 
 /// The session for calls on tensors that exist: a lost one says why it was lost.
 fn session_of(handles: &[u64]) -> Result<&'static Session, Error> {
+    current::check_fork()?;
     if let Some(session) = current::get() {
         return Ok(session);
     }
-    if !current::is_forked()
-        && let Some(&handle) = handles.first()
+    if let Some(&handle) = handles.first()
         && let Some(earlier) = current::of_epoch((handle >> ID_BITS) as u16)
     {
         earlier.check()?;
@@ -204,6 +204,7 @@ fn raw(results: &Results) -> RawResults {
 /// `name` is NUL-terminated.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_intern(name: *const c_char) -> u32 {
+    debug_assert!(!current::is_forked(), "genie_usable was not asked");
     // SAFETY: as the caller says.
     names::intern(&unsafe { CStr::from_ptr(name) }.to_string_lossy())
 }
@@ -366,9 +367,6 @@ unsafe extern "C" fn genie_alloc(device: i32, nbytes: u64, storage: *mut u64) ->
 
 #[unsafe(no_mangle)]
 extern "C" fn genie_free(storage: u64) {
-    if current::is_forked() {
-        return;
-    }
     if let Some(session) = current::get()
         && u64::from(session.epoch) == storage >> ID_BITS
         && storage & ID_MASK != 0
@@ -450,6 +448,9 @@ unsafe extern "C" fn genie_fetch(
 /// As recorder.h says.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_host_take(nbytes: u64, capacity: *mut u64) -> *mut c_void {
+    if current::is_forked() {
+        return std::ptr::null_mut();
+    }
     let bytes = usize::try_from(nbytes).unwrap_or(usize::MAX);
     let Some(block) = host_cache::CACHE.lock().take(bytes) else {
         return std::ptr::null_mut();
@@ -467,8 +468,16 @@ unsafe extern "C" fn genie_host_give(memory: *mut c_void, capacity: u64) {
     if let Some(start) = std::ptr::NonNull::new(memory.cast()) {
         // SAFETY: both came from `genie_host_take`, and go back once.
         let block = unsafe { host_cache::Block::from_raw(start, capacity as usize) };
-        host_cache::CACHE.lock().give(block);
+        // A forked child has inherited it, and unmaps its own.
+        if !current::is_forked() {
+            host_cache::CACHE.lock().give(block);
+        }
     }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn genie_usable() -> i32 {
+    status(current::check_fork().map(|()| OK))
 }
 
 #[unsafe(no_mangle)]
@@ -490,6 +499,9 @@ extern "C" fn genie_device_count() -> i32 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_count_fallback(name: *const c_char) -> i32 {
     static SEEN: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    if current::is_forked() {
+        return 0;
+    }
     current::count_fallback();
     // SAFETY: as the caller says.
     let name = unsafe { CStr::from_ptr(name) }

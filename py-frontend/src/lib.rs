@@ -72,8 +72,22 @@ fn connect(
 
 /// Ends the session; nothing if there is none.
 #[pyfunction]
-fn disconnect(py: Python<'_>) {
+fn disconnect(py: Python<'_>) -> PyResult<()> {
+    current::check_fork().map_err(errors::raised)?;
     py.detach(current::disconnect);
+    Ok(())
+}
+
+/// The program ends: so does the session, if it is this process's own.
+#[pyfunction]
+fn at_exit(py: Python<'_>) {
+    py.detach(current::disconnect);
+}
+
+/// True in a child that was forked from a process with a session.
+#[pyfunction]
+fn is_forked() -> bool {
+    current::is_forked()
 }
 
 /// Waits until everything recorded so far has run on the node.
@@ -87,18 +101,15 @@ fn synchronize(py: Python<'_>) -> PyResult<()> {
 /// True while a session is open.
 #[pyfunction]
 fn is_connected() -> bool {
-    !current::is_forked() && current::get().is_some_and(|session| session.check().is_ok())
+    current::get().is_some_and(|session| session.check().is_ok())
 }
 
 /// What the session has done, by name.
 #[pyfunction]
 fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    current::check_fork().map_err(errors::raised)?;
     let out = PyDict::new(py);
-    let session = if current::is_forked() {
-        None
-    } else {
-        current::get()
-    };
+    let session = current::get();
     let log = session
         .map(|session| session.log_counters())
         .unwrap_or_default();
@@ -143,6 +154,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(register, module)?)?;
     module.add_function(wrap_pyfunction!(connect, module)?)?;
     module.add_function(wrap_pyfunction!(disconnect, module)?)?;
+    module.add_function(wrap_pyfunction!(at_exit, module)?)?;
+    module.add_function(wrap_pyfunction!(is_forked, module)?)?;
     module.add_function(wrap_pyfunction!(synchronize, module)?)?;
     module.add_function(wrap_pyfunction!(is_connected, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;

@@ -394,63 +394,6 @@ def test_a_client_with_a_certificate_of_another_authority_is_refused(
 # --- Fork -----------------------------------------------------------------------------------
 
 
-def test_a_forked_child_sends_nothing(make_daemon: MakeDaemon, make_client: MakeClient) -> None:
-    node = make_daemon()
-    client = make_client(
-        """
-        device = "remote_accelerator:0"
-        tensor = torch.ones(4, device=device)
-        assert tensor.sum().item() == 4.0
-        genie.synchronize()
-        before = genie.stats()
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                (tensor + 1).cpu()
-            except genie.GenieError as error:
-                status = 0 if "fork" in str(error).lower() else 2
-            except BaseException:
-                status = 3
-            del tensor          # frees nothing on the node
-            os._exit(status)
-        _, status = os.waitpid(child, 0)
-        print("CHILD", os.waitstatus_to_exitcode(status), flush=True)
-        assert genie.stats()["operators"] == before["operators"]
-        assert (tensor * 2).sum().item() == 8.0
-        print("PARENT goes on", flush=True)
-        """,
-        address=node.address,
-    )
-    assert client.expect("CHILD") == "0"
-    client.expect("PARENT")
-    client.finish()
-
-
-def test_a_child_of_multiprocessing_ends_in_order(
-    make_daemon: MakeDaemon, make_client: MakeClient
-) -> None:
-    """Its exit handlers run, and leave the parent's session alone."""
-    node = make_daemon()
-    client = make_client(
-        """
-        import multiprocessing
-        tensor = torch.ones(4, device="remote_accelerator:0")
-        assert tensor.sum().item() == 4.0
-        child = multiprocessing.get_context("fork").Process(target=lambda: torch.ones(2).sum())
-        child.start()
-        child.join(20)
-        print("CHILD", child.exitcode, flush=True)
-        assert (tensor * 2).sum().item() == 8.0
-        print("PARENT goes on", flush=True)
-        """,
-        address=node.address,
-    )
-    assert client.expect("CHILD") == "0"
-    client.expect("PARENT")
-    client.finish()
-
-
 def test_a_dead_test_leaves_no_node_behind(tmp_path: Path) -> None:
     """The helper's own promise: a daemon does not outlive the process that started it."""
     code = """

@@ -68,7 +68,7 @@ def _register() -> None:
     inner = [os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep]
     _native.register(torch.__version__, inner, errors)
     _backend.register()
-    atexit.register(_native.disconnect)
+    atexit.register(_native.at_exit)
     _registered = True
 
 
@@ -105,7 +105,10 @@ def connect(
 
 
 def disconnect() -> None:
-    """End the session. Its tensors are gone: using one raises :class:`StaleTensorError`."""
+    """End the session. Its tensors are gone: using one raises :class:`StaleTensorError`.
+
+    In a forked child it raises :class:`ForkError`, as everything does that is the session's.
+    """
     _native.disconnect()
 
 

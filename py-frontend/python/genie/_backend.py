@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import _native
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 DEVICE_NAME = "remote_accelerator"
 
@@ -104,6 +106,14 @@ def empty_cache() -> None:
     """Nothing to do: the node owns the memory."""
 
 
+def _generators() -> int:
+    """How many default generators there are: the first one before a connect too.
+
+    So a seed that is set first thing in a program counts.
+    """
+    return max(1, device_count())
+
+
 def manual_seed(seed: int) -> None:
     """Seed the current device's default generator."""
     torch.ops.genie.manual_seed(current_device(), _signed(int(seed)))
@@ -111,14 +121,18 @@ def manual_seed(seed: int) -> None:
 
 def manual_seed_all(seed: int) -> None:
     """Seed the default generators of all devices."""
-    # Before a connect too, so that a seed set first thing in a program counts.
-    for index in range(max(1, device_count())):
+    for index in range(_generators()):
         torch.ops.genie.manual_seed(index, _signed(int(seed)))
 
 
 def seed() -> None:
     """Seed the current device's default generator with a random number."""
     manual_seed(torch.Generator().seed())
+
+
+def seed_all() -> None:
+    """Seed the default generators of all devices with one random number."""
+    manual_seed_all(torch.Generator().seed())
 
 
 def initial_seed() -> int:
@@ -137,14 +151,25 @@ def set_rng_state(new_state: torch.Tensor, device: Any = None) -> None:
     torch.ops.genie.set_rng_state(_index(device), new_state)
 
 
+def get_rng_state_all() -> list[torch.Tensor]:
+    """The states of all devices' default generators."""
+    return [get_rng_state(index) for index in range(_generators())]
+
+
+def set_rng_state_all(new_states: Iterable[torch.Tensor]) -> None:
+    """Set the states of all devices' default generators."""
+    for index, state in enumerate(new_states):
+        set_rng_state(state, index)
+
+
 def get_amp_supported_dtype() -> list[torch.dtype]:
     """The dtypes that ``torch.autocast`` may use."""
     return [torch.bfloat16, torch.float16]
 
 
 def _is_in_bad_fork() -> bool:
-    """Forked children get their error from the recorder."""
-    return False
+    """Whether this process was forked from one with a session, which it can't use."""
+    return _native.is_forked()
 
 
 def _device_module() -> types.ModuleType:
@@ -159,17 +184,23 @@ def _device_module() -> types.ModuleType:
         empty_cache,
         get_amp_supported_dtype,
         get_rng_state,
+        get_rng_state_all,
         initial_seed,
         is_available,
         is_initialized,
         manual_seed,
         manual_seed_all,
         seed,
+        seed_all,
         set_device,
         set_rng_state,
+        set_rng_state_all,
         synchronize,
     ):
         setattr(module, function.__name__, function)
+    # Activation checkpointing keeps the states of generators only where this is true, and ours
+    # are there from the start, with or without a session.
+    module._initialized = True  # type: ignore[attr-defined]
     return module
 
 

@@ -30,4 +30,4 @@ class StaleTensorError(GenieError, RuntimeError):
 
 
 class ForkError(GenieError, RuntimeError):
-    """A forked child used its parent's session."""
+    """A forked child used its parent's session. Start it with "spawn" and connect there."""
