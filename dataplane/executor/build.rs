@@ -2,23 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 8] = [
     "arguments",
     "attention",
     "dispatch",
     "recurrent",
     "results",
     "storage",
+    "threads",
+    "work",
 ];
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 11] = [
     "arguments",
     "dispatch",
     "error",
     "kernels",
+    "predicted",
     "results",
     "schema_hash",
     "schema_kind",
+    "threads",
     "view",
+    "work",
 ];
 
 fn main() {

@@ -222,8 +222,8 @@ fn launcher(
         (DeviceKind::Host(_), TensorsChoice::Auto) => None,
         _ => Some(opened),
     };
-    let (launcher, info) =
-        ZygoteLauncher::start(found, device, pools, node).map_err(|error| error.to_string())?;
+    let (launcher, info) = ZygoteLauncher::start(found, device, config.threads, pools, node)
+        .map_err(|error| error.to_string())?;
     let libtorch = v1::Libtorch {
         version: info.torch_version,
         directory,

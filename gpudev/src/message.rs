@@ -24,7 +24,7 @@ pub enum Tensors {
 pub struct Limits {
     /// Memory of the session's tensors, temporaries included.
     pub memory_bytes: u64,
-    /// Threads that one operator may use; 0 is as many as there are cores.
+    /// Threads that one operator may use, if it has work for them; 0 is as many as have a free core.
     pub threads: u32,
     /// Capacity of each arena. Only what is used takes memory.
     pub arena_bytes: u64,

@@ -323,7 +323,9 @@ c10::IValue argument(
 } // namespace
 
 Operator resolve(c10::OperatorHandle handle) {
-  Operator op{handle, toString(handle.operator_name()), {}, {}, true};
+  const std::string& full = handle.operator_name().name;
+  const auto base = full.rfind(':') == std::string::npos ? full : full.substr(full.rfind(':') + 1);
+  Operator op{handle, toString(handle.operator_name()), {}, {}, true, work_of(base)};
   for (const auto& argument : handle.schema().arguments()) {
     const c10::Type& type = *argument.type();
     const bool optional = type.kind() == c10::TypeKind::OptionalType;

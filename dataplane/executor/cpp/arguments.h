@@ -11,6 +11,7 @@
 #include "error.h"
 #include "schema_kind.h"
 #include "skeleton.h"
+#include "work.h"
 
 namespace genie {
 
@@ -29,6 +30,7 @@ struct Operator {
   // Only tensors and lists of them are told apart from the rest.
   std::vector<ArgKind> returns;
   bool only_tensor_returns;
+  Work work;
 };
 
 Operator resolve(c10::OperatorHandle handle);

@@ -8,6 +8,7 @@
 #include "arguments.h"
 #include "results.h"
 #include "schema_hash.h"
+#include "threads.h"
 
 namespace {
 
@@ -27,6 +28,7 @@ void run(
     torch::jit::Stack& stack,
     std::vector<c10::TensorImpl*>* tensors) {
   genie::build(op, call, stack, tensors);
+  genie::choose_threads(genie::estimate(op.work, stack, call));
   op.handle.callBoxed(stack);
   TORCH_CHECK(
       stack.size() == op.returns.size(), op.name, " left ", stack.size(), " results");
@@ -117,6 +119,7 @@ int genie_call_sync(
     const auto& resolved = operator_of(op);
     genie::build(resolved, *call, stack, &arguments);
     const torch::jit::Stack keep = stack;
+    genie::choose_threads(genie::estimate(resolved.work, stack, *call));
     resolved.handle.callBoxed(stack);
     genie::describe(resolved, stack, arguments, reserved, described);
   });

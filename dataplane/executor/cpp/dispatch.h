@@ -63,8 +63,10 @@ uint64_t genie_schema_hash(void);
 // True if the dispatcher knows this operator.
 int genie_operator_exists(const char* name, const char* overload);
 
+// Opens what tells how busy the machine is, for the executors that are forked from here.
+void genie_watch_cores(void);
 // Prepares the calling thread, which is the only one to call anything below: inference mode,
-// `threads` intra-op threads (0: libtorch's choice), CPU memory from genie_memory_allocate, and
+// `threads` threads for an operator with work enough (0: as many as have a free core), CPU memory from genie_memory_allocate, and
 // for `cuda_index` >= 0 the CUDA kernels and that device.
 int genie_start(int cuda_index, uint32_t threads);
 // Waits until the device has done all that it was told.

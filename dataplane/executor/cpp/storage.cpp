@@ -1,5 +1,4 @@
 #include <ATen/Context.h>
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/from_blob.h>
@@ -15,6 +14,7 @@
 #include "dispatch.h"
 #include "error.h"
 #include "kernels.h"
+#include "threads.h"
 #include "view.h"
 
 namespace genie {
@@ -190,9 +190,7 @@ int genie_start(int cuda_index, uint32_t threads) {
       return true;
     }();
     (void)registered;
-    if (threads > 0) {
-      at::set_num_threads(static_cast<int>(threads));
-    }
+    genie::start_threads(threads);
     if (cuda_index >= 0) {
       genie::start_cuda(cuda_index);
     }

@@ -65,6 +65,7 @@ unsafe extern "C" {
     fn genie_schema_hash() -> u64;
     #[cfg(test)]
     fn genie_operator_exists(name: *const c_char, overload: *const c_char) -> c_int;
+    fn genie_watch_cores();
     fn genie_start(cuda_index: c_int, threads: u32) -> c_int;
     fn genie_synchronize() -> c_int;
     fn genie_operator_find(
@@ -144,13 +145,18 @@ pub fn schema_hash() -> u64 {
     unsafe { genie_schema_hash() }
 }
 
+/// Opens what tells how busy the machine is: executors that are forked later may not.
+pub fn watch_cores() {
+    // SAFETY: it has no preconditions; the process has one thread.
+    unsafe { genie_watch_cores() }
+}
+
 /// Prepares this thread, which must be the only one to call what is below.
 pub fn start(cuda_index: Option<u8>, threads: u32) -> Result<(), Failure> {
     // SAFETY: it has no preconditions.
     check(unsafe { genie_start(cuda_index.map_or(-1, c_int::from), threads) })
 }
 
-/// `aten::add.Tensor` as name and overload.
 /// Waits until the device has done what it was told.
 ///
 /// # Errors
@@ -160,6 +166,7 @@ pub fn synchronize() -> Result<(), Failure> {
     check(unsafe { genie_synchronize() })
 }
 
+/// `aten::add.Tensor` as name and overload.
 fn split_name(name: &str) -> Option<(CString, CString)> {
     let (name, overload) = name.split_once('.').unwrap_or((name, ""));
     Some((CString::new(name).ok()?, CString::new(overload).ok()?))

@@ -39,6 +39,7 @@ fn start(socket: OwnedFd) -> io::Result<Zygote> {
         torch_version: ffi::torch_version(),
         schema_hash: ffi::schema_hash(),
     };
+    ffi::watch_cores();
     lean::forget_clean_pages();
     seqpacket::send(socket.as_fd(), &hello.encode(), &[])?;
     Ok(Zygote {

@@ -71,6 +71,9 @@ settings! {
     /// What the tensors of one session may take at most
     #[arg(long, env = "GENIE_MEMORY", value_name = "SIZE")]
     memory: Size = Some(Size(8 << 30)),
+    /// Threads that one operator may use, if it has work for them; 0: as many as have a free core
+    #[arg(long, env = "GENIE_THREADS", value_name = "N")]
+    threads: Count<0, 1024> = Some(Count(0)),
     /// Where tensors are: auto (the host device's in memory shared with executors, an accelerator's in
     /// pools of its own) or pools (the host's too, filled and read by copies: to test and to measure)
     #[arg(long, env = "GENIE_TENSORS", value_name = "auto|pools")]
@@ -263,6 +266,7 @@ pub struct Config {
     pub libtorch: Option<PathBuf>,
     pub executor: Option<PathBuf>,
     pub memory_bytes: u64,
+    pub threads: u32,
     pub tensors: TensorsChoice,
     pub sessions_max: usize,
     pub connections_max: usize,
@@ -396,6 +400,7 @@ impl Settings {
             libtorch: all.libtorch,
             executor: all.executor,
             memory_bytes: set(all.memory).0,
+            threads: u32::try_from(set(all.threads).0).unwrap_or(0),
             tensors: set(all.tensors),
             sessions_max: small(set(all.sessions).0),
             connections_max: small(set(all.connections).0),

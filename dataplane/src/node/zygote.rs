@@ -19,6 +19,8 @@ use crate::node::libtorch::Found;
 pub struct ZygoteLauncher {
     found: Found,
     device: DeviceKind,
+    /// That one operator may use; 0 is as many as have a free core.
+    threads: u32,
     /// Where sessions' tensors are in pools of the device: that device.
     pools: Option<Arc<dyn Device>>,
     node: Weak<Shared>,
@@ -35,12 +37,14 @@ impl ZygoteLauncher {
     pub fn start(
         found: Found,
         device: DeviceKind,
+        threads: u32,
         pools: Option<Arc<dyn Device>>,
         node: &Arc<Shared>,
     ) -> Result<(Self, ZygoteInfo), ZygoteError> {
         let launcher = Self {
             found,
             device,
+            threads,
             pools,
             node: Arc::downgrade(node),
             zygote: Mutex::new(None),
@@ -96,6 +100,7 @@ impl Launcher for ZygoteLauncher {
         let limits = Limits {
             memory_bytes,
             arena_bytes: memory_bytes,
+            threads: self.threads,
             ..Limits::default()
         };
         match &self.pools {
