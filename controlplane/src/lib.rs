@@ -2,16 +2,16 @@
 //!
 //! - [`service`]: what clients see, over gRPC.
 //! - [`sessions`] and [`negotiate`]: who may talk to a node, and whether they understand another.
-//! - [`analysis`], [`plan_cache`] and [`sequence`]: from a captured segment to a node's plan.
+//! - [`analysis`] and [`fact_cache`]: what is known of a captured segment. Nothing decides with it yet: a
+//!   node runs what was recorded, in its order.
 //! - [`node`]: the one trait through which a node is seen.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod analysis;
+pub mod fact_cache;
 pub mod negotiate;
 pub mod node;
-pub mod plan_cache;
-pub mod sequence;
 pub mod service;
 pub mod sessions;

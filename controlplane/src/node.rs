@@ -1,11 +1,21 @@
 //! The one trait through which the control plane sees a node. The daemon implements it in its own
 //! process; over the network gRPC will.
 
+use std::sync::Arc;
+
 use genie_control_api::{ErrorCode, v1};
 use tonic::async_trait;
 
-use crate::sequence::PlanForNode;
 use crate::sessions::Token;
+
+/// A plan as a node installs it: what was recorded, to be repeated in the order of capture.
+#[derive(Clone, Debug)]
+pub struct PlanForNode {
+    /// As the client numbered it, unique in the session.
+    pub id: u32,
+    /// The recorded segment, as `genie_session::plan` encodes it.
+    pub template: Arc<[u8]>,
+}
 
 /// What a node offers.
 #[derive(Clone, Debug, Default)]

@@ -1,20 +1,17 @@
 //! What clients see: the control service, over gRPC.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use genie_control_api::v1::control_server::Control;
 use genie_control_api::{ErrorCode, v1};
 use genie_session::frame::PROTOCOL_VERSION;
-use parking_lot::Mutex;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::analysis::{self, Analysis, Fingerprint, Graph, History};
+use crate::analysis::{self, Findings, Graph, Structure};
+use crate::fact_cache::{self, FactCache};
 use crate::negotiate::{negotiate, shown};
-use crate::node::{Node, NodeEvent, SessionSpec};
-use crate::plan_cache::{self, PlanCache};
-use crate::sequence::PlanForNode;
+use crate::node::{Node, NodeEvent, PlanForNode, SessionSpec};
 use crate::sessions::{Principal, Session, SessionError, Sessions};
 
 /// Segments analysed at a time. Analysis is behind the client's back and must not take the cores
@@ -26,7 +23,7 @@ const ANALYSES_MAX: usize = 1;
 pub struct Limits {
     /// Sessions at a time.
     pub sessions_max: usize,
-    /// Plans that are remembered.
+    /// Structures of segments that are remembered of each tenant.
     pub plans_max: usize,
 }
 
@@ -48,9 +45,7 @@ pub struct ControlPlane {
 struct Inner {
     node: Arc<dyn Node>,
     sessions: Sessions,
-    /// By tenant, too: fingerprints can be made to collide, and nothing crosses tenants.
-    plans: PlanCache<(String, Fingerprint), Analysis>,
-    histories: Mutex<HashMap<u64, History>>,
+    facts: FactCache,
     analyses: tokio::sync::Semaphore,
 }
 
@@ -61,8 +56,7 @@ impl ControlPlane {
         let inner = Inner {
             node,
             sessions: Sessions::new(limits.sessions_max),
-            plans: PlanCache::new(limits.plans_max),
-            histories: Mutex::new(HashMap::new()),
+            facts: FactCache::new(limits.plans_max),
             analyses: tokio::sync::Semaphore::new(ANALYSES_MAX),
         };
         Self {
@@ -82,14 +76,13 @@ impl ControlPlane {
 
     /// Forgets a session; gives what it was.
     fn forget(&self, id: u64) -> Option<Session> {
-        self.inner.histories.lock().remove(&id);
         self.inner.sessions.close(id)
     }
 
-    /// How often the plan cache helped.
+    /// How often a segment's structure was known.
     #[must_use]
-    pub fn plan_counts(&self) -> plan_cache::Counts {
-        self.inner.plans.counts()
+    pub fn plan_counts(&self) -> fact_cache::Counts {
+        self.inner.facts.counts()
     }
 
     /// How many sessions there are.
@@ -114,31 +107,27 @@ impl ControlPlane {
         status
     }
 
-    /// Analyses `segment`, or finds what was made of one like it.
-    async fn analyse(
-        &self,
-        session: &Session,
-        segment: Arc<[u8]>,
-    ) -> Result<(Arc<Analysis>, bool), Status> {
+    /// Analyses `segment`, with what was found of one like it.
+    async fn analyse(&self, session: &Session, segment: Arc<[u8]>) -> Result<Analysed, Status> {
         let gone = |_| Status::unavailable("this node is shutting down");
         let _one_of_few = self.inner.analyses.acquire().await.map_err(gone)?;
-        let (this, id, tenant) = (self.clone(), session.id, session.principal.tenant.clone());
+        let (this, session) = (self.clone(), session.clone());
         let work = move || {
             let graph = Graph::read(&segment)?;
-            let constants = this
-                .inner
-                .histories
-                .lock()
-                .entry(id)
-                .or_default()
-                .observe(&graph);
-            let key = (tenant, graph.fingerprint);
-            if let Some(known) = this.inner.plans.find(&key) {
-                return Ok((known, true));
-            }
-            let analysis = Arc::new(analysis::annotate(graph, &constants)?);
-            this.inner.plans.insert(key, Arc::clone(&analysis));
-            Ok((analysis, false))
+            let facts = &this.inner.facts;
+            let (tenant, fingerprint) = (session.principal.tenant.as_str(), graph.fingerprint);
+            let known = facts.find(tenant, &fingerprint);
+            let cached = known.is_some();
+            let structure = known.unwrap_or_else(|| {
+                let structure = Arc::new(Structure::of(&graph));
+                facts.insert(tenant, fingerprint, Arc::clone(&structure));
+                structure
+            });
+            Ok(Analysed {
+                findings: analysis::findings(&graph, &structure),
+                constants: session.history.lock().observe(&graph).len(),
+                cached,
+            })
         };
         tokio::task::spawn_blocking(work)
             .await
@@ -147,6 +136,14 @@ impl ControlPlane {
                 ErrorCode::BadSegment.status(error.to_string())
             })
     }
+}
+
+/// What came of a segment.
+struct Analysed {
+    findings: Findings,
+    /// Its storages that several segments of the session read and none wrote.
+    constants: usize,
+    cached: bool,
 }
 
 /// What a status says of one session: nothing of another tenant's.
@@ -258,11 +255,14 @@ impl Control for ControlPlane {
         let (id, token) = (request.session_id, &request.data_token);
         let session = self.inner.sessions.authenticate(id, &principal, token)?;
         let template: Arc<[u8]> = request.segment.into();
-        let (analysis, cached) = self.analyse(&session, Arc::clone(&template)).await?;
+        let Analysed {
+            findings,
+            constants,
+            cached,
+        } = self.analyse(&session, Arc::clone(&template)).await?;
         let plan = PlanForNode {
             id: request.plan_id,
             template,
-            sequence: Arc::clone(&analysis.sequence),
         };
         let installed = self.inner.node.install(id, &plan).await?;
         tracing::debug!(
@@ -270,17 +270,19 @@ impl Control for ControlPlane {
             plan = plan.id,
             cached,
             installed,
+            constants,
             "{}",
-            analysis.summary()
+            findings.summary()
         );
         Ok(Response::new(v1::SubmitSegmentReply {
-            fingerprint: analysis.fingerprint.to_vec(),
-            workload_class: analysis.workload_name(),
-            confidence: analysis.confidence,
-            warnings: analysis.warnings.clone(),
-            phases: analysis.phases.clone(),
+            fingerprint: findings.fingerprint.to_vec(),
+            workload_class: findings.workload_name(),
+            confidence: findings.confidence,
+            warnings: findings.warnings,
+            phases: findings.phases,
             cached,
             installed,
+            constants: u32::try_from(constants).unwrap_or(u32::MAX),
         }))
     }
 

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use genie_session::frame::TOKEN_BYTES;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
+
+use crate::analysis::History;
 
 /// Who is calling: from the client's certificate, or nobody in particular without TLS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +86,8 @@ pub struct Session {
     pub opened: Instant,
     /// What its tensors may take, in bytes.
     pub memory_budget_bytes: u64,
+    /// What was observed of it. Lives as long as the session, and whoever still looks at it.
+    pub history: Arc<Mutex<History>>,
 }
 
 /// Why a session was not opened, or not found.
@@ -173,6 +178,7 @@ impl Sessions {
             client,
             opened,
             memory_budget_bytes,
+            history: Arc::default(),
         };
         open.insert(id, session.clone());
         Ok(session)

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use genie_controlplane::analysis::{Graph, annotate};
+use genie_controlplane::analysis::{Graph, Structure, annotate, findings};
 use genie_session::record::{self, Kind};
 use genie_session::segment::Ref;
 use genie_session::skeleton::{DIMS_MAX, flag, out, tag};
@@ -264,6 +264,7 @@ proptest! {
         let bytes = Segment::of(seed);
         genie_session::plan::Template::decode(&bytes).expect("valid on the wire");
         if let Ok(graph) = Graph::read(&bytes) {
+            let _ = findings(&graph, &Structure::of(&graph));
             let constants = HashSet::from_iter(graph.storages.iter().filter_map(|s| s.external));
             let _ = annotate(graph, &constants);
         }

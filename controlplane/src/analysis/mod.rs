@@ -1,5 +1,9 @@
 //! From a captured segment to what is known of it: a graph, its phases, what lives where, what it
-//! costs. Heuristics that say how sure they are, never in the way of a correct result.
+//! costs. Heuristics that say how sure they are, never in the way of a correct result. Nothing decides
+//! with them yet.
+//!
+//! Three kinds of knowledge are kept apart: [`Structure`] follows from what the fingerprint covers, and
+//! is remembered by it; [`Sizes`] are looked at in each segment; [`History`] belongs to one session.
 //!
 //! - [`arguments`] and [`graph`]: the segment's template as an SRG.
 //! - [`phase`]: what the operators are for, and what kind of work it all is.
@@ -13,20 +17,18 @@ pub mod phase;
 pub mod residency;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use genie_control_api::v1;
-use genie_srg::{Phase, Sequence, SrgError, ValidSrg, WorkloadClass, fingerprint};
+use genie_srg::{Phase, SrgError, ValidSrg, WorkloadClass, fingerprint};
 
 pub use graph::Graph;
+pub use phase::{Sizes, Structure};
 pub use residency::History;
-
-use crate::sequence;
 
 /// A structural fingerprint, most significant byte first.
 pub type Fingerprint = [u8; 16];
 
-/// Below this the plan is the conservative one.
+/// Below this it is a guess, and the user hears so.
 pub const CONFIDENCE_MIN: f64 = 0.7;
 
 /// Why a segment can't be analysed.
@@ -50,13 +52,11 @@ pub enum AnalysisError {
     },
 }
 
-/// What is known of a segment's structure.
-#[derive(Debug)]
-pub struct Analysis {
+/// What a client is told of its segment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Findings {
     /// Of the structure.
     pub fingerprint: Fingerprint,
-    /// The graph with its annotations.
-    pub srg: ValidSrg,
     /// What kind of work it is.
     pub workload: WorkloadClass,
     /// From 0 to 1.
@@ -65,59 +65,59 @@ pub struct Analysis {
     pub warnings: Vec<String>,
     /// Operators in each phase, most first.
     pub phases: Vec<v1::PhaseCount>,
-    /// What a node does.
-    pub sequence: Arc<Sequence>,
+    /// Operators.
+    pub operators: usize,
 }
 
-/// Finds out what a graph is for. `constants` are the storages that [`History::observe`] gave.
-///
-/// # Errors
-/// A graph that does not validate with its annotations.
-pub fn annotate(mut graph: Graph, constants: &HashSet<u64>) -> Result<Analysis, AnalysisError> {
-    let fingerprint = graph.fingerprint;
-    cost::annotate(&mut graph);
-    let workload = phase::annotate(&mut graph);
-    residency::annotate(&mut graph, constants);
+/// What is known of a segment of this structure.
+#[must_use]
+pub fn findings(graph: &Graph, structure: &Structure) -> Findings {
+    let workload = structure.workload(&Sizes::of(graph));
     let mut warnings = Vec::new();
-    let conservative = workload.confidence < CONFIDENCE_MIN;
-    if conservative {
+    if workload.confidence < CONFIDENCE_MIN {
         warnings.push(format!(
             "this segment of {} operators looks like no workload that Genie knows (the best guess \
-             is {} at {:.0}%), so its plan keeps everything and overlaps nothing: results are the \
-             same, it may be slower",
+             is {} at {:.0}%): it runs as it was captured, like every other, and what is said of \
+             its phases may be wrong",
             graph.operators.len(),
             name_of(workload.class.as_str_name()),
             workload.confidence * 100.0
         ));
     }
-    let phases = count_phases(&graph);
-    let sequence = Arc::new(sequence::for_one_node(&graph, conservative));
-    Ok(Analysis {
-        fingerprint,
-        srg: ValidSrg::try_from(graph.srg)?,
+    Findings {
+        fingerprint: graph.fingerprint,
         workload: workload.class,
         confidence: workload.confidence,
         warnings,
-        phases,
-        sequence,
-    })
+        phases: count_phases(structure.phases(workload.class)),
+        operators: graph.operators.len(),
+    }
 }
 
-fn count_phases(graph: &Graph) -> Vec<v1::PhaseCount> {
-    let mut counts = HashMap::<i32, u32>::new();
-    for operator in &graph.operators {
-        *counts
-            .entry(graph.srg.nodes[operator.node].phase)
-            .or_default() += 1;
+/// The graph with all that is known of it, to export or to look at. `constants` are the storages that
+/// [`History::observe`] gave.
+///
+/// # Errors
+/// A graph that does not validate with its annotations.
+pub fn annotate(mut graph: Graph, constants: &HashSet<u64>) -> Result<ValidSrg, AnalysisError> {
+    let structure = Structure::of(&graph);
+    let workload = structure.workload(&Sizes::of(&graph));
+    cost::annotate(&mut graph);
+    phase::annotate(&mut graph, &structure, workload.class);
+    residency::annotate(&mut graph, constants);
+    Ok(ValidSrg::try_from(graph.srg)?)
+}
+
+fn count_phases(phases: impl Iterator<Item = Phase>) -> Vec<v1::PhaseCount> {
+    let mut counts = HashMap::<Phase, u32>::new();
+    for phase in phases {
+        *counts.entry(phase).or_default() += 1;
     }
     let mut phases: Vec<_> = counts
         .into_iter()
-        .map(|(phase, operators)| {
-            let phase = Phase::try_from(phase).unwrap_or(Phase::Unknown);
-            v1::PhaseCount {
-                phase: name_of(phase.as_str_name()),
-                operators,
-            }
+        .map(|(phase, operators)| v1::PhaseCount {
+            phase: name_of(phase.as_str_name()),
+            operators,
         })
         .collect();
     phases.sort_by(|a, b| {
@@ -128,7 +128,7 @@ fn count_phases(graph: &Graph) -> Vec<v1::PhaseCount> {
     phases
 }
 
-impl Analysis {
+impl Findings {
     /// One line for the log.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -138,10 +138,10 @@ impl Analysis {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         format!(
-            "segment {hex}: {} at {:.0}%, {} steps",
+            "segment {hex}: {} at {:.0}%, {} operators",
             self.workload_name(),
             self.confidence * 100.0,
-            self.sequence.steps.len()
+            self.operators
         )
     }
 

@@ -8,7 +8,7 @@ use super::graph::{Graph, Operator};
 use super::phase;
 
 /// Storages of a session whose use is remembered.
-const STORAGES_MAX: usize = 1 << 16;
+pub const STORAGES_MAX: usize = 1 << 16;
 /// Segments that must have read a storage, and none written it, before it counts as a weight.
 const READS_MIN: u32 = 2;
 
@@ -32,7 +32,10 @@ impl History {
         for storage in &graph.storages {
             let Some(id) = storage.external else { continue };
             if self.uses.len() >= STORAGES_MAX && !self.uses.contains_key(&id) {
-                continue;
+                self.make_room();
+                if self.uses.len() >= STORAGES_MAX {
+                    continue;
+                }
             }
             let known = self.uses.entry(id).or_default();
             known.reads = known.reads.saturating_add(1);
@@ -42,6 +45,24 @@ impl History {
             }
         }
         constants
+    }
+
+    /// Forgets what is no weight so far.
+    fn make_room(&mut self) {
+        self.uses
+            .retain(|_, known| known.reads >= READS_MIN && !known.written);
+    }
+
+    /// Storages whose use is remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.uses.len()
+    }
+
+    /// True when nothing was observed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.uses.is_empty()
     }
 }
 

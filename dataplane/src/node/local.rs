@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genie_control_api::v1;
-use genie_controlplane::node::{Capabilities, Node, NodeError, NodeEvent, SessionSpec};
-use genie_controlplane::sequence::PlanForNode;
+use genie_controlplane::node::{
+    Capabilities, Node, NodeError, NodeEvent, PlanForNode, SessionSpec,
+};
 use tokio::sync::mpsc;
 use tonic::async_trait;
 
