@@ -28,3 +28,14 @@ step() {
 if ! command -v cargo >/dev/null && [[ -x "$HOME/.cargo/bin/cargo" ]]; then
     PATH="$HOME/.cargo/bin:$PATH"
 fi
+
+# The extension, where Python looks for it. Renamed into place: a running Python has the old one
+# mapped.
+extension() {
+    local built=target/release/lib_native.so
+    local placed=py-frontend/python/genie/_native.abi3.so
+    cmp -s "$built" "$placed" && return
+    cp "$built" "$placed.new"
+    mv "$placed.new" "$placed"
+    say "Python extension: updated"
+}
