@@ -1,7 +1,8 @@
 //! The control plane: what runs where and when. It is never in the way of a repeated request.
 //!
 //! - [`service`]: what clients see, over gRPC.
-//! - [`sessions`] and [`negotiate`]: who may talk to a node, and whether they understand another.
+//! - [`identity`], [`sessions`] and [`negotiate`]: who calls, who may talk to a node, and whether
+//!   they understand another.
 //! - [`analysis`] and [`fact_cache`]: what is known of a captured segment. Nothing decides with it yet: a
 //!   node runs what was recorded, in its order.
 //! - [`node`]: the one trait through which a node is seen.
@@ -11,6 +12,7 @@
 
 pub mod analysis;
 pub mod fact_cache;
+pub mod identity;
 pub mod negotiate;
 pub mod node;
 pub mod service;

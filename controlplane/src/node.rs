@@ -6,6 +6,7 @@ use std::sync::Arc;
 use genie_control_api::{ErrorCode, v1};
 use tonic::async_trait;
 
+use crate::identity::{Identity, Peer};
 use crate::sessions::Token;
 
 /// A plan as a node installs it: what was recorded, to be repeated in the order of capture.
@@ -46,7 +47,9 @@ pub struct SessionSpec {
     /// Unique on the node.
     pub id: u64,
     /// Who it belongs to.
-    pub principal: String,
+    pub identity: Identity,
+    /// Where it was opened from, if that is known.
+    pub peer: Option<Peer>,
     /// What its data connection must show.
     pub token: Token,
     /// What its tensors may take, in bytes.

@@ -10,9 +10,10 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::analysis::{self, Findings, Graph, Structure};
 use crate::fact_cache::{self, FactCache};
+use crate::identity::{Identity, Peer};
 use crate::negotiate::{negotiate, shown};
 use crate::node::{Node, NodeEvent, PlanForNode, SessionSpec};
-use crate::sessions::{Principal, Session, SessionError, Sessions};
+use crate::sessions::{Session, SessionError, Sessions};
 
 /// Segments analysed at a time. Analysis is behind the client's back and must not take the cores
 /// from its work.
@@ -23,6 +24,8 @@ const ANALYSES_MAX: usize = 1;
 pub struct Limits {
     /// Sessions at a time.
     pub sessions_max: usize,
+    /// Sessions at a time that wait for their data connection, besides.
+    pub waiting_max: usize,
     /// Structures of segments that are remembered of each tenant.
     pub plans_max: usize,
 }
@@ -31,6 +34,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sessions_max: 64,
+            waiting_max: 64,
             plans_max: 1024,
         }
     }
@@ -55,7 +59,7 @@ impl ControlPlane {
     pub fn new(node: Arc<dyn Node>, limits: Limits) -> Self {
         let inner = Inner {
             node,
-            sessions: Sessions::new(limits.sessions_max),
+            sessions: Sessions::new(limits.sessions_max, limits.waiting_max),
             facts: FactCache::new(limits.plans_max),
             analyses: tokio::sync::Semaphore::new(ANALYSES_MAX),
         };
@@ -91,8 +95,8 @@ impl ControlPlane {
         self.inner.sessions.len()
     }
 
-    /// The whole status, as `principal` may see it.
-    pub async fn status(&self, principal: &Principal) -> v1::StatusReply {
+    /// The whole status, as `identity` may see it.
+    pub async fn status(&self, identity: &Identity) -> v1::StatusReply {
         let mut status = self.inner.node.status().await;
         let counts = self.plan_counts();
         let counters = status.counters.get_or_insert_default();
@@ -102,7 +106,7 @@ impl ControlPlane {
         let now = Instant::now();
         status.sessions = std::mem::take(&mut status.sessions)
             .into_iter()
-            .filter_map(|seen| describe(&self.inner.sessions.find(seen.id)?, seen, principal, now))
+            .filter_map(|seen| describe(&self.inner.sessions.find(seen.id)?, seen, identity, now))
             .collect();
         status
     }
@@ -115,7 +119,7 @@ impl ControlPlane {
         let work = move || {
             let graph = Graph::read(&segment)?;
             let facts = &this.inner.facts;
-            let (tenant, fingerprint) = (session.principal.tenant.as_str(), graph.fingerprint);
+            let (tenant, fingerprint) = (session.identity.tenant.as_str(), graph.fingerprint);
             let known = facts.find(tenant, &fingerprint);
             let cached = known.is_some();
             let structure = known.unwrap_or_else(|| {
@@ -150,16 +154,16 @@ struct Analysed {
 fn describe(
     session: &Session,
     seen: v1::Session,
-    principal: &Principal,
+    identity: &Identity,
     now: Instant,
 ) -> Option<v1::Session> {
-    if session.principal.tenant != principal.tenant {
+    if session.identity.tenant != identity.tenant {
         return None;
     }
     let age = now.saturating_duration_since(session.opened);
     Some(v1::Session {
-        tenant: session.principal.tenant.clone(),
-        principal: session.principal.name.clone(),
+        tenant: session.identity.tenant.to_string(),
+        principal: session.identity.principal.to_string(),
         client: session.client.clone(),
         age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
         memory_budget_bytes: session.memory_budget_bytes,
@@ -178,10 +182,10 @@ impl From<SessionError> for Status {
 }
 
 /// Who calls. The server puts it there for each connection.
-fn principal_of<T>(request: &Request<T>) -> Result<Principal, Status> {
+fn identity_of<T>(request: &Request<T>) -> Result<Identity, Status> {
     request
         .extensions()
-        .get::<Principal>()
+        .get::<Identity>()
         .cloned()
         .ok_or_else(|| {
             ErrorCode::Unauthenticated.status("the connection has no principal: use a certificate")
@@ -194,7 +198,8 @@ impl Control for ControlPlane {
         &self,
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionReply>, Status> {
-        let principal = principal_of(&request)?;
+        let identity = identity_of(&request)?;
+        let peer = request.extensions().get::<Peer>().copied();
         let request = request.into_inner();
         let node = self.inner.node.capabilities().await;
         let client = format!(
@@ -205,13 +210,14 @@ impl Control for ControlPlane {
             shown(&request.torch_version)
         );
         let budget = negotiate(&request, &node, PROTOCOL_VERSION).map_err(|refusal| {
-            tracing::warn!(principal = %principal.name, "refused {client}: {refusal}");
+            tracing::warn!(principal = %identity.principal, "refused {client}: {refusal}");
             refusal.code().status(refusal.to_string())
         })?;
-        let session = self.inner.sessions.open(principal, client, budget)?;
+        let session = self.inner.sessions.open(identity, client, budget)?;
         let spec = SessionSpec {
             id: session.id,
-            principal: session.principal.name.clone(),
+            identity: session.identity.clone(),
+            peer,
             token: session.token.clone(),
             memory_budget_bytes: budget,
             transport_wanted: request.transport_wanted,
@@ -220,13 +226,13 @@ impl Control for ControlPlane {
             Ok(transport) => transport,
             Err(error) => {
                 self.forget(session.id);
-                tracing::warn!(principal = %session.principal.name, "refused {}: {error}", session.client);
+                tracing::warn!(principal = %session.identity.principal, "refused {}: {error}", session.client);
                 return Err(error.into());
             }
         };
         tracing::info!(
             session = session.id,
-            principal = %session.principal.name,
+            principal = %session.identity.principal,
             "session {} opened by {}",
             session.id,
             session.client
@@ -250,10 +256,10 @@ impl Control for ControlPlane {
         &self,
         request: Request<v1::SubmitSegmentRequest>,
     ) -> Result<Response<v1::SubmitSegmentReply>, Status> {
-        let principal = principal_of(&request)?;
+        let identity = identity_of(&request)?;
         let request = request.into_inner();
         let (id, token) = (request.session_id, &request.data_token);
-        let session = self.inner.sessions.authenticate(id, &principal, token)?;
+        let session = self.inner.sessions.authenticate(id, &identity, token)?;
         let template: Arc<[u8]> = request.segment.into();
         let Analysed {
             findings,
@@ -290,13 +296,13 @@ impl Control for ControlPlane {
         &self,
         request: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionReply>, Status> {
-        let principal = principal_of(&request)?;
+        let identity = identity_of(&request)?;
         let request = request.into_inner();
         let (id, token) = (request.session_id, &request.data_token);
         if self
             .inner
             .sessions
-            .authenticate(id, &principal, token)
+            .authenticate(id, &identity, token)
             .is_err()
         {
             return Ok(Response::new(v1::CloseSessionReply { closed: false }));
@@ -310,7 +316,7 @@ impl Control for ControlPlane {
         &self,
         request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
-        let principal = principal_of(&request)?;
-        Ok(Response::new(ControlPlane::status(self, &principal).await))
+        let identity = identity_of(&request)?;
+        Ok(Response::new(ControlPlane::status(self, &identity).await))
     }
 }

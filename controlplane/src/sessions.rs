@@ -10,26 +10,7 @@ use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 
 use crate::analysis::History;
-
-/// Who is calling: from the client's certificate, or nobody in particular without TLS.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Principal {
-    /// The certificate's common name.
-    pub name: String,
-    /// Whose data it may see: the certificate's organisation.
-    pub tenant: String,
-}
-
-impl Principal {
-    /// Whoever comes without TLS.
-    #[must_use]
-    pub fn anonymous() -> Self {
-        Self {
-            name: "anonymous".to_owned(),
-            tenant: "default".to_owned(),
-        }
-    }
-}
+use crate::identity::Identity;
 
 /// The secret that opens a session's data. Compared in constant time, never printed.
 #[derive(Clone)]
@@ -77,7 +58,7 @@ pub struct Session {
     /// Unique on the node, and not guessable.
     pub id: u64,
     /// Whose it is.
-    pub principal: Principal,
+    pub identity: Identity,
     /// What opens its data.
     pub token: Token,
     /// What the client said of itself, for people.
@@ -117,15 +98,18 @@ pub enum SessionError {
 #[derive(Debug)]
 pub struct Sessions {
     max: usize,
+    waiting_max: usize,
     open: Mutex<HashMap<u64, Session>>,
 }
 
 impl Sessions {
-    /// At most `max` at a time.
+    /// At most `max` at a time, and `waiting_max` that have no data connection yet. Which those are
+    /// the node knows, and keeps each of the two bounds.
     #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub fn new(max: usize, waiting_max: usize) -> Self {
         Self {
             max,
+            waiting_max,
             open: Mutex::new(HashMap::new()),
         }
     }
@@ -154,13 +138,13 @@ impl Sessions {
     /// The table is full.
     pub fn open(
         &self,
-        principal: Principal,
+        identity: Identity,
         client: String,
         memory_budget_bytes: u64,
     ) -> Result<Session, SessionError> {
         let token = Token::random().map_err(SessionError::NoRandomness)?;
         let mut open = self.open.lock();
-        if open.len() >= self.max {
+        if open.len() >= self.max.saturating_add(self.waiting_max) {
             return Err(SessionError::Full { max: self.max });
         }
         // Random, so that an id of before a restart names nothing afterwards.
@@ -173,7 +157,7 @@ impl Sessions {
         let opened = Instant::now();
         let session = Session {
             id,
-            principal,
+            identity,
             token,
             client,
             opened,
@@ -184,20 +168,20 @@ impl Sessions {
         Ok(session)
     }
 
-    /// The session `id`, if it is `principal`'s and `token` is its token.
+    /// The session `id`, if it is `identity`'s and `token` is its token.
     ///
     /// # Errors
     /// [`SessionError::Unknown`] for every other case.
     pub fn authenticate(
         &self,
         id: u64,
-        principal: &Principal,
+        identity: &Identity,
         token: &[u8],
     ) -> Result<Session, SessionError> {
         self.open
             .lock()
             .get(&id)
-            .filter(|session| session.token.matches(token) && session.principal == *principal)
+            .filter(|session| session.token.matches(token) && session.identity == *identity)
             .cloned()
             .ok_or(SessionError::Unknown { id })
     }
@@ -218,31 +202,37 @@ impl Sessions {
 mod tests {
     use super::*;
 
-    fn somebody(name: &str) -> Principal {
-        Principal {
-            name: name.into(),
-            tenant: "default".into(),
+    fn somebody(name: &str) -> Identity {
+        of_tenant(name, "default")
+    }
+
+    fn of_tenant(name: &str, tenant: &str) -> Identity {
+        Identity {
+            principal: name.parse().unwrap(),
+            tenant: tenant.parse().unwrap(),
         }
     }
 
     #[test]
     fn the_table_is_bounded() {
-        let sessions = Sessions::new(2);
+        let sessions = Sessions::new(1, 1);
         let first = sessions.open(somebody("a"), String::new(), 1).unwrap();
         sessions.open(somebody("a"), String::new(), 1).unwrap();
         let refused = sessions.open(somebody("a"), String::new(), 1).unwrap_err();
-        assert_eq!(refused, SessionError::Full { max: 2 });
+        assert_eq!(refused, SessionError::Full { max: 1 });
         assert!(sessions.close(first.id).is_some());
         assert!(sessions.open(somebody("a"), String::new(), 1).is_ok());
     }
 
     #[test]
     fn only_its_owner_with_its_token_finds_a_session() {
-        let sessions = Sessions::new(4);
+        let sessions = Sessions::new(4, 0);
         let session = sessions.open(somebody("a"), String::new(), 1).unwrap();
         let (id, token) = (session.id, *session.token.bytes());
         assert!(sessions.authenticate(id, &somebody("a"), &token).is_ok());
-        assert!(sessions.authenticate(id, &somebody("b"), &token).is_err());
+        for other in [somebody("b"), of_tenant("a", "other")] {
+            assert!(sessions.authenticate(id, &other, &token).is_err());
+        }
         assert!(
             sessions
                 .authenticate(id, &somebody("a"), &token[1..])

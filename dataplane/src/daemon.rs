@@ -18,8 +18,8 @@ use crate::config::{Config, ConfigError, TensorsChoice};
 use crate::fallback::{FallbackManager, check_core};
 use crate::gateway::{self, GatewayError};
 use crate::node::zygote::ZygoteLauncher;
-use crate::node::{LocalNode, Shared, libtorch};
-use crate::server::{self, Server};
+use crate::node::{LocalNode, Shared, libtorch, table};
+use crate::server::{self, Bounds, DoorConfig, Server};
 use crate::tls;
 
 /// Connections from the link that may wait to be served.
@@ -94,23 +94,18 @@ pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartEr
         // Connections wait in the backlog meanwhile, which is kinder than refusing them.
         start_executors(&node, &config).await;
     }
-    tracing::info!("{}", describe_tls(&config));
+    describe_tls(&config);
 
     let limits = Limits {
         sessions_max: config.sessions_max,
+        waiting_max: table::WAITING_MAX,
         plans_max: config.plans_max,
     };
     let local = Arc::new(LocalNode::new(Arc::clone(&node), events));
     let control = ControlPlane::new(local, limits);
     let following = control.clone();
     tokio::spawn(async move { following.follow_node().await });
-    let server = Server::new(
-        Arc::clone(&node),
-        control,
-        tls,
-        config.connections_max,
-        config.handshake,
-    );
+    let server = Server::new(Arc::clone(&node), control, tls, door(&config));
     let server = Arc::new(server);
     tokio::spawn(Arc::clone(&server).run_link(from_link));
     tokio::spawn(server.run(listener));
@@ -122,6 +117,19 @@ pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartEr
     let stopped = tokio::task::spawn_blocking(move || fallback.stop());
     let _ = tokio::time::timeout(CLOSING_MAX, stopped).await;
     Ok(code)
+}
+
+/// Who is let in.
+fn door(config: &Config) -> DoorConfig {
+    DoorConfig {
+        bounds: Bounds {
+            strangers_max: config.strangers_max,
+            strangers_per_peer: config.strangers_per_address_max,
+            known_max: config.connections_max,
+            known_per_peer: config.connections_per_address_max,
+        },
+        handshake: config.handshake,
+    }
 }
 
 /// Gets the best transport that works.
@@ -178,11 +186,18 @@ fn describe_devices(config: &Config) {
     tracing::info!("devices: {}", names.join(", "));
 }
 
-fn describe_tls(config: &Config) -> &'static str {
-    match (&config.tls, config.insecure) {
-        (Some(_), _) => "TLS: on, client certificates are required",
-        (None, false) => "TLS: off, loopback only",
-        (None, true) => "TLS: off by --insecure: anybody who reaches the port may use this machine",
+fn describe_tls(config: &Config) {
+    let port = config.dpdk.as_ref().map(|dpdk| &dpdk.port);
+    match (&config.tls, config.insecure, port) {
+        (Some(_), _, _) => tracing::info!("TLS: on, client certificates are required"),
+        (None, false, _) => tracing::info!("TLS: off, loopback only"),
+        (None, true, None) => tracing::warn!(
+            "TLS: off by --insecure: anybody who reaches the port may use this machine"
+        ),
+        (None, true, Some(port)) => tracing::warn!(
+            "TLS: off by --insecure, on {port} too: anybody who reaches either may use this \
+             machine, and what seals tensors is sent in the clear"
+        ),
     }
 }
 
@@ -222,7 +237,13 @@ fn launcher(
         (DeviceKind::Host(_), TensorsChoice::Auto) => None,
         _ => Some(opened),
     };
-    let (launcher, info) = ZygoteLauncher::start(found, device, config.threads, pools, node)
+    let told = Arc::downgrade(node);
+    let on_exit = Arc::new(move |session, how: String| {
+        if let Some(node) = told.upgrade() {
+            node.executor_exited(session, &how);
+        }
+    });
+    let (launcher, info) = ZygoteLauncher::start(found, device, config.threads, pools, on_exit)
         .map_err(|error| error.to_string())?;
     let libtorch = v1::Libtorch {
         version: info.torch_version,

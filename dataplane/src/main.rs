@@ -1,19 +1,18 @@
 //! `genie-dataplane`: see `--help`.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use genie_dataplane::cli::{CertsCommand, Cli, Command, ConfigCommand};
 use genie_dataplane::config::{Config, ConfigError, Settings};
+use genie_dataplane::logging::Log;
 use genie_dataplane::{certs, daemon, status};
-use tracing_subscriber::EnvFilter;
 
 /// Exit status where nothing was started.
 const REFUSED: u8 = 2;
-/// Libraries that say too much below this, unless asked by name.
-const QUIET: &str = "h2=info,hyper=info,hyper_util=info,rustls=info,tonic=info,tower=info";
+/// How long what was logged has to leave at the end.
+const LAST_LINES: Duration = Duration::from_millis(300);
 /// Threads of the control side. The data path has its own.
 const WORKERS: usize = 2;
 /// Threads for analysis and for starting executors.
@@ -62,11 +61,16 @@ fn configure(file: Option<std::path::PathBuf>, settings: Settings) -> Result<Con
 }
 
 fn serve(config: Config, started: Instant) -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("{QUIET},{}", config.log.0)))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    let log = match Log::start(&config.log) {
+        Ok(log) => log,
+        Err(error) => return refuse(&error),
+    };
+    let code = run(config, started);
+    log.finish(LAST_LINES);
+    code
+}
+
+fn run(config: Config, started: Instant) -> ExitCode {
     let runtime = match runtime(WORKERS) {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&error),

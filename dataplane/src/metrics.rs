@@ -8,8 +8,6 @@ use genie_gpudev::PoolsStats;
 use genie_poll::counters::Snapshot;
 use genie_session::fault::Code;
 
-use crate::node::data::staging::Copies;
-
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -30,6 +28,17 @@ impl Counter {
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// What was copied, by the device's queues.
+#[derive(Debug, Default)]
+pub struct Copies {
+    /// Submissions to a queue, both directions.
+    pub submissions: Counter,
+    /// Bytes to the device.
+    pub to_device: Counter,
+    /// Bytes from the device.
+    pub from_device: Counter,
 }
 
 /// Codes that faults are counted by, with their label.
@@ -147,7 +156,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self, gauges: &Gauges) -> String {
         let mut out = Text(String::with_capacity(4096));
-        let process = crate::node::process::usage();
+        let process = crate::process::usage();
         let uptime = self.started.elapsed().as_secs_f64();
         out.gauge("genie_up_seconds", "Time since the daemon started.", uptime);
         out.gauge(
@@ -285,6 +294,11 @@ impl Metrics {
                 "genie_connections_rejected_total",
                 "Connections that spoke no known protocol, were too slow or too many.",
                 self.connections_rejected.value(),
+            ),
+            (
+                "genie_log_lines_lost_total",
+                "Lines of the log that found no room, or could not be written.",
+                crate::logging::lost(),
             ),
         ] {
             out.counter(name, help, value);

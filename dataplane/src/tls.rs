@@ -1,14 +1,15 @@
 //! TLS with client certificates.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
-use genie_controlplane::sessions::Principal;
+use genie_controlplane::identity::{Identity, NameError};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer as _, X509Certificate};
 
 use crate::config::TlsFiles;
 
@@ -88,23 +89,75 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
-/// Who a verified client certificate says its bearer is.
-#[must_use]
-pub fn principal(certificate: &CertificateDer<'_>) -> Option<Principal> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+/// Why a certificate says of nobody who its bearer is.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The connection has none.
+    #[error("there is none")]
+    NoCertificate,
+    /// It can't be read.
+    #[error("it can't be read: {0}")]
+    Unreadable(String),
+    /// A part of its subject is missing, or there several times: which is meant?
+    #[error("its subject has {count} of {part}, and one is needed")]
+    Count {
+        /// Which.
+        part: &'static str,
+        /// How many there are.
+        count: usize,
+    },
+    /// A part is no name.
+    #[error("{part}: {reason}")]
+    Name {
+        /// Which.
+        part: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Who a verified client certificate says its bearer is: its common name is the principal, its
+/// organisation the tenant. Both are taken as they are, or the certificate is refused.
+///
+/// # Errors
+/// [`IdentityError`]
+pub fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, IdentityError> {
+    let unreadable = |error: &dyn std::fmt::Display| IdentityError::Unreadable(error.to_string());
+    let (rest, parsed) =
+        X509Certificate::from_der(certificate).map_err(|error| unreadable(&error))?;
+    if !rest.is_empty() {
+        return Err(unreadable(&"there are bytes after it"));
+    }
     let subject = parsed.subject();
-    let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-        value
-            .as_str()
-            .ok()
-            .map(genie_controlplane::negotiate::shown)
-    };
-    let name = subject.iter_common_name().next().and_then(text)?;
-    let tenant = subject.iter_organization().next().and_then(text);
-    Some(Principal {
-        name,
-        tenant: tenant.unwrap_or_else(|| "default".to_owned()),
+    let name = only("common name", subject.iter_common_name())?;
+    let name = name.ok_or(IdentityError::Count {
+        part: "common name",
+        count: 0,
+    })?;
+    let tenant = only("organisation", subject.iter_organization())?;
+    Ok(Identity {
+        principal: name,
+        tenant: tenant.unwrap_or_default(),
     })
+}
+
+/// The one value of a part, if there is any.
+fn only<'a, 'b: 'a, T: FromStr<Err = NameError>>(
+    part: &'static str,
+    values: impl Iterator<Item = &'a AttributeTypeAndValue<'b>>,
+) -> Result<Option<T>, IdentityError> {
+    let values: Vec<_> = values.collect();
+    let [value] = values[..] else {
+        return match values.len() {
+            0 => Ok(None),
+            count => Err(IdentityError::Count { part, count }),
+        };
+    };
+    let wrong = |reason: String| IdentityError::Name { part, reason };
+    let text = value.as_str().map_err(|error| wrong(error.to_string()))?;
+    text.parse()
+        .map(Some)
+        .map_err(|error: NameError| wrong(error.to_string()))
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {

@@ -363,7 +363,7 @@ def test_a_port_that_is_not_there_is_tcp_with_the_reason(
     tmp_path: Path, port: str, says: str
 ) -> None:
     """The daemon starts and serves all the same."""
-    arguments = ("--dpdk-port", port, "--dpdk-address", "10.77.0.1/24")
+    arguments = ("--dpdk-port", port, "--dpdk-address", "10.77.0.1/24", "--insecure")
     with Daemon(*arguments, log=tmp_path / "node.log") as node:
         status = node.status()
         assert status["transport"] == "tcp"
@@ -374,6 +374,18 @@ def test_a_port_that_is_not_there_is_tcp_with_the_reason(
             assert torch.ones(2, device=REMOTE).sum().item() == 2
         finally:
             genie.disconnect()
+
+
+def test_a_port_wants_tls_or_insecure(tmp_path: Path) -> None:
+    """Whatever `listen` is, and at a gateway too."""
+    port = [flag for flag in link_arguments(tmp_path, "server") if flag != "--insecure"]
+    gateway = ["--gateway", str(tmp_path / "gateway.sock"), "--node", "127.0.0.1:1"]
+    for more in ([], gateway):
+        with pytest.raises(DaemonError, match="without TLS"):
+            Daemon(*port, *more, device="", log=tmp_path / "open.log").start()
+    with Daemon(*port, "--insecure", log=tmp_path / "insecure.log") as node:
+        warning = next(line for line in node.log().splitlines() if "--insecure" in line)
+        assert "WARN" in warning and "memif" in warning
 
 
 def test_a_port_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:

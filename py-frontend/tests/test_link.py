@@ -174,7 +174,7 @@ def test_what_the_kernel_does_not_allow_is_named(tmp_path: Path) -> None:
     with veth() as wire:
         node = Daemon(
             *("--dpdk-port", f"af_packet:{wire.interfaces[0]}"),
-            *("--dpdk-address", f"{NODE}/24"),
+            *("--dpdk-address", f"{NODE}/24", "--insecure"),
             log=tmp_path / "node.log",
             before=(*wire.inside(0), "setpriv", "--bounding-set=-all", "--inh-caps=-all"),
             port=PORT,

@@ -98,7 +98,7 @@ def node_on(wire: Veth, driver: str, folder: Path, *arguments: str) -> Daemon:
     """A node whose port is the first end of the wire."""
     return Daemon(
         *("--dpdk-port", f"{driver}:{wire.interfaces[0]}"),
-        *("--dpdk-address", f"{NODE}/24"),
+        *("--dpdk-address", f"{NODE}/24", "--insecure"),
         *arguments,
         log=folder / "node.log",
         before=wire.inside(0),
@@ -112,7 +112,7 @@ def gateway_on(wire: Veth, driver: str, folder: Path) -> tuple[Daemon, str]:
     gateway = Daemon(
         *("--gateway", str(socket), "--node-dpdk", f"{NODE}:{PORT}"),
         *("--dpdk-port", f"{driver}:{wire.interfaces[1]}"),
-        *("--dpdk-address", f"{OTHER}/24"),
+        *("--dpdk-address", f"{OTHER}/24", "--insecure"),
         log=folder / "gateway.log",
         before=wire.inside(1),
         device="",

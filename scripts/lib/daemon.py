@@ -290,7 +290,8 @@ def link_arguments(folder: Path, role: str) -> list[str]:
     """What joins a node ("server") and a gateway ("client") by a memif link in `folder`."""
     address = NODE_ON_LINK if role == "server" else _GATEWAY_ON_LINK
     port = f"memif:{folder / 'link.sock'},{role}"
-    return ["--dpdk-port", port, "--dpdk-address", f"{address}/24"]
+    # A port needs TLS, or this.
+    return ["--dpdk-port", port, "--dpdk-address", f"{address}/24", "--insecure"]
 
 
 def _kill_rest(pids: list[int]) -> None:

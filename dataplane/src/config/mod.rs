@@ -45,8 +45,7 @@ settings! {
     /// Where to listen: HOST:PORT
     #[arg(long, env = "GENIE_LISTEN", value_name = "HOST:PORT")]
     listen: Address = "127.0.0.1:7700".parse().ok(),
-    /// A device to serve, host:N or cuda:N; repeat it for more. Each is an index of
-    /// `remote_accelerator`
+    /// The device to serve, host:N or cuda:N
     #[arg(long = "device", env = "GENIE_DEVICES", value_name = "KIND:N", value_delimiter = ',')]
     devices: Vec<DeviceName> = Some(vec![DeviceName(DeviceKind::Host(0))]),
     /// Listen off loopback without TLS: anybody who reaches the port may use this machine
@@ -81,9 +80,18 @@ settings! {
     /// Sessions at a time
     #[arg(long, env = "GENIE_SESSIONS", value_name = "N")]
     sessions: Count<1, 4096> = Some(Count(64)),
-    /// Connections at a time, of every kind
+    /// Connections at a time of those who have shown who they are. More find room where others are idle
     #[arg(long, env = "GENIE_CONNECTIONS", value_name = "N")]
     connections: Count<8, 65536> = Some(Count(1024)),
+    /// Of them, from one address
+    #[arg(long, env = "GENIE_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    connections_per_address: Count<4, 65536> = Some(Count(512)),
+    /// Connections at a time of those who have not yet. The oldest gives way to a newcomer
+    #[arg(long, env = "GENIE_STRANGERS", value_name = "N")]
+    strangers: Count<8, 65536> = Some(Count(256)),
+    /// Of them, from one address
+    #[arg(long, env = "GENIE_STRANGERS_PER_ADDRESS", value_name = "N")]
+    strangers_per_address: Count<4, 65536> = Some(Count(64)),
     /// Records that a session may have under way
     #[arg(long, env = "GENIE_WINDOW_RECORDS", value_name = "N")]
     window_records: Count<64, 1048576> = Some(Count(65536)),
@@ -180,6 +188,22 @@ pub enum ConfigError {
     /// No device.
     #[error("devices is empty: name at least one, such as \"host:0\"")]
     NoDevices,
+    /// More devices than one.
+    #[error(
+        "devices has {0}: a node serves one device for now, so name one, and start a node for each"
+    )]
+    ManyDevices(usize),
+    /// A port is reached by others, and nothing guards it.
+    #[error(
+        "refusing to serve on the DPDK port {port} without TLS: a port reaches beyond this process, \
+         whatever `listen` is, and anybody there could run operators here. Either set \
+         tls_certificate, tls_key and tls_client_ca (`genie-dataplane certs init DIR` makes a \
+         development authority), or say `--insecure`"
+    )]
+    PortWithoutTls {
+        /// The port.
+        port: String,
+    },
     /// A port needs an address.
     #[error("dpdk_port is set and dpdk_address is not: give this host an address on the link")]
     PortWithoutAddress,
@@ -270,6 +294,9 @@ pub struct Config {
     pub tensors: TensorsChoice,
     pub sessions_max: usize,
     pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    pub strangers_max: usize,
+    pub strangers_per_address_max: usize,
     pub window_records: u64,
     pub window_bytes: u64,
     pub plans_max: usize,
@@ -341,6 +368,9 @@ impl Settings {
         if devices.is_empty() {
             return Err(ConfigError::NoDevices);
         }
+        if devices.len() > 1 {
+            return Err(ConfigError::ManyDevices(devices.len()));
+        }
         let link = [
             ("dpdk_address", all.dpdk_address.is_some()),
             ("dpdk_router", all.dpdk_router.is_some()),
@@ -375,6 +405,14 @@ impl Settings {
             (Some(_), None) => return Err(ConfigError::PortWithoutAddress),
             (None, _) => None,
         };
+        let guarded = tls.is_some() || all.insecure == Some(true);
+        if let Some(DpdkConfig { port, .. }) = &dpdk
+            && all.transport == Some(TransportChoice::Auto)
+            && !guarded
+        {
+            let port = port.to_string();
+            return Err(ConfigError::PortWithoutTls { port });
+        }
         let gateway = match all.gateway {
             Some(_) if all.node.is_none() && all.node_dpdk.is_none() => {
                 return Err(ConfigError::GatewayWithoutNode);
@@ -404,6 +442,9 @@ impl Settings {
             tensors: set(all.tensors),
             sessions_max: small(set(all.sessions).0),
             connections_max: small(set(all.connections).0),
+            connections_per_address_max: small(set(all.connections_per_address).0),
+            strangers_max: small(set(all.strangers).0),
+            strangers_per_address_max: small(set(all.strangers_per_address).0),
             window_records: set(all.window_records).0,
             window_bytes: set(all.window_bytes).0,
             plans_max: small(set(all.plans).0),
@@ -576,6 +617,32 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap().into_config(), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn a_port_is_served_with_tls_or_said_to_be_insecure() {
+        let port = "dpdk_port = \"memif:/run/a,server\"\ndpdk_address = \"10.77.0.1/24\"\n";
+        let gateway = format!("{port}gateway = \"a.sock\"\nnode = \"10.0.0.7:7700\"\n");
+        let tls = "tls_key = \"k\"\ntls_certificate = \"c\"\ntls_client_ca = \"a\"\n";
+        for open in [port, &gateway] {
+            let refused = parse(open).unwrap().into_config().unwrap_err();
+            let said = refused.to_string();
+            assert!(
+                said.contains("memif:/run/a,server") && said.contains("--insecure"),
+                "{said}"
+            );
+            for guard in ["insecure = true\n", tls, "transport = \"tcp\"\n"] {
+                let text = format!("{open}{guard}");
+                assert!(parse(&text).unwrap().into_config().is_ok(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_device_and_no_more() {
+        let two = parse("devices = [\"host:0\", \"host:1\"]").unwrap();
+        let refused = two.into_config().unwrap_err();
+        assert_eq!(refused, ConfigError::ManyDevices(2));
     }
 
     #[test]

@@ -13,6 +13,9 @@ use tonic::async_trait;
 use super::Shared;
 use super::data::{End, Session};
 
+/// How long a session may wait for its data connection, if its lease is longer.
+const ATTACH_MAX: Duration = Duration::from_secs(5);
+
 /// This daemon as a node.
 pub struct LocalNode {
     shared: Arc<Shared>,
@@ -56,22 +59,27 @@ impl Node for LocalNode {
         let refused = if self.shared.is_draining() {
             Some(NodeError::Draining)
         } else {
-            self.shared
-                .executors()
-                .err()
-                .map(|reason| NodeError::NoExecutor { reason })
+            let missing = self.shared.host.executors().err();
+            let missing = missing.map(|reason| NodeError::NoExecutor { reason });
+            let full =
+                || (!self.shared.host.has_place()).then(|| NodeError::Busy(End::full().reason));
+            missing.or_else(full)
         };
         if let Some(error) = refused {
             self.shared.metrics.sessions_refused.increment();
             return Err(error);
         }
-        let session = Arc::new(Session::new(spec, Arc::clone(&self.shared)));
-        self.shared
-            .sessions
-            .lock()
-            .insert(session.id(), Arc::clone(&session));
+        let (host, on_end) = (Arc::clone(&self.shared.host), self.shared.on_end());
+        let session = Arc::new(Session::new(spec, host, on_end));
+        if let Some(oldest) = self.shared.sessions.insert(&session)
+            && !oldest.is_connected()
+        {
+            let reason = "its data connection never came, and it gave way to a newer one";
+            oldest.end(End::quiet(reason.to_owned()));
+        }
         self.shared.metrics.sessions_opened.increment();
-        let transport = if wanted {
+        let peer = session.spec().peer;
+        let transport = if wanted && self.shared.sessions.has_room_on_link(peer) {
             self.shared.expect(&session).unwrap_or_else(|reason| {
                 tracing::warn!("session {} goes by TCP: {reason}", session.id());
                 None
@@ -79,11 +87,12 @@ impl Node for LocalNode {
         } else {
             None
         };
-        let (lease, session) = (self.shared.lease, Arc::downgrade(&session));
+        let patience = self.shared.host.lease.min(ATTACH_MAX);
+        let session = Arc::downgrade(&session);
         tokio::spawn(async move {
-            tokio::time::sleep(lease).await;
+            tokio::time::sleep(patience).await;
             if let Some(session) = session.upgrade()
-                && session.claim()
+                && !session.is_connected()
             {
                 session.end(End::quiet("its data connection never came".to_owned()));
             }

@@ -1,24 +1,21 @@
 //! This node: its sessions and what it offers.
 //!
-//! - [`local`]: the node, as the control plane sees it.
+//! - [`local`]: the node, as the control plane sees it; [`table`]: its sessions.
 //! - [`data`]: the data path of a session.
-//! - [`zygote`] and [`executor`]: the processes that run operators; [`libtorch`]: what they need.
-//! - [`process`]: what this process uses.
+//! - [`zygote`]: the processes that run operators; [`libtorch`]: what they need.
 
 pub mod data;
-pub mod executor;
 pub mod libtorch;
 pub mod local;
-pub mod process;
+pub mod table;
 pub mod zygote;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use genie_channel::{Sizes, local};
 use genie_control_api::v1;
+use genie_controlplane::identity::Identity;
 use genie_controlplane::node::{NodeError, NodeEvent};
 use genie_gpudev::DeviceKind;
 use genie_gpudev::device::{Device as _, DeviceInfo, HostDevice};
@@ -26,42 +23,33 @@ use genie_poll::{Channel, PeerPlace};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::TOKEN_BYTES;
 use genie_transport::{Config as TransportConfig, ConnectionId, Epoch, Protection, Role};
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::fallback::{FallbackManager, Level, State};
 use crate::metrics::{Gauges, Metrics};
-use data::session::Carrier;
-use data::{End, Session};
-use executor::{Executor, Launcher};
+use data::executor::Launcher;
+use data::host::{Executors, Host};
+use data::link::Carrier;
+use data::session::OnEnd;
+use data::{Claim, End, Session, path};
 pub use local::LocalNode;
+use table::Table;
 
 /// The epoch of a session's connection: each session has a connection of its own.
 const EPOCH: Epoch = Epoch(1);
 
-/// What can run operators here.
-struct Executors {
-    launcher: Box<dyn Launcher>,
-    libtorch: v1::Libtorch,
-    device: DeviceInfo,
-}
-
 /// A node's state, shared by everything in the daemon.
 pub struct Shared {
     /// What is counted.
-    pub metrics: Metrics,
-    /// A session that is silent for so long is ended.
-    pub lease: Duration,
+    pub metrics: Arc<Metrics>,
+    /// What its sessions need of it.
+    host: Arc<Host>,
     config: Config,
-    /// Set once: what runs operators, or why nothing does.
-    executors: OnceLock<Result<Executors, String>>,
-    sessions: Mutex<HashMap<u64, Arc<Session>>>,
+    sessions: Arc<Table>,
     fallback: OnceLock<Arc<FallbackManager>>,
     draining: AtomicBool,
     events: mpsc::UnboundedSender<NodeEvent>,
-    /// Its clones are connections that are being closed.
-    closing: Arc<()>,
 }
 
 impl Shared {
@@ -69,16 +57,15 @@ impl Shared {
     #[must_use]
     pub fn new(config: Config) -> (Arc<Self>, mpsc::UnboundedReceiver<NodeEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
+        let host = Arc::new(Host::new(config.lease, config.sessions_max));
         let shared = Self {
-            metrics: Metrics::default(),
-            lease: config.lease,
+            metrics: Arc::clone(&host.metrics),
+            host,
             config,
-            executors: OnceLock::new(),
-            sessions: Mutex::new(HashMap::new()),
+            sessions: Arc::default(),
             fallback: OnceLock::new(),
             draining: AtomicBool::new(false),
             events,
-            closing: Arc::new(()),
         };
         (Arc::new(shared), receiver)
     }
@@ -90,8 +77,7 @@ impl Shared {
         libtorch: v1::Libtorch,
         device: DeviceInfo,
     ) {
-        // Set once, at the start.
-        let _ = self.executors.set(Ok(Executors {
+        self.host.set_executors(Ok(Executors {
             launcher,
             libtorch,
             device,
@@ -100,7 +86,18 @@ impl Shared {
 
     /// It can't, and why.
     pub fn set_no_executors(&self, reason: String) {
-        let _ = self.executors.set(Err(reason));
+        self.host.set_executors(Err(reason));
+    }
+
+    /// An executor of this session, or of all, is gone.
+    pub fn executor_exited(&self, session: Option<u64>, how: &str) {
+        let sessions = match session {
+            Some(id) => self.session(id).into_iter().collect(),
+            None => self.sessions(),
+        };
+        for session in sessions {
+            session.executor_exited(how.to_owned());
+        }
     }
 
     /// Who decides on the transport of the data path.
@@ -153,9 +150,7 @@ impl Shared {
         poll.open(channel).map_err(|error| error.to_string())?;
         let address = poll.facts().address.to_string();
         let carrier = Carrier { poll, connection };
-        session
-            .expect(app, carrier)
-            .map_err(|error| error.to_string())?;
+        path::expect(session, app, carrier).map_err(|error| error.to_string())?;
         Ok(Some(v1::Transport {
             connection: connection.0,
             epoch: EPOCH.0,
@@ -166,49 +161,33 @@ impl Shared {
         }))
     }
 
-    fn executors(&self) -> Result<&Executors, String> {
-        match self.executors.get() {
-            Some(Ok(executors)) => Ok(executors),
-            Some(Err(reason)) => Err(reason.clone()),
-            None => Err("the node is starting".to_owned()),
-        }
-    }
-
-    /// Starts an executor for a session.
-    ///
-    /// # Errors
-    /// Why not, for a person.
-    pub fn launch(&self, session: u64, memory_bytes: u64) -> Result<Executor, String> {
-        self.executors()?.launcher.launch(session, memory_bytes)
-    }
-
     /// The session `id`.
     #[must_use]
     pub fn session(&self, id: u64) -> Option<Arc<Session>> {
-        self.sessions.lock().get(&id).cloned()
+        self.sessions.find(id)
     }
 
     /// All sessions.
     #[must_use]
     pub fn sessions(&self) -> Vec<Arc<Session>> {
-        self.sessions.lock().values().cloned().collect()
+        self.sessions.all()
     }
 
-    /// The session whose token this is, claimed for its one data connection.
+    /// The session whose token this is, if it is `identity`'s, claimed for its one data connection.
     ///
     /// # Errors
     /// What the client is told.
     pub fn attach(
         &self,
         token: &[u8; TOKEN_BYTES],
-        principal: &str,
+        identity: &Identity,
     ) -> Result<Arc<Session>, Fault> {
         let refused = |message: &str| Err(Fault::new(Code::SessionGone, 0, message));
         // Every token is compared, so that time tells nothing.
         let mut found = None;
-        for session in self.sessions.lock().values() {
-            if session.spec().token.matches(token) && session.spec().principal == principal {
-                found = Some(Arc::clone(session));
+        for session in self.sessions() {
+            if session.spec().token.matches(token) && session.spec().identity == *identity {
+                found = Some(session);
             }
         }
         let Some(session) = found else {
@@ -217,30 +196,37 @@ impl Shared {
                  or the node was restarted; reconnect",
             );
         };
-        if !session.claim() {
-            return refused("this session has a data connection already: open another session");
+        match session.claim() {
+            Claim::Mine => Ok(session),
+            Claim::Taken => {
+                refused("this session has a data connection already: open another session")
+            }
+            Claim::Full => {
+                let end = End::full();
+                let fault = end.fault.clone();
+                session.end(end);
+                Err(fault.unwrap_or_else(|| Fault::new(Code::Busy, 0, "there is no room")))
+            }
         }
-        Ok(session)
     }
 
-    /// A session ended.
-    pub fn forget(&self, id: u64, reason: String) {
-        if self.sessions.lock().remove(&id).is_some() {
+    /// What a session does with the news of its end.
+    fn on_end(&self) -> OnEnd {
+        let (sessions, events) = (Arc::downgrade(&self.sessions), self.events.clone());
+        Box::new(move |id, reason| {
+            if let Some(sessions) = sessions.upgrade() {
+                // One that gave way was taken out before.
+                sessions.remove(id);
+            }
             // Nobody listens any more when the daemon ends.
-            let _ = self.events.send(NodeEvent::SessionEnded { id, reason });
-        }
-    }
-
-    /// Held while a connection is being closed.
-    #[must_use]
-    pub fn closing(&self) -> Arc<()> {
-        Arc::clone(&self.closing)
+            let _ = events.send(NodeEvent::SessionEnded { id, reason });
+        })
     }
 
     /// Whether connections are being closed.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        Arc::strong_count(&self.closing) > 1
+        self.host.is_closing()
     }
 
     /// Takes no new sessions from now on.
@@ -272,30 +258,30 @@ impl Shared {
             // It needs none: it serves who has one elsewhere.
             return None;
         }
-        self.executors().err()
+        self.host.executors().err()
     }
 
     /// What only it knows of what the metrics show.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         let transport = self.transport();
-        let sessions = self.sessions.lock();
+        let sessions = self.sessions();
         Gauges {
             transport_level: transport.level.number(),
             link: transport.poll.map(|poll| poll.counters()),
             ready: self.not_ready().is_none(),
             sessions: sessions.len() as u64,
             session_memory_bytes: sessions
-                .values()
+                .iter()
                 .map(|s| s.counters.memory_bytes.value())
                 .sum(),
-            pools: sessions.values().map(|session| session.pools()).sum(),
+            pools: sessions.iter().map(|session| session.pools()).sum(),
             ..Gauges::default()
         }
     }
 
     fn libtorch(&self) -> v1::Libtorch {
-        match self.executors() {
+        match self.host.executors() {
             Ok(executors) => executors.libtorch.clone(),
             Err(missing_reason) => v1::Libtorch {
                 missing_reason,
@@ -310,7 +296,7 @@ impl Shared {
         self.config
             .devices
             .iter()
-            .map(|&device| describe_device(device, self.executors().ok()))
+            .map(|&device| describe_device(device, self.host.executors().ok()))
             .collect()
     }
 }

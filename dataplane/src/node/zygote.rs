@@ -1,8 +1,8 @@
 //! Executors from a zygote, which is started anew when it died.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 
 use genie_gpudev::zygote::Event;
 use genie_gpudev::{
@@ -10,10 +10,12 @@ use genie_gpudev::{
 };
 use parking_lot::Mutex;
 
-use crate::node::Shared;
-use crate::node::data::memory::{SessionMemory, SessionMemoryError};
-use crate::node::executor::{Executor, Launcher, Process};
-use crate::node::libtorch::Found;
+use super::data::executor::{Executor, Launcher, Process};
+use super::data::memory::{SessionMemory, SessionMemoryError};
+use super::libtorch::Found;
+
+/// Told of an executor's end: of which session it was (none: of all), and how it ended.
+pub type OnExit = Arc<dyn Fn(Option<u64>, String) + Send + Sync>;
 
 /// Starts executors by forking a process that has loaded libtorch.
 pub struct ZygoteLauncher {
@@ -23,13 +25,13 @@ pub struct ZygoteLauncher {
     threads: u32,
     /// Where sessions' tensors are in pools of the device: that device.
     pools: Option<Arc<dyn Device>>,
-    node: Weak<Shared>,
+    on_exit: OnExit,
     zygote: Mutex<Option<Zygote>>,
     gone: Arc<AtomicBool>,
 }
 
 impl ZygoteLauncher {
-    /// Starts the zygote; `node` is told of exits. With `pools`, tensors are in pools of that device,
+    /// Starts the zygote; `on_exit` is told of exits. With `pools`, tensors are in pools of that device,
     /// which is `device`; else in memory that is shared with executors.
     ///
     /// # Errors
@@ -39,14 +41,14 @@ impl ZygoteLauncher {
         device: DeviceKind,
         threads: u32,
         pools: Option<Arc<dyn Device>>,
-        node: &Arc<Shared>,
+        on_exit: OnExit,
     ) -> Result<(Self, ZygoteInfo), ZygoteError> {
         let launcher = Self {
             found,
             device,
             threads,
             pools,
-            node: Arc::downgrade(node),
+            on_exit,
             zygote: Mutex::new(None),
             gone: Arc::new(AtomicBool::new(false)),
         };
@@ -62,23 +64,18 @@ impl ZygoteLauncher {
     }
 
     fn spawn(&self) -> Result<(Zygote, ZygoteInfo), ZygoteError> {
-        let (node, gone) = (Weak::clone(&self.node), Arc::clone(&self.gone));
+        let (on_exit, gone) = (Arc::clone(&self.on_exit), Arc::clone(&self.gone));
         gone.store(false, Ordering::SeqCst);
         Zygote::start(
             &self.found.executor,
             &self.found.libtorch,
             move |event| match event {
                 Event::Exited { session, exit, .. } => {
-                    if let Some(session) = node.upgrade().and_then(|node| node.session(session)) {
-                        session.executor_exited(format!("died of {exit}"));
-                    }
+                    on_exit(Some(session), format!("died of {exit}"));
                 }
                 Event::Gone => {
                     gone.store(true, Ordering::SeqCst);
-                    let Some(node) = node.upgrade() else { return };
-                    for session in node.sessions() {
-                        session.executor_exited("died with the process that started it".to_owned());
-                    }
+                    on_exit(None, "died with the process that started it".to_owned());
                 }
             },
         )

@@ -2,30 +2,45 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use genie_control_api::v1::control_server::ControlServer;
+use genie_controlplane::identity::Identity;
 use genie_controlplane::service::ControlPlane;
-use genie_controlplane::sessions::Principal;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt as _;
 
 use super::Rejected;
+use super::door::Guest;
 use crate::node::Shared;
 
 /// gRPC calls of one connection at a time.
-const STREAMS_MAX: u32 = 64;
+const STREAMS_MAX: u32 = 32;
+/// Bytes of a request's headers, and how many there may be.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+const HEADERS_MAX: usize = 64;
+/// Streams that a peer opened and reset before they were looked at.
+const RESETS_MAX: usize = 32;
 /// How often a silent HTTP/2 peer is asked whether it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long a request may take, its body included.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// How long a connection without a session may ask for nothing.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// The call that makes a session.
+const OPEN_SESSION: &str = "/genie.control.v1.Control/OpenSession";
 
 #[derive(Clone)]
 struct Context {
@@ -58,46 +73,112 @@ async fn healthz(State(context): State<Context>) -> impl IntoResponse {
     }
 }
 
-/// Serves a connection of `principal`. It has `handshake` to make its first request.
+/// Serves a connection of `identity`. Its guest has to make its first request in time.
 pub async fn serve<S>(
     router: Router,
     stream: S,
-    principal: Principal,
-    handshake: Duration,
+    identity: Identity,
+    guest: Arc<Guest>,
 ) -> Result<(), Rejected>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let asked = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&asked);
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        seen.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(principal.clone());
-        router.clone().oneshot(request.map(Body::new))
-    });
+    let refused = Arc::new(Mutex::new(None));
+    let handshake = guest.deadline.saturating_duration_since(Instant::now());
+    let service = {
+        let (asked, refused) = (Arc::clone(&asked), Arc::clone(&refused));
+        let guest = Arc::clone(&guest);
+        hyper::service::service_fn(move |request: Request<Incoming>| {
+            asked.store(true, Ordering::Relaxed);
+            let answer = answer(
+                router.clone(),
+                request,
+                identity.clone(),
+                Arc::clone(&guest),
+            );
+            let refused = Arc::clone(&refused);
+            async move {
+                answer.await.map_err(|rejected| {
+                    let text = rejected.to_string();
+                    *refused.lock() = Some(rejected);
+                    std::io::Error::other(text)
+                })
+            }
+        })
+    };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(handshake);
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX as usize)
+        .header_read_timeout(handshake.max(TICK));
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(RESETS_MAX)
         .keep_alive_interval(KEEP_ALIVE);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = tokio::time::sleep(handshake) => {
-            if !asked.load(Ordering::Relaxed) {
+    let mut closing = false;
+    let ended = loop {
+        tokio::select! {
+            ended = &mut connection => break ended,
+            () = tokio::time::sleep(TICK) => {}
+        }
+        if !asked.load(Ordering::Relaxed) {
+            if Instant::now() >= guest.deadline {
                 return Err(Rejected::Slow);
             }
-            connection.await
+        } else if guest.idle().is_some_and(|idle| idle >= IDLE_MAX) {
+            if closing {
+                return Ok(());
+            }
+            closing = true;
+            connection.as_mut().graceful_shutdown();
         }
     };
+    let refused = refused.lock().take();
+    if let Some(rejected) = refused {
+        return Err(rejected);
+    }
     match ended {
         Err(error) if !asked.load(Ordering::Relaxed) => Err(Rejected::Http(error.to_string())),
         // A client may leave as it likes.
         _ => Ok(()),
     }
+}
+
+async fn answer(
+    router: Router,
+    mut request: Request<Incoming>,
+    identity: Identity,
+    guest: Arc<Guest>,
+) -> Result<Response, Rejected> {
+    guest.admit()?;
+    let mut asking = guest.request();
+    let opens = request.uri().path() == OPEN_SESSION;
+    request.extensions_mut().insert(identity);
+    request.extensions_mut().insert(guest.peer());
+    let answer = router.oneshot(request.map(Body::new));
+    let Ok(answer) = tokio::time::timeout(REQUEST_MAX, answer).await else {
+        return Err(Rejected::Slow);
+    };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(never) => match never {},
+    };
+    // What gRPC refuses it says in the header.
+    if opens
+        && answer
+            .headers()
+            .get("grpc-status")
+            .is_none_or(|status| status == "0")
+    {
+        asking.keeps();
+    }
+    Ok(answer)
 }

@@ -1,25 +1,32 @@
 //! The one port: who connects, what they speak, and to whom they are handed.
 
+mod door;
 mod first;
 mod http;
+mod seats;
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+use genie_controlplane::identity::Identity;
 use genie_controlplane::service::ControlPlane;
-use genie_controlplane::sessions::Principal;
 use genie_netstack::PipeStream;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{self, HELLO_BYTES, Header, Kind, TOKEN_BYTES};
+use parking_lot::RwLock;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::node::Shared;
+use crate::node::data::{End, Session, path};
+pub use door::DoorConfig;
+use door::{Door, Guest};
 use first::{First, Prefixed};
+pub use seats::Bounds;
+use seats::Full;
 
 /// How long to wait when the system has no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,6 +45,11 @@ trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
         Ok(())
     }
 
+    /// Waits until it says something, where that can be seen without taking it.
+    fn wait_readable(&self) -> impl Future<Output = std::io::Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// The socket, to be used by blocking threads.
     fn into_socket(self) -> std::io::Result<std::net::TcpStream>;
 }
@@ -47,6 +59,10 @@ impl Connection for TcpStream {
 
     fn prepare(&self) -> std::io::Result<()> {
         self.set_nodelay(true)
+    }
+
+    fn wait_readable(&self) -> impl Future<Output = std::io::Result<()>> + Send {
+        self.readable()
     }
 
     fn into_socket(self) -> std::io::Result<std::net::TcpStream> {
@@ -67,10 +83,14 @@ impl Connection for PipeStream {
 enum Rejected {
     #[error("it did not say in time what it wants")]
     Slow,
+    #[error("it gave way to another")]
+    GaveWay,
+    #[error("there are too many already: {0}")]
+    TooMany(#[from] Full),
     #[error("TLS failed: {0}")]
     Tls(std::io::Error),
-    #[error("its certificate names nobody: a common name is needed")]
-    Nameless,
+    #[error("its certificate names nobody: {0}")]
+    Nameless(#[from] crate::tls::IdentityError),
     #[error("it broke off: {0}")]
     Broken(#[from] std::io::Error),
     #[error("{0}")]
@@ -85,9 +105,8 @@ enum Rejected {
 pub struct Server {
     node: Arc<Shared>,
     router: axum::Router,
-    tls: Option<TlsAcceptor>,
-    permits: Arc<Semaphore>,
-    handshake: Duration,
+    tls: RwLock<Option<TlsAcceptor>>,
+    door: Arc<Door>,
 }
 
 impl Server {
@@ -97,16 +116,20 @@ impl Server {
         node: Arc<Shared>,
         control: ControlPlane,
         tls: Option<Arc<ServerConfig>>,
-        connections_max: usize,
-        handshake: Duration,
+        door: DoorConfig,
     ) -> Self {
         Self {
             router: http::router(Arc::clone(&node), control),
             node,
-            tls: tls.map(TlsAcceptor::from),
-            permits: Arc::new(Semaphore::new(connections_max)),
-            handshake,
+            tls: RwLock::new(tls.map(TlsAcceptor::from)),
+            door: Arc::new(Door::new(door)),
         }
+    }
+
+    /// Other bounds and certificates, for who comes from now on.
+    pub fn configure(&self, tls: Option<Arc<ServerConfig>>, door: DoorConfig) {
+        *self.tls.write() = tls.map(TlsAcceptor::from);
+        self.door.configure(door);
     }
 
     /// Accepts connections until it is dropped.
@@ -116,6 +139,7 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!("a connection could not be accepted: {error}");
+                    self.door.relieve();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -136,58 +160,70 @@ impl Server {
 
     fn spawn<S: Connection>(self: &Arc<Self>, stream: S, peer: SocketAddr) {
         self.node.metrics.connections.increment();
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            self.node.metrics.connections_rejected.increment();
-            tracing::warn!(%peer, "connection of {peer} closed: there are too many already");
-            return;
-        };
+        let guest = Arc::new(self.door.enter(peer));
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(rejected) = this.serve(stream).await {
+            let served = tokio::select! {
+                served = this.serve(stream, &guest) => served,
+                () = guest.gives_way() => Err(Rejected::GaveWay),
+            };
+            if let Err(rejected) = served {
                 this.node.metrics.connections_rejected.increment();
                 tracing::info!(%peer, "connection of {peer} closed: {rejected}");
             }
-            drop(permit);
         });
     }
 
-    async fn serve<S: Connection>(&self, mut stream: S) -> Result<(), Rejected> {
+    async fn serve<S: Connection>(
+        &self,
+        mut stream: S,
+        guest: &Arc<Guest>,
+    ) -> Result<(), Rejected> {
         stream.prepare()?;
-        let limit = self.handshake;
-        let Some(acceptor) = &self.tls else {
-            let principal = Principal::anonymous();
-            let first = in_time(limit, first::read(&mut stream)).await??;
+        let deadline = guest.deadline.into();
+        let acceptor = self.tls.read().clone();
+        let Some(acceptor) = acceptor else {
+            let identity = Identity::anonymous();
+            let first = before(deadline, first::read(&mut stream)).await??;
             return match first {
                 First::Data(hello) => {
-                    let session = self.attach::<S>(&hello, &principal, &mut stream).await?;
+                    let session = self.attach::<S>(&hello, &identity, &mut stream).await?;
                     self.hand_over(&session, stream, None)
                 }
                 First::Nothing => Ok(()),
-                First::Http(bytes) => self.http(Prefixed::new(bytes, stream), principal).await,
+                First::Http(bytes) => {
+                    self.http(Prefixed::new(bytes, stream), identity, guest)
+                        .await
+                }
             };
         };
         let opening = async {
+            // Who says nothing costs no handshake.
+            stream.wait_readable().await?;
+            if !guest.turn().await {
+                return Err(Rejected::Slow);
+            }
             let mut stream = acceptor.accept(stream).await.map_err(Rejected::Tls)?;
-            let certificate = stream
-                .get_ref()
-                .1
-                .peer_certificates()
-                .and_then(<[_]>::first);
-            let principal = certificate
-                .and_then(crate::tls::principal)
-                .ok_or(Rejected::Nameless)?;
+            let shown = stream.get_ref().1.peer_certificates();
+            let certificate = shown
+                .and_then(<[_]>::first)
+                .ok_or(crate::tls::IdentityError::NoCertificate)?;
+            let identity = crate::tls::identity(certificate)?;
             let first = first::read(&mut stream).await?;
-            Ok::<_, Rejected>((stream, principal, first))
+            Ok::<_, Rejected>((stream, identity, first))
         };
-        let (mut stream, principal, first) = in_time(limit, opening).await??;
+        let (mut stream, identity, first) = before(deadline, opening).await??;
         match first {
             First::Data(hello) => {
-                let session = self.attach::<S>(&hello, &principal, &mut stream).await?;
+                let session = self.attach::<S>(&hello, &identity, &mut stream).await?;
                 let (stream, tls) = stream.into_inner();
                 self.hand_over(&session, stream, Some(tls))
             }
             First::Nothing => Ok(()),
-            First::Http(bytes) => self.http(Prefixed::new(bytes, stream), principal).await,
+            First::Http(bytes) => {
+                self.http(Prefixed::new(bytes, stream), identity, guest)
+                    .await
+            }
         }
     }
 
@@ -195,12 +231,12 @@ impl Server {
     async fn attach<S: Connection>(
         &self,
         hello: &[u8; HELLO_BYTES],
-        principal: &Principal,
+        identity: &Identity,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    ) -> Result<Arc<crate::node::data::Session>, Rejected> {
+    ) -> Result<Arc<Session>, Rejected> {
         let found = match frame::decode_hello(hello) {
             Ok(_) if !S::CARRIES_DATA => Err(Fault::new(Code::Protocol, 0, NO_DATA_HERE)),
-            Ok(token) => self.find(&token, principal),
+            Ok(token) => self.find(&token, identity),
             Err(error) => Err(Fault::new(Code::Protocol, 0, error.to_string())),
         };
         let fault = match found {
@@ -227,44 +263,44 @@ impl Server {
         Err(Rejected::Refused(fault))
     }
 
-    fn find(
-        &self,
-        token: &[u8; TOKEN_BYTES],
-        principal: &Principal,
-    ) -> Result<Arc<crate::node::data::Session>, Fault> {
-        self.node.attach(token, &principal.name)
+    fn find(&self, token: &[u8; TOKEN_BYTES], identity: &Identity) -> Result<Arc<Session>, Fault> {
+        self.node.attach(token, identity)
     }
 
     /// Leaves tokio: from here on a data connection belongs to two threads of its own.
     fn hand_over<S: Connection>(
         &self,
-        session: &Arc<crate::node::data::Session>,
+        session: &Arc<Session>,
         stream: S,
         tls: Option<ServerConnection>,
     ) -> Result<(), Rejected> {
         let connected = stream
             .into_socket()
-            .and_then(|socket| session.connect(socket, tls));
+            .and_then(|socket| path::connect(session, socket, tls));
         connected.map_err(|error| {
-            session.end(crate::node::data::End {
-                reason: format!("its data connection failed: {error}"),
-                fault: None,
-                lost: true,
-            });
+            session.end(End::broken(&error));
             Rejected::Broken(error)
         })
     }
 
-    async fn http<S>(&self, stream: Prefixed<S>, principal: Principal) -> Result<(), Rejected>
+    async fn http<S>(
+        &self,
+        stream: Prefixed<S>,
+        identity: Identity,
+        guest: &Arc<Guest>,
+    ) -> Result<(), Rejected>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        http::serve(self.router.clone(), stream, principal, self.handshake).await
+        http::serve(self.router.clone(), stream, identity, Arc::clone(guest)).await
     }
 }
 
-async fn in_time<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Rejected> {
-    tokio::time::timeout(limit, work)
+async fn before<T>(
+    deadline: tokio::time::Instant,
+    work: impl Future<Output = T>,
+) -> Result<T, Rejected> {
+    tokio::time::timeout_at(deadline, work)
         .await
         .map_err(|_| Rejected::Slow)
 }

@@ -74,21 +74,3 @@ fn noise_on_the_port_disturbs_nobody() {
     assert!(client.fetch(kept, 10_000) == pattern(10_000));
     assert_eq!(daemon.get("/healthz").0, "HTTP/1.1 200 OK");
 }
-
-#[test]
-fn connections_are_bounded() {
-    let daemon = Daemon::start(&["--connections", "8", "--handshake-seconds", "1"]);
-    let idle: Vec<_> = (0..8)
-        .map(|_| TcpStream::connect(&daemon.address).unwrap())
-        .collect();
-    let mut ninth = TcpStream::connect(&daemon.address).unwrap();
-    ninth
-        .set_read_timeout(Some(Duration::from_secs(4)))
-        .unwrap();
-    daemon.wait_line("too many");
-    let _ = ninth.read(&mut [0]);
-    // The eight run out of time, and there is room again.
-    std::thread::sleep(Duration::from_millis(1100));
-    drop(idle);
-    assert_eq!(daemon.get("/healthz").0, "HTTP/1.1 200 OK");
-}

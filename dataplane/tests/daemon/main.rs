@@ -3,8 +3,10 @@
 mod bad_input;
 mod client;
 mod command_line;
+mod door;
 mod executors;
 mod fake;
+mod log;
 mod places;
 mod process;
 mod sessions;

@@ -91,6 +91,35 @@ impl Daemon {
         )
     }
 
+    /// One with executors, whose log goes to `log`.
+    pub fn unheard(args: &[&str], log: Stdio) -> Self {
+        let folder = Folder::new();
+        let (libtorch, executor) = crate::fake::install(&folder);
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let child = program()
+            .args(["--libtorch", &libtorch, "--executor", &executor])
+            .args(["--listen", &address])
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let daemon = Self {
+            address,
+            child,
+            lines: channel().1,
+            _folder: folder,
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(&daemon.address).is_err() {
+            assert!(Instant::now() < deadline, "it does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        daemon
+    }
+
     fn spawn(folder: Folder, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = program();
         if !args.contains(&"--listen") {
@@ -127,6 +156,12 @@ impl Daemon {
 
     /// The next line of the log with `text` in it.
     pub fn wait_line(&self, text: &str) -> String {
+        self.lines_until(text).pop().unwrap()
+    }
+
+    /// The next lines of the log, up to one with `text` in it.
+    pub fn lines_until(&self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -134,8 +169,10 @@ impl Daemon {
                 .lines
                 .recv_timeout(left)
                 .unwrap_or_else(|_| panic!("no line: {text}"));
-            if line.contains(text) {
-                return line;
+            let found = line.contains(text);
+            lines.push(line);
+            if found {
+                return lines;
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The data path of a session: two plain threads between a socket and an executor's rings.
 //!
-//! - [`session`]: what a session is, and how it ends.
+//! - [`session`]: what a session is, and how it [`end`]s; [`host`]: what it needs of its node.
+//! - [`link`] and [`running`]: its connection and its executor ([`executor`]: how one is started).
+//! - [`path`]: what connects these with the two threads.
 //! - [`reader`]: socket to executor; uploads go straight into the session's memory.
 //! - [`writer`]: executor to socket; replies go straight out of it.
 //! - [`inbox`] and [`outgoing`]: the two ends, where other threads may leave a frame.
@@ -11,15 +13,22 @@
 
 pub mod channel;
 pub mod counters;
+pub mod end;
+pub mod executor;
+pub mod host;
 pub mod inbox;
 pub mod installs;
+pub mod link;
 pub mod memory;
 pub mod outgoing;
+pub mod path;
 pub mod reader;
+pub mod running;
 pub mod session;
 pub mod socket;
 pub mod staging;
 pub mod stream;
 pub mod writer;
 
-pub use session::{End, Session};
+pub use end::End;
+pub use session::{Claim, Session};

@@ -13,9 +13,12 @@ use genie_session::WireError;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE, PAYLOAD_MAX};
 
+use super::end::End;
 use super::inbox::Undelivered;
+use super::link::Link;
 use super::memory::{SessionMemory, Shared};
-use super::session::{End, Link, Running, Session};
+use super::running::Running;
+use super::session::Session;
 use super::staging::{InPlace, Land as _, Landing, Staged};
 use super::stream::ReadHalf;
 
@@ -159,8 +162,12 @@ fn retry(mut read: impl FnMut() -> io::Result<usize>) -> Result<usize, ReadError
     }
 }
 
-/// Reads frames until the session ends, and ends it if nobody else did.
-pub fn run(session: &Arc<Session>, link: &Link, half: ReadHalf) {
+/// Starts the session's executor.
+pub type Start<'a> = &'a dyn Fn() -> Result<&'a Running, String>;
+
+/// Reads frames until the session ends, and ends it if nobody else did. `start` is called with the
+/// first frame that needs an executor.
+pub fn run<'a>(session: &Arc<Session>, link: &'a Link, half: ReadHalf, start: Start<'a>) {
     let mut buffer = Buffer {
         half,
         bytes: vec![0; BUFFER_BYTES].into_boxed_slice(),
@@ -169,7 +176,7 @@ pub fn run(session: &Arc<Session>, link: &Link, half: ReadHalf) {
     };
     let mut running = None;
     let error = loop {
-        if let Err(error) = frame(session, link, &mut buffer, &mut running) {
+        if let Err(error) = frame(session, link, &mut buffer, &mut running, start) {
             break error;
         }
     };
@@ -186,10 +193,11 @@ pub fn run(session: &Arc<Session>, link: &Link, half: ReadHalf) {
 
 /// Takes one frame.
 fn frame<'a>(
-    session: &'a Arc<Session>,
-    link: &'a Link,
+    session: &Session,
+    link: &Link,
     buffer: &mut Buffer,
     running: &mut Option<&'a Running>,
+    start: Start<'a>,
 ) -> Result<(), ReadError> {
     buffer.fill(HEADER_BYTES)?;
     if session.is_over() {
@@ -210,11 +218,11 @@ fn frame<'a>(
             .map_err(ReadError::Socket),
         Kind::Goodbye => Err(ReadError::Goodbye),
         Kind::Records | Kind::Rewind => {
-            let running = start(session, running)?;
+            let running = started(running, start)?;
             deliver(session, buffer, running, &header, payload, None)
         }
         Kind::Bulk => {
-            let running = start(session, running)?;
+            let running = started(running, start)?;
             let place = place_bulk(session, buffer, running, &header)?;
             deliver(session, buffer, running, &header, payload, Some(place))
         }
@@ -223,14 +231,14 @@ fn frame<'a>(
 }
 
 /// The executor starts with the first frame that needs it.
-fn start<'a>(
-    session: &'a Arc<Session>,
+fn started<'a>(
     running: &mut Option<&'a Running>,
+    start: Start<'a>,
 ) -> Result<&'a Running, ReadError> {
     match *running {
         Some(known) => Ok(known),
         None => {
-            let started = session.start_executor().map_err(ReadError::Executor)?;
+            let started = start().map_err(ReadError::Executor)?;
             *running = Some(started);
             Ok(started)
         }
@@ -303,7 +311,7 @@ fn place_staged(
     staged: &Staged,
     bytes: u64,
 ) -> Result<Option<u64>, ReadError> {
-    let copies = &session.node().metrics.staged;
+    let copies = &session.host().metrics.staged;
     let landing = staged.place(bytes, copies);
     let Some(mut landing) = landing.map_err(|error| ReadError::Executor(error.to_string()))? else {
         return Ok(None);

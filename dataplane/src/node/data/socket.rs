@@ -1,9 +1,10 @@
 //! A data connection as two halves for two blocking threads, in the clear or under TLS.
 
-use std::io::{self, IoSlice, Read as _};
+use std::io::{self, IoSlice, Read as _, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use genie_tls::{TlsRead, TlsWrite};
 use nix::sys::socket::{MsgFlags, recv};
@@ -11,6 +12,9 @@ use rustls::ServerConnection;
 
 /// Bytes that one system call waits for. The client's signs of life are counted between them.
 const WHOLE_BYTES: usize = 4 << 20;
+/// What a client takes of an answer in a second, at least and on average, beside the lease that each
+/// answer has. One that takes less is not waited for.
+const TAKEN_PER_SECOND_MIN: u64 = 64 << 10;
 
 /// The half that reads.
 pub struct SocketRead {
@@ -22,13 +26,49 @@ pub struct SocketRead {
 pub struct SocketWrite {
     socket: Arc<TcpStream>,
     tls: Option<TlsWrite>,
+    patience: Duration,
 }
 
-/// Splits a connection.
+/// A socket that is written to until a deadline: its own timeout bounds one call only, and a client
+/// may take a byte in each.
+struct Timed<'a> {
+    socket: &'a TcpStream,
+    deadline: Instant,
+}
+
+impl Timed<'_> {
+    fn check(&self) -> io::Result<()> {
+        match Instant::now() < self.deadline {
+            true => Ok(()),
+            false => Err(io::Error::other(
+                "the client takes its answer too slowly, or not at all",
+            )),
+        }
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check()?;
+        self.socket.write(bytes)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.check()?;
+        self.socket.write_vectored(parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Splits a connection. A write may take `patience`, and longer the more it is.
 #[must_use]
 pub fn split(
     socket: TcpStream,
     tls: Option<ServerConnection>,
+    patience: Duration,
 ) -> (SocketRead, SocketWrite, Arc<TcpStream>) {
     let socket = Arc::new(socket);
     let (tls_read, tls_write) = tls.map(genie_tls::split).unzip();
@@ -39,6 +79,7 @@ pub fn split(
     let write = SocketWrite {
         socket: Arc::clone(&socket),
         tls: tls_write,
+        patience,
     };
     (read, write, socket)
 }
@@ -90,7 +131,12 @@ impl SocketWrite {
     /// # Errors
     /// Those of the socket; `WouldBlock` after the socket's write timeout.
     pub fn write(&mut self, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
-        let socket = &mut &*self.socket;
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let more = Duration::from_secs(bytes as u64 / TAKEN_PER_SECOND_MIN);
+        let socket = &mut Timed {
+            socket: &self.socket,
+            deadline: Instant::now() + self.patience + more,
+        };
         match &mut self.tls {
             None => genie_tls::write_all(socket, parts, &mut at_tick),
             Some(tls) => tls.write(socket, parts, &mut at_tick),

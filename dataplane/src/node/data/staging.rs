@@ -19,24 +19,13 @@ use genie_shm::{Arena, Mapping};
 use parking_lot::{Condvar, Mutex};
 
 use super::memory::SessionMemoryError;
-use crate::metrics::Counter;
+use crate::metrics::Copies;
 
 /// Staging memory of each direction: so many parts can be on their way. Pages are taken when they
 /// are used first, unless the device pins them.
 const LANE_BYTES: u64 = 4 * BULK_PART_MAX;
 /// How often one who waits for a slot looks whether it may still come.
 const TICK: Duration = Duration::from_millis(100);
-
-/// What was copied, by the device's queues.
-#[derive(Debug, Default)]
-pub struct Copies {
-    /// Submissions to a queue, both directions.
-    pub submissions: Counter,
-    /// Bytes to the device.
-    pub to_device: Counter,
-    /// Bytes from the device.
-    pub from_device: Counter,
-}
 
 /// A session's memory on a device.
 pub struct Staged {

@@ -13,9 +13,12 @@ use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind};
 use genie_shm::{RingConsumer, RingError};
 
+use super::end::End;
 use super::inbox::Undelivered;
+use super::link::Link;
 use super::memory::{SessionMemory, SessionMemoryError};
-use super::session::{End, Link, Running, Session};
+use super::running::Running;
+use super::session::Session;
 use super::staging::Staged;
 use super::stream::Bulk;
 
@@ -73,7 +76,7 @@ pub fn run(session: &Arc<Session>, link: &Link, running: &Running, ring: RingCon
         | WriteError::Inbox(Undelivered::Ring(RingError::Closed)) => {
             let fault = session.executor_fault(NEWS_WAIT);
             if !session.is_over() {
-                session.node().metrics.executors_died.increment();
+                session.host().metrics.executors_died.increment();
             }
             End::lost(fault)
         }
@@ -151,7 +154,7 @@ impl Writer<'_> {
             }
             Kind::Fault | Kind::FetchFault => {
                 if let Some(&code) = payload.first() {
-                    self.session.node().metrics.fault_byte(code);
+                    self.session.host().metrics.fault_byte(code);
                 }
                 self.gather();
             }
@@ -236,15 +239,15 @@ impl Writer<'_> {
     /// The same for bytes in a device's memory: each part is copied to its slot while the one before
     /// it leaves.
     fn staged(&mut self, header: &Header, staged: &Staged, place: u64) -> Result<(), WriteError> {
-        let (node, bytes) = (self.session.node(), header.aux);
+        let (host, bytes) = (self.session.host(), header.aux);
         if !staged.holds_reply(place, bytes) {
             return Err(OUTSIDE);
         }
         let fetch = |start: u64| {
             let len = (bytes - start).min(BULK_PART_MAX);
             let began = Instant::now();
-            staged.fetch(place + start, len, &node.metrics.staged, || {
-                self.session.is_over() || began.elapsed() >= node.lease
+            staged.fetch(place + start, len, &host.metrics.staged, || {
+                self.session.is_over() || began.elapsed() >= host.lease
             })
         };
         let mut next = Some(fetch(0)?);

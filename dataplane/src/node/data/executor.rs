@@ -2,7 +2,7 @@
 
 use genie_shm::{RingConsumer, RingProducer};
 
-use crate::node::data::memory::SessionMemory;
+use super::memory::SessionMemory;
 
 /// A running executor.
 pub struct Executor {

@@ -1,0 +1,98 @@
+//! What a session needs of its node. It knows no sessions.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use genie_control_api::v1;
+use genie_gpudev::device::DeviceInfo;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::executor::{Executor, Launcher};
+use crate::metrics::Metrics;
+
+/// What can run operators here.
+pub struct Executors {
+    /// Starts them.
+    pub launcher: Box<dyn Launcher>,
+    /// What they load.
+    pub libtorch: v1::Libtorch,
+    /// What they run on.
+    pub device: DeviceInfo,
+}
+
+/// What all sessions of a node share.
+pub struct Host {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// A session that is silent for so long is ended.
+    pub lease: Duration,
+    /// Set once: what runs operators, or why nothing does.
+    executors: OnceLock<Result<Executors, String>>,
+    /// Places for sessions with a data connection.
+    attached: Arc<Semaphore>,
+    /// Its clones are connections that are being closed.
+    closing: Arc<()>,
+}
+
+impl Host {
+    /// Room for `sessions_max` sessions with a data connection, and nothing to run them on yet.
+    #[must_use]
+    pub fn new(lease: Duration, sessions_max: usize) -> Self {
+        Self {
+            metrics: Arc::default(),
+            lease,
+            executors: OnceLock::new(),
+            attached: Arc::new(Semaphore::new(sessions_max)),
+            closing: Arc::new(()),
+        }
+    }
+
+    /// What runs operators from now on, or why nothing does. Set once, at the start.
+    pub fn set_executors(&self, executors: Result<Executors, String>) {
+        let _ = self.executors.set(executors);
+    }
+
+    /// What runs operators.
+    ///
+    /// # Errors
+    /// Why nothing does, for a person.
+    pub fn executors(&self) -> Result<&Executors, String> {
+        match self.executors.get() {
+            Some(Ok(executors)) => Ok(executors),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err("the node is starting".to_owned()),
+        }
+    }
+
+    /// Starts an executor for a session.
+    ///
+    /// # Errors
+    /// Why not, for a person.
+    pub fn launch(&self, session: u64, memory_bytes: u64) -> Result<Executor, String> {
+        self.executors()?.launcher.launch(session, memory_bytes)
+    }
+
+    /// A place for a session that is getting its data connection. `None`: all are taken.
+    #[must_use]
+    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.attached).try_acquire_owned().ok()
+    }
+
+    /// Whether there is a place.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        self.attached.available_permits() > 0
+    }
+
+    /// Held while a connection is being closed.
+    #[must_use]
+    pub fn closing(&self) -> Arc<()> {
+        Arc::clone(&self.closing)
+    }
+
+    /// Whether connections are being closed.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        Arc::strong_count(&self.closing) > 1
+    }
+}
