@@ -14,16 +14,36 @@ use genie_poll::packet::TRANSPORT_PORT;
 use genie_poll::run::OnAccept;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Config, ConfigError, TensorsChoice};
+use crate::config::{Config, ConfigError, Settings, TensorsChoice};
 use crate::fallback::{FallbackManager, check_core};
 use crate::gateway::{self, GatewayError};
+use crate::logging::LogControl;
 use crate::node::zygote::ZygoteLauncher;
-use crate::node::{LocalNode, Shared, libtorch, table};
+use crate::node::{LocalNode, Shared, libtorch, table, watch};
 use crate::server::{self, Bounds, DoorConfig, Server};
 use crate::tls;
 
 /// Connections from the link that may wait to be served.
 const LINK_BACKLOG: usize = 64;
+/// A session that has wanted nothing for so long does not need to be waited for.
+const IDLE_AFTER: Duration = Duration::from_millis(800);
+/// Descriptors that this process may have open, if it may choose.
+const FILES_MAX: u64 = 1 << 16;
+/// Keys that SIGHUP changes. All others need a restart.
+const RELOADABLE: [&str; 12] = [
+    "connections",
+    "connections_per_address",
+    "strangers",
+    "strangers_per_address",
+    "handshake_seconds",
+    "drain_seconds",
+    "operator_timeout_seconds",
+    "log",
+    "tls_certificate",
+    "tls_key",
+    "tls_client_ca",
+    "insecure",
+];
 /// How often the end of sessions is looked for while draining.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// How long connections have to be closed after that.
@@ -52,16 +72,34 @@ pub enum StartError {
     /// The thread that starts the transport died.
     #[error("the transport could not be started: {0}")]
     Transport(tokio::task::JoinError),
+    /// TLS can't come or go.
+    #[error("TLS can't be switched on or off while it runs: restart it")]
+    TlsToggled,
     /// Signals.
     #[error("can't wait for signals: {0}")]
     Signals(std::io::Error),
+}
+
+/// What SIGHUP reads again.
+pub struct Reload {
+    /// Every layer of the configuration.
+    pub read: Box<dyn Fn() -> Result<Settings, ConfigError> + Send>,
+    /// As they are now.
+    pub settings: Settings,
+    /// What is logged.
+    pub log: LogControl,
 }
 
 /// Serves until a signal ends it.
 ///
 /// # Errors
 /// It could not start.
-pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartError> {
+pub async fn serve(
+    mut config: Config,
+    mut reload: Reload,
+    started: Instant,
+) -> Result<ExitCode, StartError> {
+    raise_files_max();
     let address = resolve(&config)?;
     check_core(&config)?;
     let tls = config.tls.as_ref().map(tls::server_config).transpose()?;
@@ -108,15 +146,81 @@ pub async fn serve(config: Config, started: Instant) -> Result<ExitCode, StartEr
     let server = Server::new(Arc::clone(&node), control, tls, door(&config));
     let server = Arc::new(server);
     tokio::spawn(Arc::clone(&server).run_link(from_link));
-    tokio::spawn(server.run(listener));
+    tokio::spawn(Arc::clone(&server).run(listener));
+    watch::start(&node).map_err(StartError::Signals)?;
     tracing::info!("ready on {address} in {} ms", started.elapsed().as_millis());
 
-    signals.next().await;
+    while signals.next().await == Asked::Reload {
+        match reload.again(&mut config, &node, &server) {
+            Ok(()) => {}
+            Err(error) => tracing::warn!("nothing is reloaded: {error}"),
+        }
+    }
     let code = drain(&node, config.drain, &mut signals).await;
     // Ports are closed in order, and huge pages given back.
     let stopped = tokio::task::spawn_blocking(move || fallback.stop());
     let _ = tokio::time::timeout(CLOSING_MAX, stopped).await;
     Ok(code)
+}
+
+/// Connections, and what executors share, take descriptors: more than the 1,024 that a process has
+/// where nobody chose.
+fn raise_files_max() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = hard.min(FILES_MAX).max(soft);
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
+    });
+    if let Err(error) = raised {
+        tracing::debug!("descriptors stay as few as they are: {error}");
+    }
+}
+
+impl Reload {
+    /// Reads the configuration again, and changes what can be changed.
+    fn again(
+        &mut self,
+        config: &mut Config,
+        node: &Shared,
+        server: &Server,
+    ) -> Result<(), StartError> {
+        let settings = (self.read)()?;
+        let new = settings.clone().into_config()?;
+        if new.tls.is_some() != config.tls.is_some() {
+            return Err(StartError::TlsToggled);
+        }
+        let tls = new.tls.as_ref().map(tls::server_config).transpose()?;
+        let changed = settings.changed(&self.settings);
+        let (now, later): (Vec<_>, Vec<_>) = changed
+            .into_iter()
+            .partition(|key| RELOADABLE.contains(key));
+        server.configure(tls, door(&new));
+        node.set_operator_max(new.operator_max);
+        self.log.set(&new.log);
+        tracing::info!(
+            "reloaded: {}{}",
+            if new.tls.is_some() {
+                "certificates; "
+            } else {
+                ""
+            },
+            listed(&now)
+        );
+        if !later.is_empty() {
+            tracing::warn!("changed, and needs a restart: {}", listed(&later));
+        }
+        self.settings = settings;
+        config.drain = new.drain;
+        config.tls = new.tls;
+        Ok(())
+    }
+}
+
+fn listed(keys: &[&str]) -> String {
+    match keys {
+        [] => "nothing else has changed".to_owned(),
+        keys => keys.join(", "),
+    }
 }
 
 /// Who is let in.
@@ -265,6 +369,7 @@ async fn drain(node: &Arc<Shared>, patience: Duration, signals: &mut Signals) ->
     let finish = async {
         let deadline = Instant::now() + patience;
         while !node.sessions().is_empty() && Instant::now() < deadline {
+            node.end_idle(IDLE_AFTER);
             tokio::time::sleep(DRAIN_TICK).await;
         }
         node.end_all();
@@ -278,15 +383,25 @@ async fn drain(node: &Arc<Shared>, patience: Duration, signals: &mut Signals) ->
             tracing::info!("drained");
             ExitCode::SUCCESS
         }
-        () = signals.next() => {
+        () = signals.end() => {
             tracing::warn!("a second signal: ending at once");
             ExitCode::FAILURE
         }
     }
 }
 
-/// SIGTERM and SIGINT.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// SIGTERM, SIGINT.
+    End,
+    /// SIGHUP.
+    Reload,
+}
+
+/// SIGTERM, SIGINT and SIGHUP.
 struct Signals {
+    hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -294,15 +409,21 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.hangup.recv() => Asked::Reload,
         }
+    }
+
+    async fn end(&mut self) {
+        while self.next().await != Asked::End {}
     }
 }

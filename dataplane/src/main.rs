@@ -1,11 +1,13 @@
 //! `genie-dataplane`: see `--help`.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use genie_dataplane::cli::{CertsCommand, Cli, Command, ConfigCommand};
 use genie_dataplane::config::{Config, ConfigError, Settings};
+use genie_dataplane::daemon::Reload;
 use genie_dataplane::logging::Log;
 use genie_dataplane::{certs, daemon, status};
 
@@ -22,10 +24,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let cli = Cli::parse();
     match cli.command {
-        None => match configure(cli.config, cli.settings) {
-            Ok(config) => serve(config, started),
-            Err(error) => refuse(&error),
-        },
+        None => serve(cli.config, cli.settings, started),
         Some(Command::Status(args)) => match runtime(1) {
             Ok(runtime) => runtime.block_on(status::run(&args)),
             Err(error) => refuse(&error),
@@ -51,31 +50,38 @@ fn main() -> ExitCode {
     }
 }
 
-fn configure(file: Option<std::path::PathBuf>, settings: Settings) -> Result<Config, ConfigError> {
-    let lower = file
-        .as_deref()
-        .map(Settings::read)
-        .transpose()?
-        .unwrap_or_default();
-    settings.over(lower).into_config()
+fn layers(file: Option<&Path>, flags: &Settings) -> Result<Settings, ConfigError> {
+    let lower = file.map(Settings::read).transpose()?.unwrap_or_default();
+    Ok(flags.clone().over(lower))
 }
 
-fn serve(config: Config, started: Instant) -> ExitCode {
+fn serve(file: Option<PathBuf>, flags: Settings, started: Instant) -> ExitCode {
+    let read = layers(file.as_deref(), &flags)
+        .and_then(|settings| Ok((settings.clone(), settings.into_config()?)));
+    let (settings, config) = match read {
+        Ok(read) => read,
+        Err(error) => return refuse(&error),
+    };
     let log = match Log::start(&config.log) {
         Ok(log) => log,
         Err(error) => return refuse(&error),
     };
-    let code = run(config, started);
+    let reload = Reload {
+        read: Box::new(move || layers(file.as_deref(), &flags)),
+        settings,
+        log: log.control(),
+    };
+    let code = run(config, reload, started);
     log.finish(LAST_LINES);
     code
 }
 
-fn run(config: Config, started: Instant) -> ExitCode {
+fn run(config: Config, reload: Reload, started: Instant) -> ExitCode {
     let runtime = match runtime(WORKERS) {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&error),
     };
-    let ended = runtime.block_on(daemon::serve(config, started));
+    let ended = runtime.block_on(daemon::serve(config, reload, started));
     // Nothing that still runs is worth waiting for.
     runtime.shutdown_background();
     ended.unwrap_or_else(|error| refuse(&error))

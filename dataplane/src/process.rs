@@ -30,6 +30,29 @@ pub fn usage() -> Usage {
     }
 }
 
+/// How a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// A signal, or a debugger, has stopped it.
+    pub stopped: bool,
+    /// CPU time of all its threads, in the kernel's ticks.
+    pub cpu_ticks: u64,
+}
+
+/// How process `pid` is. `None` where there is none.
+#[must_use]
+pub fn state(pid: u32) -> Option<State> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // pid (name) state ppid ...; the name may hold spaces and brackets.
+    let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let state = fields.next()?;
+    let times = fields.skip(10).take(2);
+    Some(State {
+        stopped: matches!(state, "T" | "t"),
+        cpu_ticks: times.map(|time| time.parse::<u64>().unwrap_or(0)).sum(),
+    })
+}
+
 fn page_bytes() -> u64 {
     nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
         .ok()
@@ -44,5 +67,30 @@ mod tests {
     fn this_process_uses_something() {
         let usage = super::usage();
         assert!(usage.resident_bytes > 100 << 10);
+    }
+
+    #[test]
+    fn a_process_is_seen_to_work_and_to_stop() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        let wait = |right: &dyn Fn(super::State) -> bool| {
+            for _ in 0..500 {
+                if super::state(pid).is_some_and(right) {
+                    return true;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            false
+        };
+        assert!(wait(&|state| state.cpu_ticks > 2 && !state.stopped));
+        let raw = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+        nix::sys::signal::kill(raw, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        assert!(wait(&|state| state.stopped));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(super::state(pid), None);
     }
 }

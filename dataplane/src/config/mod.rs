@@ -32,6 +32,13 @@ macro_rules! settings {
                 Self { $($key: $default,)* }
             }
 
+            /// The keys whose values differ.
+            #[must_use]
+            pub fn changed(&self, other: &Self) -> Vec<&'static str> {
+                let all = [$((stringify!($key), self.$key != other.$key)),*];
+                all.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+            }
+
             /// These, and `lower` where these are silent.
             #[must_use]
             pub fn over(self, lower: Self) -> Self {
@@ -110,6 +117,9 @@ settings! {
     /// How long a new connection may take to say what it is
     #[arg(long, env = "GENIE_HANDSHAKE_SECONDS", value_name = "SECONDS")]
     handshake_seconds: Count<1, 60> = Some(Count(5)),
+    /// How long one operator of a session may run; 0 is for ever. Its session ends then
+    #[arg(long, env = "GENIE_OPERATOR_TIMEOUT_SECONDS", value_name = "SECONDS")]
+    operator_timeout_seconds: Count<0, 86400> = Some(Count(0)),
     /// Transport of the data path: auto (DPDK where it works, else TCP) or tcp
     #[arg(long, env = "GENIE_TRANSPORT", value_name = "auto|tcp")]
     transport: TransportChoice = Some(TransportChoice::Auto),
@@ -303,6 +313,7 @@ pub struct Config {
     pub lease: Duration,
     pub drain: Duration,
     pub handshake: Duration,
+    pub operator_max: Option<Duration>,
     pub transport: TransportChoice,
     pub dpdk: Option<DpdkConfig>,
     pub gateway: Option<GatewayConfig>,
@@ -451,6 +462,8 @@ impl Settings {
             lease: seconds(set(all.lease_seconds).0),
             drain: seconds(set(all.drain_seconds).0),
             handshake: seconds(set(all.handshake_seconds).0),
+            operator_max: Some(seconds(set(all.operator_timeout_seconds).0))
+                .filter(|most| !most.is_zero()),
             transport: set(all.transport),
             dpdk,
             gateway,

@@ -1,6 +1,7 @@
 //! This node: its sessions and what it offers.
 //!
 //! - [`local`]: the node, as the control plane sees it; [`table`]: its sessions.
+//! - [`watch`]: looks after executors.
 //! - [`data`]: the data path of a session.
 //! - [`zygote`]: the processes that run operators; [`libtorch`]: what they need.
 
@@ -8,10 +9,12 @@ pub mod data;
 pub mod libtorch;
 pub mod local;
 pub mod table;
+pub mod watch;
 pub mod zygote;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use genie_channel::{Sizes, local};
 use genie_control_api::v1;
@@ -58,6 +61,7 @@ impl Shared {
     pub fn new(config: Config) -> (Arc<Self>, mpsc::UnboundedReceiver<NodeEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let host = Arc::new(Host::new(config.lease, config.sessions_max));
+        host.set_operator_max(config.operator_max);
         let shared = Self {
             metrics: Arc::clone(&host.metrics),
             host,
@@ -229,6 +233,33 @@ impl Shared {
         self.host.is_closing()
     }
 
+    /// Mends what executors are started with, if that is stopped.
+    fn look_after(&self) {
+        if let Ok(executors) = self.host.executors() {
+            executors.launcher.look_after();
+        }
+    }
+
+    /// Whether executors may wait long for a device, and take no time of a core.
+    fn waits_for_devices(&self) -> bool {
+        let executors = self.host.executors();
+        executors.is_ok_and(|executors| matches!(executors.device.kind, DeviceKind::Cuda(_)))
+    }
+
+    /// How long an operator may run.
+    pub fn set_operator_max(&self, most: Option<Duration>) {
+        self.host.set_operator_max(most);
+    }
+
+    /// Ends sessions that have had nothing to do for `long`, telling each client why.
+    pub fn end_idle(&self, long: Duration) {
+        for session in self.sessions() {
+            if session.is_idle(long) {
+                session.end(draining());
+            }
+        }
+    }
+
     /// Takes no new sessions from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
@@ -243,8 +274,7 @@ impl Shared {
     /// Ends every session, telling each client why.
     pub fn end_all(&self) {
         for session in self.sessions() {
-            let message = "the node is shutting down; reconnect, to it or to another, to go on";
-            session.end(End::lost(Fault::new(Code::Draining, 0, message)));
+            session.end(draining());
         }
     }
 
@@ -299,6 +329,11 @@ impl Shared {
             .map(|&device| describe_device(device, self.host.executors().ok()))
             .collect()
     }
+}
+
+fn draining() -> End {
+    let message = "the node is shutting down; reconnect, to it or to another, to go on";
+    End::lost(Fault::new(Code::Draining, 0, message))
 }
 
 fn describe_device(device: DeviceKind, executors: Option<&Executors>) -> v1::Device {

@@ -58,7 +58,12 @@ impl Seen {
         }
     }
 
-    fn judge(&mut self, look: Look, now: Instant, operator_max: Option<Duration>) -> Option<Verdict> {
+    fn judge(
+        &mut self,
+        look: Look,
+        now: Instant,
+        operator_max: Option<Duration>,
+    ) -> Option<Verdict> {
         let before = std::mem::replace(&mut self.look, look);
         self.stopped = if look.stopped { self.stopped + 1 } else { 0 };
         if !look.busy || look.progress != before.progress {
@@ -67,7 +72,8 @@ impl Seen {
         if look.cpu != before.cpu || look.cpu.is_none() {
             self.cpu_at = now;
         }
-        let [since, idle] = [self.progress_at, self.cpu_at].map(|at| now.saturating_duration_since(at));
+        let [since, idle] =
+            [self.progress_at, self.cpu_at].map(|at| now.saturating_duration_since(at));
         if self.stopped >= STOPPED_LOOKS {
             Some(Verdict::Stopped)
         } else if operator_max.is_some_and(|most| since >= most) {
@@ -121,7 +127,9 @@ fn look(session: &Session, waits_for_devices: bool) -> Option<Look> {
         busy: work.busy,
         progress: work.progress,
         stopped: state.is_some_and(|state| state.stopped),
-        cpu: state.map(|state| state.cpu_ticks).filter(|_| !waits_for_devices),
+        cpu: state
+            .map(|state| state.cpu_ticks)
+            .filter(|_| !waits_for_devices),
     })
 }
 
@@ -187,7 +195,10 @@ mod tests {
     fn one_that_does_nothing_hangs_unless_it_has_nothing_to_do() {
         let hangs = Verdict::Hangs(HANGS_AFTER);
         assert_eq!(first(|_| BUSY, None), Some((60, hangs)));
-        let idle = Look { busy: false, ..BUSY };
+        let idle = Look {
+            busy: false,
+            ..BUSY
+        };
         assert_eq!(first(|_| idle, Some(Duration::from_secs(1))), None);
         let on_device = Look { cpu: None, ..BUSY };
         assert_eq!(first(|_| on_device, None), None);

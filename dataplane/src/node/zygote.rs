@@ -8,11 +8,14 @@ use genie_gpudev::zygote::Event;
 use genie_gpudev::{
     Device, DeviceKind, ExecutorHandle, Life, Limits, Zygote, ZygoteError, ZygoteInfo,
 };
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use parking_lot::Mutex;
 
 use super::data::executor::{Executor, Launcher, Process};
 use super::data::memory::{SessionMemory, SessionMemoryError};
 use super::libtorch::Found;
+use crate::process;
 
 /// Told of an executor's end: of which session it was (none: of all), and how it ended.
 pub type OnExit = Arc<dyn Fn(Option<u64>, String) + Send + Sync>;
@@ -27,6 +30,8 @@ pub struct ZygoteLauncher {
     pools: Option<Arc<dyn Device>>,
     on_exit: OnExit,
     zygote: Mutex<Option<Zygote>>,
+    /// The zygote's process, and looks in a row at which it was stopped.
+    seen: Mutex<(u32, u32)>,
     gone: Arc<AtomicBool>,
 }
 
@@ -50,10 +55,12 @@ impl ZygoteLauncher {
             pools,
             on_exit,
             zygote: Mutex::new(None),
+            seen: Mutex::new((0, 0)),
             gone: Arc::new(AtomicBool::new(false)),
         };
         let (zygote, info) = launcher.spawn()?;
         *launcher.zygote.lock() = Some(zygote);
+        *launcher.seen.lock() = (info.pid, 0);
         Ok((launcher, info))
     }
 
@@ -88,8 +95,9 @@ impl Launcher for ZygoteLauncher {
         if zygote.is_none() || self.gone.load(Ordering::SeqCst) {
             tracing::warn!("the zygote is gone: starting another");
             *zygote = None;
-            let (another, _) = self.spawn().map_err(|error| error.to_string())?;
+            let (another, info) = self.spawn().map_err(|error| error.to_string())?;
             *zygote = Some(another);
+            *self.seen.lock() = (info.pid, 0);
         }
         let Some(zygote) = zygote.as_ref() else {
             return Err(ZygoteError::Gone.to_string());
@@ -100,7 +108,7 @@ impl Launcher for ZygoteLauncher {
             threads: self.threads,
             ..Limits::default()
         };
-        match &self.pools {
+        let forked = match &self.pools {
             None => zygote
                 .fork(session, self.device, limits)
                 .map_err(|error| error.to_string())
@@ -111,7 +119,51 @@ impl Launcher for ZygoteLauncher {
                 .and_then(|handle| {
                     executor(handle, |pools| SessionMemory::on_device(&**device, pools))
                 }),
+        };
+        if forked.is_err() && !self.gone.load(Ordering::SeqCst) {
+            self.end_if_stopped();
         }
+        forked
+    }
+
+    fn look_after(&self) {
+        let (pid, looks) = {
+            let mut seen = self.seen.lock();
+            let stopped = process::state(seen.0).is_some_and(|state| state.stopped);
+            seen.1 = if stopped { seen.1 + 1 } else { 0 };
+            *seen
+        };
+        match looks {
+            0 | 1 => {}
+            2 => {
+                tracing::warn!("the zygote was stopped by somebody: it is told to go on");
+                signal(pid, Signal::SIGCONT);
+            }
+            _ => {
+                tracing::error!("the zygote is stopped and does not go on: it is replaced");
+                signal(pid, Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+impl ZygoteLauncher {
+    /// One that forks nothing since it is stopped is replaced with the next session.
+    fn end_if_stopped(&self) {
+        let pid = self.seen.lock().0;
+        if process::state(pid).is_some_and(|state| state.stopped) {
+            signal(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// The zygote is this process' child, buried by this process alone: the number is still its own.
+fn signal(pid: u32, signal: Signal) {
+    if let Ok(pid) = i32::try_from(pid)
+        && pid > 1
+    {
+        // It may be gone already.
+        let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 

@@ -26,6 +26,9 @@ pub const CRASH: &str = "fake::crash";
 /// An operator that takes 100 ms.
 pub const SLOW: &str = "fake::slow";
 
+/// An operator without end.
+pub const ENDLESS: &str = "fake::endless";
+
 /// After it, an executor answers from past the end of its memory.
 pub const STRAY: &str = "fake::stray";
 /// From past the end of all addresses.
@@ -194,6 +197,8 @@ impl Machine for Keeper {
         match self.operators.get(&call.op).map(String::as_str) {
             Some(CRASH) => self.crashed = true,
             Some(SLOW) => std::thread::sleep(Duration::from_millis(100)),
+            // Longer than any test.
+            Some(ENDLESS) => std::thread::sleep(Duration::from_secs(300)),
             Some(STRAY) => self.stray = Some(1 << 40),
             Some(FAR) => self.stray = Some(u64::MAX - 5),
             Some(TWICE) => self.send(Header::new(Kind::PlaceFree, 12_345, 0), &[]),

@@ -11,3 +11,4 @@ mod places;
 mod process;
 mod sessions;
 mod tls;
+mod watch;

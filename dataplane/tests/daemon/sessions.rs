@@ -332,12 +332,13 @@ fn a_drain_lets_sessions_finish_and_refuses_new_ones() {
     let storage = client.upload(b"late");
     daemon.signal(Signal::SIGTERM);
     daemon.wait_line("draining");
+    assert_eq!(client.fetch(storage, 4), b"late");
     assert!(daemon.get("/healthz").0.contains("503"));
     let refused = client.control.open(request()).unwrap_err();
     assert_eq!(ErrorCode::of(&refused), Some(ErrorCode::Draining));
+    assert_eq!(client.fetch(storage, 4), b"late");
     let status = daemon.status(&[]);
     assert_eq!(status.status.code(), Some(1));
-    assert_eq!(client.fetch(storage, 4), b"late");
     client.say(Header::new(Kind::Goodbye, 0, 0));
     drop(client);
     assert_eq!(daemon.wait(GONE_MAX).code(), Some(0));
@@ -357,7 +358,8 @@ fn a_drain_that_is_over_tells_who_is_left() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let mut daemon = Daemon::start(&["--drain-seconds", "60"]);
-    let _client = Client::connect(&daemon.address);
+    let mut client = Client::connect(&daemon.address);
+    client.call(1, fake::ENDLESS);
     daemon.signal(Signal::SIGTERM);
     daemon.wait_line("draining");
     daemon.signal(Signal::SIGTERM);

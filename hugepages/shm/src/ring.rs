@@ -66,7 +66,32 @@ pub struct RingStats {
 #[derive(Clone, Debug)]
 pub struct RingCloser(Shared);
 
+/// How a ring stands, as its memory says: the other side may have written anything there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingLook {
+    /// Bytes that were put in.
+    pub put: u64,
+    /// Bytes that were taken out.
+    pub taken: u64,
+    /// Who takes out sleeps until more comes.
+    pub consumer_sleeps: bool,
+    /// Who puts in sleeps until there is room.
+    pub producer_sleeps: bool,
+}
+
 impl RingCloser {
+    /// How the ring stands.
+    #[must_use]
+    pub fn look(&self) -> RingLook {
+        let sleeps = |at| self.0.word32(at).load(Ordering::Acquire) != 0;
+        RingLook {
+            put: self.0.word64(HEAD_AT).load(Ordering::Acquire),
+            taken: self.0.word64(TAIL_AT).load(Ordering::Acquire),
+            consumer_sleeps: sleeps(CONSUMER_SLEEPS_AT),
+            producer_sleeps: sleeps(PRODUCER_SLEEPS_AT),
+        }
+    }
+
     /// Closes it. What is in it can still be taken out.
     pub fn close(&self) {
         self.0.close();

@@ -31,4 +31,7 @@ pub trait Launcher: Send + Sync {
     /// # Errors
     /// Why there is none, for a person.
     fn launch(&self, session: u64, memory_bytes: u64) -> Result<Executor, String>;
+
+    /// Mends what it starts executors with, if that is stopped. Called again and again.
+    fn look_after(&self) {}
 }

@@ -1,5 +1,6 @@
 //! What a session needs of its node. It knows no sessions.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Host {
     pub lease: Duration,
     /// Set once: what runs operators, or why nothing does.
     executors: OnceLock<Result<Executors, String>>,
+    /// How long an operator may run, in milliseconds; 0 is for ever.
+    operator_max_ms: AtomicU64,
     /// Places for sessions with a data connection.
     attached: Arc<Semaphore>,
     /// Its clones are connections that are being closed.
@@ -42,6 +45,7 @@ impl Host {
             metrics: Arc::default(),
             lease,
             executors: OnceLock::new(),
+            operator_max_ms: AtomicU64::new(0),
             attached: Arc::new(Semaphore::new(sessions_max)),
             closing: Arc::new(()),
         }
@@ -62,6 +66,21 @@ impl Host {
             Some(Err(reason)) => Err(reason.clone()),
             None => Err("the node is starting".to_owned()),
         }
+    }
+
+    /// How long an operator may run, if there is a limit.
+    #[must_use]
+    pub fn operator_max(&self) -> Option<Duration> {
+        let most = self.operator_max_ms.load(Ordering::Relaxed);
+        (most > 0).then(|| Duration::from_millis(most))
+    }
+
+    /// Sets it.
+    pub fn set_operator_max(&self, most: Option<Duration>) {
+        let most = most.map_or(0, |most| {
+            u64::try_from(most.as_millis()).unwrap_or(u64::MAX)
+        });
+        self.operator_max_ms.store(most, Ordering::Relaxed);
     }
 
     /// Starts an executor for a session.

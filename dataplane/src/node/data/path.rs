@@ -118,6 +118,7 @@ fn start_executor<'a>(session: &Arc<Session>, link: &'a Link) -> Result<&'a Runn
         .launch(session.id(), session.spec().memory_budget_bytes)?;
     let (pid, from) = (executor.pid, executor.from);
     let running = Running {
+        pid,
         closers: [executor.to.closer(), from.closer()],
         inbox: Inbox::new(executor.to),
         memory: executor.memory,

@@ -211,6 +211,9 @@ fn frame<'a>(
     let payload = buffer.start + HEADER_BYTES..buffer.start + HEADER_BYTES + payload_len;
     buffer.start = payload.end;
     session.received((HEADER_BYTES + payload_len) as u64);
+    if header.kind != Kind::Ping {
+        session.worked();
+    }
     match header.kind {
         Kind::Ping => link
             .outgoing
@@ -258,6 +261,8 @@ fn place_bulk(
         SessionMemory::Shared(shared) => place_shared(buffer, shared, bytes)?,
         SessionMemory::Staged(staged) => place_staged(session, buffer, staged, bytes)?,
     };
+    // It may have taken a while.
+    session.worked();
     let Some(place) = placed else {
         session.dropped_bulk();
         if buffer.half.takes_apart(bytes) {

@@ -13,11 +13,34 @@ pub struct Running {
     pub inbox: Inbox,
     /// Where its tensors are.
     pub memory: SessionMemory,
+    /// Its process.
+    pub pid: u32,
+    /// The ring to it, and the one from it.
     pub(super) closers: [RingCloser; 2],
     pub(super) process: Box<dyn Process>,
 }
 
+/// What an executor has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Something, and it does not wait for its client.
+    pub busy: bool,
+    /// Changes with each frame that it takes or says.
+    pub progress: (u64, u64),
+}
+
 impl Running {
+    /// What it has to do.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        let [to, from] = [&self.closers[0], &self.closers[1]].map(RingCloser::look);
+        let waits = to.put == to.taken && to.consumer_sleeps;
+        Work {
+            busy: !waits && !from.producer_sleeps,
+            progress: (to.taken, from.put),
+        }
+    }
+
     /// The bytes of a reply have left: the executor may use their place again.
     ///
     /// # Errors

@@ -42,6 +42,8 @@ pub struct Session {
     opened: Instant,
     /// Milliseconds from the opening to the last sign of life.
     heard_ms: AtomicU64,
+    /// The same, to the last time that it wanted something.
+    worked_ms: AtomicU64,
     connected: AtomicBool,
     /// Its place among those with a data connection.
     place: Mutex<Option<OwnedSemaphorePermit>>,
@@ -86,6 +88,7 @@ impl Session {
             counters: Counters::default(),
             opened: Instant::now(),
             heard_ms: AtomicU64::new(0),
+            worked_ms: AtomicU64::new(0),
             connected: AtomicBool::new(false),
             place: Mutex::new(None),
             link: OnceLock::new(),
@@ -132,6 +135,14 @@ impl Session {
     pub fn silent(&self) -> Duration {
         let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
         self.opened.elapsed().saturating_sub(heard)
+    }
+
+    /// Whether its client has wanted nothing for `long`, and its executor has nothing to do.
+    #[must_use]
+    pub fn is_idle(&self, long: Duration) -> bool {
+        let worked = Duration::from_millis(self.worked_ms.load(Ordering::Relaxed));
+        let busy = self.running().is_some_and(|running| running.work().busy);
+        !busy && self.opened.elapsed().saturating_sub(worked) >= long
     }
 
     /// Claims the session's one data connection.
@@ -353,6 +364,12 @@ impl Session {
         self.host.metrics.frames_received.increment();
         self.received_raw(bytes);
         self.heard();
+    }
+
+    /// The client wants something.
+    pub fn worked(&self) {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.worked_ms.store(now, Ordering::Relaxed);
     }
 
     /// Counts raw bytes of the client.

@@ -14,7 +14,7 @@ use rustls::ServerConnection;
 const WHOLE_BYTES: usize = 4 << 20;
 /// What a client takes of an answer in a second, at least and on average, beside the lease that each
 /// answer has. One that takes less is not waited for.
-const TAKEN_PER_SECOND_MIN: u64 = 64 << 10;
+const TAKEN_PER_SECOND_MIN: u64 = 256 << 10;
 
 /// The half that reads.
 pub struct SocketRead {
