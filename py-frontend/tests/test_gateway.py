@@ -385,7 +385,8 @@ def test_a_port_wants_tls_or_insecure(tmp_path: Path) -> None:
             Daemon(*port, *more, device="", log=tmp_path / "open.log").start()
     with Daemon(*port, "--insecure", log=tmp_path / "insecure.log") as node:
         warning = next(line for line in node.log().splitlines() if "--insecure" in line)
-        assert "WARN" in warning and "memif" in warning
+        assert "WARN" in warning
+        assert "memif" in warning
 
 
 def test_a_port_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:
