@@ -95,10 +95,10 @@ settings! {
     connections_per_address: Count<4, 65536> = Some(Count(512)),
     /// Connections at a time of those who have not yet. The oldest gives way to a newcomer
     #[arg(long, env = "GENIE_STRANGERS", value_name = "N")]
-    strangers: Count<8, 65536> = Some(Count(256)),
+    strangers: Count<8, 65536> = Some(Count(1024)),
     /// Of them, from one address
     #[arg(long, env = "GENIE_STRANGERS_PER_ADDRESS", value_name = "N")]
-    strangers_per_address: Count<4, 65536> = Some(Count(64)),
+    strangers_per_address: Count<4, 65536> = Some(Count(256)),
     /// Records that a session may have under way
     #[arg(long, env = "GENIE_WINDOW_RECORDS", value_name = "N")]
     window_records: Count<64, 1048576> = Some(Count(65536)),
