@@ -2,20 +2,27 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 12] = [
     "arguments",
     "attention",
+    "checks",
     "dispatch",
+    "eigenvalues",
+    "hostile",
+    "invoke",
     "recurrent",
     "results",
     "storage",
     "threads",
     "work",
 ];
-const HEADERS: [&str; 11] = [
+const HEADERS: [&str; 14] = [
     "arguments",
+    "checks",
     "dispatch",
     "error",
+    "hostile",
+    "invoke",
     "kernels",
     "predicted",
     "results",
@@ -40,6 +47,10 @@ fn main() {
     );
     let skeleton = genie_session::skeleton::cpp::header();
     std::fs::write(generated.join("skeleton.h"), skeleton).unwrap();
+    println!("cargo:rerun-if-changed=checks.txt");
+    let checks = std::fs::read_to_string(manifest.join("checks.txt")).unwrap();
+    let checks = format!("constexpr const char* CHECKS_TABLE = R\"table({checks})table\";\n");
+    std::fs::write(generated.join("checks_table.h"), checks).unwrap();
     let mut build = cc::Build::new();
     build
         .cpp(true)

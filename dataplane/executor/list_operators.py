@@ -2,7 +2,8 @@
 
 Run it with the Python of the checkout's .venv when the torch release changes, and read the diff.
 What is left out reads or writes files, holds Python or raw storages, pins or shares memory,
-prints, belongs to one vendor's library, or makes tensors that are not strided.
+prints, belongs to one vendor's library, or makes tensors that are not strided; and what checks.txt
+refuses.
 """
 
 import re
@@ -33,11 +34,21 @@ TYPES = re.compile(r"Storage|Stream|__torch__|PyObject|Future|Any|Dict\(|QScheme
 NAMED = re.compile(r"\bstr(\[\d?\])?\?? (dims?|names|outdim|dim[012]|out_dim)\b")
 
 
+# Names, of all overloads or of one, for which no check is known to be enough.
+REFUSED = {
+    name
+    for line in (Path(__file__).parent / "checks.txt").read_text().splitlines()
+    if not line.startswith("#") and line.partition(":")[2].strip().startswith("refused")
+    for name in line.partition(":")[0].split()
+}
+
+
 def allowed(name: str) -> bool:
     base, _, overload = name.partition(".")
     schema = str(torch._C._get_schema(base, overload))
     return not (
         LEFT_OUT.fullmatch(base.removeprefix("aten::"))
+        or {base.removeprefix("aten::"), name.removeprefix("aten::")} & REFUSED
         or overload == "quantized"
         or TYPES.search(schema)
         or NAMED.search(schema)

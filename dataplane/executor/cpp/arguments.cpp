@@ -325,7 +325,8 @@ c10::IValue argument(
 Operator resolve(c10::OperatorHandle handle) {
   const std::string& full = handle.operator_name().name;
   const auto base = full.rfind(':') == std::string::npos ? full : full.substr(full.rfind(':') + 1);
-  Operator op{handle, toString(handle.operator_name()), {}, {}, true, work_of(base)};
+  Operator op{handle, toString(handle.operator_name()), {}, {}, true, false, work_of(base),
+              checks_of(toString(handle.operator_name()), handle.schema())};
   for (const auto& argument : handle.schema().arguments()) {
     const c10::Type& type = *argument.type();
     const bool optional = type.kind() == c10::TypeKind::OptionalType;
@@ -333,11 +334,14 @@ Operator resolve(c10::OperatorHandle handle) {
     op.arguments.push_back(
         {kind_of(type), optional, value ? *value : c10::IValue(), value.has_value()});
   }
+  size_t references = 0;
   for (const auto& result : handle.schema().returns()) {
+    references += result.alias_info() ? 1 : 0;
     const ArgKind kind = kind_of(*result.type());
     op.returns.push_back(kind);
     op.only_tensor_returns &= kind == ArgKind::Tensor || kind == ArgKind::TensorList;
   }
+  op.returns_references = references > 1;
   return op;
 }
 

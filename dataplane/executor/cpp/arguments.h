@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "checks.h"
 #include "dispatch.h"
 #include "error.h"
 #include "schema_kind.h"
@@ -30,7 +31,11 @@ struct Operator {
   // Only tensors and lists of them are told apart from the rest.
   std::vector<ArgKind> returns;
   bool only_tensor_returns;
+  // Several of its results are arguments. libtorch's boxed calls then give up the arguments before they
+  // take the results from them: somebody else has to hold them.
+  bool returns_references = false;
   Work work;
+  std::shared_ptr<const Checks> checks;
 };
 
 Operator resolve(c10::OperatorHandle handle);

@@ -25,6 +25,7 @@ using OptTensor = std::optional<Tensor>;
 
 bool has_flash(const Tensor& q, const Tensor& k, const Tensor& v, double dropout_p) {
   return dropout_p == 0 && q.dim() == 4 && q.size(1) == k.size(1) && k.size(1) == v.size(1) &&
+      q.size(0) == k.size(0) && k.size(0) == v.size(0) && k.size(2) == v.size(2) &&
       q.size(3) == k.size(3) && q.size(3) == v.size(3) && q.numel() > 0 && k.numel() > 0 &&
       c10::isFloatingType(q.scalar_type());
 }
@@ -181,7 +182,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(
   const OptTensor given = bias.defined() ? OptTensor(bias) : std::nullopt;
   const auto mask = q.dim() == 4 ? flash_mask(given, q) : given;
   const bool bias_wanted = bias.defined() && wanted[3];
-  if (!bias_wanted && has_flash(q, k, v, dropout_p) && flash_takes(mask, q, k)) {
+  const bool as_forward = q.dim() == 4 && grad_out.sizes() == q.sizes() &&
+      out.sizes() == q.sizes() && logsumexp.sizes() == q.sizes().slice(0, 3);
+  if (!bias_wanted && as_forward && has_flash(q, k, v, dropout_p) && flash_takes(mask, q, k)) {
     auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
         dense_last(grad_out),
         dense_last(q),

@@ -6,9 +6,9 @@
 #include <unordered_map>
 
 #include "arguments.h"
+#include "invoke.h"
 #include "results.h"
 #include "schema_hash.h"
-#include "threads.h"
 
 namespace {
 
@@ -28,10 +28,7 @@ void run(
     torch::jit::Stack& stack,
     std::vector<c10::TensorImpl*>* tensors) {
   genie::build(op, call, stack, tensors);
-  genie::choose_threads(genie::estimate(op.work, stack, call));
-  op.handle.callBoxed(stack);
-  TORCH_CHECK(
-      stack.size() == op.returns.size(), op.name, " left ", stack.size(), " results");
+  genie::invoke(op, call, stack);
 }
 
 const genie::Operator& operator_of(const GenieOperator* op) {
@@ -119,8 +116,7 @@ int genie_call_sync(
     const auto& resolved = operator_of(op);
     genie::build(resolved, *call, stack, &arguments);
     const torch::jit::Stack keep = stack;
-    genie::choose_threads(genie::estimate(resolved.work, stack, *call));
-    resolved.handle.callBoxed(stack);
+    genie::invoke(resolved, *call, stack);
     genie::describe(resolved, stack, arguments, reserved, described);
   });
   if (code != 0) {

@@ -1,4 +1,4 @@
-// Operators that libtorch has on CUDA only, made of others for the host device. They are
+// Operators that libtorch has on CUDA only, or wrongly, made of others for the host device. They are
 // registered in the dispatcher, under the CPU key.
 #pragma once
 
@@ -9,6 +9,7 @@ class Library;
 namespace genie {
 
 void register_attention(torch::Library& aten);
+void register_eigenvalues(torch::Library& aten);
 void register_recurrent(torch::Library& aten);
 
 } // namespace genie

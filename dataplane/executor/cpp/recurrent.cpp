@@ -18,6 +18,16 @@ Tensor with_bias(const Tensor& gates, const OptTensor& bias) {
   return bias && bias->defined() ? gates + *bias : gates;
 }
 
+// `count` equal parts of each row.
+std::vector<Tensor> parts_of(const Tensor& tensor, int64_t count) {
+  TORCH_CHECK(
+      tensor.defined() && tensor.dim() == 2 && tensor.size(1) > 0 && tensor.size(1) % count == 0,
+      "a recurrent cell needs rows of ",
+      count,
+      " parts");
+  return tensor.chunk(count, 1);
+}
+
 std::tuple<Tensor, Tensor, Tensor> lstm_cell(
     const Tensor& input_gates,
     const Tensor& hidden_gates,
@@ -26,7 +36,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm_cell(
     const OptTensor& hidden_bias) {
   const Tensor gates =
       with_bias(input_gates, input_bias) + with_bias(hidden_gates, hidden_bias);
-  const auto part = gates.chunk(4, 1);
+  const auto part = parts_of(gates, 4);
   const Tensor in = part[0].sigmoid();
   const Tensor forget = part[1].sigmoid();
   const Tensor cell = part[2].tanh();
@@ -48,7 +58,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm_cell_backward(
   if (!has_hy && !has_cy) {
     return {};
   }
-  const auto part = workspace.chunk(4, 1);
+  const auto part = parts_of(workspace, 4);
   const Tensor &in = part[0], &forget = part[1], &cell = part[2], &out = part[3];
   const Tensor tanh_cy = cy.tanh();
   const Tensor dhy = has_hy ? *grad_hy : at::zeros_like(cy);
@@ -70,8 +80,8 @@ std::tuple<Tensor, Tensor> gru_cell(
     const Tensor& hx,
     const OptTensor& input_bias,
     const OptTensor& hidden_bias) {
-  const auto from_input = with_bias(input_gates, input_bias).chunk(3, 1);
-  const auto from_hidden = with_bias(hidden_gates, hidden_bias).chunk(3, 1);
+  const auto from_input = parts_of(with_bias(input_gates, input_bias), 3);
+  const auto from_hidden = parts_of(with_bias(hidden_gates, hidden_bias), 3);
   const Tensor reset = (from_input[0] + from_hidden[0]).sigmoid();
   const Tensor update = (from_input[1] + from_hidden[1]).sigmoid();
   const Tensor fresh = (from_input[2] + reset * from_hidden[2]).tanh();
@@ -83,7 +93,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gru_cell_backward(
     const Tensor& grad_hy,
     const Tensor& workspace,
     bool has_bias) {
-  const auto part = workspace.chunk(5, 1);
+  const auto part = parts_of(workspace, 5);
   const Tensor &reset = part[0], &update = part[1], &fresh = part[2], &hx = part[3],
                &hidden = part[4];
   const Tensor dupdate = grad_hy * (hx - fresh) * (1 - update) * update;

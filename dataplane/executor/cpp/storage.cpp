@@ -172,6 +172,15 @@ GenieStorage* take_storage(const at::Tensor& tensor) {
 
 } // namespace genie
 
+namespace {
+
+class SilentWarnings final : public c10::WarningHandler {
+ public:
+  void process(const c10::Warning&) override {}
+};
+
+} // namespace
+
 extern "C" {
 
 const char* genie_torch_version(void) {
@@ -185,7 +194,11 @@ int genie_start(int cuda_index, uint32_t threads) {
     static torch::Library aten(
         torch::Library::IMPL, "aten", c10::DispatchKey::CPU, __FILE__, __LINE__);
     static const bool registered = [] {
+      // Ours stand in the place of some of libtorch's, of which it would warn.
+      SilentWarnings silent;
+      const c10::WarningUtils::WarningHandlerGuard guard(&silent);
       genie::register_attention(aten);
+      genie::register_eigenvalues(aten);
       genie::register_recurrent(aten);
       return true;
     }();

@@ -3,6 +3,8 @@
 
 mod executor;
 mod ffi;
+#[cfg(test)]
+mod hostile;
 mod lean;
 mod machine;
 mod memory;

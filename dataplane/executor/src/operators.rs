@@ -85,6 +85,8 @@ mod tests {
             "aten::_cudnn_rnn",
             "aten::_cufft_clear_plan_cache",
             "aten::_test_warn_in_autograd",
+            "aten::_reshape_alias",
+            "aten::_sobol_engine_scramble_",
             "aten::_sparse_coo_tensor_unsafe",
             "aten::_nested_view_from_buffer",
             "prim::Print",

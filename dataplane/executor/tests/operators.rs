@@ -561,3 +561,54 @@ fn booleans_and_masks() {
     assert_eq!(client.fetch_floats(&kept[0]), [1.0, 0.0, 2.0]);
     assert_eq!(row_major(&[2, 0, 3]), [3, 3, 1]);
 }
+
+#[test]
+fn results_that_are_several_arguments_are_held_while_they_are_written() {
+    let mut client = NURSERY.session(760, Limits::default());
+    let a = client.floats(&[2, 2], &[2.0, 0.0, 0.0, 4.0]);
+    for turn in 0..20 {
+        let inverse = client.floats(&[2, 2], &[0.0; 4]);
+        let info = client.inline(3, &[], &[0; 4]);
+        client.call(
+            "aten::linalg_inv_ex.inverse",
+            &[
+                Arg::T(a.clone()),
+                Arg::Bool(false),
+                Arg::W(inverse.clone()),
+                Arg::W(info),
+            ],
+            &[Out::Alias(1), Out::Alias(2)],
+        );
+        let inverse = client.fetch_floats(&inverse);
+        assert_eq!(inverse, [0.5, 0.0, 0.0, 0.25], "turn {turn}");
+    }
+}
+
+#[test]
+fn what_a_kernel_trusts_is_checked_and_the_session_lives() {
+    let mut client = NURSERY.session(761, Limits::default());
+    let a = client.floats(&[4], &[1.0; 4]);
+    let one = client.floats(&[1], &[1.0]);
+    let lengths = client.ints(&[1], &[1_000_000_000]);
+    let args = [
+        Arg::T(one.clone()),
+        Arg::T(one),
+        Arg::T(a.clone()),
+        Arg::Str("sum"),
+        Arg::T(lengths),
+        Arg::None,
+        Arg::Int(0),
+        Arg::None,
+    ];
+    let outs = [Out::Fresh(F32, vec![4])];
+    let gradient = client.call("aten::_segment_reduce_backward", &args, &outs);
+    let (code, message) = client.fault_of(&gradient[0]);
+    assert_eq!(code, Code::Value);
+    assert!(message.contains("sums lengths"), "{message}");
+    // A raw view past the storage is no operator that is known.
+    let raw = [Arg::T(a.clone()), Arg::Ints(vec![64]), Arg::Ints(vec![1])];
+    let outs = [Out::Fresh(F32, vec![64])];
+    let behind = client.call("aten::_reshape_alias", &raw, &outs);
+    assert_eq!(client.fault_of(&behind[0]).0, Code::NotAllowed);
+    assert_eq!(client.fetch_floats(&a), [1.0; 4]);
+}
