@@ -22,6 +22,22 @@ fn sources(folders: &[&str]) -> Vec<PathBuf> {
     files
 }
 
+/// The bounds of one record, for C++.
+fn limits() -> String {
+    use genie_session::record::{NUMBERS_MAX, STRUCTURE_MAX};
+    use genie_session::skeleton::{DIMS_MAX, ITEMS_MAX};
+    let mut text = String::from("#pragma once\n#include <cstddef>\nnamespace genie::limits {\n");
+    for (name, value) in [
+        ("ITEMS_MAX", ITEMS_MAX),
+        ("DIMS_MAX", usize::from(DIMS_MAX)),
+        ("NUMBERS_MAX", NUMBERS_MAX),
+        ("STRUCTURE_MAX", STRUCTURE_MAX),
+    ] {
+        text += &format!("inline constexpr size_t {name} = {value};\n");
+    }
+    text + "}\n"
+}
+
 fn main() {
     println!("cargo:rerun-if-changed=shim");
     for shared in ["schema_hash", "schema_kind"] {
@@ -37,6 +53,7 @@ fn main() {
     let generated = PathBuf::from(std::env::var_os("OUT_DIR").expect("set by cargo"));
     let skeleton = genie_session::skeleton::cpp::header();
     std::fs::write(generated.join("skeleton.h"), skeleton).expect("OUT_DIR can be written");
+    std::fs::write(generated.join("log_limits.h"), limits()).expect("OUT_DIR can be written");
     cc::Build::new()
         .cpp(true)
         .std("c++20")

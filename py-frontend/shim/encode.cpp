@@ -1,6 +1,5 @@
 #include "encode.h"
 
-#include <ATen/SequenceNumber.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/DefaultDtype.h>
 #include <c10/util/Exception.h>
@@ -8,14 +7,20 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <vector>
 
 #include "allocator.h"
+#include "log_limits.h"
 #include "skeleton.h"
 
 namespace genie {
 namespace {
 
 static_assert(tag::COUNT == 22, "an argument tag is new: say here which arguments become it");
+
+// Items of a call beside those of its lists: its arguments, and what goes before and after them.
+constexpr size_t kOtherItems = 64;
 
 int64_t bits(double value) noexcept {
   int64_t result = 0;
@@ -65,6 +70,7 @@ void Encoder::encode(const Operator& op, Arguments arguments, Seeds seeds) {
   seed_ = seeds.value;
   device_ = -1;
   requires_grad_ = false;
+  items_ = 0;
 
   const c10::ScalarType default_dtype = c10::get_default_dtype_as_scalartype();
   if (C10_UNLIKELY(default_dtype != c10::kFloat)) {
@@ -90,6 +96,12 @@ void Encoder::encode(const Operator& op, Arguments arguments, Seeds seeds) {
     data_.push(seed_);
   }
 
+  TORCH_CHECK(
+      items_ + kOtherItems <= limits::ITEMS_MAX,
+      op.handle.schema().name(), ": ", items_, " items in the lists of one call are too many for ",
+      kDeviceName, ", which takes at most ", limits::ITEMS_MAX - kOtherItems,
+      ": call it on fewer at a time");
+
   call_.op = op.number;
   call_.key_has_data = op.key_has_data ? 1 : 0;
   call_.skeleton = skeleton_.data();
@@ -100,9 +112,8 @@ void Encoder::encode(const Operator& op, Arguments arguments, Seeds seeds) {
   call_.n_params = params_.size();
   call_.data = data_.data();
   call_.n_data = data_.size();
-  // The autograd kernel above this call made its node just before: it holds the last number given.
   call_.sequence_nr = requires_grad_ && c10::GradMode::is_enabled()
-      ? static_cast<int64_t>(at::sequence_number::peek()) - 1
+      ? seeds.sequence_nr
       : -1;
   const auto node = torch::autograd::get_current_node();
   call_.forward_nr = node ? static_cast<int64_t>(node->sequence_nr()) : -1;
@@ -223,6 +234,7 @@ void Encoder::on_device(const Operator& op, size_t position, c10::Device device)
 }
 
 void Encoder::length(uint8_t tag, size_t n) {
+  items_ += tag == tag::LIST ? n : 0;
   TORCH_CHECK(
       n <= std::numeric_limits<uint16_t>::max(), kDeviceName, ": a list of ", n, " items is too long");
   uint8_t* s = skeleton_.reserve(3);
@@ -366,9 +378,35 @@ void Encoder::item(
       false, kDeviceName, " cannot pass this kind of argument on ", describe(op, position));
 }
 
-Encoder& encoder() {
-  thread_local Encoder instance;
+namespace {
+
+// This thread's encoders: the first of them serves nearly every call.
+struct Encoders {
+  size_t depth = 0;
+  Encoder first;
+  std::vector<std::unique_ptr<Encoder>> more;
+
+  Encoder* take() {
+    const size_t taken = depth;
+    if (C10_UNLIKELY(taken > more.size())) {
+      more.push_back(std::make_unique<Encoder>());
+    }
+    depth = taken + 1;
+    return C10_LIKELY(taken == 0) ? &first : more[taken - 1].get();
+  }
+};
+
+Encoders& encoders() {
+  thread_local Encoders instance;
   return instance;
+}
+
+}  // namespace
+
+EncoderLease::EncoderLease() : depth_(encoders().depth), encoder_(encoders().take()) {}
+
+EncoderLease::~EncoderLease() {
+  --depth_;
 }
 
 }  // namespace genie

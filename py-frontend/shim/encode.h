@@ -68,10 +68,11 @@ class Stream {
   T* limit_ = nullptr;
 };
 
-// Seeds of one call. Drawn before encoding, since a call whose shapes are not known yet is encoded
-// twice and must not draw twice.
+// What a call takes once, however often it is encoded: its seed, and the number that autograd gave
+// last when the call began.
 struct Seeds {
   int64_t value = 0;
+  int64_t sequence_nr = -1;
 };
 
 class Encoder {
@@ -113,11 +114,29 @@ class Encoder {
   Stream<uint32_t> first_tensor_;
   GenieCall call_{};
   int64_t seed_ = 0;
+  size_t items_ = 0;  // of lists
   c10::DeviceIndex device_ = -1;
   bool requires_grad_ = false;
 };
 
-// This thread's encoder.
-Encoder& encoder();
+// An encoder for one call of this thread. While the call waits a handler may make other calls: they
+// get another.
+class EncoderLease {
+ public:
+  EncoderLease();
+  EncoderLease(const EncoderLease&) = delete;
+  EncoderLease& operator=(const EncoderLease&) = delete;
+  ~EncoderLease();
+  Encoder* operator->() const noexcept {
+    return encoder_;
+  }
+  Encoder& operator*() const noexcept {
+    return *encoder_;
+  }
+
+ private:
+  size_t& depth_;
+  Encoder* encoder_;
+};
 
 }  // namespace genie

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "log_limits.h"
 #include "skeleton.h"
 
 namespace genie {
@@ -53,7 +54,10 @@ void ResultBuilder::alias(size_t tensor_index) {
 }
 
 void ResultBuilder::list(size_t length) {
-  TORCH_CHECK(length <= 0xffff, kDeviceName, ": ", length, " results are too many");
+  TORCH_CHECK(
+      length < limits::ITEMS_MAX,
+      kDeviceName, ": ", length, " results of one call are too many, at most ",
+      limits::ITEMS_MAX - 1, " are possible");
   skeleton_.push(out::LIST);
   skeleton_.push(static_cast<uint8_t>(length & 0xff));
   skeleton_.push(static_cast<uint8_t>(length >> 8));

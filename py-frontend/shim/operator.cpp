@@ -77,6 +77,7 @@ Operator::Operator(const c10::OperatorHandle& op) : handle(op) {
     has_out = has_out || (writes && argument.kwarg_only());
     reads_tensors = reads_tensors || (is_tensor && !(writes && argument.kwarg_only()));
     has_scalars = has_scalars || kind == ArgKind::Scalar;
+    has_lists = has_lists || kind == ArgKind::TensorList || kind == ArgKind::ScalarList;
   }
   for (const c10::Argument& result : schema.returns()) {
     returns.push_back({kind_of_return(result), alias_of(schema, result)});

@@ -57,6 +57,7 @@ struct Operator {
   std::vector<Return> returns;
   bool draws_seed = false;  // random, without a generator argument
   bool has_generator = false;
+  bool has_lists = false;  // of tensors or scalars, which may be longer than a record holds
   bool key_has_data = false;
   bool always_sync = false;  // the values decide the shapes, or a result is not a tensor
   bool has_out = false;  // writes keyword-only arguments, which may need another size

@@ -3,6 +3,7 @@
 #include "record.h"
 
 #include <ATen/EmptyTensor.h>
+#include <ATen/SequenceNumber.h>
 #include <ATen/core/List.h>
 #include <c10/util/Exception.h>
 
@@ -17,6 +18,7 @@
 #include "fallback.h"
 #include "generator.h"
 #include "infer.h"
+#include "long.h"
 #include "skeleton.h"
 
 namespace genie {
@@ -205,30 +207,36 @@ void push_results(
   }
 }
 
-void push_recorded(
-    const Operator& op,
-    torch::jit::Stack& stack,
-    const GenieResults& results,
-    GenieStorage first_fresh) {
-  push_results(op, stack, ResultReader(results, first_fresh, encoder()), [&](size_t i) {
-    return op.local_value(i, top(op, stack));
-  });
+// Encodes a call and appends it; on GENIE_OK its results are on the stack.
+GenieStatus append(const Operator& op, torch::jit::Stack& stack, const Seeds& seeds) {
+  const EncoderLease e;
+  e->encode(op, top(op, stack), seeds);
+  GenieResults results{};
+  GenieStorage first_fresh = 0;
+  const GenieStatus status = genie_record(&e->call(), &results, &first_fresh);
+  if (C10_LIKELY(status == GENIE_OK)) {
+    push_results(op, stack, ResultReader(results, first_fresh, *e), [&](size_t i) {
+      return op.local_value(i, top(op, stack));
+    });
+  }
+  return status;
 }
 
-void call_sync(const Operator& op, torch::jit::Stack& stack, Seeds seeds) {
-  Encoder& e = encoder();
-  e.encode(op, top(op, stack), seeds);
+void call_sync(const Operator& op, torch::jit::Stack& stack, const Seeds& seeds) {
+  const EncoderLease e;
+  e->encode(op, top(op, stack), seeds);
   GenieSyncResults results{};
-  check(genie_call_sync(&e.call(), &results));
+  check(genie_call_sync(&e->call(), &results));
   ValueReader values(results);
   push_results(
-      op, stack, ResultReader(results.results, results.first_fresh, e), [&](size_t /*i*/) {
+      op, stack, ResultReader(results.results, results.first_fresh, *e), [&](size_t /*i*/) {
         return values.next();
       });
 }
 
-// A call whose result shapes the recorder does not know.
-C10_NOINLINE void record_unknown(const Operator& op, torch::jit::Stack& stack, Seeds seeds) {
+// Tells the recorder the result shapes of a call. False if only the node can tell: then the call is
+// done, and its results are on the stack.
+bool learn(const Operator& op, torch::jit::Stack& stack, const Seeds& seeds) {
   ResultBuilder results;
   if (infer(op, top(op, stack), results) == Shapes::AskNode) {
     if (op.has_out) {
@@ -237,29 +245,52 @@ C10_NOINLINE void record_unknown(const Operator& op, torch::jit::Stack& stack, S
     } else {
       call_sync(op, stack, seeds);
     }
-    return;
+    return false;
   }
   // Inference may have resized an `out=` tensor, or run Python, which may have recorded calls.
-  Encoder& e = encoder();
-  e.encode(op, top(op, stack), seeds);
+  const EncoderLease e;
+  e->encode(op, top(op, stack), seeds);
   const GenieResults learned = results.results();
-  check(genie_learn(&e.call(), &learned));
-  GenieResults recorded{};
-  GenieStorage first_fresh = 0;
-  const GenieStatus status = genie_record(&e.call(), &recorded, &first_fresh);
-  TORCH_INTERNAL_ASSERT(status != GENIE_UNKNOWN_SHAPE, "the recorder forgot a shape at once");
-  check(status);
-  push_recorded(op, stack, recorded, first_fresh);
+  check(genie_learn(&e->call(), &learned));
+  return true;
 }
 
-Seeds draw_seeds(const Operator& op, Arguments arguments) {
+// A call that was not appended at once.
+C10_NOINLINE void append_later(
+    const Operator& op,
+    torch::jit::Stack& stack,
+    const Seeds& seeds,
+    GenieStatus status) {
+  // In a wait for room others may fill the bounded memory of shapes, or start another session.
+  constexpr int kLearnt = 16;
+  for (int learnt = 0; status != GENIE_OK; status = append(op, stack, seeds)) {
+    switch (status) {
+      case GENIE_OK:
+        return;
+      case GENIE_NO_ROOM:
+        check(genie_wait_for_room());
+        break;
+      case GENIE_UNKNOWN_SHAPE:
+        TORCH_INTERNAL_ASSERT(++learnt < kLearnt, "the recorder forgets a shape at once");
+        if (!learn(op, stack, seeds)) {
+          return;
+        }
+        break;
+      case GENIE_ERROR:
+        throw_last_error();
+    }
+  }
+}
+
+// The seed of a call, if it draws one.
+int64_t draw_seed(const Operator& op, Arguments arguments) {
   if (C10_LIKELY(!op.has_generator && !op.draws(arguments))) {
-    return {};
+    return 0;
   }
   c10::DeviceIndex device = current_device();
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (op.arguments[i].kind == ArgKind::Generator && !arguments[i].isNone()) {
-      return {draw(arguments[i].toGenerator())};
+      return draw(arguments[i].toGenerator());
     }
     if (arguments[i].isTensor() && arguments[i].toTensor().defined() &&
         arguments[i].toTensor().device().type() == kRemote) {
@@ -268,7 +299,7 @@ Seeds draw_seeds(const Operator& op, Arguments arguments) {
       device = index_or_current(arguments[i].toDevice());
     }
   }
-  return {draw(default_generator(device))};
+  return draw(default_generator(device));
 }
 
 // The functor that the dispatcher holds for one operator.
@@ -311,22 +342,20 @@ void record(const Operator& op, torch::jit::Stack& stack) {
   if (op.prepare != nullptr) {
     op.prepare(op, stack.data() + (stack.size() - op.arguments.size()));
   }
-  const Seeds seeds = draw_seeds(op, top(op, stack));
+  if (C10_UNLIKELY(op.has_lists) && is_long(op, top(op, stack)) && record_in_parts(op, stack)) {
+    return;
+  }
+  // The autograd kernel above this call made its node just before: it holds the last number given.
+  Seeds seeds;
+  seeds.sequence_nr = static_cast<int64_t>(at::sequence_number::peek()) - 1;
+  seeds.value = draw_seed(op, top(op, stack));
   if (C10_UNLIKELY(op.always_sync)) {
     call_sync(op, stack, seeds);
     return;
   }
-  Encoder& e = encoder();
-  e.encode(op, top(op, stack), seeds);
-  GenieResults results{};
-  GenieStorage first_fresh = 0;
-  const GenieStatus status = genie_record(&e.call(), &results, &first_fresh);
-  if (C10_LIKELY(status == GENIE_OK)) {
-    push_recorded(op, stack, results, first_fresh);
-  } else if (status == GENIE_UNKNOWN_SHAPE) {
-    record_unknown(op, stack, seeds);
-  } else {
-    throw_last_error();
+  const GenieStatus status = append(op, stack, seeds);
+  if (C10_UNLIKELY(status != GENIE_OK)) {
+    append_later(op, stack, seeds, status);
   }
 }
 

@@ -18,6 +18,7 @@ typedef enum GenieStatus {
   GENIE_OK = 0,
   GENIE_UNKNOWN_SHAPE = 1,  // genie_record: the result shapes of this call are not known yet
   GENIE_ERROR = 2,          // see genie_last_error()
+  GENIE_NO_ROOM = 3,        // genie_record: call genie_wait_for_room(), encode again, call again
 } GenieStatus;
 
 // Exception classes, by which the backend chooses what to throw.
@@ -69,7 +70,12 @@ uint32_t genie_intern(const char* name);
 // this thread's next call) and *first_fresh is the storage of the first fresh one; the following
 // fresh results count up by one. On GENIE_UNKNOWN_SHAPE nothing was appended: infer, then
 // genie_learn(), then call again.
+// It runs no Python code. Where too much is under way it gives GENIE_NO_ROOM, and nothing was
+// appended: a handler that runs in the wait may change what the call was encoded from.
 GenieStatus genie_record(const GenieCall* call, GenieResults* results, GenieStorage* first_fresh);
+
+// Waits, and lets Python's signal handlers run meanwhile.
+GenieStatus genie_wait_for_room(void);
 
 // Remembers the results of a call by its signature (op, skeleton, params, and data if
 // key_has_data). Bounded cache.
@@ -135,6 +141,8 @@ int32_t genie_count_fallback(const char* name);
 // Registers the PrivateUse1 backend under the name remote_accelerator. NULL on success, else a
 // message.
 const char* genie_backend_register(void);
+// Calls `look`, which may run Python code, as if this thread were in no kernel.
+int32_t genie_backend_outside(int32_t (*look)(void));
 // FNV-1a 64 of all aten schemas.
 uint64_t genie_backend_schema_hash(void);
 

@@ -99,14 +99,23 @@ pub fn set_last(error: &Error) {
         Error::Value(_) => (4, 0),
         Error::Genie(which, _) => (5, class_pointer(*which) as usize),
         Error::Interrupted => {
-            // The handler's own exception gives way to one that C++ can carry.
-            let pointer = Python::attach(|py| {
-                let taken = PyErr::take(py);
-                drop(taken);
-                py.get_type::<pyo3::exceptions::PyKeyboardInterrupt>()
-                    .as_ptr() as usize
+            // What C++ can carry of the handler's own exception is its class and its text.
+            let (pointer, text) = Python::attach(|py| match PyErr::take(py) {
+                Some(raised) => {
+                    let text = raised.value(py).to_string();
+                    // Kept for good: a borrowed class has to outlive its way through C++.
+                    (raised.get_type(py).into_ptr() as usize, text)
+                }
+                None => {
+                    let class = py.get_type::<pyo3::exceptions::PyKeyboardInterrupt>();
+                    (class.as_ptr() as usize, error.to_string())
+                }
             });
-            (5, pointer)
+            LAST.with(|last| {
+                let message = CString::new(text.replace('\0', " ")).unwrap_or_default();
+                *last.borrow_mut() = (5, pointer, message);
+            });
+            return;
         }
     };
     let message = CString::new(error.to_string().replace('\0', " ")).unwrap_or_default();

@@ -12,7 +12,7 @@ use genie_session::skeleton;
 use parking_lot::Mutex;
 
 use genie_client::engine::{
-    Destination, Error, Exception, Origin, Results, Session, Signature, SiteId,
+    Error, Exception, Origin, Recorded, Results, Session, Signature, SiteId,
 };
 use genie_recorder::{host_cache, names};
 
@@ -22,6 +22,7 @@ use crate::{current, sites};
 const OK: i32 = 0;
 const UNKNOWN_SHAPE: i32 = 1;
 const ERROR: i32 = 2;
+const NO_ROOM: i32 = 3;
 
 const ID_BITS: u32 = 48;
 const ID_MASK: u64 = (1 << ID_BITS) - 1;
@@ -95,6 +96,16 @@ unsafe fn slice<'a, T>(pointer: *const T, len: usize) -> &'a [T] {
     }
     // SAFETY: as the caller says.
     unsafe { std::slice::from_raw_parts(pointer, len) }
+}
+
+/// # Safety
+/// `pointer` is valid for `len` bytes, which nothing else uses meanwhile, or `len` is zero.
+unsafe fn slice_mut<'a>(pointer: *mut u8, len: usize) -> &'a mut [u8] {
+    if len == 0 {
+        return &mut [];
+    }
+    // SAFETY: as the caller says.
+    unsafe { std::slice::from_raw_parts_mut(pointer, len) }
 }
 
 fn status(result: Result<i32, Error>) -> i32 {
@@ -231,8 +242,6 @@ unsafe fn record(
     // SAFETY: as the caller says.
     let handles = unsafe { slice(call.storages, call.n_storages) };
     let session = session_of(handles)?;
-    // Looking at frames and waiting for room may run Python code, and that may come back here: so
-    // nothing of this thread is borrowed meanwhile.
     let origin = call.origin();
     let site = site_of(origin);
     let mut ids = KEPT.with(|kept| std::mem::take(&mut kept.borrow_mut().ids));
@@ -247,8 +256,10 @@ unsafe fn record(
     KEPT.with(|kept| {
         let kept = &mut *kept.borrow_mut();
         kept.ids = ids;
-        let Some((appended, known)) = found else {
-            return Ok(UNKNOWN_SHAPE);
+        let (appended, known) = match found {
+            Recorded::Done(appended, known) => (appended, known),
+            Recorded::UnknownShape => return Ok(UNKNOWN_SHAPE),
+            Recorded::NoRoom => return Ok(NO_ROOM),
         };
         // SAFETY: the backend passes valid places.
         unsafe {
@@ -433,14 +444,9 @@ unsafe extern "C" fn genie_fetch(
             ..Draft::new(Kind::Fetch)
         };
         let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
-        let destination = Destination {
-            pointer: destination.cast(),
-            len,
-            at: 0,
-        };
-        session
-            .fetch(&draft, destination, sites::here())
-            .map(|()| OK)
+        // SAFETY: as the caller says; the memory was made for this and holds no references.
+        let into = unsafe { slice_mut(destination.cast::<u8>(), len) };
+        session.fetch(&draft, into, sites::here()).map(|()| OK)
     })())
 }
 
@@ -473,6 +479,15 @@ unsafe extern "C" fn genie_host_give(memory: *mut c_void, capacity: u64) {
             host_cache::CACHE.lock().give(block);
         }
     }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn genie_wait_for_room() -> i32 {
+    status(
+        current::session()
+            .and_then(|session| session.wait_for_room())
+            .map(|()| OK),
+    )
 }
 
 #[unsafe(no_mangle)]

@@ -31,6 +31,9 @@ fn register(
 ) -> PyResult<()> {
     errors::load_classes(errors)?;
     sites::set_inner_folders(inner_folders);
+    let threads = errors.py().import("threading")?;
+    let main_thread = threads.call_method0("main_thread")?;
+    host::set_main_thread(main_thread.getattr("native_id")?.extract()?);
     // SAFETY: torch is imported, so its libraries are loaded; called once, by the package.
     let message = unsafe { genie_backend_register() };
     if !message.is_null() {

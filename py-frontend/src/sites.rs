@@ -47,7 +47,13 @@ pub fn here() -> SiteId {
             return 0;
         }
         let state = ffi::PyGILState_Ensure();
+        // Frames are objects that a collection counts, and one may run any finalizer: not here, in
+        // the midst of a call.
+        let collects = ffi::PyGC_Disable() != 0;
         let site = walk();
+        if collects {
+            ffi::PyGC_Enable();
+        }
         ffi::PyGILState_Release(state);
         site
     }
@@ -101,7 +107,6 @@ unsafe fn is_user_code(code: *mut ffi::PyCodeObject) -> bool {
     if let Some(is_user) = found {
         return is_user;
     }
-    // Not under the lock: a collection may run Python code here, and let another thread in.
     // SAFETY: as the caller says.
     let file = unsafe { attribute(code, c"co_filename") };
     let mut guard = SITES.lock();

@@ -91,7 +91,8 @@ def test_fork_rng(devices: Any) -> None:
 )
 def test_states_by_any_name_of_a_device(name: Any) -> None:
     state = module.get_rng_state(name)
-    assert state.dtype is torch.uint8 and state.device.type == "cpu"
+    assert state.dtype is torch.uint8
+    assert state.device.type == "cpu"
     first = torch.rand(4, device=REMOTE).cpu()
     module.set_rng_state(state, name)
     assert torch.equal(torch.rand(4, device=REMOTE).cpu(), first)

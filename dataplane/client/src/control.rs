@@ -120,6 +120,13 @@ impl Control {
         Ok((Self { requests }, reply))
     }
 
+    /// To nobody: nothing is planned, and there is nobody to say goodbye to.
+    #[must_use]
+    pub fn to_nobody() -> Self {
+        let (requests, _) = mpsc::channel(1);
+        Self { requests }
+    }
+
     /// Submits a segment; `done` is called on the channel's thread. False if too many wait.
     pub fn submit(&self, request: SubmitSegmentRequest, done: OnPlan) -> bool {
         self.requests

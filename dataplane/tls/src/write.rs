@@ -33,7 +33,7 @@ impl TlsWrite {
     ///
     /// # Errors
     /// Those of `to`; what `go_on` makes of a tick; `InvalidData` if the peer broke the protocol.
-    /// How much of `parts` was sealed is not known then. What was leaves before anything else, with
+    /// How much of `parts` was sealed is not known then (see [`TlsWrite::write_from`]). What was leaves before anything else, with
     /// the next call.
     pub fn write(
         &mut self,
@@ -41,10 +41,23 @@ impl TlsWrite {
         mut parts: &mut [IoSlice<'_>],
         go_on: &mut dyn FnMut(io::Error) -> io::Result<()>,
     ) -> io::Result<()> {
-        IoSlice::advance_slices(&mut parts, 0);
+        self.write_from(to, &mut parts, go_on)
+    }
+
+    /// As [`TlsWrite::write`]; takes off `parts` what was sealed, also if it fails.
+    ///
+    /// # Errors
+    /// As [`TlsWrite::write`].
+    pub fn write_from(
+        &mut self,
+        to: &mut impl Write,
+        parts: &mut &mut [IoSlice<'_>],
+        go_on: &mut dyn FnMut(io::Error) -> io::Result<()>,
+    ) -> io::Result<()> {
+        IoSlice::advance_slices(parts, 0);
         while !parts.is_empty() {
             self.send(to, go_on)?;
-            self.seal(&mut parts)?;
+            self.seal(parts)?;
         }
         self.send(to, go_on)
     }

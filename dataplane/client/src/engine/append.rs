@@ -7,10 +7,21 @@ use genie_control_api::v1::SubmitSegmentRequest;
 use genie_session::client::{AppendError, Appended, Draft};
 
 use super::shapes::{Results, Signature};
-use super::{Append, Error, Exception, Origin, Outgoing, Session};
+use super::{Append, Error, Exception, Origin, Session};
 
 /// A line of the program, as the host numbers them; zero is unknown.
 pub type SiteId = u32;
+
+/// What became of a call.
+#[derive(Debug)]
+pub enum Recorded {
+    /// It is appended, and results in this.
+    Done(Appended, Arc<Results>),
+    /// Nobody has told what it results in ([`Session::learn`]).
+    UnknownShape,
+    /// Too much is under way ([`Session::wait_for_room`]).
+    NoRoom,
+}
 
 impl Session {
     /// Runs `body` under the append lock, once the window has room.
@@ -24,19 +35,25 @@ impl Session {
         while !append.log.has_room(bulk) {
             self.flush_into_outbox(&mut append);
             drop(append);
-            self.pump(true)?;
+            self.pump()?;
             self.wait_while(|| !self.append.lock().log.has_room(bulk))?;
             append = self.append.lock();
         }
         body(&mut append)
     }
 
+    /// Waits until a record has room, with handlers of the program let in between.
+    ///
+    /// # Errors
+    /// The session is over; interrupted.
+    pub fn wait_for_room(&self) -> Result<(), Error> {
+        self.appending(0, |_| Ok(()))
+    }
+
     pub(super) fn flush_into_outbox(&self, append: &mut Append) {
         self.dirty.store(false, Ordering::Relaxed);
         if let Some(message) = append.log.flush() {
-            self.outbox
-                .lock()
-                .push_back(Outgoing { message, raw: None });
+            self.outbox.put(message);
         }
         if append.log.is_dirty() {
             self.mark_dirty();
@@ -67,7 +84,8 @@ impl Session {
         Ok(appended)
     }
 
-    /// As [`Session::record`] where the results are known by signature; `Ok(None)` if not.
+    /// As [`Session::record`] where the results are known by signature. Never waits for room, so
+    /// that what `draft` lies in is never there while handlers of the program run.
     ///
     /// # Errors
     /// As [`Session::record`].
@@ -78,10 +96,15 @@ impl Session {
         name: impl FnOnce() -> &'static str,
         origin: Origin,
         site: SiteId,
-    ) -> Result<Option<(Appended, Arc<Results>)>, Error> {
-        let found = self.appending(0, |append| {
+    ) -> Result<Recorded, Error> {
+        self.check()?;
+        let (appended, results) = {
+            let append = &mut *self.append.lock();
+            if !append.log.has_room(0) {
+                return Ok(Recorded::NoRoom);
+            }
             let Some(results) = append.shapes.find(signature) else {
-                return Ok(None);
+                return Ok(Recorded::UnknownShape);
             };
             let draft = Draft {
                 tail: &results.skeleton,
@@ -95,12 +118,10 @@ impl Session {
                 name()
             };
             let appended = self.append_noted(append, &draft, name, origin, site)?;
-            Ok(Some((appended, results)))
-        })?;
-        if let Some((appended, _)) = &found {
-            self.sent_later(appended)?;
-        }
-        Ok(found)
+            (appended, results)
+        };
+        self.sent_later(&appended)?;
+        Ok(Recorded::Done(appended, results))
     }
 
     /// Remembers the results of a call.
@@ -172,7 +193,7 @@ impl Session {
 
     pub(super) fn sent_later(&self, appended: &Appended) -> Result<(), Error> {
         if appended.full {
-            self.pump(false)
+            self.pump()
         } else {
             self.mark_dirty();
             Ok(())

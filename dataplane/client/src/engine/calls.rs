@@ -1,7 +1,5 @@
 //! Uploads, and what waits for an answer.
 
-use std::sync::atomic::Ordering;
-
 use genie_session::client::Draft;
 use genie_session::fault::Fault;
 use genie_session::machine::Metas;
@@ -9,8 +7,8 @@ use genie_session::node::decode_metas;
 use genie_session::record;
 
 use super::append::{SiteId, append_error};
-use super::{Destination, Error, Key, Origin, Outgoing, RESERVED, Session, Slot};
-use crate::link::TICK;
+use super::slots::{Destination, Key};
+use super::{Error, Origin, RESERVED, Session};
 
 impl Session {
     /// Overwrites storage `id` with `len` bytes; returns when they were copied or sent.
@@ -33,35 +31,30 @@ impl Session {
             };
             return self.record(&draft, "", Origin::NONE, 0).map(|_| ());
         }
-        self.appending(len as u64, |append| {
+        let ticket = self.appending(len as u64, |append| {
             let (before, bulk) = append
                 .log
                 .append_bulk(id, len as u64)
                 .map_err(append_error)?;
             append.trace.note(bulk.header.seq, 0, 0, false);
-            let mut outbox = self.outbox.lock();
-            outbox.extend(before.map(|message| Outgoing { message, raw: None }));
-            outbox.push_back(Outgoing {
-                message: bulk,
-                raw: Some((source, len)),
-            });
-            Ok(())
+            if let Some(before) = before {
+                self.outbox.put(before);
+            }
+            // SAFETY: as the caller says; `pump_own` returns when the memory is free, and what is
+            // not sent when the session is over is dropped by `lose`.
+            Ok(unsafe { self.outbox.lend(bulk, self.owner(), source, len) })
         })?;
-        // Everything in the outbox is written when this returns, the bulk too.
-        self.pump(true)
+        self.pump_own(ticket)
     }
 
-    /// Waits for the elements of a view, written to `destination`. `draft` is the fetch's
-    /// skeleton, storage and params.
+    /// Waits for the elements of a view, written to `into`. `draft` is the fetch's skeleton, storage
+    /// and params.
     ///
     /// # Errors
     /// The elements' fault; the session is over; interrupted.
-    pub fn fetch(
-        &self,
-        draft: &Draft<'_>,
-        destination: Destination,
-        site: SiteId,
-    ) -> Result<(), Error> {
+    pub fn fetch(&self, draft: &Draft<'_>, into: &mut [u8], site: SiteId) -> Result<(), Error> {
+        // SAFETY: `ask` returns once the answer was taken or nobody waits for it any more.
+        let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
         self.ask(draft, destination, site).map(|_| ())
     }
 
@@ -70,16 +63,15 @@ impl Session {
     /// # Errors
     /// The session is over; interrupted.
     pub fn barrier(&self, site: SiteId) -> Result<(), Error> {
-        let nowhere = Destination {
-            pointer: std::ptr::null_mut(),
-            len: 0,
-            at: 0,
-        };
-        self.ask(&Draft::new(record::Kind::Barrier), nowhere, site)
-            .map(|_| ())
+        self.ask(
+            &Draft::new(record::Kind::Barrier),
+            Destination::NOWHERE,
+            site,
+        )
+        .map(|_| ())
     }
 
-    pub(super) fn ask(
+    fn ask(
         &self,
         draft: &Draft<'_>,
         destination: Destination,
@@ -93,15 +85,12 @@ impl Session {
                 tail_numbers: &[id as i64],
                 ..*draft
             };
-            self.slots.lock().insert(key, Slot::Pending(destination));
+            self.slots.open(key, destination);
             self.append_noted(append, &draft, "", Origin::NONE, site)
-                .inspect_err(|_| {
-                    self.slots.lock().remove(&key);
-                })?;
+                .inspect_err(|_| self.slots.forget(key))?;
             self.flush_into_outbox(append);
             Ok(key)
         })?;
-        self.pump_for(key)?;
         self.wait(key)
     }
 
@@ -124,54 +113,26 @@ impl Session {
             ..*draft
         };
         let (key, first_fresh) = self.appending(0, |append| {
-            let nowhere = Destination {
-                pointer: std::ptr::null_mut(),
-                len: 0,
-                at: 0,
-            };
             let appended = self.append_noted(append, &draft, name, origin, site)?;
             let key = Key::Call(appended.seq);
-            self.slots.lock().insert(key, Slot::Pending(nowhere));
+            self.slots.open(key, Destination::NOWHERE);
             self.flush_into_outbox(append);
             Ok((key, appended.first_fresh))
         })?;
-        self.pump_for(key)?;
         let payload = self.wait(key)?;
         let metas = decode_metas(&payload).map_err(|error| Error::Runtime(error.to_string()))?;
         Ok((first_fresh, metas))
     }
 
-    pub(super) fn pump_for(&self, key: Key) -> Result<(), Error> {
-        self.pump(true).inspect_err(|_| self.abandon(key))
-    }
-
-    pub(super) fn abandon(&self, key: Key) {
-        let mut slots = self.slots.lock();
-        // Bytes that are being written have to land before the memory goes.
-        while matches!(slots.get(&key), Some(Slot::Receiving))
-            && !self.is_lost.load(Ordering::Acquire)
-        {
-            self.woken.wait_for(&mut slots, TICK);
-        }
-        match slots.get_mut(&key) {
-            Some(slot @ (Slot::Pending(_) | Slot::Receiving)) => *slot = Slot::Abandoned,
-            _ => {
-                slots.remove(&key);
-            }
-        }
-    }
-
-    pub(super) fn wait(&self, key: Key) -> Result<Vec<u8>, Error> {
-        self.wait_while(|| !matches!(self.slots.lock().get(&key), Some(Slot::Done(_))))
-            .inspect_err(|_| self.abandon(key))?;
+    fn wait(&self, key: Key) -> Result<Vec<u8>, Error> {
+        self.pump()
+            .and_then(|()| self.wait_while(|| !self.slots.is_done(key)))
+            .inspect_err(|_| self.slots.forget(key))?;
         self.counters.round_trip();
-        // Not in the match itself, which would hold the lock: to explain takes the append lock, whose
-        // holders take this one.
-        let answer = self.slots.lock().remove(&key);
-        match answer {
-            Some(Slot::Done(Ok(payload))) => Ok(payload),
-            Some(Slot::Done(Err(fault))) => Err(self.explain(&fault)),
-            _ => Err(Error::Runtime("an answer was lost".to_owned())),
+        match self.slots.take(key) {
+            Some(Ok(payload)) => Ok(payload),
+            Some(Err(fault)) => Err(self.explain(&fault)),
+            None => Err(Error::Runtime("an answer was lost".to_owned())),
         }
     }
 

@@ -6,11 +6,19 @@ pub struct Interrupted;
 
 /// A program with a session.
 pub trait Host: Send + Sync {
-    /// Lets the program's signal handlers run, if this thread may.
+    /// Lets the program's signal handlers run, if this thread may. They may do anything, use this
+    /// session too: so it is called only where the thread holds no lock, no loan and no half-sent
+    /// frame ([`super::Session`] alone has the host; its parts don't).
     ///
     /// # Errors
     /// One of them wants the wait to end.
     fn look_at_signals(&self) -> Result<(), Interrupted>;
+
+    /// Whether handlers could run on this thread, so that it should let go of what it holds.
+    fn runs_handlers(&self) -> bool;
+
+    /// Whether somebody asked for an end (Ctrl-C) and no handler has run yet.
+    fn is_interrupt_waiting(&self) -> bool;
 
     /// The name of operator `op`.
     fn operator(&self, op: u32) -> String;

@@ -7,16 +7,20 @@ use genie_control_api::v1::CloseSessionRequest;
 use genie_session::client::{ClientLog, Message};
 use genie_session::frame::{Header, Kind};
 
+use super::heartbeat::PING_AFTER;
 use super::shapes::ShapeCache;
 use super::trace::Trace;
-use super::{Error, Exception, FLUSH_AFTER, IDLE_AFTER, IDLE_TICK, Outgoing, Session, TRIM_AFTER};
+use super::{Error, Exception, FLUSH_AFTER, IDLE_AFTER, IDLE_TICK, Session, TRIM_AFTER};
+
+/// How long what was said last may take to leave.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Sends what nobody waits for, reads what nobody waits for, until the session ends.
     pub(super) fn housekeeping(&self) {
         let mut last_work = Instant::now();
         while !self.is_lost.load(Ordering::Acquire) {
-            if last_work.elapsed() > IDLE_AFTER && self.waiting.load(Ordering::Relaxed) == 0 {
+            if last_work.elapsed() > IDLE_AFTER && self.slots.waiting() == 0 {
                 self.wake.sleep(&self.link, &self.dirty, IDLE_TICK);
             } else {
                 std::thread::sleep(FLUSH_AFTER);
@@ -26,10 +30,10 @@ impl Session {
                 let mut append = self.append.lock();
                 self.flush_into_outbox(&mut append);
             }
-            if !self.outbox.lock().is_empty() {
-                let _ = self.pump(false);
+            if self.outbox.has_work() {
+                let _ = self.pump();
             }
-            if self.waiting.load(Ordering::Relaxed) == 0
+            if self.slots.waiting() == 0
                 && let Some(mut reading) = self.reading.try_lock()
             {
                 while reading.has_frame() || self.link.wait_readable(Duration::ZERO) {
@@ -44,13 +48,18 @@ impl Session {
                 self.link.trim();
             }
             // The lease has to be kept also while nobody waits.
-            let _ = if self.waiting.load(Ordering::Relaxed) > 0 {
-                self.look_after_node()
+            let _ = if self.slots.waiting() > 0 {
+                self.look_after_node(PING_AFTER)
             } else {
-                self.ask_after(self.lease() / 4)
+                self.look_after_node(self.lease() / 4)
             };
         }
         self.control.abandon();
+    }
+
+    /// A session that is silent for so long is ended by the node.
+    fn lease(&self) -> Duration {
+        Duration::from_millis(u64::from(self.opened.lease_ms.max(1000)))
     }
 
     /// Ends the session in good order.
@@ -62,11 +71,14 @@ impl Session {
                 header: Header::new(Kind::Goodbye, 0, 0),
                 payload: Vec::new(),
             };
-            self.outbox
-                .lock()
-                .push_back(Outgoing { message, raw: None });
+            self.outbox.put(message);
             drop(append);
-            let _ = self.pump(true);
+            let _ = self.pump();
+            // Others may be at it.
+            let began = Instant::now();
+            while !self.outbox.is_empty() && self.check().is_ok() && began.elapsed() < LAST_WORDS {
+                std::thread::sleep(FLUSH_AFTER);
+            }
         }
         // Before the node closes the connection, which would be another reason.
         let reason = Error::Genie(

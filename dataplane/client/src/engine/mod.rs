@@ -6,32 +6,35 @@ mod calls;
 mod counters;
 mod error;
 mod frames;
+mod heartbeat;
 mod host;
 mod housekeeper;
 mod outbox;
 mod reader;
 mod shapes;
+mod slots;
 mod trace;
 mod wait;
 mod wake;
 
-use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use genie_control_api::v1::OpenSessionReply;
-use genie_session::client::{ClientLog, Message, Window};
-use genie_session::fault::Fault;
-use parking_lot::{Condvar, Mutex};
+use genie_session::client::{ClientLog, Window};
+use parking_lot::Mutex;
 
-pub use self::append::SiteId;
+pub use self::append::{Recorded, SiteId};
 pub use self::counters::{Analysis, Counters, Reading};
 pub use self::error::{Error, Exception};
+use self::heartbeat::Heartbeat;
 pub use self::host::{Host, Interrupted};
-use self::reader::ReadState;
+use self::outbox::Outbox;
+use self::reader::Reader;
 pub use self::shapes::{Results, SIGNATURES_MAX, ShapeCache, Signature};
+use self::slots::Slots;
 use self::trace::Trace;
 use self::wake::Wake;
 use crate::control::Control;
@@ -39,13 +42,6 @@ use crate::link::Link;
 
 /// Bytes of records under way at most; less than a ring to an executor holds.
 const KEPT_BYTES_MAX: u64 = 2 << 20;
-/// Silence after which the node is asked whether it lives.
-const PING_AFTER: Duration = Duration::from_millis(400);
-/// Silence after a ping that means it does not.
-const DEAD_AFTER: Duration = Duration::from_millis(1500);
-/// The same where a gateway looks after the node and says that it is gone: then this is only for a
-/// gateway that hangs. A part of a bulk may take seconds on a slow link.
-const DEAD_AFTER_WATCHED: Duration = Duration::from_secs(15);
 /// Results that a synchronous operator may have.
 const RESERVED: u64 = 64;
 /// Records that nobody waits for leave after this long.
@@ -56,51 +52,6 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 const TRIM_AFTER: Duration = Duration::from_secs(10);
 /// Without anything to do for so long, the housekeeper sleeps.
 const IDLE_AFTER: Duration = Duration::from_millis(20);
-
-/// An answer that somebody waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Key {
-    /// A fetch or a barrier, by its id.
-    Wait(u64),
-    /// A synchronous operator, by its record.
-    Call(u64),
-}
-
-/// How far an answer has come.
-pub(crate) enum Slot {
-    /// Not here. A fetch's bytes go to this place.
-    Pending(Destination),
-    /// Its bytes are being read into place.
-    Receiving,
-    /// Here.
-    Done(Result<Vec<u8>, Fault>),
-    /// Nobody waits any more.
-    Abandoned,
-}
-
-/// Memory of a waiting thread.
-#[derive(Clone, Copy)]
-pub struct Destination {
-    /// First byte.
-    pub pointer: *mut u8,
-    /// Bytes.
-    pub len: usize,
-    /// Bytes that are there.
-    pub at: usize,
-}
-
-// SAFETY: the memory belongs to a thread that waits until the slot is no longer pending, and
-// only the one thread that reads the link writes to it.
-unsafe impl Send for Destination {}
-
-struct Outgoing {
-    message: Message,
-    /// Bulk bytes that follow: the memory of a thread that waits until they were sent.
-    raw: Option<(*const u8, usize)>,
-}
-
-// SAFETY: the thread that owns the memory waits in `upload` until the message was written.
-unsafe impl Send for Outgoing {}
 
 /// What appending needs, under the append lock.
 pub(crate) struct Append {
@@ -139,21 +90,14 @@ pub struct Session {
     pub link: Link,
     control: Control,
     append: Mutex<Append>,
-    outbox: Mutex<VecDeque<Outgoing>>,
-    writing: Mutex<()>,
-    reading: Mutex<ReadState>,
-    pub(crate) slots: Mutex<HashMap<Key, Slot>>,
-    pub(crate) woken: Condvar,
-    waiting: AtomicUsize,
+    outbox: Outbox,
+    reading: Mutex<Reader>,
+    slots: Slots,
+    heart: Heartbeat,
     dirty: AtomicBool,
     wake: Wake,
     lost: OnceLock<Error>,
     is_lost: AtomicBool,
-    started: Instant,
-    last_received_ms: AtomicU64,
-    last_ping_ms: AtomicU64,
-    last_moved: AtomicU64,
-    ping_queued: AtomicBool,
     /// What was sent and received.
     pub counters: Counters,
 }
@@ -171,6 +115,7 @@ impl Session {
         host: Box<dyn Host>,
     ) -> io::Result<Arc<Self>> {
         let wake = Wake::new()?;
+        let heart = Heartbeat::new(link.is_watched());
         let mut log = ClientLog::new();
         log.set_window(Window {
             records: opened.window_records,
@@ -190,21 +135,14 @@ impl Session {
                 trace: Trace::default(),
                 next_wait: 1,
             }),
-            outbox: Mutex::default(),
-            writing: Mutex::default(),
+            outbox: Outbox::default(),
             reading: Mutex::default(),
-            slots: Mutex::default(),
-            woken: Condvar::new(),
-            waiting: AtomicUsize::new(0),
+            slots: Slots::default(),
+            heart,
             dirty: AtomicBool::new(false),
             wake,
             lost: OnceLock::new(),
             is_lost: AtomicBool::new(false),
-            started: Instant::now(),
-            last_received_ms: AtomicU64::new(0),
-            last_ping_ms: AtomicU64::new(0),
-            last_moved: AtomicU64::new(0),
-            ping_queued: AtomicBool::new(false),
             counters: Counters::default(),
         });
         let housekeeper = Arc::clone(&session);
@@ -230,8 +168,8 @@ impl Session {
         let _ = self.lost.set(reason);
         self.is_lost.store(true, Ordering::Release);
         self.link.shutdown();
-        let _slots = self.slots.lock();
-        self.woken.notify_all();
+        self.outbox.drop_all();
+        self.slots.wake();
     }
 
     fn lose_link(&self, error: &io::Error) {

@@ -1,21 +1,32 @@
-//! Waiting: one thread reads for all that wait, and looks after the node.
+//! Waiting: one thread reads for all that wait, and looks after the node. Handlers of the program
+//! run here and nowhere else in a session.
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use genie_session::client::Message;
 use genie_session::frame::{Header, Kind};
 
-use super::reader::ReadState;
-use super::{DEAD_AFTER, DEAD_AFTER_WATCHED, Error, Exception, Outgoing, PING_AFTER, Session};
+use super::heartbeat::{PING_AFTER, Verdict};
+use super::outbox::{Ask, COPIED_BYTES_MAX, Owner, Sent, Ticket, is_ping};
+use super::reader::{Desk, Reader};
+use super::{Error, Exception, Session};
+use crate::link::TICK;
+
+/// How long a thread waits for another that reads before it looks itself.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How long a thread leaves the right to send to one whose turn it is.
+const TURN_AFTER: Duration = Duration::from_micros(50);
 
 impl Session {
-    /// Reads and handles frames until `pending` is false. One thread reads for all that wait.
+    /// Reads and handles frames until `pending` is false.
     pub(super) fn wait_while(&self, pending: impl Fn() -> bool) -> Result<(), Error> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let result = self.wait_inner(&pending);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let result = {
+            let _waiting = self.slots.wait();
+            self.wait_inner(&pending)
+        };
         if self.link.reading_disarms() {
             // Nothing would wake the housekeeper otherwise, for what nobody waits for.
             self.wake.wake_if_idle();
@@ -23,37 +34,46 @@ impl Session {
         result
     }
 
-    pub(super) fn wait_inner(&self, pending: &impl Fn() -> bool) -> Result<(), Error> {
+    fn wait_inner(&self, pending: &impl Fn() -> bool) -> Result<(), Error> {
         while pending() {
             self.check()?;
             if let Some(mut reading) = self.reading.try_lock() {
+                let began = Instant::now();
                 let mut ticked = false;
                 while !ticked && pending() {
-                    ticked = !self.read_frame(&mut reading)?;
+                    ticked = !self.read_frame(&mut reading)? || began.elapsed() > TICK;
                 }
                 drop(reading);
-                let slots = self.slots.lock();
-                drop(slots);
                 // Whoever else waits takes over the reading.
-                self.woken.notify_all();
+                self.slots.wake();
                 if !ticked {
                     continue;
                 }
             } else {
-                let mut slots = self.slots.lock();
-                self.woken.wait_for(&mut slots, Duration::from_millis(5));
+                self.slots.pause(LOOK_EVERY);
             }
-            self.host
-                .look_at_signals()
-                .map_err(|_| Error::Interrupted)?;
-            self.look_after_node()?;
+            self.look()?;
+            self.look_after_node(PING_AFTER)?;
         }
         Ok(())
     }
 
-    /// One frame, or a tick without any (`false`).
-    pub(super) fn read_frame(&self, reading: &mut ReadState) -> Result<bool, Error> {
-        match reading.frame(self) {
+    /// Lets handlers of the program run. The calling thread holds nothing: no lock, no loan of its
+    /// memory, no frame that is half sent or half read.
+    fn look(&self) -> Result<(), Error> {
+        self.host.look_at_signals().map_err(|_| Error::Interrupted)
+    }
+
+    /// One frame, or a tick (`false`).
+    pub(super) fn read_frame(&self, reading: &mut Reader) -> Result<bool, Error> {
+        let desk = Desk {
+            link: &self.link,
+            slots: &self.slots,
+            counters: &self.counters,
+            heart: &self.heart,
+            handle: &|header, payload| self.handle(header, payload),
+        };
+        match reading.frame(&desk) {
             Ok(got) => Ok(got),
             Err(error) => {
                 self.lose_link(&error);
@@ -62,73 +82,188 @@ impl Session {
         }
     }
 
-    pub(super) fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
-
-    /// Bytes came from the node.
-    pub(crate) fn heard(&self) {
-        self.last_received_ms
-            .store(self.now_ms(), Ordering::Relaxed);
-    }
-
-    /// A node that is silent for so long, though it was asked, is gone.
-    pub(super) fn dead_after(&self) -> Duration {
-        if self.link.is_watched() {
-            DEAD_AFTER_WATCHED
-        } else {
-            DEAD_AFTER
-        }
-    }
-
-    /// Between reads of raw bytes: fails when the node does not answer any more.
-    pub(crate) fn node_answers(&self) -> io::Result<()> {
-        self.look_after_node()
-            .map_err(|_| io::ErrorKind::ConnectionAborted.into())
-    }
-
-    /// A session that is silent for so long is ended by the node.
-    pub(super) fn lease(&self) -> Duration {
-        Duration::from_millis(u64::from(self.opened.lease_ms.max(1000)))
-    }
-
-    /// Asks a silent node whether it lives; gives it up when it does not answer.
-    pub(super) fn look_after_node(&self) -> Result<(), Error> {
-        self.ask_after(PING_AFTER)
-    }
-
-    /// Asks a node that was silent for `quiet` whether it lives.
-    pub(super) fn ask_after(&self, quiet: Duration) -> Result<(), Error> {
-        let moved = self.link.moved();
-        if self.last_moved.swap(moved, Ordering::Relaxed) != moved {
-            self.heard();
-        }
-        let now = self.now_ms();
-        let heard = self.last_received_ms.load(Ordering::Relaxed);
-        let asked = self.last_ping_ms.load(Ordering::Relaxed);
-        let silent = Duration::from_millis(now.saturating_sub(heard));
-        if asked > heard && now.saturating_sub(asked) > self.dead_after().as_millis() as u64 {
-            self.lose(Error::Genie(
-                Exception::NodeLost,
-                format!(
-                    "the node was lost: it has not answered for {} ms. Tensors of this session \
-                     are gone; genie.connect() starts another",
-                    silent.as_millis()
-                ),
-            ));
-            return self.check();
-        }
-        if silent > quiet && asked <= heard && !self.ping_queued.swap(true, Ordering::Relaxed) {
-            let message = Message {
-                header: Header::new(Kind::Ping, now, 0),
-                payload: Vec::new(),
+    /// Sends what is in the outbox, unless another thread is at it, or as far as this thread gets.
+    pub(super) fn pump(&self) -> Result<(), Error> {
+        // Somebody may have found the right to send taken after the last look: so once more.
+        while self.outbox.has_work() {
+            let Some(mut sender) = self.outbox.try_sender() else {
+                return Ok(());
             };
-            self.outbox
-                .lock()
-                .push_back(Outgoing { message, raw: None });
-            // Not waited for: whoever writes now takes it along.
-            return self.pump(false);
+            if self.send(&mut sender, None)? == Sent::LetGo {
+                drop(sender);
+                // The housekeeper goes on.
+                self.mark_dirty();
+                return Ok(());
+            }
         }
         Ok(())
+    }
+
+    /// How this thread waits for an upload of its memory.
+    pub(super) fn owner(&self) -> Owner {
+        match self.host.runs_handlers() {
+            true => Owner::SendsItself,
+            false => Owner::Waits,
+        }
+    }
+
+    /// Sends up to the bulk of `ticket`, which this thread has lent as [`Session::owner`] says; its
+    /// memory is free afterwards.
+    pub(super) fn pump_own(&self, ticket: Ticket) -> Result<(), Error> {
+        match self.owner() {
+            Owner::SendsItself => self.send_and_look(ticket),
+            Owner::Waits => self.send_and_wait(ticket),
+        }
+    }
+
+    fn send_and_wait(&self, ticket: Ticket) -> Result<(), Error> {
+        loop {
+            // Whoever has it sends, maybe this memory, and stops soon if the session is over.
+            let Some(mut sender) = self.outbox.sender_within(TICK) else {
+                continue;
+            };
+            let sent = self
+                .check()
+                .and_then(|()| self.send(&mut sender, Some(ticket)));
+            if sent.is_err() {
+                self.outbox.withdraw(ticket);
+            }
+            let is_free = !self.outbox.is_lent(ticket);
+            drop(sender);
+            sent?;
+            if is_free {
+                return self.pump();
+            }
+            // Another sends what comes before it.
+            std::thread::sleep(TURN_AFTER);
+        }
+    }
+
+    fn send_and_look(&self, ticket: Ticket) -> Result<(), Error> {
+        let sent = self.send_own(ticket);
+        if sent.is_err() && self.check().is_ok() && !self.outbox.take_back(ticket, COPIED_BYTES_MAX)
+        {
+            // Neither sent nor copied: the log can't go on without it.
+            self.lose(Error::Genie(
+                Exception::NodeLost,
+                "interrupted in the middle of sending: the session is over; genie.connect() \
+                 starts another"
+                    .to_owned(),
+            ));
+            // The handler that had to wait runs now.
+            self.look()?;
+        }
+        if self.is_lost.load(Ordering::Acquire) {
+            self.outbox.drop_all();
+            return sent.and_then(|()| self.check());
+        }
+        sent
+    }
+
+    fn send_own(&self, ticket: Ticket) -> Result<(), Error> {
+        while self.outbox.is_lent(ticket) {
+            self.check()?;
+            if let Some(mut sender) = self.outbox.sender_within(TICK) {
+                let sent = self.send(&mut sender, Some(ticket))?;
+                drop(sender);
+                if sent == Sent::LetGo {
+                    self.mark_dirty();
+                }
+            }
+            if !self.outbox.is_lent(ticket) {
+                break;
+            }
+            // Another thread is in the midst of a frame, or this one let go of another's.
+            if self.host.runs_handlers() && self.outbox.take_back(ticket, COPIED_BYTES_MAX) {
+                break;
+            }
+            if self.host.is_interrupt_waiting() {
+                return Err(Error::Interrupted);
+            }
+        }
+        // What this thread could not send it has left as a copy: now handlers may run.
+        if self.outbox.has_work() && self.host.runs_handlers() {
+            self.look()?;
+        }
+        self.pump()
+    }
+
+    fn send(
+        &self,
+        sender: &mut super::outbox::Sender,
+        mine: Option<Ticket>,
+    ) -> Result<Sent, Error> {
+        let is_over = || self.is_lost.load(Ordering::Acquire);
+        let lets_go = self.host.runs_handlers();
+        let ask = Ask {
+            begin: &|header| {
+                if is_over() {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                if is_ping(header) {
+                    self.heart.asking();
+                }
+                Ok(())
+            },
+            go_on: &|stalled, left| {
+                if is_over() {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                if lets_go && left > COPIED_BYTES_MAX && self.host.is_interrupt_waiting() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::Interrupted,
+                        "interrupted in the middle of sending",
+                    ));
+                }
+                if self.heart.is_stuck(stalled) {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "it takes no more bytes",
+                    ));
+                }
+                Ok(())
+            },
+            sent: &|bytes, payload| {
+                self.counters.sent(bytes as u64);
+                if let Some(mut append) = self.append.try_lock() {
+                    append.log.recycle(payload);
+                }
+            },
+            lets_go,
+        };
+        match self.outbox.send(sender, &self.link, mine, &ask) {
+            Ok(sent) => Ok(sent),
+            Err(error) => {
+                self.check()?;
+                self.lose_link(&error);
+                self.check().map(|()| Sent::All)
+            }
+        }
+    }
+
+    /// Asks a node that was silent for `quiet` whether it lives; gives it up when it does not answer.
+    pub(super) fn look_after_node(&self, quiet: Duration) -> Result<(), Error> {
+        match self.heart.look(quiet, self.link.moved()) {
+            Verdict::Well => Ok(()),
+            Verdict::Ask(now) => {
+                self.outbox.put(Message {
+                    header: Header::new(Kind::Ping, now, 0),
+                    payload: Vec::new(),
+                });
+                // Not waited for: whoever writes now takes it along.
+                self.pump()
+            }
+            Verdict::Dead(silent) => {
+                self.lose(Error::Genie(
+                    Exception::NodeLost,
+                    format!(
+                        "the node was lost: it has not answered for {} ms. Tensors of this session \
+                         are gone; genie.connect() starts another",
+                        silent.as_millis()
+                    ),
+                ));
+                self.check()
+            }
+        }
     }
 }

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::TICK;
 use super::inbound::{Coming, Inbound};
 use super::memory::Memory;
+use super::unsent::Unsent;
 
 /// How long a writer that waits keeps the others from the ring.
 const ROOM_WAIT: Duration = Duration::from_millis(1);
@@ -130,32 +131,27 @@ impl ChannelLink {
         }
     }
 
-    pub(super) fn write_all(
+    pub(super) fn send(
         &self,
-        parts: &[&[u8]],
-        go_on: &mut dyn FnMut() -> io::Result<()>,
+        unsent: &mut Unsent<'_>,
+        go_on: &mut dyn FnMut(usize) -> io::Result<()>,
     ) -> io::Result<()> {
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        if len > STREAM_MAX {
-            return parts.iter().try_for_each(|part| self.stream(part, go_on));
+        while unsent.stream_len() > 0 {
+            let left = unsent.len();
+            let parts = unsent.stream(STREAM_MAX);
+            let mut at = 0;
+            let written = self.until(&mut || go_on(left), |outbound| {
+                let Outbound { sender, scratch } = outbound;
+                scratch.clear();
+                parts
+                    .iter()
+                    .for_each(|part| scratch.extend_from_slice(part));
+                try_stream(sender, scratch, &mut at)
+            });
+            unsent.stream_left(at);
+            written?;
         }
-        let mut at = 0;
-        self.until(go_on, |outbound| {
-            let Outbound { sender, scratch } = outbound;
-            scratch.clear();
-            parts
-                .iter()
-                .for_each(|part| scratch.extend_from_slice(part));
-            try_stream(sender, scratch, &mut at)
-        })
-    }
-
-    /// Bytes of the stream that need no gathering.
-    fn stream(&self, bytes: &[u8], go_on: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-        let mut at = 0;
-        self.until(go_on, |outbound| {
-            try_stream(&mut outbound.sender, bytes, &mut at)
-        })
+        self.send_apart(unsent, go_on)
     }
 
     pub(super) fn put(

@@ -9,6 +9,7 @@ mod memory;
 mod socket;
 mod stall;
 mod stream;
+mod unsent;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -18,10 +19,12 @@ use genie_channel::Offer;
 use genie_channel::attach::{self, AttachError};
 use genie_control_api::v1::Transport;
 
+pub use self::bulk::{Bulk, Part};
 use self::channel::ChannelLink;
 pub use self::stall::Stall;
 use self::stream::StreamLink;
 pub use self::stream::resolve;
+pub use self::unsent::{Kept, Unsent};
 use crate::address::{Address, Tls};
 
 /// How long a call waits before the caller looks at signals and the peer's health.
@@ -146,9 +149,37 @@ impl Link {
         parts: &[&[u8]],
         go_on: &mut dyn FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
+        for parts in parts.chunks(3) {
+            let mut three: [&[u8]; 3] = [&[]; 3];
+            three[..parts.len()].copy_from_slice(parts);
+            self.send(&mut Unsent::new(three, &[]), &mut |_| go_on())?;
+        }
+        Ok(())
+    }
+
+    /// A frame that is to leave: `header`, `payload`, and the `raw` bytes that follow them.
+    #[must_use]
+    pub fn frame<'a>(&self, header: &'a [u8], payload: &'a [u8], raw: &'a [u8]) -> Unsent<'a> {
+        match self.takes_apart(raw.len() as u64) {
+            true => Unsent::new([header, payload, &[]], raw),
+            false => Unsent::new([header, payload, raw], &[]),
+        }
+    }
+
+    /// Sends `unsent`. At a tick without progress, where a signal came, and once a second it asks
+    /// `go_on`, with the bytes that are left. If that fails, `unsent` is what still has to be sent
+    /// before anything else, by whoever comes next.
+    ///
+    /// # Errors
+    /// The stream's, or what `go_on` says.
+    pub fn send(
+        &self,
+        unsent: &mut Unsent<'_>,
+        go_on: &mut dyn FnMut(usize) -> io::Result<()>,
+    ) -> io::Result<()> {
         match &self.path {
-            Path::Stream(stream) => stream.write_all(parts, go_on),
-            Path::Channel(channel) => channel.write_all(parts, go_on),
+            Path::Stream(stream) => stream.send(unsent, go_on),
+            Path::Channel(channel) => channel.send(unsent, go_on),
         }
     }
 
@@ -164,13 +195,7 @@ impl Link {
         raw: &[u8],
         go_on: &mut dyn FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
-        match &self.path {
-            Path::Channel(channel) if self.takes_apart(raw.len() as u64) => {
-                channel.write_all(&[header, payload], go_on)?;
-                channel.write_bulk(raw, go_on)
-            }
-            _ => self.write_all(&[header, payload, raw], go_on),
-        }
+        self.send(&mut self.frame(header, payload, raw), &mut |_| go_on())
     }
 
     /// True if `len` raw bytes after a frame do not come inside the stream: then
@@ -190,16 +215,50 @@ impl Link {
     pub fn take_bulk(
         &self,
         len: u64,
-        into: Option<&mut [u8]>,
+        mut into: Option<&mut [u8]>,
         go_on: &mut dyn FnMut(bool) -> io::Result<()>,
     ) -> io::Result<Result<(), String>> {
+        if into.as_ref().is_some_and(|into| into.len() as u64 != len) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut bulk = Bulk::new(len);
+        let mut at = 0;
+        loop {
+            match self.bulk_part(&mut bulk, into.is_some())? {
+                Part::Over(outcome) => return Ok(outcome),
+                Part::Nothing { heard } => go_on(heard)?,
+                Part::Here(n) => {
+                    let target = into.as_deref_mut().map(|into| &mut into[at..at + n]);
+                    self.land(&mut bulk, target)?;
+                    at += n;
+                    go_on(true)?;
+                }
+            }
+        }
+    }
+
+    /// Asks for the parts of `bulk`, or has those that nobody asked for dropped if it is not
+    /// `wanted` (any more), and waits a tick at most for the next. A part that is here has to
+    /// [`Link::land`]. Whoever comes next may go on with `bulk`.
+    ///
+    /// # Errors
+    /// The stream's; these bytes come inside the stream.
+    pub fn bulk_part(&self, bulk: &mut Bulk, wanted: bool) -> io::Result<Part> {
+        self.channel()?.bulk_part(bulk, wanted)
+    }
+
+    /// Copies the part that is here to `into`, which is as long as it, or drops it.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub fn land(&self, bulk: &mut Bulk, into: Option<&mut [u8]>) -> io::Result<()> {
+        self.channel()?.land(bulk, into)
+    }
+
+    fn channel(&self) -> io::Result<&ChannelLink> {
         match &self.path {
-            Path::Channel(channel) if self.takes_apart(len) => match into {
-                Some(into) if into.len() as u64 == len => channel.take_bulk(into, go_on),
-                Some(_) => Err(io::ErrorKind::InvalidInput.into()),
-                None => channel.refuse_bulk(len, go_on).map(Ok),
-            },
-            _ => Err(io::Error::new(
+            Path::Channel(channel) => Ok(channel),
+            Path::Stream(_) => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "these bytes come inside the stream",
             )),

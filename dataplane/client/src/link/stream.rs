@@ -1,10 +1,10 @@
 //! A byte stream to the node over a socket, plain or under TLS.
 
-use std::io::{self, IoSlice, Read};
+use std::io::{self, Read, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use genie_tls::{TlsRead, TlsWrite, is_tick};
 use parking_lot::Mutex;
@@ -12,10 +12,15 @@ use rustls::ClientConnection;
 
 use super::TICK;
 use super::socket::Socket;
+use super::unsent::{Unsent, slices};
 use crate::address::{Address, Tls};
 
 /// Reads of at least so much wait until they are full.
 const BULK_BYTES: usize = 256 << 10;
+/// Writes that are cut short though so little time passed were cut short by a signal.
+const SIGNALLED_WITHIN: Duration = Duration::from_millis(80);
+/// How often a writer that gets on is asked all the same.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// And take at most so much at a time, so that the caller sees progress.
 const BULK_BYTES_MAX: usize = 4 << 20;
 
@@ -133,18 +138,44 @@ impl StreamLink {
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 
-    pub(super) fn write_all(
+    pub(super) fn send(
         &self,
-        parts: &[&[u8]],
-        go_on: &mut dyn FnMut() -> io::Result<()>,
+        unsent: &mut Unsent<'_>,
+        go_on: &mut dyn FnMut(usize) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        let mut at_tick = |_| go_on();
-        match &self.tls {
-            None => genie_tls::write_all(&mut &self.socket, &mut parts, &mut at_tick),
-            Some(tls) => {
-                let mut half = tls.write.lock();
-                half.write(&mut &self.socket, &mut parts, &mut at_tick)
+        let mut asked = Instant::now();
+        loop {
+            let left = unsent.len();
+            let began = Instant::now();
+            let (mut slices, len) = slices(&unsent.stream(BULK_BYTES_MAX));
+            let (sent, result) = match &self.tls {
+                None if len == 0 => (0, Ok(())),
+                None => match (&self.socket).write_vectored(&slices) {
+                    Ok(0) => (0, Err(io::ErrorKind::WriteZero.into())),
+                    Ok(n) => (n, Ok(())),
+                    Err(error) if is_tick(&error) => (0, go_on(left)),
+                    Err(error) => (0, Err(error)),
+                },
+                Some(tls) => {
+                    let mut half = tls.write.lock();
+                    let mut parts = &mut slices[..];
+                    let result =
+                        half.write_from(&mut &self.socket, &mut parts, &mut |_| go_on(left));
+                    (
+                        len - parts.iter().map(|part| part.len()).sum::<usize>(),
+                        result,
+                    )
+                }
+            };
+            unsent.stream_left(sent);
+            result?;
+            if unsent.is_empty() {
+                return Ok(());
+            }
+            let is_signalled = (1..len).contains(&sent) && began.elapsed() < SIGNALLED_WITHIN;
+            if is_signalled || asked.elapsed() > ASK_EVERY {
+                asked = Instant::now();
+                go_on(unsent.len())?;
             }
         }
     }

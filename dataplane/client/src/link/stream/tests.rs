@@ -1,5 +1,6 @@
 //! A stream under TLS to a node in another thread.
 
+use std::io::IoSlice;
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
