@@ -55,6 +55,10 @@ void throw_last_error() {
       throw c10::NotImplementedError(here, std::move(message));
     case GENIE_VALUE_ERROR:
       throw c10::ValueError(here, std::move(message));
+    case GENIE_TYPE_ERROR:
+      throw c10::TypeError(here, std::move(message));
+    case GENIE_LINALG_ERROR:
+      throw c10::LinAlgError(here, std::move(message));
     case GENIE_PYTHON_CLASS:
       if (error.python_class != nullptr) {
         throw PythonClassError(static_cast<_object*>(error.python_class), std::move(message));

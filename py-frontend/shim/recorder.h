@@ -29,6 +29,8 @@ typedef enum GenieErrorClass {
   GENIE_NOT_IMPLEMENTED = 3,
   GENIE_VALUE_ERROR = 4,
   GENIE_PYTHON_CLASS = 5,      // an exception class of the genie package, in python_class
+  GENIE_TYPE_ERROR = 6,
+  GENIE_LINALG_ERROR = 7,      // torch.linalg.LinAlgError
 } GenieErrorClass;
 
 typedef struct GenieError {

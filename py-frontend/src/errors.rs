@@ -5,6 +5,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::sync::OnceLock;
 
 use genie_client::engine::{Error, Exception};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 /// Exception classes of the `genie` package, in the order of [`Exception`].
@@ -44,8 +45,7 @@ fn class_pointer(which: Exception) -> *mut c_void {
 /// The Python exception that `error` is.
 pub fn raised(error: Error) -> PyErr {
     use pyo3::exceptions::{
-        PyIndexError, PyKeyboardInterrupt, PyMemoryError, PyNotImplementedError, PyRuntimeError,
-        PyValueError,
+        PyIndexError, PyKeyboardInterrupt, PyNotImplementedError, PyTypeError, PyValueError,
     };
     match error {
         Error::Genie(which, text) => Python::attach(|py| {
@@ -58,23 +58,28 @@ pub fn raised(error: Error) -> PyErr {
                 _ => PyRuntimeError::new_err(text),
             }
         }),
-        Error::OutOfMemory(text) => Python::attach(|py| {
-            let class = py
-                .import("torch")
-                .and_then(|t| t.getattr("OutOfMemoryError"));
-            match class.and_then(|class| class.call1((text.clone(),))) {
-                Ok(instance) => PyErr::from_value(instance),
-                Err(_) => PyMemoryError::new_err(text),
-            }
-        }),
+        Error::OutOfMemory(text) => of_torch("torch", "OutOfMemoryError", text),
         Error::Index(text) => PyIndexError::new_err(text),
         Error::NotImplemented(text) => PyNotImplementedError::new_err(text),
         Error::Value(text) => PyValueError::new_err(text),
+        Error::Type(text) => PyTypeError::new_err(text),
+        Error::LinAlg(text) => of_torch("torch.linalg", "LinAlgError", text),
         Error::Runtime(text) => PyRuntimeError::new_err(text),
         Error::Interrupted => {
             Python::attach(|py| PyErr::take(py).unwrap_or_else(|| PyKeyboardInterrupt::new_err(())))
         }
     }
+}
+
+/// An exception of torch's own.
+fn of_torch(module: &str, class: &str, text: String) -> PyErr {
+    Python::attach(|py| {
+        let class = py.import(module).and_then(|module| module.getattr(class));
+        match class.and_then(|class| class.call1((text.clone(),))) {
+            Ok(instance) => PyErr::from_value(instance),
+            Err(_) => PyRuntimeError::new_err(text),
+        }
+    })
 }
 
 /// `GenieError` of recorder.h.
@@ -97,6 +102,8 @@ pub fn set_last(error: &Error) {
         Error::Index(_) => (2, 0),
         Error::NotImplemented(_) => (3, 0),
         Error::Value(_) => (4, 0),
+        Error::Type(_) => (6, 0),
+        Error::LinAlg(_) => (7, 0),
         Error::Genie(which, _) => (5, class_pointer(*which) as usize),
         Error::Interrupted => {
             // What C++ can carry of the handler's own exception is its class and its text.

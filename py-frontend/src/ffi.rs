@@ -369,7 +369,8 @@ unsafe extern "C" fn genie_alloc(device: i32, nbytes: u64, storage: *mut u64) ->
             fresh: 1,
             ..Draft::new(Kind::Alloc)
         };
-        let appended = session.record(&draft, "", Origin::NONE, 0)?;
+        let site = sites::here();
+        let appended = session.record(&draft, "", Origin::NONE, site)?;
         // SAFETY: the backend passes a valid place.
         unsafe { storage.write(handle(session, appended.first_fresh)) };
         Ok(OK)
@@ -411,7 +412,7 @@ unsafe extern "C" fn genie_upload(storage: u64, source: *const c_void, nbytes: u
         let id = id_of(session, storage)?;
         let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
         // SAFETY: as the caller says.
-        unsafe { session.upload(id, source.cast(), len) }.map(|()| OK)
+        unsafe { session.upload(id, source.cast(), len, sites::here()) }.map(|()| OK)
     })())
 }
 

@@ -144,6 +144,8 @@ def test_what_does_not_depend_on_the_failure_lives() -> None:
     before = table * 3
     poisoned = table.gather(0, torch.full((1, 3), 9, device=REMOTE))
     after = table * 4
+    with pytest.raises(genie.RemoteOperatorError):
+        before.cpu()  # the next look, whatever it looks at
     assert_same(before, torch.full((2, 3), 3.0))
     assert_same(after, torch.full((2, 3), 4.0))
     with pytest.raises(genie.RemoteOperatorError):
@@ -151,20 +153,22 @@ def test_what_does_not_depend_on_the_failure_lives() -> None:
     assert_same(before + after, torch.full((2, 3), 7.0))
 
 
-def test_a_failure_in_place_poisons_its_target() -> None:
+def test_a_failure_in_place_is_raised_and_its_target_is_as_it_was() -> None:
     target = torch.ones(2, 3, device=REMOTE)
     alias = target.view(6)
-    line = next_line()
-    target.scatter_(0, torch.full((1, 3), 9, device=REMOTE), 5.0)
-    for use in (target, alias, target.t() + 1):
+    for look in (target, alias, target.t()):
+        line = next_line()
+        target.scatter_(0, torch.full((1, 3), 9, device=REMOTE), 5.0)
         with pytest.raises(genie.RemoteOperatorError) as raised:
-            use.cpu()
+            (look + 1).cpu()
         assert_names(str(raised.value), "scatter", line)
+        assert_same(look, torch.ones(look.shape))
 
 
 def test_overwriting_a_poisoned_tensor_heals_it() -> None:
-    target = torch.ones(2, 3, device=REMOTE)
-    target.scatter_(0, torch.full((1, 3), 9, device=REMOTE), 5.0)
+    target = torch.ones(2, 3, device=REMOTE).gather(0, torch.full((2, 3), 9, device=REMOTE))
+    with pytest.raises(genie.RemoteOperatorError):
+        target.cpu()
     target.copy_(torch.zeros(2, 3))
     assert_same(target, torch.zeros(2, 3))
 
@@ -188,14 +192,21 @@ def test_an_index_out_of_range_is_an_index_error() -> None:
     assert_names(str(raised.value), "embedding", line)
 
 
-def test_a_failure_in_one_thread_is_not_anothers() -> None:
+def test_a_failure_is_raised_where_somebody_looks_first_and_no_value_is_wrong() -> None:
     # So many that threads meet wherever one holds a lock.
     rounds = 2000
     results: list[bool] = []
 
+    def look(tensor: torch.Tensor) -> float:
+        while True:
+            try:
+                return tensor.sum().item()
+            except genie.RemoteOperatorError:  # of the other thread
+                continue
+
     def fine() -> None:
         for number in range(rounds):
-            results.append((torch.full((3,), number, device=REMOTE) * 2).sum().item() == number * 6)
+            results.append(look(torch.full((3,), number, device=REMOTE) * 2) == number * 6)
 
     thread = threading.Thread(target=fine, daemon=True)
     thread.start()

@@ -28,15 +28,19 @@ pub enum Code {
     Index = 8,
     /// The operator has no kernel on this device (`NotImplementedError`).
     NotImplemented = 9,
-    /// A value or type error (`ValueError`, `TypeError`).
+    /// A value error (`ValueError`).
     Value = 10,
     /// The node is full.
     Busy = 11,
+    /// A matrix has not the property that an operator needs (`torch.linalg.LinAlgError`).
+    LinAlg = 12,
+    /// An argument is of the wrong type (`TypeError`).
+    Type = 13,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Operator,
         Self::OutOfMemory,
         Self::NotAllowed,
@@ -48,6 +52,8 @@ impl Code {
         Self::NotImplemented,
         Self::Value,
         Self::Busy,
+        Self::LinAlg,
+        Self::Type,
     ];
 
     fn from_u8(raw: u8) -> Option<Self> {

@@ -127,7 +127,7 @@ pub trait Machine {
     /// Replaces all of storage `id` (new, or known with any size) by `bytes` bytes.
     ///
     /// # Errors
-    /// Out of memory, a place outside the arena.
+    /// Out of memory, a place outside the arena. What was there may be gone.
     fn upload(&mut self, id: u64, bytes: u64, source: Source<'_>) -> Result<(), Failure>;
 
     /// Sends the elements of `view`, contiguous in row-major order, as the answer to `fetch`.
@@ -136,6 +136,19 @@ pub trait Machine {
     /// What copying raised.
     fn fetch(&mut self, fetch: u64, view: &View<'_>) -> Result<(), Failure>;
 
-    /// Forgets a storage. Unknown ids are no error.
+    /// Forgets a storage, and what was kept of it. Unknown ids are no error.
     fn free(&mut self, id: u64);
+
+    /// Size of a storage in bytes; `None` if there is none.
+    fn bytes(&self, id: u64) -> Option<u64>;
+
+    /// Keeps storage `id` as it is now, for [`Machine::restore`]. With `copy`, `id` goes on with a copy
+    /// of it; without, there is no storage `id` until an upload makes one.
+    ///
+    /// # Errors
+    /// Out of memory; nothing has changed then.
+    fn keep(&mut self, id: u64, copy: bool) -> Result<(), Failure>;
+
+    /// Storage `id` is again what was kept of it, whatever it is now.
+    fn restore(&mut self, id: u64);
 }

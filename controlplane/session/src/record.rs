@@ -32,7 +32,7 @@ pub const RESERVED_MAX: u64 = 1024;
 pub enum Kind {
     /// Runs an operator with predicted results.
     Op = 1,
-    /// Overwrites a storage with bytes of the client.
+    /// Overwrites a storage with bytes of the client, or makes one of them.
     Upload = 2,
     /// Asks for a view's elements. Ends the segment.
     Fetch = 3,
@@ -64,6 +64,12 @@ impl Kind {
             9 => Self::Frees,
             _ => return None,
         })
+    }
+
+    /// True where the client waits for an answer, and so hears of failures.
+    #[must_use]
+    pub fn is_look(self) -> bool {
+        matches!(self, Self::Fetch | Self::CallSync | Self::Barrier)
     }
 
     /// True where the segment ends with this record.
@@ -403,13 +409,17 @@ impl Shape {
                 shape.tail_numbers = 1;
             }
             Kind::Upload => {
-                shape.expect_refs(1)?;
+                // Without a storage it makes one.
+                match n {
+                    0 => shape.fresh = 1,
+                    _ => shape.expect_refs(1)?,
+                }
                 shape.bulk = match tail_bytes {
                     [0] => false,
                     [1] => true,
                     _ => return Err(WireError::Malformed("an upload's tail")),
                 };
-                shape.written = vec![true];
+                shape.written = vec![true; n];
                 shape.tail_numbers = 1;
             }
             Kind::Resize => {

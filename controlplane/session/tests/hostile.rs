@@ -75,6 +75,19 @@ impl Machine for Checker {
     fn free(&mut self, id: u64) {
         self.live.remove(&id);
     }
+    fn bytes(&self, id: u64) -> Option<u64> {
+        self.live.contains(&id).then_some(4)
+    }
+    fn keep(&mut self, id: u64, copy: bool) -> Result<(), Failure> {
+        self.all_live(&[id]);
+        if !copy {
+            self.live.remove(&id);
+        }
+        Ok(())
+    }
+    fn restore(&mut self, id: u64) {
+        self.live.insert(id);
+    }
 }
 
 /// A payload of records that is often right, so that the deeper code is reached.

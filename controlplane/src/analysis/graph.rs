@@ -191,6 +191,11 @@ impl<'a> Builder<'a> {
                 for storage in inputs {
                     self.written(storage, node, 0);
                 }
+                // Without a storage it makes one.
+                for _ in 0..shape.fresh {
+                    let storage = self.local();
+                    self.written(storage, node, 0);
+                }
             }
             Kind::Alloc => {
                 let storage = self.local();

@@ -90,6 +90,8 @@ int genie_call_sync(
 int genie_storage_new(uint64_t bytes, GenieStorage** storage);
 // A storage of a copy of `bytes` bytes at `source`.
 int genie_storage_copy(const void* source, uint64_t bytes, GenieStorage** storage);
+// Another of the same bytes.
+int genie_storage_clone(GenieStorage* storage, GenieStorage** copy);
 // A storage over `bytes` bytes at the device's address `data`, which are given back by
 // genie_place_release(place, bytes) when the last reference dies. What the device was told before
 // may still be reading them then.

@@ -42,7 +42,9 @@ int guarded(Body&& body) {
   } catch (const c10::ValueError& e) {
     return fail(code::Value, e.what_without_backtrace());
   } catch (const c10::TypeError& e) {
-    return fail(code::Value, e.what_without_backtrace());
+    return fail(code::Type, e.what_without_backtrace());
+  } catch (const c10::LinAlgError& e) {
+    return fail(code::LinAlg, e.what_without_backtrace());
   } catch (const c10::Error& e) {
     return fail(code::Operator, e.what_without_backtrace());
   } catch (const std::bad_alloc&) {

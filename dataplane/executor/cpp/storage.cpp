@@ -234,6 +234,16 @@ int genie_storage_copy(const void* source, uint64_t bytes, GenieStorage** storag
   });
 }
 
+int genie_storage_clone(GenieStorage* storage, GenieStorage** copy) {
+  return genie::guarded([&] {
+    auto* from = reinterpret_cast<c10::StorageImpl*>(storage);
+    auto made = genie::new_storage(from->nbytes());
+    genie::copy_bytes(
+        made->mutable_data(), genie::the_device, from->mutable_data(), genie::the_device, from->nbytes());
+    *copy = genie::give(std::move(made));
+  });
+}
+
 int genie_storage_place(void* data, uint64_t bytes, uint64_t place, GenieStorage** storage) {
   return genie::guarded([&] {
     auto* context = new genie::Place{place, bytes};

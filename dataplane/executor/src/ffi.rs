@@ -92,6 +92,7 @@ unsafe extern "C" {
         bytes: u64,
         storage: *mut *mut RawStorage,
     ) -> c_int;
+    fn genie_storage_clone(storage: *mut RawStorage, copy: *mut *mut RawStorage) -> c_int;
     fn genie_storage_place(
         data: *mut c_void,
         bytes: u64,
@@ -117,14 +118,7 @@ fn check(code: c_int) -> Result<(), Failure> {
         let text = genie_last_error(&mut len);
         String::from_utf8_lossy(std::slice::from_raw_parts(text.cast(), len)).into_owned()
     };
-    let codes = [
-        Code::OutOfMemory,
-        Code::Protocol,
-        Code::Index,
-        Code::NotImplemented,
-        Code::Value,
-    ];
-    let code = codes
+    let code = Code::ALL
         .into_iter()
         .find(|&known| known as c_int == code)
         .unwrap_or(Code::Operator);
@@ -308,6 +302,12 @@ impl Storage {
         Self::made(|raw| unsafe {
             genie_storage_copy(bytes.as_ptr().cast(), bytes.len() as u64, raw)
         })
+    }
+
+    /// Another storage of the same bytes.
+    pub fn duplicate(&self) -> Result<Self, Failure> {
+        // SAFETY: the storage is alive, `raw` a valid place.
+        Self::made(|raw| unsafe { genie_storage_clone(self.0.as_ptr(), raw) })
     }
 
     /// The `bytes` bytes at the device's address `data` themselves, given back through `genie_place_release` when

@@ -48,6 +48,8 @@ pub struct TorchMachine {
     on_host: bool,
     operators: IdMap<(String, Operator)>,
     storages: IdMap<Held>,
+    /// What storages were when the fault came that nobody has heard of yet.
+    kept: IdMap<Held>,
     arguments: Vec<*mut RawStorage>,
     fresh: Vec<Storage>,
 }
@@ -63,6 +65,7 @@ impl TorchMachine {
             on_host: matches!(device, DeviceKind::Host(_)),
             operators: IdMap::default(),
             storages: IdMap::default(),
+            kept: IdMap::default(),
             arguments: Vec::new(),
             fresh: Vec::new(),
         }
@@ -337,8 +340,6 @@ impl Machine for TorchMachine {
     }
 
     fn upload(&mut self, id: u64, bytes: u64, source: Source<'_>) -> Result<(), Failure> {
-        // First, so that what is replaced and what replaces it need no room at once.
-        self.release(id);
         let storage = match source {
             Source::Inline(inline) => Storage::copy(inline)?,
             Source::NoMemory => return Err(over_budget(bytes)),
@@ -352,9 +353,13 @@ impl Machine for TorchMachine {
                     .map(|address| NonNull::new(address as *mut u8))
                     .map_err(|error| Failure::new(Code::Protocol, error.to_string()))?
                     .ok_or_else(|| Failure::new(Code::Protocol, "a place at address zero"))?;
+                // What is replaced and what replaces it need no room at once, if there is little.
                 if !memory::charge(bytes) {
-                    memory::release_place(place, 0);
-                    return Err(over_budget(bytes));
+                    self.release(id);
+                    if !memory::charge(bytes) {
+                        memory::release_place(place, 0);
+                        return Err(over_budget(bytes));
+                    }
                 }
                 // SAFETY: inside memory that is mapped while anything of it is held: arenas as long
                 // as `self`, a pool until the daemon says that it is gone, which is after the
@@ -411,6 +416,39 @@ impl Machine for TorchMachine {
 
     fn free(&mut self, id: u64) {
         self.release(id);
+        if let Some(kept) = self.kept.remove(&id) {
+            memory::discharge(kept.charged);
+        }
+    }
+
+    fn bytes(&self, id: u64) -> Option<u64> {
+        self.storages.get(&id).map(|held| held.storage.bytes())
+    }
+
+    fn keep(&mut self, id: u64, copy: bool) -> Result<(), Failure> {
+        let copied = match copy {
+            true => Some(self.storage(id)?.duplicate()?),
+            false => None,
+        };
+        let held = self
+            .storages
+            .remove(&id)
+            .ok_or_else(|| unknown_storage(id))?;
+        if let Some(copied) = copied
+            && let Err(failure) = self.hold(id, copied)
+        {
+            self.storages.insert(id, held);
+            return Err(failure);
+        }
+        self.kept.insert(id, held);
+        Ok(())
+    }
+
+    fn restore(&mut self, id: u64) {
+        if let Some(held) = self.kept.remove(&id) {
+            self.release(id);
+            self.storages.insert(id, held);
+        }
     }
 }
 

@@ -106,6 +106,7 @@ struct Keeper {
     stray: Option<u64>,
     to: RingProducer,
     stored: HashMap<u64, Vec<u8>>,
+    kept: HashMap<u64, Vec<u8>>,
     operators: HashMap<u32, String>,
     freed: Vec<u64>,
     crashed: bool,
@@ -123,6 +124,7 @@ fn executor(files: Vec<OwnedFd>, tensors: Tensors, kill: &AtomicBool) -> Exit {
         stray: None,
         to,
         stored,
+        kept: HashMap::new(),
         operators,
         freed,
         crashed: false,
@@ -254,5 +256,25 @@ impl Machine for Keeper {
 
     fn free(&mut self, id: u64) {
         self.stored.remove(&id);
+        self.kept.remove(&id);
+    }
+
+    fn bytes(&self, id: u64) -> Option<u64> {
+        self.stored.get(&id).map(|bytes| bytes.len() as u64)
+    }
+
+    fn keep(&mut self, id: u64, copy: bool) -> Result<(), Failure> {
+        let bytes = self.stored.remove(&id).unwrap_or_default();
+        if copy {
+            self.stored.insert(id, bytes.clone());
+        }
+        self.kept.insert(id, bytes);
+        Ok(())
+    }
+
+    fn restore(&mut self, id: u64) {
+        if let Some(bytes) = self.kept.remove(&id) {
+            self.stored.insert(id, bytes);
+        }
     }
 }

@@ -7,6 +7,7 @@ registered its kernels before :func:`register` is called.
 from __future__ import annotations
 
 import types
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ def register() -> None:
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
     _print_through_copies()
     _refuse_dlpack()
+    _look_before_first_steps()
 
 
 def _index(device: Any) -> int:
@@ -202,6 +204,29 @@ def _device_module() -> types.ModuleType:
     # are there from the start, with or without a session.
     module._initialized = True  # type: ignore[attr-defined]
     return module
+
+
+# ---- optimisers --------------------------------------------------------------------------------
+
+
+def _look_before_first_steps() -> None:
+    """Hear of failures before an optimiser's first step makes its state of what failed.
+
+    Later steps only write in place, which is undone when a failure is raised; what a first step
+    makes (momenta) and Python keeps could never be used. It costs one round trip an optimiser.
+    """
+    from torch.optim import optimizer  # noqa: PLC0415
+
+    seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def look(stepping: Any, args: Any, kwargs: Any) -> None:
+        if stepping in seen:
+            return
+        seen.add(stepping)
+        if any(p.device.type == DEVICE_NAME for g in stepping.param_groups for p in g["params"]):
+            torch.ops.genie.synchronize()
+
+    optimizer.register_optimizer_step_pre_hook(look)
 
 
 # ---- what PyTorch would do with a fake address -------------------------------------------------

@@ -20,6 +20,8 @@ use crate::varint::put_u64;
 pub const BATCH_BYTES: usize = 32 << 10;
 /// Shortest segment that is worth a plan.
 pub const PLAN_RECORDS_MIN: usize = 3;
+/// Records after which a structure whose plan was declined may ask again.
+pub const PLAN_AGAIN_AFTER: u64 = 1 << 16;
 /// Plans whose analysis was asked for and not yet answered.
 pub const PLANS_PENDING_MAX: usize = 8;
 
@@ -48,7 +50,20 @@ pub struct Draft<'a> {
     pub blob: Option<&'a [u8]>,
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    /// An upload of `bytes` (one number) to `storage`, or to one that it makes. Its bytes are inside
+    /// the record; see [`ClientLog::append_bulk`] for others.
+    #[must_use]
+    pub fn upload(storage: Option<&'a u64>, bytes: &'a [i64; 1]) -> Self {
+        Self {
+            storages: storage.map_or(&[], std::slice::from_ref),
+            tail: &[0],
+            tail_numbers: bytes,
+            fresh: u64::from(storage.is_none()),
+            ..Self::new(Kind::Upload)
+        }
+    }
+
     /// A record of `kind` with nothing in it.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
@@ -163,6 +178,8 @@ pub struct ClientLog {
     frees: Vec<u64>,
     defined_ops: Vec<bool>,
     op_names: Vec<(u32, String)>,
+    /// Bytes of a storage whose record is held back: the upload that fills it makes it.
+    staged: Option<i64>,
     // The batch under construction.
     batch_first: u64,
     batch_count: u64,
@@ -189,7 +206,8 @@ pub struct ClientLog {
     // Plans.
     plans: IdMap<ClientPlan>,
     trie: IdMap<(u32, u32)>,
-    planned: IdMap<()>,
+    /// Structures that have a plan or asked for one, and from which record on they may ask again.
+    planned: IdMap<u64>,
     pending: usize,
     next_plan: u32,
     submissions: VecDeque<Submission>,
@@ -226,6 +244,13 @@ impl ClientLog {
             self.asked.want();
         }
         has_room
+    }
+
+    /// Plans that are installed or asked for, and those of which the node has not heard that they are
+    /// dropped.
+    #[must_use]
+    pub fn plans(&self) -> usize {
+        self.plans.len() + self.dropped_plans.len()
     }
 
     /// What was done so far.
@@ -282,13 +307,17 @@ impl ClientLog {
 
     /// Notes that a storage died. It travels with the next record, or with [`Self::flush`].
     pub fn free(&mut self, id: u64) {
+        if id >= self.namer.next() {
+            // Made first: a record's frees come before what it makes.
+            self.unstage();
+        }
         self.frees.push(id);
     }
 
     /// True when there is something to send.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.batch_count > 0 || !self.frees.is_empty()
+        self.batch_count > 0 || self.staged.is_some() || !self.frees.is_empty()
     }
 
     /// Appends a record.
@@ -296,28 +325,76 @@ impl ClientLog {
     /// # Errors
     /// See [`AppendError`]; nothing was appended then.
     pub fn append(&mut self, draft: &Draft<'_>) -> Result<Appended, AppendError> {
+        if let (Kind::Alloc, &[bytes]) = (draft.kind, draft.tail_numbers) {
+            self.unstage();
+            self.staged = Some(bytes);
+            return Ok(Appended {
+                seq: self.next_seq,
+                first_fresh: self.namer.next(),
+                ended: false,
+                full: false,
+            });
+        }
+        let filling = self.filling(draft);
+        let draft = filling.as_ref().unwrap_or(draft);
         self.cut_if_long();
         self.name(draft)?;
         self.place(draft, false)
     }
 
-    /// Appends an upload whose `bytes` follow its message. Gives the messages to send: what came
-    /// before, then the upload; its raw bytes come right after it.
+    /// The held-back storage is made by a record of its own.
+    fn unstage(&mut self) {
+        if let Some(bytes) = self.staged.take() {
+            self.cut_if_long();
+            let alloc = Draft {
+                tail_numbers: &[bytes],
+                fresh: 1,
+                ..Draft::new(Kind::Alloc)
+            };
+            // It names no storage, so naming it can't fail.
+            if self.name(&alloc).is_ok() {
+                let _ = self.place(&alloc, false);
+            }
+        }
+    }
+
+    /// `draft` as an upload that makes its storage, if that is the one held back; any other storage
+    /// that is held back is made.
+    fn filling<'a>(&mut self, draft: &Draft<'a>) -> Option<Draft<'a>> {
+        let staged = self.staged?;
+        if draft.kind == Kind::Upload
+            && draft.storages == [self.namer.next()]
+            && draft.tail_numbers == [staged]
+        {
+            self.staged = None;
+            return Some(Draft {
+                storages: &[],
+                fresh: 1,
+                ..*draft
+            });
+        }
+        self.unstage();
+        None
+    }
+
+    /// Appends an upload whose `bytes` follow its message, to `storage` or to one that it makes.
+    /// Gives the messages to send: what came before, then the upload; its raw bytes come right after
+    /// it.
     ///
     /// # Errors
     /// See [`AppendError`].
     pub fn append_bulk(
         &mut self,
-        storage: u64,
+        storage: Option<u64>,
         bytes: u64,
-    ) -> Result<(Option<Message>, Message), AppendError> {
-        self.cut_if_long();
+    ) -> Result<(Option<Message>, Message, Appended), AppendError> {
+        let numbers = [bytes as i64];
         let draft = Draft {
-            storages: &[storage],
             tail: &[1],
-            tail_numbers: &[bytes as i64],
-            ..Draft::new(Kind::Upload)
+            ..Draft::upload(storage.as_ref(), &numbers)
         };
+        let draft = self.filling(&draft).unwrap_or(draft);
+        self.cut_if_long();
         self.name(&draft)?;
         let before = self.flush_records();
         let appended = self.place(&draft, true)?;
@@ -329,7 +406,7 @@ impl ClientLog {
         let asks = self.keep_batch();
         let header = Header::new(frame::Kind::Bulk, appended.seq, bytes).asking(asks);
         let header = header.with_payload(payload.len());
-        Ok((before, Message { header, payload }))
+        Ok((before, Message { header, payload }, appended))
     }
 
     fn cut_if_long(&mut self) {

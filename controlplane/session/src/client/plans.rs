@@ -2,7 +2,9 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{ClientLog, ClientPlan, Draft, PLAN_RECORDS_MIN, PLANS_PENDING_MAX, Submission};
+use super::{
+    ClientLog, ClientPlan, Draft, PLAN_AGAIN_AFTER, PLAN_RECORDS_MIN, PLANS_PENDING_MAX, Submission,
+};
 use crate::plan::{PLANS_MAX, Predictor, Template};
 use crate::record::Kind;
 
@@ -121,7 +123,8 @@ impl ClientLog {
             prefix = step_prefix(prefix, record.kind, record.op, &record.structure);
             prefixes.push(prefix);
         }
-        if self.planned.contains_key(&prefix) {
+        let again_at = self.planned.get(&prefix);
+        if again_at.is_some_and(|&at| self.next_seq < at) {
             return;
         }
         if self.plans.len() >= PLANS_MAX {
@@ -130,7 +133,7 @@ impl ClientLog {
         if self.planned.len() >= 4 * PLANS_MAX {
             self.planned.clear();
         }
-        self.planned.insert(prefix, ());
+        self.planned.insert(prefix, u64::MAX);
         let mut used: Vec<u32> = template.records.iter().map(|record| record.op).collect();
         used.sort_unstable();
         used.dedup();
@@ -207,8 +210,14 @@ impl ClientLog {
     pub fn plan_answered(&mut self, plan: u32, installed: bool) {
         self.pending = self.pending.saturating_sub(1);
         if !installed {
-            // Stays in `planned`, so that it is not asked for at every turn.
-            self.plans.remove(&u64::from(plan));
+            // Not asked for at every turn. And the node may install it yet, too late for whoever
+            // waited: it is told that nobody will use it.
+            if let Some(known) = self.plans.remove(&u64::from(plan)) {
+                if let Some(&last) = known.prefixes.last() {
+                    self.planned.insert(last, self.next_seq + PLAN_AGAIN_AFTER);
+                }
+                self.dropped_plans.push(plan);
+            }
             return;
         }
         if let Some(known) = self.plans.get_mut(&u64::from(plan)) {

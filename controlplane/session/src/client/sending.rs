@@ -11,6 +11,7 @@ impl ClientLog {
     /// What is to be sent now; `None` if nothing waits. Frees that find no room stay here, and nobody
     /// waits for them.
     pub fn flush(&mut self) -> Option<Message> {
+        self.unstage();
         if !self.frees.is_empty() && self.chunk.is_empty() && self.has_room(0) {
             self.put_frees();
         }
@@ -45,6 +46,7 @@ impl ClientLog {
         }
         for plan in self.dropped_plans.drain(..) {
             record::put_drop_plan(&mut self.wire, plan);
+            record::put_drop_plan(&mut self.plain, plan);
         }
         let payload = std::mem::take(&mut self.wire);
         self.wire = self.spare.pop().unwrap_or_default();
@@ -195,6 +197,7 @@ impl ClientLog {
             self.forget_plan(stale);
             self.dropped_plans.push(stale);
         }
+        self.unstage();
         // What is under construction goes out in full too: its chunks are of dropped plans.
         self.chunk = ChunkWriter::default();
         self.cursor = None;

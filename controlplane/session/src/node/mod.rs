@@ -1,16 +1,19 @@
 //! The node's end of the log: puts records in order, expands plans, tracks values and poison,
 //! and drives a [`Machine`].
 
+mod faults;
 mod metas;
+mod overwrites;
 mod run;
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use faults::{Faults, Value};
 pub use metas::{decode_metas, encode_metas};
 use run::Ready;
 
 use crate::WireError;
-use crate::fault::Fault;
 use crate::frame::{self, Header};
 use crate::machine::{Failure, Machine, Source};
 use crate::plan::{ChunkReader, PLANS_MAX, Predictor, Template};
@@ -22,17 +25,11 @@ use crate::varint::Reader;
 pub const ACK_RECORDS: u64 = 512;
 /// Bulk bytes consumed before an acknowledgement goes out on its own.
 pub const ACK_BULK_BYTES: u64 = 8 << 20;
+/// Plans that a node holds for a session: as many as a client may have, and as many again that it
+/// has dropped in messages which the node has not come to.
+pub const NODE_PLANS_MAX: usize = 2 * PLANS_MAX;
 /// Values that a session may hold.
 pub const VALUES_MAX: usize = 1 << 22;
-
-/// A storage as the log knows it.
-#[derive(Clone, Debug, Default)]
-struct Value {
-    /// Counts writes; with the id it names a value.
-    version: u64,
-    /// The first cause, if what it holds can't be used.
-    poison: Option<Arc<Fault>>,
-}
 
 #[derive(Debug)]
 struct NodePlan {
@@ -56,6 +53,8 @@ pub struct NodeLog {
     segment_records: usize,
     values: IdMap<Value>,
     plans: IdMap<NodePlan>,
+    /// Plans that were dropped before they came: plans and the news of them take different ways.
+    dropped: VecDeque<u64>,
     /// After a refusal everything is dropped until the client rewinds.
     discarding: bool,
     /// Of the last rewind.
@@ -63,6 +62,9 @@ pub struct NodeLog {
     /// Bulk that arrived while discarding, by record: the place and its size.
     stash: IdMap<Option<u64>>,
     refused_ops: IdMap<Failure>,
+    /// Operators that overwrite what they write.
+    overwriting: HashSet<u32>,
+    faults: Faults,
     ids: Vec<u64>,
     numbers: Vec<i64>,
     frees: Vec<i64>,
@@ -80,8 +82,10 @@ pub struct NodeCounters {
     pub refused: u64,
     /// Records that failed themselves.
     pub faults: u64,
-    /// Records not run because an input was poisoned.
+    /// Records not run because of an earlier failure.
     pub poisoned: u64,
+    /// Failures that a look was answered with, instead of what it asked for.
+    pub raised: u64,
 }
 
 impl NodeLog {
@@ -107,6 +111,12 @@ impl NodeLog {
     #[must_use]
     pub fn version(&self, id: u64) -> Option<u64> {
         self.values.get(&id).map(|value| value.version)
+    }
+
+    /// Plans that are installed.
+    #[must_use]
+    pub fn plans(&self) -> usize {
+        self.plans.len()
     }
 
     /// Storages that live.
@@ -166,7 +176,9 @@ impl NodeLog {
             frame::Kind::InstallPlan => {
                 let plan = header.seq;
                 let refused = match Template::decode(payload) {
-                    Ok(template) if self.plans.len() < PLANS_MAX => {
+                    Ok(template)
+                        if self.plans.len() < NODE_PLANS_MAX && !self.take_dropped(plan) =>
+                    {
                         let predictor = Predictor::new(&template.numbers);
                         let template = Arc::new(template);
                         self.plans.insert(
@@ -183,9 +195,7 @@ impl NodeLog {
                 let header = Header::new(frame::Kind::PlanInstalled, plan, u64::from(refused));
                 out.push((header, Vec::new()));
             }
-            frame::Kind::DropPlan => {
-                self.plans.remove(&header.seq);
-            }
+            frame::Kind::DropPlan => self.drop_plan(header.seq),
             frame::Kind::Ping => {
                 out.push((Header::new(frame::Kind::Pong, header.seq, 0), Vec::new()));
             }
@@ -199,6 +209,22 @@ impl NodeLog {
             self.acknowledge(out);
         }
         Ok(())
+    }
+
+    /// The client will not use it, whether it is here or still comes.
+    fn drop_plan(&mut self, plan: u64) {
+        if self.plans.remove(&plan).is_none() {
+            if self.dropped.len() >= NODE_PLANS_MAX {
+                self.dropped.pop_front();
+            }
+            self.dropped.push_back(plan);
+        }
+    }
+
+    /// Whether the client dropped this plan before it came.
+    fn take_dropped(&mut self, plan: u64) -> bool {
+        let at = self.dropped.iter().position(|&dropped| dropped == plan);
+        at.and_then(|at| self.dropped.remove(at)).is_some()
     }
 
     fn stash_bulk(
@@ -241,14 +267,17 @@ impl NodeLog {
             match record::next_item(&mut reader)? {
                 Item::DefineOp { op, name } => {
                     // A refused name fails where it is used, with the record's number.
+                    if overwrites::overwrites(name) {
+                        self.overwriting.insert(op);
+                    } else {
+                        self.overwriting.remove(&op);
+                    }
                     match machine.define_op(op, name) {
                         Ok(()) => self.refused_ops.remove(&u64::from(op)),
                         Err(failure) => self.refused_ops.insert(u64::from(op), failure),
                     };
                 }
-                Item::DropPlan { plan } => {
-                    self.plans.remove(&u64::from(plan));
-                }
+                Item::DropPlan { plan } => self.drop_plan(u64::from(plan)),
                 Item::Plain(plain) => {
                     if self.takes(seq)? {
                         self.plain(&plain, None, machine, out)?;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{NodeLog, Outgoing, VALUES_MAX, Value, encode_metas};
+use super::faults::{Faults, Value};
+use super::{NodeLog, Outgoing, VALUES_MAX, encode_metas, overwrites};
 use crate::WireError;
 use crate::fault::{Code, Fault};
 use crate::frame::{self, Header};
@@ -63,7 +64,13 @@ impl NodeLog {
                 max: VALUES_MAX,
             });
         }
-        let poison = self.poison_of(ready.kind, &ids)?;
+        let mut troubled = self.faults.pending().is_some();
+        for id in &ids {
+            let value = self.values.get(id).ok_or(WireError::Malformed(
+                "a storage that was freed or never made",
+            ))?;
+            troubled |= value.cause().is_some();
+        }
         let call = Call {
             seq,
             op: ready.op,
@@ -84,38 +91,10 @@ impl NodeLog {
             fresh: shape.fresh,
         };
         let tail = tail_numbers.first().copied();
-        let outcome = match poison {
-            Some(cause) => {
-                self.counters.poisoned += 1;
-                Err(cause)
-            }
-            None => self
-                .perform(ready, &call, tail, bulk, machine, out)
-                .map_err(|failure| self.fault(seq, failure, ready.kind, out)),
-        };
-        let cause = outcome.err();
-        for (&id, written) in ids.iter().zip(&shape.written) {
-            if *written && let Some(value) = self.values.get_mut(&id) {
-                value.version += 1;
-                value.poison.clone_from(&cause);
-            }
-        }
-        let reserved_used = if ready.kind == Kind::CallSync {
-            0
+        if ready.kind.is_look() {
+            self.look(ready, &call, tail, machine, out);
         } else {
-            shape.fresh
-        };
-        for id in first_fresh..first_fresh + reserved_used {
-            self.values.insert(
-                id,
-                Value {
-                    version: 0,
-                    poison: cause.clone(),
-                },
-            );
-        }
-        if let Some(cause) = cause {
-            self.answer_fault(ready.kind, seq, tail, &cause, out);
+            self.write(ready, &call, tail, bulk, troubled, machine, out);
         }
         self.ids = ids;
         if ready.kind.ends_segment() {
@@ -128,18 +107,191 @@ impl NodeLog {
         Ok(())
     }
 
-    /// The first cause among the inputs. An overwritten target's own poison does not count.
-    fn poison_of(&self, kind: Kind, ids: &[u64]) -> Result<Option<Arc<Fault>>, WireError> {
+    /// A record that is answered: with what it asks for, or with the failure that comes first.
+    fn look(
+        &mut self,
+        ready: &Ready<'_>,
+        call: &Call<'_>,
+        tail: Option<i64>,
+        machine: &mut impl Machine,
+        out: &mut Outgoing,
+    ) {
+        let cause = match self.faults.pending() {
+            Some(pending) => {
+                let pending = Arc::clone(pending);
+                self.faults.raise(&mut self.values, machine);
+                Some(pending)
+            }
+            None => call
+                .storages
+                .iter()
+                .find_map(|id| self.values.get(id)?.cause().cloned()),
+        };
+        let cause = cause.or_else(|| {
+            let failure = self.perform(ready, call, tail, None, machine, out).err()?;
+            Some(self.fault(call.seq, failure))
+        });
+        let Some(cause) = cause else {
+            for id in written(call, ready.shape) {
+                if let Some(value) = self.values.get_mut(&id) {
+                    Faults::written(value);
+                }
+            }
+            return;
+        };
+        self.counters.raised += 1;
+        self.answer_fault(ready.kind, call.seq, tail, &cause, out);
+    }
+
+    /// A record that nobody waits for. `troubled`: something failed before, and may concern it.
+    #[allow(clippy::too_many_arguments)]
+    fn write(
+        &mut self,
+        ready: &Ready<'_>,
+        call: &Call<'_>,
+        tail: Option<i64>,
+        bulk: Option<Source<'_>>,
+        troubled: bool,
+        machine: &mut impl Machine,
+        out: &mut Outgoing,
+    ) {
+        let mut healing = Vec::new();
         let mut cause = None;
-        for id in ids {
-            let value = self.values.get(id).ok_or(WireError::Malformed(
-                "a storage that was freed or never made",
-            ))?;
-            if cause.is_none() && kind != Kind::Upload {
-                cause.clone_from(&value.poison);
+        if troubled {
+            healing = self.healing(ready, call, machine);
+            cause = self.blocked(ready, call, &healing, machine);
+        }
+        let outcome = match cause {
+            Some(cause) => {
+                self.counters.poisoned += 1;
+                if let Some(Source::Place(place)) = bulk {
+                    out.push((Header::new(frame::Kind::PlaceFree, place, 0), Vec::new()));
+                }
+                Err(cause)
+            }
+            None => self
+                .make_missing(&healing, machine)
+                .and_then(|()| self.perform(ready, call, tail, bulk, machine, out))
+                .map_err(|failure| {
+                    let fault = self.fault(call.seq, failure);
+                    out.push((Header::new(frame::Kind::Fault, call.seq, 0), fault.encode()));
+                    fault
+                }),
+        };
+        match outcome {
+            Ok(()) => self.settle(ready, call),
+            Err(cause) => self.spoil(ready, call, tail, &cause, machine),
+        }
+    }
+
+    /// What the record wrote and made is there.
+    fn settle(&mut self, ready: &Ready<'_>, call: &Call<'_>) {
+        for id in written(call, ready.shape) {
+            if let Some(value) = self.values.get_mut(&id) {
+                Faults::written(value);
             }
         }
-        Ok(cause)
+        for id in call.first_fresh..call.first_fresh + call.fresh {
+            self.values.insert(id, Value::default());
+        }
+    }
+
+    /// What the record was to write and make is not there.
+    fn spoil(
+        &mut self,
+        ready: &Ready<'_>,
+        call: &Call<'_>,
+        tail: Option<i64>,
+        cause: &Arc<Fault>,
+        machine: &mut impl Machine,
+    ) {
+        let bytes = tail.and_then(|bytes| u64::try_from(bytes).ok());
+        let mut spoiled = false;
+        for id in written(call, ready.shape) {
+            let lost = machine.bytes(id).is_none();
+            let lost = lost.then(|| {
+                let known = self.values.get(&id).and_then(Value::missing_bytes);
+                known.or(bytes).unwrap_or_default()
+            });
+            spoiled |= self.faults.spoil(&mut self.values, id, cause, lost);
+            if let Some(value) = self.values.get_mut(&id) {
+                value.version += 1;
+                if ready.kind == Kind::Resize && lost.is_some() {
+                    Faults::resized(value, bytes.unwrap_or_default());
+                }
+            }
+        }
+        let mut sizes = fresh_bytes(ready.kind, call, bytes);
+        for id in call.first_fresh..call.first_fresh + call.fresh {
+            let bytes = sizes.next().unwrap_or_default();
+            self.values
+                .insert(id, Value::missing(Arc::clone(cause), bytes));
+        }
+        // What was raised once and only spreads to new results is found where they are looked at. All
+        // else is a failure to be raised.
+        if cause.cause_seq == call.seq || spoiled {
+            self.faults.add(cause, call.first_fresh);
+        }
+    }
+
+    /// Storages that can't be used, and that this record overwrites entirely.
+    fn healing(&self, ready: &Ready<'_>, call: &Call<'_>, machine: &impl Machine) -> Vec<u64> {
+        let troubled = |id: &u64| self.values.get(id).is_some_and(|v| v.cause().is_some());
+        let mut ids: Vec<u64> = written(call, ready.shape).filter(troubled).collect();
+        if ids.is_empty() || ready.kind == Kind::Upload {
+            return ids;
+        }
+        if ready.kind != Kind::Op || !self.overwriting.contains(&ready.op) {
+            return Vec::new();
+        }
+        let spans = overwrites::spans(call.skeleton, call.params);
+        let size = |id: u64| {
+            let value = self.values.get(&id)?;
+            value.missing_bytes().or_else(|| machine.bytes(id))
+        };
+        let whole = |id: u64| {
+            call.storages
+                .iter()
+                .zip(&spans)
+                .all(|(&other, span)| other != id || (span.is_some() && *span == size(id)))
+        };
+        ids.retain(|&id| whole(id));
+        ids
+    }
+
+    /// Why the record can't run: the first cause among what it reads, or no memory to keep what it
+    /// writes while a fault is pending.
+    fn blocked(
+        &mut self,
+        ready: &Ready<'_>,
+        call: &Call<'_>,
+        healing: &[u64],
+        machine: &mut impl Machine,
+    ) -> Option<Arc<Fault>> {
+        for (index, id) in call.storages.iter().enumerate() {
+            let heals = ready.shape.written.get(index) == Some(&true) && healing.contains(id);
+            if !heals && let Some(cause) = self.values.get(id).and_then(Value::cause) {
+                return Some(Arc::clone(cause));
+            }
+        }
+        let pending = Arc::clone(self.faults.pending()?);
+        let replaced = ready.kind == Kind::Upload;
+        let kept = written(call, ready.shape)
+            .all(|id| self.faults.keep(&mut self.values, id, replaced, machine));
+        (!kept).then_some(pending)
+    }
+
+    /// Makes the storages that are to be overwritten and were never made.
+    fn make_missing(&self, healing: &[u64], machine: &mut impl Machine) -> Result<(), Failure> {
+        for id in healing {
+            let bytes = self.values.get(id).and_then(Value::missing_bytes);
+            if let Some(bytes) = bytes
+                && machine.bytes(*id).is_none()
+            {
+                machine.alloc(*id, bytes)?;
+            }
+        }
+        Ok(())
     }
 
     fn perform(
@@ -182,6 +334,7 @@ impl NodeLog {
                         return Err(Failure::new(Code::Protocol, "an upload without its bytes"));
                     }
                 };
+                let id = call.storages.first().map_or(call.first_fresh, |&id| id);
                 machine.upload(id, bytes()?, source)
             }
             Kind::Fetch => {
@@ -214,14 +367,9 @@ impl NodeLog {
         Ok(())
     }
 
-    fn fault(&mut self, seq: u64, failure: Failure, kind: Kind, out: &mut Outgoing) -> Arc<Fault> {
+    fn fault(&mut self, seq: u64, failure: Failure) -> Arc<Fault> {
         self.counters.faults += 1;
-        let fault = Arc::new(Fault::new(failure.code, seq, failure.message));
-        // What somebody waits for is answered apart.
-        if !matches!(kind, Kind::Fetch | Kind::Barrier | Kind::CallSync) {
-            out.push((Header::new(frame::Kind::Fault, seq, 0), fault.encode()));
-        }
-        fault
+        Arc::new(Fault::new(failure.code, seq, failure.message))
     }
 
     fn answer_fault(
@@ -244,6 +392,36 @@ impl NodeLog {
             cause.encode(),
         ));
     }
+}
+
+/// Ids that a record writes.
+fn written<'a>(call: &Call<'a>, shape: &'a Shape) -> impl Iterator<Item = u64> + use<'a> {
+    let written = call.storages.iter().zip(&shape.written);
+    written.filter_map(|(&id, written)| written.then_some(id))
+}
+
+/// Sizes of the storages that a record was to make. `bytes`: what its tail says.
+fn fresh_bytes(kind: Kind, call: &Call<'_>, bytes: Option<u64>) -> std::vec::IntoIter<u64> {
+    let mut sizes = Vec::new();
+    if kind != Kind::Op {
+        sizes.extend(bytes);
+        return sizes.into_iter();
+    }
+    let mut rest = call.out_params;
+    for item in skeleton::results(call.out_skeleton) {
+        if let Ok(skeleton::ResultItem::Fresh { dtype, ndim }) = item {
+            let ndim = usize::from(ndim);
+            let (shape, strides) = rest
+                .split_at_checked(2 * ndim)
+                .map(|(mine, others)| {
+                    rest = others;
+                    mine.split_at(ndim)
+                })
+                .unwrap_or_default();
+            sizes.push(skeleton::span_bytes(dtype, 0, shape, strides).unwrap_or_default());
+        }
+    }
+    sizes.into_iter()
 }
 
 fn view_of<'a>(call: &Call<'a>) -> Option<View<'a>> {

@@ -7,6 +7,14 @@ use genie_session::fault::Code;
 use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
 use genie_session::skeleton;
 
+/// Storages of which there is never memory for a copy.
+pub fn cant_be_copied(id: u64) -> bool {
+    id.is_multiple_of(7)
+}
+
+/// The operator that overwrites what it writes.
+pub const ZERO: u32 = 21;
+
 /// Data that makes an operator fail.
 pub const FAIL: i64 = -77;
 
@@ -29,6 +37,9 @@ pub fn outcome(op: u32, params: &[i64], data: &[i64], inputs: &[u64]) -> u64 {
 #[derive(Default)]
 pub struct SimMachine {
     pub storages: HashMap<u64, u64>,
+    pub sizes: HashMap<u64, u64>,
+    /// What storages were, with their sizes, when the pending fault came.
+    kept: HashMap<u64, (u64, u64)>,
     pub names: HashMap<u32, String>,
     /// Answers to fetches, to be sent by the world.
     pub answers: Vec<(u64, u64)>,
@@ -64,6 +75,10 @@ impl Machine for SimMachine {
             return Err(Failure::new(Code::Operator, "asked to fail"));
         }
         let inputs: Vec<u64> = call.storages.iter().map(|&id| self.get(id)).collect();
+        if call.op == ZERO {
+            self.storages.insert(call.storages[0], 0);
+            return Ok(());
+        }
         let hash = outcome(call.op, call.params, call.data, &inputs);
         let mut index = 0;
         let mut written = Vec::new();
@@ -84,6 +99,7 @@ impl Machine for SimMachine {
         let out = skeleton::measure_out(call.out_skeleton, |_, _| {}, |_| {}).expect("measured");
         assert_eq!(out.params, call.out_params.len());
         for fresh in 0..out.fresh as u64 {
+            self.sizes.insert(call.first_fresh + fresh, 16);
             let taken = self
                 .storages
                 .insert(call.first_fresh + fresh, mix(hash, 2 + fresh));
@@ -96,6 +112,7 @@ impl Machine for SimMachine {
         let inputs: Vec<u64> = call.storages.iter().map(|&id| self.get(id)).collect();
         let hash = outcome(call.op, call.params, call.data, &inputs);
         self.storages.insert(call.first_fresh, mix(hash, 2));
+        self.sizes.insert(call.first_fresh, 4);
         Ok(Metas {
             out_skeleton: vec![skeleton::out::FRESH, 4, 1],
             out_params: vec![(hash % 100) as i64, 1],
@@ -104,6 +121,7 @@ impl Machine for SimMachine {
     }
 
     fn alloc(&mut self, id: u64, bytes: u64) -> Result<(), Failure> {
+        self.sizes.insert(id, bytes);
         let taken = self.storages.insert(id, bytes);
         assert!(taken.is_none(), "an id was given twice");
         Ok(())
@@ -111,6 +129,7 @@ impl Machine for SimMachine {
 
     fn resize(&mut self, id: u64, bytes: u64) -> Result<(), Failure> {
         let value = mix(self.get(id), bytes);
+        self.sizes.insert(id, bytes);
         self.storages.insert(id, value);
         Ok(())
     }
@@ -130,6 +149,7 @@ impl Machine for SimMachine {
             Source::NoMemory => return Err(Failure::new(Code::OutOfMemory, "full")),
         };
         self.storages.insert(id, value);
+        self.sizes.insert(id, bytes);
         Ok(())
     }
 
@@ -140,5 +160,30 @@ impl Machine for SimMachine {
 
     fn free(&mut self, id: u64) {
         self.storages.remove(&id);
+        self.sizes.remove(&id);
+        self.kept.remove(&id);
+    }
+
+    fn bytes(&self, id: u64) -> Option<u64> {
+        self.sizes.get(&id).copied()
+    }
+
+    fn keep(&mut self, id: u64, copy: bool) -> Result<(), Failure> {
+        if copy && cant_be_copied(id) {
+            return Err(Failure::new(Code::OutOfMemory, "no room for a copy"));
+        }
+        let known = self.kept.insert(id, (self.get(id), self.sizes[&id]));
+        assert!(known.is_none(), "a storage is kept once");
+        if !copy {
+            self.storages.remove(&id);
+            self.sizes.remove(&id);
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, id: u64) {
+        let (value, size) = self.kept.remove(&id).expect("it was kept");
+        self.storages.insert(id, value);
+        self.sizes.insert(id, size);
     }
 }

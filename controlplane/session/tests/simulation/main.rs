@@ -3,6 +3,7 @@
 //! and replays with `GENIE_SEED=n`. `GENIE_SEEDS=n` sets how many run.
 
 mod machine;
+mod oracle;
 mod program;
 mod rng;
 mod world;
@@ -96,6 +97,17 @@ fn messages_that_come_twice_are_applied_once() {
 }
 
 #[test]
+fn a_failure_is_raised_at_the_next_look_and_what_is_older_is_as_it_was() {
+    let faults = Faults {
+        failures: true,
+        ..Faults::default()
+    };
+    let totals = run("failures", faults, 300);
+    assert!(totals.raised > 1000, "{totals:?}");
+    assert!(totals.healed > 100, "{totals:?}");
+}
+
+#[test]
 fn everything_at_once() {
     let faults = Faults {
         cuts: true,
@@ -107,7 +119,7 @@ fn everything_at_once() {
     };
     let totals = run("everything", faults, 300);
     assert!(
-        totals.refused > 0 && totals.cuts > 0 && totals.poisoned > 0,
+        totals.refused > 0 && totals.cuts > 0 && totals.poisoned > 0 && totals.raised > 0,
         "{totals:?}"
     );
 }

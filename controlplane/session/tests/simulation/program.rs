@@ -19,6 +19,15 @@ pub enum Step {
         param: i64,
     },
     Alloc,
+    /// Overwrites it.
+    Zero {
+        target: usize,
+    },
+    /// Makes a storage of bytes.
+    Create {
+        value: u64,
+        bulk: bool,
+    },
     Upload {
         target: usize,
         value: u64,
@@ -83,7 +92,7 @@ impl Thread {
                     *data = FAIL;
                 }
             }
-            Step::Upload { value, .. } => *value = rng.next(),
+            Step::Upload { value, .. } | Step::Create { value, .. } => *value = rng.next(),
             Step::Free { .. } if rng.one_in(12) => return Step::Alloc,
             _ => {}
         }
@@ -106,7 +115,7 @@ fn routine(rng: &mut Rng) -> Vec<Step> {
     let mut steps = Vec::new();
     for _ in 0..3 + rng.below(12) {
         let target = rng.below(6) as usize;
-        steps.push(match rng.below(14) {
+        steps.push(match rng.below(16) {
             0 => Step::Alloc,
             1 => Step::Upload {
                 target,
@@ -118,6 +127,11 @@ fn routine(rng: &mut Rng) -> Vec<Step> {
                 bytes: rng.below(64) as i64,
             },
             3 | 4 => Step::Free { target },
+            5 => Step::Zero { target },
+            6 => Step::Create {
+                value: 0,
+                bulk: rng.one_in(2),
+            },
             _ => Step::Op {
                 op: rng.below(8) as u32,
                 inputs: (0..1 + rng.below(3))

@@ -2,17 +2,18 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use genie_session::client::{ClientLog, Draft, Message, Window};
+use genie_session::client::{Appended, ClientLog, Draft, Message, Window};
 use genie_session::fault::Fault;
 use genie_session::frame::{self, Header};
 use genie_session::machine::Source;
 use genie_session::node::NodeLog;
 use genie_session::record::Kind;
 use genie_session::replies::ReplyLog;
-use genie_session::skeleton::tag;
+use genie_session::skeleton::{flag, tag};
 use genie_session::varint::put_u64;
 
-use crate::machine::{FAIL, SimMachine, mix, outcome};
+use crate::machine::{FAIL, SimMachine, ZERO, mix, outcome};
+use crate::oracle::{Oracle, Record, Write};
 use crate::program::{Step, Thread, arguments, results};
 use crate::rng::Rng;
 
@@ -43,6 +44,8 @@ pub struct Totals {
     pub duplicates: u64,
     pub answers: u64,
     pub waits_for_room: u64,
+    pub raised: u64,
+    pub healed: u64,
 }
 
 impl Totals {
@@ -56,6 +59,8 @@ impl Totals {
         self.duplicates += other.duplicates;
         self.answers += other.answers;
         self.waits_for_room += other.waits_for_room;
+        self.raised += other.raised;
+        self.healed += other.healed;
     }
 }
 
@@ -63,7 +68,8 @@ impl Totals {
 #[derive(Debug)]
 enum Expected {
     Value(u64),
-    Poisoned,
+    /// The failure of this record.
+    Fault(u64),
     Done,
 }
 
@@ -105,8 +111,9 @@ pub struct World {
     /// Each thread's values: ids, or none where it freed one.
     held: Vec<Vec<u64>>,
     blocked: Vec<bool>,
-    /// By id: the number, or `None` if poisoned.
-    oracle: HashMap<u64, Option<u64>>,
+    oracle: Oracle,
+    /// By id: its bytes, as far as the program knows.
+    sizes: HashMap<u64, u64>,
     waits: HashMap<(bool, u64), Waiting>,
     next_wait: u64,
     up: VecDeque<Up>,
@@ -114,6 +121,7 @@ pub struct World {
     received: u64,
     replies: ReplyLog<Down>,
     plans: VecDeque<(u32, Vec<u8>)>,
+    late_plans: Vec<(u32, Vec<u8>)>,
     next_place: u64,
     totals: Totals,
     bulk_values: HashMap<u64, u64>,
@@ -138,7 +146,8 @@ impl World {
             held: vec![Vec::new(); threads.len()],
             blocked: vec![false; threads.len()],
             threads,
-            oracle: HashMap::new(),
+            oracle: Oracle::default(),
+            sizes: HashMap::new(),
             waits: HashMap::new(),
             next_wait: 1,
             up: VecDeque::new(),
@@ -146,6 +155,7 @@ impl World {
             received: 0,
             replies: ReplyLog::new(1 << 16),
             plans: VecDeque::new(),
+            late_plans: Vec::new(),
             next_place: 0,
             totals: Totals::default(),
             bulk_values: HashMap::new(),
@@ -159,6 +169,7 @@ impl World {
             plan_misses: counters.plan_misses,
             refused: counters.refused,
             poisoned: self.node.counters().poisoned,
+            raised: self.oracle.raised,
             ..self.totals.clone()
         }
     }
@@ -197,15 +208,22 @@ impl World {
                 break;
             }
         }
+        for (plan, segment) in std::mem::take(&mut self.late_plans) {
+            self.install(plan, &segment);
+        }
+        assert!(
+            self.node.plans() <= self.client.plans(),
+            "plans are left behind: {} and {}",
+            self.node.plans(),
+            self.client.plans()
+        );
         assert!(
             self.waits.is_empty(),
             "answers never came: {:?}",
             self.waits
         );
-        for (&id, value) in &self.oracle {
-            if let Some(value) = value {
-                assert_eq!(self.machine.storages.get(&id), Some(value), "storage {id}");
-            }
+        for (id, value) in self.oracle.usable() {
+            assert_eq!(self.machine.storages.get(&id), Some(&value), "storage {id}");
         }
         let client_live = self.oracle.len();
         assert_eq!(
@@ -244,14 +262,26 @@ impl World {
                     self.plans.push_back((submission.plan, submission.segment));
                 }
                 if let Some((plan, segment)) = self.plans.pop_front() {
-                    // The control plane hands the plan to the node, apart from the data path.
+                    // The control plane hands the plan to the node, apart from the data path. Now
+                    // and then it gives up waiting, and the node installs the plan all the same.
                     let declined = self.rng.one_in(20);
-                    if !declined {
-                        let header = Header::new(frame::Kind::InstallPlan, u64::from(plan), 0);
-                        self.on_node(&header, &segment, Source::NoMemory);
+                    let late = declined && self.rng.one_in(2);
+                    if declined {
+                        self.client.plan_answered(plan, false);
                     }
-                    self.client.plan_answered(plan, !declined);
+                    if late && self.rng.one_in(2) {
+                        self.late_plans.push((plan, segment));
+                    } else if late || !declined {
+                        self.install(plan, &segment);
+                    }
+                    if !declined {
+                        self.client.plan_answered(plan, true);
+                    }
                 }
+            }
+            2 if !self.late_plans.is_empty() => {
+                let (plan, segment) = self.late_plans.remove(0);
+                self.install(plan, &segment);
             }
             2 if self.faults.drop_plans && self.rng.one_in(8) => {
                 let plan = self.rng.below(12);
@@ -262,6 +292,11 @@ impl World {
             _ => {}
         }
         false
+    }
+
+    fn install(&mut self, plan: u32, segment: &[u8]) {
+        let header = Header::new(frame::Kind::InstallPlan, u64::from(plan), 0);
+        self.on_node(&header, segment, Source::NoMemory);
     }
 
     /// Everything under way is lost; both ends resume.
@@ -317,8 +352,7 @@ impl World {
             ..Draft::new(Kind::Alloc)
         };
         let appended = self.client.append(&draft).expect("an alloc");
-        self.oracle.insert(appended.first_fresh, Some(8));
-        self.held[thread].push(appended.first_fresh);
+        self.made(thread, appended.first_fresh, 8, 8);
     }
 
     fn perform(&mut self, thread: usize, step: &Step) {
@@ -351,17 +385,24 @@ impl World {
                     ..Draft::new(Kind::Op)
                 };
                 let appended = self.client.append(&draft).expect("an operator");
-                let inputs: Option<Vec<u64>> = ids.iter().map(|id| self.oracle[id]).collect();
-                let hash = inputs
-                    .filter(|_| *data != FAIL)
-                    .map(|inputs| outcome(*op, &params, &[*data], &inputs));
-                if let Some(&id) = writes.and_then(|index| ids.get(index)) {
-                    self.oracle.insert(id, hash.map(|hash| mix(hash, 1)));
-                }
+                let write = writes.and_then(|index| ids.get(index));
+                let made = vec![16; *fresh as usize];
+                let record = Record {
+                    seq: appended.seq,
+                    reads: &ids,
+                    write: write.map(|&id| (id, Write::Change)),
+                    first_fresh: appended.first_fresh,
+                    fresh: &made,
+                    fails: *data == FAIL,
+                };
+                self.oracle.run(&record, |inputs| {
+                    let hash = outcome(*op, &params, &[*data], inputs);
+                    let made = (0..*fresh).map(|index| mix(hash, 2 + index)).collect();
+                    (mix(hash, 1), made)
+                });
                 for index in 0..*fresh {
                     let id = appended.first_fresh + index;
-                    self.oracle
-                        .insert(id, hash.map(|hash| mix(hash, 2 + index)));
+                    self.sizes.insert(id, 16);
                     self.held[thread].insert(0, id);
                 }
                 while self.held[thread].len() > 12 {
@@ -374,31 +415,32 @@ impl World {
                 let id = self.held[thread].remove(index);
                 self.free(id);
             }
+            Step::Zero { target } => {
+                let id = at(*target);
+                let bytes = self.sizes[&id];
+                self.client.define_op(ZERO, "aten::zero_");
+                let draft = Draft {
+                    op: ZERO,
+                    skeleton: &[tag::TENSOR, flag::WRITE, 0, 1],
+                    storages: &[id],
+                    params: &[0, bytes as i64, 1],
+                    ..Draft::new(Kind::Op)
+                };
+                let appended = self.client.append(&draft).expect("an operator");
+                self.totals.healed += u64::from(self.oracle.value(id).is_err());
+                self.wrote(appended, id, Write::Overwrite(bytes), |_| 0);
+            }
             Step::Upload {
                 target,
                 value,
                 bulk,
             } => {
                 let id = at(*target);
-                self.oracle.insert(id, Some(*value));
-                if *bulk {
-                    let (before, message) = self.client.append_bulk(id, BULK_BYTES).expect("bulk");
-                    if let Some(before) = before {
-                        self.send(before, 0);
-                    }
-                    self.bulk_values.insert(message.header.seq, *value);
-                    self.send(message, *value);
-                } else {
-                    let bytes = value.to_le_bytes();
-                    let draft = Draft {
-                        storages: &[id],
-                        tail: &[0],
-                        tail_numbers: &[8],
-                        blob: Some(&bytes),
-                        ..Draft::new(Kind::Upload)
-                    };
-                    self.client.append(&draft).expect("an upload");
-                }
+                self.upload(Some(id), *value, *bulk);
+            }
+            Step::Create { value, bulk } => {
+                let id = self.upload(None, *value, *bulk);
+                self.made(thread, id, *value, BULK_BYTES);
             }
             Step::Resize { target, bytes } => {
                 let id = at(*target);
@@ -407,13 +449,20 @@ impl World {
                     tail_numbers: &[*bytes],
                     ..Draft::new(Kind::Resize)
                 };
-                self.client.append(&draft).expect("a resize");
-                let value = self.oracle[&id].map(|value| mix(value, *bytes as u64));
-                self.oracle.insert(id, value);
+                let appended = self.client.append(&draft).expect("a resize");
+                let bytes = *bytes as u64;
+                self.sizes.insert(id, bytes);
+                self.wrote(appended, id, Write::Resize(bytes), |value| {
+                    mix(value, bytes)
+                });
             }
             Step::Fetch { target } => {
                 let id = at(*target);
-                let expected = self.oracle[&id].map_or(Expected::Poisoned, Expected::Value);
+                let expected = self
+                    .oracle
+                    .look()
+                    .and_then(|()| self.oracle.value(id))
+                    .map_or_else(Expected::Fault, Expected::Value);
                 let skeleton = [tag::TENSOR, 0, 4, 0];
                 let draft = Draft {
                     skeleton: &skeleton,
@@ -423,7 +472,11 @@ impl World {
                 };
                 self.ask(thread, &draft, expected);
             }
-            Step::Barrier => self.ask(thread, &Draft::new(Kind::Barrier), Expected::Done),
+            Step::Barrier => {
+                let expected = self.oracle.look();
+                let expected = expected.map_or_else(Expected::Fault, |()| Expected::Done);
+                self.ask(thread, &Draft::new(Kind::Barrier), expected);
+            }
             Step::CallSync { input, param } => {
                 let ids = [at(*input)];
                 let skeleton = arguments(1, None);
@@ -441,15 +494,17 @@ impl World {
                     ..Draft::new(Kind::CallSync)
                 };
                 let appended = self.client.append(&draft).expect("a synchronous operator");
-                let input = self.oracle[&ids[0]];
+                let input = self.oracle.look().and_then(|()| self.oracle.value(ids[0]));
                 let expected = match input {
-                    Some(input) => {
+                    Ok(input) => {
                         let hash = outcome(20, &[0, *param], &[0], &[input]);
-                        self.oracle.insert(appended.first_fresh, Some(mix(hash, 2)));
-                        self.held[thread].insert(0, appended.first_fresh);
+                        let id = appended.first_fresh;
+                        self.oracle.make(id, mix(hash, 2), 4);
+                        self.sizes.insert(id, 4);
+                        self.held[thread].insert(0, id);
                         Expected::Done
                     }
-                    None => Expected::Poisoned,
+                    Err(cause) => Expected::Fault(cause),
                 };
                 self.waits
                     .insert((true, appended.seq), Waiting { thread, expected });
@@ -459,9 +514,57 @@ impl World {
         }
     }
 
+    /// A storage that can't fail to be made.
+    fn made(&mut self, thread: usize, id: u64, value: u64, bytes: u64) {
+        self.oracle.make(id, value, bytes);
+        self.sizes.insert(id, bytes);
+        self.held[thread].push(id);
+    }
+
+    /// Appends an upload to `target`, or to a storage that it makes; gives its id.
+    fn upload(&mut self, target: Option<u64>, value: u64, bulk: bool) -> u64 {
+        let appended = if bulk {
+            let (before, message, appended) =
+                self.client.append_bulk(target, BULK_BYTES).expect("bulk");
+            if let Some(before) = before {
+                self.send(before, 0);
+            }
+            self.bulk_values.insert(message.header.seq, value);
+            self.send(message, value);
+            appended
+        } else {
+            let bytes = value.to_le_bytes();
+            let draft = Draft {
+                blob: Some(&bytes),
+                ..Draft::upload(target.as_ref(), &[BULK_BYTES as i64])
+            };
+            self.client.append(&draft).expect("an upload")
+        };
+        let Some(id) = target else {
+            return appended.first_fresh;
+        };
+        self.sizes.insert(id, BULK_BYTES);
+        self.wrote(appended, id, Write::Replace(BULK_BYTES), |_| value);
+        id
+    }
+
+    fn wrote(&mut self, appended: Appended, id: u64, write: Write, value: impl FnOnce(u64) -> u64) {
+        let record = Record {
+            seq: appended.seq,
+            reads: &[id],
+            write: Some((id, write)),
+            first_fresh: appended.first_fresh,
+            fresh: &[],
+            fails: false,
+        };
+        self.oracle
+            .run(&record, |inputs| (value(inputs[0]), Vec::new()));
+    }
+
     fn free(&mut self, id: u64) {
         self.client.free(id);
-        self.oracle.remove(&id);
+        self.oracle.free(id);
+        self.sizes.remove(&id);
     }
 
     fn ask(&mut self, thread: usize, draft: &Draft<'_>, expected: Expected) {
@@ -531,8 +634,9 @@ impl World {
             frame::Kind::Synced => self.answered((false, header.seq), Expected::Done),
             frame::Kind::Metas => self.answered((true, header.seq), Expected::Done),
             frame::Kind::FetchFault => {
-                Fault::decode(&payload).expect("a fault");
-                self.answered((header.aux == 1, header.seq), Expected::Poisoned);
+                let fault = Fault::decode(&payload).expect("a fault");
+                let got = Expected::Fault(fault.cause_seq);
+                self.answered((header.aux == 1, header.seq), got);
             }
             frame::Kind::Fault => {
                 Fault::decode(&payload).expect("a fault");
@@ -560,8 +664,9 @@ impl World {
         self.totals.answers += 1;
         self.blocked[waiting.thread] = false;
         match (&waiting.expected, &got) {
-            (Expected::Value(expected), Expected::Value(got)) => assert_eq!(expected, got),
-            (Expected::Poisoned, Expected::Poisoned) | (Expected::Done, Expected::Done) => {}
+            (Expected::Value(expected), Expected::Value(got))
+            | (Expected::Fault(expected), Expected::Fault(got)) => assert_eq!(expected, got),
+            (Expected::Done, Expected::Done) => {}
             _ => panic!("expected {:?}, got {got:?}", waiting.expected),
         }
     }

@@ -145,7 +145,9 @@ impl Session {
             site = append.trace.forward(origin.forward_nr);
         }
         let backward = origin.forward_nr >= 0;
-        append.trace.note(appended.seq, draft.op, site, backward);
+        append
+            .trace
+            .note(appended.seq, draft.kind, draft.op, site, backward);
         if origin.sequence_nr >= 0 {
             append.trace.note_forward(origin.sequence_nr, site);
         }

@@ -18,25 +18,30 @@ impl Session {
     ///
     /// # Safety
     /// `source` is valid for `len` bytes during the call.
-    pub unsafe fn upload(&self, id: u64, source: *const u8, len: usize) -> Result<(), Error> {
+    pub unsafe fn upload(
+        &self,
+        id: u64,
+        source: *const u8,
+        len: usize,
+        site: SiteId,
+    ) -> Result<(), Error> {
         if len <= record::INLINE_MAX {
             // SAFETY: as the caller says.
             let blob = unsafe { std::slice::from_raw_parts(source, len) };
+            let bytes = [len as i64];
             let draft = Draft {
-                storages: &[id],
-                tail: &[0],
-                tail_numbers: &[len as i64],
                 blob: Some(blob),
-                ..Draft::new(record::Kind::Upload)
+                ..Draft::upload(Some(&id), &bytes)
             };
-            return self.record(&draft, "", Origin::NONE, 0).map(|_| ());
+            return self.record(&draft, "", Origin::NONE, site).map(|_| ());
         }
         let ticket = self.appending(len as u64, |append| {
-            let (before, bulk) = append
+            let (before, bulk, appended) = append
                 .log
-                .append_bulk(id, len as u64)
+                .append_bulk(Some(id), len as u64)
                 .map_err(append_error)?;
-            append.trace.note(bulk.header.seq, 0, 0, false);
+            let kind = record::Kind::Upload;
+            append.trace.note(appended.seq, kind, 0, site, false);
             if let Some(before) = before {
                 self.outbox.put(before);
             }

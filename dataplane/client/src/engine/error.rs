@@ -40,6 +40,12 @@ pub enum Error {
     /// A value that can't be.
     #[error("{0}")]
     Value(String),
+    /// A type that can't be.
+    #[error("{0}")]
+    Type(String),
+    /// A matrix without the property that an operator needs.
+    #[error("{0}")]
+    LinAlg(String),
     /// Anything else.
     #[error("{0}")]
     Runtime(String),
@@ -61,7 +67,10 @@ impl Error {
             Code::OutOfMemory => Self::OutOfMemory(text),
             Code::Index => Self::Index(text),
             Code::NotImplemented => Self::NotImplemented(text),
-            Code::Operator | Code::NotAllowed | Code::Value | Code::Protocol => {
+            Code::Value => Self::Value(text),
+            Code::Type => Self::Type(text),
+            Code::LinAlg => Self::LinAlg(text),
+            Code::Operator | Code::NotAllowed | Code::Protocol => {
                 Self::Genie(Exception::RemoteOperator, text)
             }
             Code::ExecutorDied | Code::Draining | Code::SessionGone | Code::Busy => {

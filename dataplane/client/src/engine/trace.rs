@@ -2,15 +2,17 @@
 
 use super::append::SiteId;
 use super::host::Host;
+use genie_session::record::Kind;
 
 /// Records remembered.
 const RECORDS: usize = 1 << 16;
 /// Forward operators remembered for their backwards.
 const FORWARDS: usize = 1 << 15;
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Origin {
     seq: u64,
+    kind: Kind,
     op: u32,
     site: SiteId,
     backward: bool,
@@ -40,7 +42,10 @@ impl Trace {
             records: vec![
                 Origin {
                     seq: u64::MAX,
-                    ..Origin::default()
+                    kind: Kind::Cut,
+                    op: 0,
+                    site: 0,
+                    backward: false,
                 };
                 records
             ],
@@ -48,11 +53,12 @@ impl Trace {
         }
     }
 
-    /// Record `seq` is operator `op` of line `site`.
-    pub fn note(&mut self, seq: u64, op: u32, site: SiteId, backward: bool) {
+    /// Record `seq` is of `kind`, of operator `op` if it runs one, and of line `site`.
+    pub fn note(&mut self, seq: u64, kind: Kind, op: u32, site: SiteId, backward: bool) {
         let at = seq as usize % self.records.len();
         self.records[at] = Origin {
             seq,
+            kind,
             op,
             site,
             backward,
@@ -79,7 +85,14 @@ impl Trace {
         if origin.seq != seq {
             return "recorded too long ago to tell by which line".to_owned();
         }
-        let name = host.operator(origin.op);
+        let name = match origin.kind {
+            Kind::Op | Kind::CallSync => host.operator(origin.op),
+            Kind::Upload => "a copy to the device".to_owned(),
+            Kind::Alloc => "a new tensor".to_owned(),
+            Kind::Resize => "a resize".to_owned(),
+            Kind::Fetch => "a copy to the CPU".to_owned(),
+            Kind::Barrier | Kind::Cut | Kind::Frees => "a synchronisation".to_owned(),
+        };
         let line = host.line(origin.site);
         let what = if origin.backward {
             "the backward of a forward"
