@@ -2,6 +2,7 @@
 //! process; over the network gRPC will.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use genie_control_api::{ErrorCode, v1};
 use tonic::async_trait;
@@ -121,6 +122,11 @@ pub trait Node: Send + Sync + 'static {
     /// # Errors
     /// An unknown session.
     async fn install(&self, session: u64, plan: &PlanForNode) -> Result<bool, NodeError>;
+
+    /// Hears how long the analysis of a segment took, to count it.
+    fn analysed(&self, took: Duration) {
+        let _ = took;
+    }
 
     /// Ends a session and frees what it holds. False where there was none.
     async fn close_session(&self, session: u64) -> bool;

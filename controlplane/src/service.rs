@@ -261,11 +261,13 @@ impl Control for ControlPlane {
         let (id, token) = (request.session_id, &request.data_token);
         let session = self.inner.sessions.authenticate(id, &identity, token)?;
         let template: Arc<[u8]> = request.segment.into();
+        let started = Instant::now();
         let Analysed {
             findings,
             constants,
             cached,
         } = self.analyse(&session, Arc::clone(&template)).await?;
+        self.inner.node.analysed(started.elapsed());
         let plan = PlanForNode {
             id: request.plan_id,
             template,

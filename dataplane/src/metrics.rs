@@ -1,12 +1,16 @@
 //! Counters of the daemon, and their text for Prometheus.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use genie_gpudev::PoolsStats;
 use genie_poll::counters::Snapshot;
 use genie_session::fault::Code;
+use prometheus_client::metrics::counter::{self, ConstCounter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Metric, Registry};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -56,9 +60,36 @@ const FAULT_CODES: [(Code, &str); 11] = [
     (Code::Busy, "busy"),
 ];
 
+/// What takes how long, and how large it is.
+#[derive(Debug)]
+pub struct Times {
+    /// What the node takes to open a session, in seconds.
+    pub session_open: Histogram,
+    /// From a session's opening to its first result, in seconds.
+    pub first_result: Histogram,
+    /// What the analysis of a segment takes, in seconds.
+    pub analysis: Histogram,
+    /// Bytes of each fetch.
+    pub fetch_bytes: Histogram,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        // With the one that takes all above it, 14 buckets: 100 us to 0.4 s, 1 ms to 4 s, 16
+        // bytes to 1 GiB.
+        let seconds = |least: f64| Histogram::new(exponential_buckets(least, 2.0, 13));
+        Self {
+            session_open: seconds(1e-4),
+            first_result: seconds(1e-3),
+            analysis: seconds(1e-4),
+            fetch_bytes: Histogram::new(exponential_buckets(16.0, 4.0, 13)),
+        }
+    }
+}
+
 /// Everything that is counted. What belongs to a session is in its own counters, too.
 #[derive(Debug)]
-#[allow(missing_docs, reason = "`FAMILIES` says what each is")]
+#[allow(missing_docs, reason = "`render` says what each is")]
 pub struct Metrics {
     started: Instant,
     pub sessions_opened: Counter,
@@ -76,6 +107,7 @@ pub struct Metrics {
     pub executors_died: Counter,
     pub connections: Counter,
     pub connections_rejected: Counter,
+    pub times: Times,
     faults: [Counter; FAULT_CODES.len()],
 }
 
@@ -98,6 +130,7 @@ impl Default for Metrics {
             executors_died: Counter::default(),
             connections: Counter::default(),
             connections_rejected: Counter::default(),
+            times: Times::default(),
             faults: Default::default(),
         }
     }
@@ -152,202 +185,219 @@ impl Metrics {
         self.faults.iter().map(Counter::value).sum()
     }
 
-    /// The text that `/metrics` serves.
+    /// The text that `/metrics` serves: OpenMetrics, which Prometheus reads.
     #[must_use]
     pub fn render(&self, gauges: &Gauges) -> String {
-        let mut out = Text(String::with_capacity(4096));
+        let mut page = Page::default();
         let process = crate::process::usage();
         let uptime = self.started.elapsed().as_secs_f64();
-        out.gauge("genie_up_seconds", "Time since the daemon started.", uptime);
-        out.gauge(
+        page.gauge("genie_up_seconds", "Time since the daemon started.", uptime);
+        page.gauge(
             "genie_ready",
             "1 when new sessions are taken.",
             f64::from(u8::from(gauges.ready)),
         );
-        out.counter_f64(
-            "process_cpu_seconds_total",
-            "CPU time of the daemon, without executors.",
-            process.cpu_seconds,
-        );
-        out.gauge(
+        page.gauge(
             "process_resident_memory_bytes",
             "Memory of the daemon, without executors.",
             process.resident_bytes as f64,
         );
-        out.gauge(
+        page.gauge(
             "genie_sessions",
             "Sessions there are.",
             gauges.sessions as f64,
         );
-        out.gauge(
+        page.gauge(
             "genie_session_memory_bytes",
             "Bytes that the tensors of all sessions hold.",
             gauges.session_memory_bytes as f64,
         );
-        out.gauge(
+        page.gauge(
             "genie_pools",
             "Pools of a device's memory that sessions have for uploads.",
             gauges.pools.pools as f64,
         );
-        out.gauge(
+        page.gauge(
             "genie_pool_bytes",
             "Their sizes.",
             gauges.pools.capacity_bytes as f64,
         );
-        out.gauge(
+        page.gauge(
             "genie_pool_used_bytes",
             "Taken in them.",
             gauges.pools.in_use_bytes as f64,
         );
-        for (name, help, value) in [
-            (
-                "genie_sessions_opened_total",
-                "Sessions opened.",
-                self.sessions_opened.value(),
-            ),
-            (
-                "genie_sessions_refused_total",
-                "Sessions refused.",
-                self.sessions_refused.value(),
-            ),
-            (
-                "genie_sessions_lost_total",
-                "Sessions that ended without the client's goodbye.",
-                self.sessions_lost.value(),
-            ),
-            (
-                "genie_records_total",
-                "Records executed.",
-                self.records.value(),
-            ),
-            (
-                "genie_frames_received_total",
-                "Frames from clients.",
-                self.frames_received.value(),
-            ),
-            (
-                "genie_frames_sent_total",
-                "Frames to clients.",
-                self.frames_sent.value(),
-            ),
-            (
-                "genie_bytes_received_total",
-                "Bytes from clients.",
-                self.bytes_received.value(),
-            ),
-            (
-                "genie_bytes_sent_total",
-                "Bytes to clients.",
-                self.bytes_sent.value(),
-            ),
-            (
-                "genie_bulk_dropped_total",
-                "Uploads dropped for lack of memory.",
-                self.bulk_dropped.value(),
-            ),
-            (
-                "genie_staged_copies_total",
-                "Copies between staging memory and a device, each one submission.",
-                self.staged.submissions.value(),
-            ),
-            (
-                "genie_staged_to_device_bytes_total",
-                "Bytes copied from staging memory to a device.",
-                self.staged.to_device.value(),
-            ),
-            (
-                "genie_staged_from_device_bytes_total",
-                "Bytes copied from a device to staging memory.",
-                self.staged.from_device.value(),
-            ),
-            (
-                "genie_plans_installed_total",
-                "Plans installed.",
-                self.plans_installed.value(),
-            ),
-            (
-                "genie_plan_cache_hits_total",
-                "Segments whose structure was known.",
-                gauges.plan_cache_hits,
-            ),
-            (
-                "genie_plan_cache_misses_total",
-                "Segments that were analysed.",
-                gauges.plan_cache_misses,
-            ),
-            (
-                "genie_executors_started_total",
-                "Executors started.",
-                self.executors_started.value(),
-            ),
-            (
-                "genie_executors_died_total",
-                "Executors that died by themselves.",
-                self.executors_died.value(),
-            ),
-            (
-                "genie_connections_total",
-                "Connections accepted.",
-                self.connections.value(),
-            ),
-            (
-                "genie_connections_rejected_total",
-                "Connections that spoke no known protocol, were too slow or too many.",
-                self.connections_rejected.value(),
-            ),
-            (
-                "genie_log_lines_lost_total",
-                "Lines of the log that found no room, or could not be written.",
-                crate::logging::lost(),
-            ),
-        ] {
-            out.counter(name, help, value);
-        }
-        out.gauge(
+        page.gauge(
             "genie_transport_level",
             "Level of the data path: 0 DPDK direct, 1 DPDK staged, 2 TCP.",
             f64::from(gauges.transport_level),
         );
-        if let Some(link) = &gauges.link {
-            out.link(link);
-        }
-        out.head(
-            "genie_faults_total",
-            "Faults sent to clients, by code.",
-            "counter",
+        page.counter(
+            "process_cpu_seconds",
+            "CPU time of the daemon, without executors.",
+            process.cpu_seconds,
         );
-        for ((_, label), counter) in FAULT_CODES.iter().zip(&self.faults) {
-            out.line(&format!(
-                "genie_faults_total{{code=\"{label}\"}} {}",
-                counter.value()
-            ));
+        for (name, help, value) in [
+            (
+                "genie_sessions_opened",
+                "Sessions opened.",
+                self.sessions_opened.value(),
+            ),
+            (
+                "genie_sessions_refused",
+                "Sessions refused.",
+                self.sessions_refused.value(),
+            ),
+            (
+                "genie_sessions_lost",
+                "Sessions that ended without the client's goodbye.",
+                self.sessions_lost.value(),
+            ),
+            ("genie_records", "Records executed.", self.records.value()),
+            (
+                "genie_frames_received",
+                "Frames from clients.",
+                self.frames_received.value(),
+            ),
+            (
+                "genie_frames_sent",
+                "Frames to clients.",
+                self.frames_sent.value(),
+            ),
+            (
+                "genie_bytes_received",
+                "Bytes from clients.",
+                self.bytes_received.value(),
+            ),
+            (
+                "genie_bytes_sent",
+                "Bytes to clients.",
+                self.bytes_sent.value(),
+            ),
+            (
+                "genie_bulk_dropped",
+                "Uploads dropped for lack of memory.",
+                self.bulk_dropped.value(),
+            ),
+            (
+                "genie_staged_copies",
+                "Copies between staging memory and a device, each one submission.",
+                self.staged.submissions.value(),
+            ),
+            (
+                "genie_staged_to_device_bytes",
+                "Bytes copied from staging memory to a device.",
+                self.staged.to_device.value(),
+            ),
+            (
+                "genie_staged_from_device_bytes",
+                "Bytes copied from a device to staging memory.",
+                self.staged.from_device.value(),
+            ),
+            (
+                "genie_plans_installed",
+                "Plans installed.",
+                self.plans_installed.value(),
+            ),
+            (
+                "genie_plan_cache_hits",
+                "Segments whose structure was known.",
+                gauges.plan_cache_hits,
+            ),
+            (
+                "genie_plan_cache_misses",
+                "Segments that were analysed.",
+                gauges.plan_cache_misses,
+            ),
+            (
+                "genie_executors_started",
+                "Executors started.",
+                self.executors_started.value(),
+            ),
+            (
+                "genie_executors_died",
+                "Executors that died by themselves.",
+                self.executors_died.value(),
+            ),
+            (
+                "genie_connections",
+                "Connections accepted.",
+                self.connections.value(),
+            ),
+            (
+                "genie_connections_rejected",
+                "Connections that spoke no known protocol, were too slow or too many.",
+                self.connections_rejected.value(),
+            ),
+            (
+                "genie_log_lines_lost",
+                "Lines of the log that found no room, or could not be written.",
+                crate::logging::lost(),
+            ),
+        ] {
+            page.counter(name, help, value);
         }
-        out.0
+        let faults = Family::<Labels, counter::Counter>::default();
+        for ((_, label), count) in FAULT_CODES.iter().zip(&self.faults) {
+            faults
+                .get_or_create(&vec![("code", (*label).to_owned())])
+                .inc_by(count.value());
+        }
+        page.register("genie_faults", "Faults sent to clients, by code.", faults);
+        let times = &self.times;
+        for (name, help, histogram) in [
+            (
+                "genie_session_open_seconds",
+                "What the node takes to open a session.",
+                &times.session_open,
+            ),
+            (
+                "genie_first_result_seconds",
+                "From a session's opening to its first result.",
+                &times.first_result,
+            ),
+            (
+                "genie_analysis_seconds",
+                "What the analysis of a segment takes, waiting included.",
+                &times.analysis,
+            ),
+            (
+                "genie_fetch_bytes",
+                "Sizes of what clients fetch.",
+                &times.fetch_bytes,
+            ),
+        ] {
+            page.register(name, help, histogram.clone());
+        }
+        if let Some(link) = &gauges.link {
+            page.link(link);
+        }
+        page.text()
     }
 }
 
-/// Prometheus' text format, version 0.0.4.
-struct Text(String);
+type Labels = Vec<(&'static str, String)>;
 
-impl Text {
-    fn line(&mut self, line: &str) {
-        self.0.push_str(line);
-        self.0.push('\n');
-    }
+/// Metrics as they are now.
+#[derive(Default)]
+struct Page(Registry);
 
-    fn head(&mut self, name: &str, help: &str, kind: &str) {
-        // Writing to a string does not fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+impl Page {
+    fn register(&mut self, name: &str, help: &str, metric: impl Metric) {
+        // The crate adds the full stop.
+        self.0.register(name, help.trim_end_matches('.'), metric);
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        self.head(name, help, "gauge");
-        self.line(&format!("{name} {value}"));
+        self.register(name, help, ConstGauge::new(value));
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.head(name, help, "counter");
-        self.line(&format!("{name} {value}"));
+    /// The name's end, `_total`, is the crate's.
+    fn counter<N>(&mut self, name: &str, help: &str, value: N)
+    where
+        ConstCounter<N>: Metric,
+    {
+        self.register(name, help, ConstCounter::new(value));
     }
 
     fn link(&mut self, link: &Snapshot) {
@@ -436,19 +486,26 @@ impl Text {
                 link.bytes_repeated,
             ),
         ] {
-            self.counter(&format!("genie_link_{name}_total"), help, value);
+            self.counter(&format!("genie_link_{name}"), help, value);
         }
-        let name = "genie_link_drops_total";
-        let help = "Frames that the transport dropped, by reason.";
-        self.head(name, help, "counter");
+        let drops = Family::<Labels, counter::Counter>::default();
         for (reason, count) in link.drops.iter() {
-            self.line(&format!("{name}{{reason=\"{reason}\"}} {count}"));
+            drops
+                .get_or_create(&vec![("reason", reason.to_string())])
+                .inc_by(count);
         }
+        self.register(
+            "genie_link_drops",
+            "Frames that the transport dropped, by reason.",
+            drops,
+        );
     }
 
-    fn counter_f64(&mut self, name: &str, help: &str, value: f64) {
-        self.head(name, help, "counter");
-        self.line(&format!("{name} {value}"));
+    fn text(self) -> String {
+        let mut text = String::with_capacity(16 << 10);
+        // Writing to a string does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.0);
+        text
     }
 }
 
@@ -456,30 +513,66 @@ impl Text {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_sample_has_a_head_and_a_number() {
-        let metrics = Metrics::default();
-        metrics.fault(Code::OutOfMemory);
-        metrics.fault_byte(5);
-        metrics.fault_byte(200);
-        let text = metrics.render(&Gauges {
+    fn full() -> (Metrics, Gauges) {
+        let gauges = Gauges {
             ready: true,
             link: Some(Snapshot::default()),
             ..Gauges::default()
-        });
+        };
+        (Metrics::default(), gauges)
+    }
+
+    #[test]
+    fn every_sample_has_a_head_and_a_number() {
+        let (metrics, gauges) = full();
+        metrics.fault(Code::OutOfMemory);
+        metrics.fault_byte(5);
+        metrics.fault_byte(200);
+        let text = metrics.render(&gauges);
         let mut name = "";
         for line in text.lines() {
             if let Some(head) = line.strip_prefix("# TYPE ") {
                 name = head.split(' ').next().unwrap();
             } else if !line.starts_with('#') {
                 assert!(line.starts_with(name), "{line}");
-                assert!(
-                    line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(),
-                    "{line}"
-                );
+                let value = line.rsplit(' ').next().unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
             }
         }
+        assert!(text.ends_with("# EOF\n"));
         assert!(text.contains("genie_faults_total{code=\"out_of_memory\"} 1\n"));
+        assert!(text.contains("genie_link_frames_received_total 0\n"));
         assert_eq!(metrics.faults(), 2);
+    }
+
+    #[test]
+    fn histograms_have_few_buckets_and_count_what_they_saw() {
+        let (metrics, gauges) = full();
+        metrics.times.first_result.observe(0.04);
+        metrics.times.fetch_bytes.observe(1e12);
+        let text = metrics.render(&gauges);
+        for name in [
+            "genie_session_open_seconds",
+            "genie_first_result_seconds",
+            "genie_analysis_seconds",
+            "genie_fetch_bytes",
+        ] {
+            let buckets = text.matches(&format!("{name}_bucket{{")).count();
+            assert!((2..=14).contains(&buckets), "{name} has {buckets}");
+        }
+        assert!(text.contains("genie_first_result_seconds_count 1\n"));
+        assert!(text.contains("genie_fetch_bytes_bucket{le=\"+Inf\"} 1\n"));
+    }
+
+    #[test]
+    fn a_scrape_takes_less_than_a_millisecond() {
+        let (metrics, gauges) = full();
+        let best = (0..50).map(|_| {
+            let started = Instant::now();
+            assert!(metrics.render(&gauges).len() > 1000);
+            started.elapsed()
+        });
+        let best = best.min().unwrap();
+        assert!(best < std::time::Duration::from_millis(1), "{best:?}");
     }
 }

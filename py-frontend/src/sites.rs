@@ -1,6 +1,6 @@
 //! Which line of the user's program recorded an operator.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CStr;
 
 use genie_client::engine::SiteId;
@@ -10,15 +10,62 @@ use pyo3::ffi;
 /// Frames looked at before giving up.
 const DEPTH_MAX: usize = 256;
 
+/// Code objects that are kept alive. Programs that make code as they run (exec, lambdas made anew) see
+/// them again rarely; who has more lines than this looks some up twice.
+const CODES_MAX: usize = 4096;
+/// Lines whose text is kept.
+const TEXTS_MAX: usize = 1 << 16;
+
 #[derive(Default)]
 struct Sites {
     /// Code objects that were seen (each kept alive, so that its address stays its name), and
     /// whether they are the user's.
     codes: HashMap<usize, bool>,
     by_line: HashMap<(usize, i32), SiteId>,
-    texts: Vec<String>,
+    texts: VecDeque<String>,
+    /// Texts that were forgotten, the oldest ones.
+    forgotten: SiteId,
     /// Folders whose frames are not the user's.
     inner: Vec<String>,
+}
+
+impl Sites {
+    fn text(&self, site: SiteId) -> Option<&String> {
+        let index = site.checked_sub(1)?.checked_sub(self.forgotten)?;
+        self.texts.get(index as usize)
+    }
+
+    fn site(&self, code: usize, line: i32) -> Option<SiteId> {
+        let site = *self.by_line.get(&(code, line))?;
+        self.text(site).is_some().then_some(site)
+    }
+
+    /// Remembers a line of a code object. Only of one that is kept alive: another's address may
+    /// become a third one's.
+    fn remember(&mut self, code: usize, line: i32, text: String) -> SiteId {
+        self.texts.push_back(text);
+        if self.texts.len() > TEXTS_MAX {
+            self.texts.pop_front();
+            self.forgotten += 1;
+        }
+        let site = self.forgotten + self.texts.len() as SiteId;
+        if self.by_line.len() >= TEXTS_MAX {
+            self.by_line.clear();
+        }
+        if self.codes.contains_key(&code) {
+            self.by_line.insert((code, line), site);
+        }
+        site
+    }
+
+    /// Makes room for one more code object; gives those that need not be kept alive any longer.
+    fn make_room(&mut self) -> Vec<usize> {
+        if self.codes.len() < CODES_MAX {
+            return Vec::new();
+        }
+        self.by_line.clear();
+        std::mem::take(&mut self.codes).into_keys().collect()
+    }
 }
 
 static SITES: Mutex<Option<Sites>> = Mutex::new(None);
@@ -32,9 +79,7 @@ pub fn set_inner_folders(folders: Vec<String>) {
 #[must_use]
 pub fn text(site: SiteId) -> String {
     let sites = SITES.lock();
-    let known = sites
-        .as_ref()
-        .and_then(|sites| sites.texts.get(site.checked_sub(1)? as usize));
+    let known = sites.as_ref().and_then(|sites| sites.text(site));
     known.cloned().unwrap_or_default()
 }
 
@@ -112,9 +157,16 @@ unsafe fn is_user_code(code: *mut ffi::PyCodeObject) -> bool {
     let mut guard = SITES.lock();
     let sites = guard.get_or_insert_with(Sites::default);
     let is_user = !file.starts_with('<') && !sites.inner.iter().any(|dir| file.starts_with(dir));
+    let dropped = sites.make_room();
     if sites.codes.insert(code as usize, is_user).is_none() {
-        // SAFETY: as the caller says; the reference is kept for good.
+        // SAFETY: as the caller says; the reference is kept until there is no room for it.
         unsafe { ffi::Py_INCREF(code.cast()) };
+    }
+    drop(guard);
+    for code in dropped {
+        // Not under the lock, likewise.
+        // SAFETY: with the GIL, as the caller says; the reference was taken when it was inserted.
+        unsafe { ffi::Py_DECREF(code as *mut ffi::PyObject) };
     }
     is_user
 }
@@ -122,7 +174,7 @@ unsafe fn is_user_code(code: *mut ffi::PyCodeObject) -> bool {
 /// # Safety
 /// The caller holds the GIL; `code` is valid and was seen by [`is_user_code`].
 unsafe fn intern(code: *mut ffi::PyCodeObject, line: i32) -> SiteId {
-    let known = |sites: &Sites| sites.by_line.get(&(code as usize, line)).copied();
+    let known = |sites: &Sites| sites.site(code as usize, line);
     let found = SITES.lock().as_ref().and_then(known);
     if let Some(site) = found {
         return site;
@@ -131,12 +183,8 @@ unsafe fn intern(code: *mut ffi::PyCodeObject, line: i32) -> SiteId {
     let (file, name) = unsafe { (attribute(code, c"co_filename"), attribute(code, c"co_name")) };
     let mut guard = SITES.lock();
     let sites = guard.get_or_insert_with(Sites::default);
-    sites
-        .texts
-        .push(format!("File \"{file}\", line {line}, in {name}"));
-    let site = sites.texts.len() as SiteId;
-    sites.by_line.insert((code as usize, line), site);
-    site
+    let text = format!("File \"{file}\", line {line}, in {name}");
+    sites.remember(code as usize, line, text)
 }
 
 /// # Safety

@@ -1,10 +1,8 @@
 //! What went wrong with a record, in a form that crosses processes.
 
 use crate::WireError;
+pub use crate::limits::MESSAGE_MAX;
 use crate::varint::{Reader, put_u64};
-
-/// Longest message of a fault, in bytes; longer ones are cut.
-pub const MESSAGE_MAX: usize = 4096;
 
 /// The class of a fault; decides which exception the user sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

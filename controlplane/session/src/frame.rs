@@ -4,6 +4,7 @@
 //! bytes replaced by their place in the session's arena.
 
 use crate::WireError;
+pub use crate::limits::PAYLOAD_MAX;
 
 /// Version of everything on the wire. Peers of another version are refused.
 pub const PROTOCOL_VERSION: u32 = 2;
@@ -15,8 +16,6 @@ pub const TOKEN_BYTES: usize = 32;
 pub const HELLO_BYTES: usize = 8 + 4 + 4 + TOKEN_BYTES;
 /// Bytes of a frame header.
 pub const HEADER_BYTES: usize = 24;
-/// Largest payload. Raw bytes are counted apart.
-pub const PAYLOAD_MAX: usize = 1 << 20;
 /// In a ring: the bytes could not be placed (no memory left), or there were none.
 pub const NO_PLACE: u64 = u64::MAX;
 

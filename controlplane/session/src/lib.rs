@@ -6,6 +6,7 @@
 //! - [`record`]: one entry of the log in its normal form.
 //! - [`plan`]: a repeated segment, and the prediction of its numbers.
 //! - [`client`] and [`node`]: the two ends.
+//! - [`limits`]: every bound, once.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -13,6 +14,7 @@
 pub mod client;
 pub mod fault;
 pub mod frame;
+pub mod limits;
 pub mod machine;
 pub mod node;
 pub mod plan;

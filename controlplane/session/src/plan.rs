@@ -5,16 +5,10 @@
 //! as it last did: constants stay, a KV cache grows, counters count.
 
 use crate::WireError;
+pub use crate::limits::{PLANS_MAX, TEMPLATE_MAX, TEMPLATE_NUMBERS_MAX};
 use crate::record::{self, Kind, Plain, Shape};
 use crate::segment::SEGMENT_RECORDS_MAX;
 use crate::varint::{Reader, put_i64, put_u64};
-
-/// Most bytes of an encoded template.
-pub const TEMPLATE_MAX: usize = 8 << 20;
-/// Most numbers of one template.
-pub const TEMPLATE_NUMBERS_MAX: usize = 1 << 20;
-/// Plans that a session may have at a time.
-pub const PLANS_MAX: usize = 256;
 
 const NUMBERS_DIFFER: u8 = 1;
 const FREES_DIFFER: u8 = 2;

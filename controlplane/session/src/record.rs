@@ -9,22 +9,12 @@
 //! the results' sizes and strides, a byte count, or a fetch's id.
 
 use crate::WireError;
+pub use crate::limits::{
+    FREES_MAX, INLINE_MAX, NAME_MAX, NUMBERS_MAX, RESERVED_MAX, STRUCTURE_MAX,
+};
 use crate::segment::Ref;
 use crate::skeleton::{self, Counts};
 use crate::varint::{Reader, put_i64, put_u64};
-
-/// Most bytes of a structure, numbers of a record, and bytes sent inside a record.
-pub const STRUCTURE_MAX: usize = 64 << 10;
-/// Most numbers of a record.
-pub const NUMBERS_MAX: usize = 32 << 10;
-/// Most bytes of an upload that travel inside the record; larger ones are bulk.
-pub const INLINE_MAX: usize = 16 << 10;
-/// Most frees between two records.
-pub const FREES_MAX: usize = 64 << 10;
-/// Longest operator name.
-pub const NAME_MAX: usize = 256;
-/// Most results a synchronous operator may create.
-pub const RESERVED_MAX: u64 = 1024;
 
 /// What a record does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,13 +3,11 @@
 //! Ids count up in the order of records, so what a segment creates is its first id plus an
 //! index. What comes from before is named once by its id and then by its slot.
 
+pub use crate::limits::SEGMENT_RECORDS_MAX;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::WireError;
-
-/// Records after which a segment is cut.
-pub const SEGMENT_RECORDS_MAX: usize = 2048;
 
 /// A storage as a record names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

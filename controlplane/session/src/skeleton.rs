@@ -9,6 +9,7 @@
 //! [`grammar`] is the one definition of all tags and what lies behind each; [`walk`] reads skeletons
 //! by it, item by item, for whoever asks; [`cpp`] writes it out for C++.
 
+pub use crate::limits::{DIMS_MAX, ITEMS_MAX};
 pub mod cpp;
 pub mod grammar;
 pub mod walk;
@@ -17,11 +18,6 @@ pub use grammar::{Argument, ResultItem, flag, out, tag};
 pub use walk::{arguments, results};
 
 use crate::WireError;
-
-/// Most items nested in one call, lists included.
-pub const ITEMS_MAX: usize = 4096;
-/// Most dimensions of a tensor (PyTorch's own limit is 64).
-pub const DIMS_MAX: u8 = 64;
 
 /// How many of each stream a skeleton consumes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

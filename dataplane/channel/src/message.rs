@@ -209,7 +209,11 @@ fn is_part(len: u64) -> bool {
 }
 
 impl<'a> FromApp<'a> {
-    pub(crate) fn decode(frame: &'a [u8]) -> Result<Self, ChannelError> {
+    /// Takes a frame of the ring apart.
+    ///
+    /// # Errors
+    /// Bytes that are no message.
+    pub fn decode(frame: &'a [u8]) -> Result<Self, ChannelError> {
         let mut fields = Fields::new(frame)?;
         let message = match fields.tag {
             STREAM => return Ok(Self::Stream(fields.stream()?)),
@@ -247,7 +251,11 @@ impl<'a> ToApp<'a> {
         })
     }
 
-    pub(crate) fn decode(frame: &'a [u8]) -> Result<Self, ChannelError> {
+    /// Takes a frame of the ring apart.
+    ///
+    /// # Errors
+    /// Bytes that are no message.
+    pub fn decode(frame: &'a [u8]) -> Result<Self, ChannelError> {
         let mut fields = Fields::new(frame)?;
         let message = match fields.tag {
             STREAM => return Ok(Self::Stream(fields.stream()?)),

@@ -1,7 +1,7 @@
 //! This daemon as a node, as the control plane sees it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
 use genie_controlplane::node::{
@@ -55,6 +55,7 @@ impl Node for LocalNode {
     }
 
     async fn open_session(&self, spec: SessionSpec) -> Result<Option<v1::Transport>, NodeError> {
+        let started = Instant::now();
         let wanted = spec.transport_wanted;
         let refused = if self.shared.is_draining() {
             Some(NodeError::Draining)
@@ -97,6 +98,8 @@ impl Node for LocalNode {
                 session.end(End::quiet("its data connection never came".to_owned()));
             }
         });
+        let took = started.elapsed().as_secs_f64();
+        self.shared.metrics.times.session_open.observe(took);
         Ok(transport)
     }
 
@@ -106,6 +109,11 @@ impl Node for LocalNode {
             .session(session)
             .ok_or(NodeError::UnknownSession(session))?;
         session.install(plan.id, &plan.template).await
+    }
+
+    fn analysed(&self, took: Duration) {
+        let took = took.as_secs_f64();
+        self.shared.metrics.times.analysis.observe(took);
     }
 
     async fn close_session(&self, session: u64) -> bool {

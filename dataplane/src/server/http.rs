@@ -42,6 +42,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// The call that makes a session.
 const OPEN_SESSION: &str = "/genie.control.v1.Control/OpenSession";
 
+/// What `/metrics` is.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 #[derive(Clone)]
 struct Context {
     node: Arc<Shared>,
@@ -63,7 +66,7 @@ async fn metrics(State(context): State<Context>) -> impl IntoResponse {
     let plans = context.control.plan_counts();
     (gauges.plan_cache_hits, gauges.plan_cache_misses) = (plans.hits, plans.misses);
     let text = context.node.metrics.render(&gauges);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], text)
 }
 
 async fn healthz(State(context): State<Context>) -> impl IntoResponse {

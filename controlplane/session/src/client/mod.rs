@@ -7,6 +7,7 @@ mod window;
 
 use std::collections::VecDeque;
 
+pub use crate::limits::PLANS_PENDING_MAX;
 pub use window::Window;
 use window::{Asked, Sent};
 
@@ -20,10 +21,6 @@ use crate::varint::put_u64;
 pub const BATCH_BYTES: usize = 32 << 10;
 /// Shortest segment that is worth a plan.
 pub const PLAN_RECORDS_MIN: usize = 3;
-/// Records after which a structure whose plan was declined may ask again.
-pub const PLAN_AGAIN_AFTER: u64 = 1 << 16;
-/// Plans whose analysis was asked for and not yet answered.
-pub const PLANS_PENDING_MAX: usize = 8;
 
 /// A record before it is named: storages by their ids.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,8 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{
-    ClientLog, ClientPlan, Draft, PLAN_AGAIN_AFTER, PLAN_RECORDS_MIN, PLANS_PENDING_MAX, Submission,
-};
+use super::{ClientLog, ClientPlan, Draft, PLAN_RECORDS_MIN, PLANS_PENDING_MAX, Submission};
+use crate::limits::PLAN_AGAIN_AFTER;
 use crate::plan::{PLANS_MAX, Predictor, Template};
 use crate::record::Kind;
 

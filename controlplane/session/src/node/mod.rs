@@ -15,8 +15,10 @@ use run::Ready;
 
 use crate::WireError;
 use crate::frame::{self, Header};
+use crate::limits::NODE_PLANS_MAX;
+pub use crate::limits::VALUES_MAX;
 use crate::machine::{Failure, Machine, Source};
-use crate::plan::{ChunkReader, PLANS_MAX, Predictor, Template};
+use crate::plan::{ChunkReader, Predictor, Template};
 use crate::record::{self, Item, Kind, Plain, Shape};
 use crate::segment::{IdMap, Resolver, SEGMENT_RECORDS_MAX};
 use crate::varint::Reader;
@@ -25,11 +27,6 @@ use crate::varint::Reader;
 pub const ACK_RECORDS: u64 = 512;
 /// Bulk bytes consumed before an acknowledgement goes out on its own.
 pub const ACK_BULK_BYTES: u64 = 8 << 20;
-/// Plans that a node holds for a session: as many as a client may have, and as many again that it
-/// has dropped in messages which the node has not come to.
-pub const NODE_PLANS_MAX: usize = 2 * PLANS_MAX;
-/// Values that a session may hold.
-pub const VALUES_MAX: usize = 1 << 22;
 
 #[derive(Debug)]
 struct NodePlan {

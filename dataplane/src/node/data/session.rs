@@ -47,6 +47,8 @@ pub struct Session {
     connected: AtomicBool,
     /// Its place among those with a data connection.
     place: Mutex<Option<OwnedSemaphorePermit>>,
+    /// A result was sent.
+    answered: AtomicBool,
     link: OnceLock<Link>,
     end: OnceLock<End>,
     progress: Mutex<Progress>,
@@ -91,6 +93,7 @@ impl Session {
             worked_ms: AtomicU64::new(0),
             connected: AtomicBool::new(false),
             place: Mutex::new(None),
+            answered: AtomicBool::new(false),
             link: OnceLock::new(),
             end: OnceLock::new(),
             progress: Mutex::new(Progress::default()),
@@ -388,6 +391,19 @@ impl Session {
         self.host.metrics.frames_sent.increment();
         self.counters.bytes_sent.add(bytes);
         self.host.metrics.bytes_sent.add(bytes);
+    }
+
+    /// Counts a result; a fetch has so many bytes.
+    pub fn result(&self, fetched: Option<u64>) {
+        let times = &self.host.metrics.times;
+        if !self.answered.swap(true, Ordering::Relaxed) {
+            times
+                .first_result
+                .observe(self.opened.elapsed().as_secs_f64());
+        }
+        if let Some(bytes) = fetched {
+            times.fetch_bytes.observe(bytes as f64);
+        }
     }
 
     /// Every record below `seq` was executed.

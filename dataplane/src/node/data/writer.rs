@@ -158,8 +158,15 @@ impl Writer<'_> {
                 }
                 self.gather();
             }
-            Kind::Metas | Kind::Synced | Kind::Refused => self.gather(),
-            Kind::Data => return self.data(&header),
+            Kind::Metas | Kind::Synced => {
+                self.session.result(None);
+                self.gather();
+            }
+            Kind::Refused => self.gather(),
+            Kind::Data => {
+                self.session.result(Some(header.aux));
+                return self.data(&header);
+            }
             Kind::Lost => {
                 let fault = Fault::decode(payload)
                     .map_err(|_| WriteError::Violation("a fault that is none"))?;
