@@ -112,6 +112,7 @@ def test_batch_norm_into_results(training: bool) -> None:
             save_mean=into[1],
             save_invstd=into[2],
         )
-        results.append((*into, mean, variance))
+        # Evaluation saves nothing.
+        results.append((*(into if training else into[:1]), mean, variance))
     for local, remote in zip(*results, strict=True):
         assert_same(remote, local, 1e-5)
