@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "arguments",
     "attention",
     "checks",
@@ -10,6 +10,7 @@ const SOURCES: [&str; 12] = [
     "eigenvalues",
     "hostile",
     "invoke",
+    "machine",
     "recurrent",
     "results",
     "storage",

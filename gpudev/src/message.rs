@@ -2,6 +2,7 @@
 //! `SOCK_SEQPACKET` socket pair, integers little-endian, strings with a u16 length.
 
 use crate::device::DeviceKind;
+use crate::sandbox::{Held, Part, Sandbox, call_name};
 use genie_shm::ring::WaitPolicy;
 
 /// Longest message.
@@ -63,6 +64,11 @@ pub enum Exit {
     Status(i32),
     /// Killed by this signal.
     Signal(i32),
+    /// By a system call that its sandbox forbids, of this number.
+    Forbidden(u32),
+    /// Before it began: this part of its sandbox could not be put into force, or did not hold when
+    /// it was tried.
+    Unconfined(Part),
 }
 
 impl std::fmt::Display for Exit {
@@ -74,6 +80,14 @@ impl std::fmt::Display for Exit {
             Self::Signal(libc::SIGFPE) => write!(f, "a division by zero"),
             Self::Signal(libc::SIGKILL) => write!(f, "a kill (perhaps out of memory)"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Forbidden(call) => {
+                write!(
+                    f,
+                    "a system call that is forbidden to it: {}",
+                    call_name(call)
+                )
+            }
+            Self::Unconfined(part) => write!(f, "a sandbox that does not hold ({part})"),
         }
     }
 }
@@ -110,13 +124,20 @@ pub enum FromZygote {
         torch_version: String,
         /// Fingerprint of libtorch's operators.
         schema_hash: u64,
+        /// What will hold its executors.
+        sandbox: Sandbox,
     },
-    /// The executor runs.
+    /// There is a process for the executor.
     Forked {
         /// As in `Fork`.
         session: u64,
         /// Its process.
         pid: u32,
+    },
+    /// Said by the executor itself: it is held in, and proved it.
+    Ready {
+        /// As in `Fork`.
+        session: u64,
     },
     /// There is no executor.
     ForkFailed {
@@ -223,11 +244,13 @@ impl FromZygote {
                 pid,
                 torch_version,
                 schema_hash,
+                sandbox,
             } => {
                 out.push(1);
                 out.extend(pid.to_le_bytes());
                 out.extend(schema_hash.to_le_bytes());
                 put_string(&mut out, torch_version);
+                put_sandbox(&mut out, sandbox);
             }
             Self::Forked { session, pid } => {
                 out.push(2);
@@ -243,12 +266,18 @@ impl FromZygote {
                 out.push(4);
                 out.extend(session.to_le_bytes());
                 out.extend(pid.to_le_bytes());
-                let (signal, number) = match exit {
+                let (kind, number) = match *exit {
                     Exit::Status(status) => (0, status),
                     Exit::Signal(signal) => (1, signal),
+                    Exit::Forbidden(call) => (2, call.cast_signed()),
+                    Exit::Unconfined(part) => (3, i32::from(part.code())),
                 };
-                out.push(signal);
+                out.push(kind);
                 out.extend(number.to_le_bytes());
+            }
+            Self::Ready { session } => {
+                out.push(5);
+                out.extend(session.to_le_bytes());
             }
         }
         out
@@ -267,6 +296,7 @@ impl FromZygote {
                     pid,
                     schema_hash,
                     torch_version: reader.string()?,
+                    sandbox: reader.sandbox()?,
                 }
             }
             2 => Self::Forked {
@@ -283,8 +313,18 @@ impl FromZygote {
                 exit: match (reader.u8()?, reader.u32()? as i32) {
                     (0, status) => Exit::Status(status),
                     (1, signal) => Exit::Signal(signal),
+                    (2, call) => Exit::Forbidden(call.cast_unsigned()),
+                    (3, part) => Exit::Unconfined(
+                        u8::try_from(part)
+                            .ok()
+                            .and_then(Part::from_code)
+                            .ok_or(MessageError)?,
+                    ),
                     _ => return Err(MessageError),
                 },
+            },
+            5 => Self::Ready {
+                session: reader.u64()?,
             },
             _ => return Err(MessageError),
         };
@@ -302,6 +342,14 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     }
     out.extend((len as u16).to_le_bytes());
     out.extend(&text.as_bytes()[..len]);
+}
+
+fn put_sandbox(out: &mut Vec<u8>, sandbox: &Sandbox) {
+    out.push(sandbox.parts.len() as u8);
+    for Held { part, had, note } in &sandbox.parts {
+        out.extend([part.code(), u8::from(*had)]);
+        put_string(out, note);
+    }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -332,6 +380,20 @@ impl<'a> Reader<'a> {
     fn string(&mut self) -> Result<String, MessageError> {
         let len = usize::from(u16::from_le_bytes(self.array()?));
         String::from_utf8(self.take(len)?.to_vec()).map_err(|_| MessageError)
+    }
+
+    fn sandbox(&mut self) -> Result<Sandbox, MessageError> {
+        let mut sandbox = Sandbox::default();
+        for _ in 0..self.u8()? {
+            let part = Part::from_code(self.u8()?).ok_or(MessageError)?;
+            let had = match self.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err(MessageError),
+            };
+            sandbox.set(part, had, self.string()?);
+        }
+        Ok(sandbox)
     }
 
     fn end<T>(self, message: T) -> Result<T, MessageError> {
@@ -368,13 +430,18 @@ mod tests {
         ] {
             assert_eq!(ToZygote::decode(&message.encode()), Ok(message));
         }
+        let mut sandbox = Sandbox::default();
+        sandbox.set(Part::Calls, true, "56 of them");
+        sandbox.set(Part::Network, false, "no namespaces");
         for message in [
             FromZygote::Hello {
                 pid: 1,
                 torch_version: "2.11.0".into(),
                 schema_hash: 5,
+                sandbox,
             },
             FromZygote::Forked { session: 1, pid: 2 },
+            FromZygote::Ready { session: 1 },
             FromZygote::ForkFailed {
                 session: 1,
                 message: "no".into(),
@@ -388,6 +455,16 @@ mod tests {
                 session: 1,
                 pid: 2,
                 exit: Exit::Status(-1),
+            },
+            FromZygote::Exited {
+                session: 1,
+                pid: 2,
+                exit: Exit::Forbidden(101),
+            },
+            FromZygote::Exited {
+                session: 1,
+                pid: 2,
+                exit: Exit::Unconfined(Part::Calls),
             },
         ] {
             assert_eq!(FromZygote::decode(&message.encode()), Ok(message));

@@ -22,6 +22,7 @@ use crate::device::{Device, DeviceKind};
 use crate::message::{Exit, FromZygote, Limits, MESSAGE_MAX, Tensors, ToZygote};
 use crate::pool::PoolError;
 use crate::pools::handover::HandoverError;
+use crate::sandbox::{Sandbox, SandboxMode};
 use genie_shm::mapping::MemoryError;
 use genie_shm::ring::{RingCloser, RingConsumer, RingError, RingProducer};
 use genie_shm::seqpacket;
@@ -58,6 +59,9 @@ pub enum ZygoteError {
     /// It could not fork.
     #[error("no executor could be forked: {0}")]
     Fork(String),
+    /// The executor ended before it was ready.
+    #[error("an executor ended before it was ready, by {0}")]
+    NotBegun(Exit),
     /// It did not answer.
     #[error("the zygote did not answer within {0:?}")]
     Timeout(Duration),
@@ -90,6 +94,21 @@ pub struct ZygoteInfo {
     pub torch_version: String,
     /// Fingerprint of its libtorch's operators.
     pub schema_hash: u64,
+    /// What holds its executors in.
+    pub sandbox: Sandbox,
+}
+
+/// The program that becomes a zygote, and for what.
+#[derive(Clone, Debug)]
+pub struct ZygoteProgram {
+    /// `genie-executor`.
+    pub executable: PathBuf,
+    /// A folder with `lib`, as in a Python package or a libtorch archive.
+    pub libtorch: PathBuf,
+    /// Whether its executors are held in.
+    pub sandbox: SandboxMode,
+    /// What they work on: an accelerator's driver needs files that the host device does not.
+    pub device: DeviceKind,
 }
 
 /// What happened to executors, told on the zygote's own thread.
@@ -112,13 +131,30 @@ pub enum Event {
 struct Running {
     to: RingCloser,
     from: RingCloser,
-    answer: Option<Sender<Result<u32, String>>>,
+    /// Known once it was forked.
+    pid: Option<u32>,
+    /// It said that it is held in.
+    ready: bool,
+    answer: Option<Sender<Result<u32, ZygoteError>>>,
 }
 
 impl Running {
     fn close(&self) {
         self.to.close();
         self.from.close();
+    }
+
+    /// Answers who waits for it, once it is known and ready: either may be heard of first.
+    fn begin(&mut self) {
+        if let (Some(pid), true) = (self.pid, self.ready) {
+            self.answer(Ok(pid));
+        }
+    }
+
+    fn answer(&mut self, answer: Result<u32, ZygoteError>) {
+        if let Some(sender) = self.answer.take() {
+            drop(sender.send(answer));
+        }
     }
 }
 
@@ -159,12 +195,29 @@ impl Zygote {
         libtorch_dir: &Path,
         on_event: impl FnMut(Event) + Send + 'static,
     ) -> Result<(Self, ZygoteInfo), ZygoteError> {
+        let program = ZygoteProgram {
+            executable: executable.into(),
+            libtorch: libtorch_dir.into(),
+            sandbox: SandboxMode::Auto,
+            device: DeviceKind::Host(0),
+        };
+        Self::start_program(&program, on_event)
+    }
+
+    /// As [`Zygote::start`], with all that may be chosen.
+    ///
+    /// # Errors
+    /// [`ZygoteError`].
+    pub fn start_program(
+        program: &ZygoteProgram,
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Result<(Self, ZygoteInfo), ZygoteError> {
         let (ours, theirs) = seqpacket::pair()?;
         let inner = Arc::new(Inner {
             socket: ours,
             running: Mutex::new(HashMap::new()),
         });
-        let command = command(executable, libtorch_dir, &theirs);
+        let command = command(program, &theirs);
         let (sender, hello) = channel();
         let shared = Arc::clone(&inner);
         let thread = std::thread::Builder::new()
@@ -178,13 +231,13 @@ impl Zygote {
             thread: Some(thread),
         };
         let not_ready = |why: String| ZygoteError::NotReady {
-            libtorch: libtorch_dir.into(),
+            libtorch: program.libtorch.clone(),
             why,
         };
         match hello.recv_timeout(START_TIMEOUT) {
             Ok(Start::Ready(info)) => Ok((zygote, info)),
             Ok(Start::NotSpawned(source)) => Err(ZygoteError::Spawn {
-                program: executable.into(),
+                program: program.executable.clone(),
                 source,
             }),
             Ok(Start::Ended(how)) => Err(not_ready(how)),
@@ -251,6 +304,8 @@ impl Zygote {
                 Running {
                     to,
                     from,
+                    pid: None,
+                    ready: false,
                     answer: Some(sender),
                 },
             );
@@ -370,10 +425,9 @@ impl Drop for Life {
     }
 }
 
-fn wait_for_pid(answer: &Receiver<Result<u32, String>>) -> Result<u32, ZygoteError> {
+fn wait_for_pid(answer: &Receiver<Result<u32, ZygoteError>>) -> Result<u32, ZygoteError> {
     match answer.recv_timeout(FORK_TIMEOUT) {
-        Ok(Ok(pid)) => Ok(pid),
-        Ok(Err(message)) => Err(ZygoteError::Fork(message)),
+        Ok(answer) => answer,
         Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(ZygoteError::Timeout(FORK_TIMEOUT)),
         Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(ZygoteError::Gone),
     }
@@ -413,23 +467,39 @@ fn watch(
                 pid,
                 torch_version,
                 schema_hash,
+                sandbox,
             }) => {
                 let info = ZygoteInfo {
                     pid,
                     torch_version,
                     schema_hash,
+                    sandbox,
                 };
                 drop(start.send(Start::Ready(info)));
             }
-            Ok(FromZygote::Forked { session, pid }) => answer(inner, session, Ok(pid)),
+            Ok(FromZygote::Forked { session, pid }) => {
+                if let Some(running) = inner.running().get_mut(&session) {
+                    running.pid = Some(pid);
+                    running.begin();
+                }
+            }
+            Ok(FromZygote::Ready { session }) => {
+                if let Some(running) = inner.running().get_mut(&session) {
+                    running.ready = true;
+                    running.begin();
+                }
+            }
             Ok(FromZygote::ForkFailed { session, message }) => {
-                answer(inner, session, Err(message));
-                inner.running().remove(&session);
+                let gone = inner.running().remove(&session);
+                if let Some(mut gone) = gone {
+                    gone.answer(Err(ZygoteError::Fork(message)));
+                }
             }
             Ok(FromZygote::Exited { session, pid, exit }) => {
                 let gone = inner.running().remove(&session);
-                if let Some(gone) = gone {
+                if let Some(mut gone) = gone {
                     gone.close();
+                    gone.answer(Err(ZygoteError::NotBegun(exit)));
                 }
                 on_event(Event::Exited { session, pid, exit });
             }
@@ -446,12 +516,4 @@ fn watch(
         running.close();
     }
     on_event(Event::Gone);
-}
-
-fn answer(inner: &Inner, session: u64, result: Result<u32, String>) {
-    if let Some(running) = inner.running().get_mut(&session)
-        && let Some(sender) = running.answer.take()
-    {
-        drop(sender.send(result));
-    }
 }

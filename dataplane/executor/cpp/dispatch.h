@@ -65,6 +65,8 @@ int genie_operator_exists(const char* name, const char* overload);
 
 // Opens what tells how busy the machine is, for the executors that are forked from here.
 void genie_watch_cores(void);
+// Learns of the machine what takes files to learn.
+void genie_look_around(void);
 // Prepares the calling thread, which is the only one to call anything below: inference mode,
 // `threads` threads for an operator with work enough (0: as many as have a free core), CPU memory from genie_memory_allocate, and
 // for `cuda_index` >= 0 the CUDA kernels and that device.

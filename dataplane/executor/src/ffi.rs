@@ -63,6 +63,7 @@ unsafe extern "C" {
     fn genie_last_error(len: *mut usize) -> *const c_char;
     fn genie_torch_version() -> *const c_char;
     fn genie_schema_hash() -> u64;
+    fn genie_look_around();
     #[cfg(test)]
     fn genie_operator_exists(name: *const c_char, overload: *const c_char) -> c_int;
     fn genie_watch_cores();
@@ -143,6 +144,13 @@ pub fn schema_hash() -> u64 {
 pub fn watch_cores() {
     // SAFETY: it has no preconditions; the process has one thread.
     unsafe { genie_watch_cores() }
+}
+
+/// Lets libtorch look at the machine, by files in /proc and /sys: what it can do is known from then
+/// on, and an executor without files has the same kernels.
+pub fn look_around() {
+    // SAFETY: it has no preconditions.
+    unsafe { genie_look_around() }
 }
 
 /// Prepares this thread, which must be the only one to call what is below.

@@ -11,6 +11,7 @@ mod memory;
 mod operators;
 mod places;
 mod port;
+mod sandbox;
 mod zygote;
 
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -26,7 +27,11 @@ fn main() {
                 ffi::torch_version()
             );
         }
-        ["zygote", "--socket", number] => {
+        ["zygote", "--socket", number, "--sandbox", profile] => {
+            let Some(profile) = sandbox::Profile::parse(profile) else {
+                eprintln!("genie-executor: --sandbox {profile}: off, host or accelerator");
+                exit(2);
+            };
             let Some(socket) = inherited_socket(number) else {
                 eprintln!("genie-executor: --socket {number}: not a socket of the daemon's");
                 exit(2);
@@ -35,7 +40,7 @@ fn main() {
                 .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
                 .with_writer(std::io::stderr)
                 .init();
-            exit(zygote::run(socket));
+            exit(zygote::run(socket, profile));
         }
         _ => {
             eprintln!(

@@ -1,5 +1,5 @@
-//! The zygote: libtorch loaded, no operator run, one thread. It forks an executor when the
-//! daemon asks, buries it, and ends with the daemon.
+//! The zygote: libtorch loaded, no operator run, one thread. It holds itself in as far as all of its
+//! executors are to be, forks one when the daemon asks, buries it, and ends with the daemon.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -8,22 +8,26 @@ use genie_gpudev::message::{Exit, FromZygote, MESSAGE_MAX, Tensors, ToZygote};
 use genie_gpudev::{DeviceKind, Limits};
 use genie_shm::seqpacket;
 
-use crate::{executor, ffi, lean};
+use crate::sandbox::{Enclosure, Origin, Profile, Report, Unconfined};
+use crate::{executor, ffi, lean, sandbox};
 
 struct Child {
     session: u64,
     pid: libc::pid_t,
+    report: Report,
 }
 
 struct Zygote {
     socket: OwnedFd,
     signals: OwnedFd,
     children: Vec<Child>,
+    origin: Origin,
+    enclosure: Enclosure,
 }
 
 /// Serves the daemon at the other end of `socket` until it is gone; gives the exit status.
-pub fn run(socket: OwnedFd) -> i32 {
-    match start(socket).and_then(|mut zygote| zygote.serve()) {
+pub fn run(socket: OwnedFd, profile: Profile) -> i32 {
+    match start(socket, profile).and_then(|mut zygote| zygote.serve()) {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!(%error, "the zygote ends");
@@ -32,20 +36,34 @@ pub fn run(socket: OwnedFd) -> i32 {
     }
 }
 
-fn start(socket: OwnedFd) -> io::Result<Zygote> {
+fn start(socket: OwnedFd, profile: Profile) -> io::Result<Zygote> {
+    let daemon = nix::unistd::getppid();
+    let schema_hash = ffi::schema_hash();
+    // These look into files of the machine, which executors don't have.
+    ffi::watch_cores();
+    ffi::look_around();
+    lean::forget_clean_pages();
+    let origin = Origin::this();
+    let enclosure = Enclosure::new(profile, &origin);
+    // Lost with the user.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    if nix::unistd::getppid() != daemon {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     let signals = child_signals()?;
     let hello = FromZygote::Hello {
         pid: std::process::id(),
         torch_version: ffi::torch_version(),
-        schema_hash: ffi::schema_hash(),
+        schema_hash,
+        sandbox: enclosure.sandbox().clone(),
     };
-    ffi::watch_cores();
-    lean::forget_clean_pages();
     seqpacket::send(socket.as_fd(), &hello.encode(), &[])?;
     Ok(Zygote {
         socket,
         signals,
         children: Vec::new(),
+        origin,
+        enclosure,
     })
 }
 
@@ -121,31 +139,67 @@ impl Zygote {
         limits: &Limits,
         files: Vec<OwnedFd>,
     ) -> io::Result<()> {
-        let zygote = std::process::id();
-        // SAFETY: this process has one thread, so the child may do anything.
-        match unsafe { libc::fork() } {
-            -1 => {
-                let message = io::Error::last_os_error().to_string();
+        let report = Report::new()?;
+        // SAFETY: this process has one thread, so the child may do anything; it ends by `leave`.
+        match unsafe { sandbox::fork(self.enclosure.own_processes()) } {
+            Err(error) => {
+                let message = error.desc().to_owned();
                 self.say(&FromZygote::ForkFailed { session, message })
             }
-            0 => {
-                let status = if become_executor(zygote, self).is_ok() {
-                    executor::run(files, device, tensors, limits)
-                } else {
-                    3
+            Ok(None) => {
+                let status = match self.become_executor(session, &report) {
+                    Ok(()) => executor::run(files, device, tensors, limits),
+                    Err(error) => {
+                        // The daemon is told by the report.
+                        if let StartError::Unconfined(unconfined) = error {
+                            report.unconfined(unconfined);
+                        }
+                        3
+                    }
                 };
-                // SAFETY: ends the process without the exit handlers of libraries, which belong
-                // to the zygote.
-                unsafe { libc::_exit(status) }
+                sandbox::leave(status)
             }
-            pid => {
-                self.children.push(Child { session, pid });
+            Ok(Some(pid)) => {
+                let pid = pid.as_raw();
+                self.children.push(Child {
+                    session,
+                    pid,
+                    report,
+                });
                 self.say(&FromZygote::Forked {
                     session,
-                    pid: pid as u32,
+                    pid: pid.cast_unsigned(),
                 })
             }
         }
+    }
+
+    /// In the child: dies with the zygote, is held in, says so, and lets go of what is the zygote's.
+    fn become_executor(&mut self, session: u64, report: &Report) -> Result<(), StartError> {
+        use nix::sys::{prctl, signal};
+        prctl::set_pdeathsig(signal::Signal::SIGKILL)?;
+        prctl::set_name(c"genie-session")?;
+        if !self.origin.is_alive() {
+            return Err(nix::Error::ESRCH.into());
+        }
+        let signals = signal::SigSet::from_iter([signal::Signal::SIGCHLD]);
+        signals.thread_unblock()?;
+        // What other executors left for the zygote.
+        self.children.clear();
+        self.enclosure
+            .confine(&self.origin, report)
+            .map_err(StartError::Unconfined)?;
+        let ready = FromZygote::Ready { session }.encode();
+        // Not by sendmsg, which executors have no need of.
+        nix::unistd::write(&self.socket, &ready)?;
+        // SAFETY: closed here and never used again: this copy of the zygote is not dropped, since
+        // the process ends by `leave`.
+        unsafe {
+            libc::close(self.socket.as_raw_fd());
+            libc::close(self.signals.as_raw_fd());
+        }
+        self.origin.close();
+        Ok(())
     }
 
     fn kill(&self, session: u64) {
@@ -180,11 +234,11 @@ impl Zygote {
                 Exit::Status(libc::WEXITSTATUS(status))
             };
             if let Some(at) = self.children.iter().position(|child| child.pid == pid) {
-                let Child { session, pid } = self.children.swap_remove(at);
+                let child = self.children.swap_remove(at);
                 self.say(&FromZygote::Exited {
-                    session,
-                    pid: pid as u32,
-                    exit,
+                    session: child.session,
+                    pid: child.pid.cast_unsigned(),
+                    exit: child.report.exit(exit),
                 })?;
             }
         }
@@ -210,27 +264,15 @@ fn wait(socket: BorrowedFd<'_>, signals: BorrowedFd<'_>) -> io::Result<(bool, bo
     Ok((polled[0].revents != 0, polled[1].revents != 0))
 }
 
-/// In the child: lets go of what is the zygote's, and dies with it.
-fn become_executor(zygote: u32, parent: &Zygote) -> io::Result<()> {
-    let mask = child_mask();
-    let no_core = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: plain system calls in a process of one thread. The two descriptors are closed
-    // here and never used again: this copy of `parent` is not dropped (the process ends by
-    // _exit).
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        libc::prctl(libc::PR_SET_NAME, c"genie-session".as_ptr());
-        // The zygote may have died before the line above.
-        if libc::getppid() as u32 != zygote {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        libc::close(parent.socket.as_raw_fd());
-        libc::close(parent.signals.as_raw_fd());
-        libc::sigprocmask(libc::SIG_UNBLOCK, &mask, std::ptr::null_mut());
-        libc::setrlimit(libc::RLIMIT_CORE, &no_core);
+/// Why a child is no executor.
+enum StartError {
+    Unconfined(Unconfined),
+    /// It is alone, or something failed that can't.
+    Kernel,
+}
+
+impl From<nix::Error> for StartError {
+    fn from(_: nix::Error) -> Self {
+        Self::Kernel
     }
-    Ok(())
 }

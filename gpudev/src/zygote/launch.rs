@@ -1,5 +1,6 @@
 //! Starting the zygote's program, and ending it.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -7,7 +8,29 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::ZygoteProgram;
+use crate::device::DeviceKind;
 use crate::message::Exit;
+use crate::sandbox::SandboxMode;
+
+/// What a zygote inherits of this process's environment: what an operator may want to tell libtorch,
+/// its libraries and its loader. Nothing else, since whoever reads outside of a tensor reads that.
+const INHERITED: [&str; 3] = ["RUST_LOG", "GENIE_SIMULATED_CUDA", "LD_PRELOAD"];
+/// The same, by how the names begin: OpenMP's, the maths libraries', CUDA's and the allocator's.
+const INHERITED_PREFIXES: [&str; 12] = [
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "MKL_",
+    "ATEN_",
+    "DNNL_",
+    "ONEDNN_",
+    "OPENBLAS_",
+    "CUDA_",
+    "NVIDIA_",
+    "MALLOC_",
+    "GLIBC_",
+];
 
 /// Ends the zygote for sure and says how it ended.
 pub(super) fn bury(child: &mut Child) -> String {
@@ -33,13 +56,21 @@ fn describe(status: std::process::ExitStatus) -> String {
 }
 
 /// How to start it.
-pub(super) fn command(executable: &Path, libtorch_dir: &Path, socket: &OwnedFd) -> Command {
-    let mut command = Command::new(executable);
+pub(super) fn command(program: &ZygoteProgram, socket: &OwnedFd) -> Command {
+    let mut command = Command::new(&program.executable);
     command
         .arg("zygote")
         .arg("--socket")
         .arg(socket.as_raw_fd().to_string())
-        .env("LD_LIBRARY_PATH", library_path(libtorch_dir))
+        .arg("--sandbox")
+        .arg(match (program.sandbox, program.device) {
+            (SandboxMode::Off, _) => "off",
+            (SandboxMode::Auto, DeviceKind::Host(_)) => "host",
+            (SandboxMode::Auto, DeviceKind::Cuda(_)) => "accelerator",
+        })
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| is_inherited(name)))
+        .env("LD_LIBRARY_PATH", library_path(&program.libtorch))
         .stdin(Stdio::null())
         // Ctrl-C at the terminal is for the daemon, which drains first.
         .process_group(0);
@@ -66,6 +97,15 @@ pub(super) fn command(executable: &Path, libtorch_dir: &Path, socket: &OwnedFd) 
         });
     }
     command
+}
+
+fn is_inherited(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| {
+        INHERITED.contains(&name)
+            || INHERITED_PREFIXES
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+    })
 }
 
 /// libtorch's own folder, and those of the vendor packages beside it that a Python installation
