@@ -7,7 +7,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(["genie/control/v1/control.proto"], ["proto"])?;
     let mut builder = tonic_prost_build::configure();
     // `genie-dataplane status --json` prints these.
-    for message in ["StatusReply", "Libtorch", "Device", "Session", "Counters"] {
+    for message in [
+        "StatusReply",
+        "Libtorch",
+        "Device",
+        "Session",
+        "Counters",
+        "Restriction",
+    ] {
         let path = format!("genie.control.v1.{message}");
         builder = builder.message_attribute(path, "#[derive(serde::Serialize)]");
     }

@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 use genie_control_api::v1;
 use genie_controlplane::service::{ControlPlane, Limits};
 use genie_gpudev::device::{self, DeviceInfo, DeviceKind};
+use genie_gpudev::{Sandbox, SandboxMode};
 use genie_netstack::PipeStream;
 use genie_poll::packet::TRANSPORT_PORT;
 use genie_poll::run::OnAccept;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Config, ConfigError, Settings, TensorsChoice};
+use crate::config::{Config, ConfigError, SandboxChoice, Settings, TensorsChoice};
 use crate::fallback::{FallbackManager, check_core};
 use crate::gateway::{self, GatewayError};
 use crate::logging::LogControl;
-use crate::node::zygote::ZygoteLauncher;
+use crate::node::zygote::{Told, ZygoteLauncher, ZygoteOptions};
 use crate::node::{LocalNode, Shared, libtorch, table, watch};
 use crate::server::{self, Bounds, DoorConfig, Server};
 use crate::tls;
@@ -310,9 +311,9 @@ async fn start_executors(node: &Arc<Shared>, config: &Config) {
     let (node, config) = (Arc::clone(node), config.clone());
     // Loading takes a while, and must not hold up signals.
     let started = tokio::task::spawn_blocking(move || match launcher(&node, &config) {
-        Ok((launcher, info, device)) => {
+        Ok((launcher, info, device, sandbox)) => {
             tracing::info!("libtorch: {} in {}", info.version, info.directory);
-            node.set_executors(Box::new(launcher), info, device);
+            node.set_executors(Box::new(launcher), info, device, sandbox);
         }
         Err(reason) => {
             tracing::warn!("libtorch: none, so this node is a gateway: {reason}");
@@ -327,7 +328,7 @@ async fn start_executors(node: &Arc<Shared>, config: &Config) {
 fn launcher(
     node: &Arc<Shared>,
     config: &Config,
-) -> Result<(ZygoteLauncher, v1::Libtorch, DeviceInfo), String> {
+) -> Result<(ZygoteLauncher, v1::Libtorch, DeviceInfo, Sandbox), String> {
     let binary = std::env::current_exe().unwrap_or_default();
     let working = std::env::current_dir().unwrap_or_default();
     let configured = (config.libtorch.as_deref(), config.executor.as_deref());
@@ -347,7 +348,20 @@ fn launcher(
             node.executor_exited(session, &how);
         }
     });
-    let (launcher, info) = ZygoteLauncher::start(found, device, config.threads, pools, on_exit)
+    let options = ZygoteOptions {
+        sandbox: match config.sandbox {
+            SandboxChoice::Auto => SandboxMode::Auto,
+            SandboxChoice::Off => SandboxMode::Off,
+        },
+        // Certificates say whose a client is; without them all are one tenant's.
+        tenants: config.tls.is_some(),
+        threads: config.threads,
+    };
+    let told = Told {
+        on_exit,
+        metrics: Arc::clone(&node.metrics),
+    };
+    let (launcher, info) = ZygoteLauncher::start(found, device, pools, options, told)
         .map_err(|error| error.to_string())?;
     let libtorch = v1::Libtorch {
         version: info.torch_version,
@@ -355,7 +369,7 @@ fn launcher(
         missing_reason: String::new(),
         schema_hash: info.schema_hash,
     };
-    Ok((launcher, libtorch, device_info))
+    Ok((launcher, libtorch, device_info, info.sandbox))
 }
 
 /// Lets sessions finish, then ends them. A second signal ends it at once.

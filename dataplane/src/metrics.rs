@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use genie_gpudev::PoolsStats;
+use genie_gpudev::{PoolsStats, Sandbox};
 use genie_poll::counters::Snapshot;
 use genie_session::fault::Code;
 use prometheus_client::metrics::counter::{self, ConstCounter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{self, ConstGauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
@@ -46,7 +46,7 @@ pub struct Copies {
 }
 
 /// Codes that faults are counted by, with their label.
-const FAULT_CODES: [(Code, &str); 11] = [
+const FAULT_CODES: [(Code, &str); 13] = [
     (Code::Operator, "operator"),
     (Code::OutOfMemory, "out_of_memory"),
     (Code::NotAllowed, "not_allowed"),
@@ -58,6 +58,8 @@ const FAULT_CODES: [(Code, &str); 11] = [
     (Code::NotImplemented, "not_implemented"),
     (Code::Value, "value"),
     (Code::Busy, "busy"),
+    (Code::LinAlg, "linear_algebra"),
+    (Code::Type, "type"),
 ];
 
 /// What takes how long, and how large it is.
@@ -105,6 +107,8 @@ pub struct Metrics {
     pub plans_installed: Counter,
     pub executors_started: Counter,
     pub executors_died: Counter,
+    pub executors_forbidden: Counter,
+    pub zygotes_replaced: Counter,
     pub connections: Counter,
     pub connections_rejected: Counter,
     pub times: Times,
@@ -128,6 +132,8 @@ impl Default for Metrics {
             plans_installed: Counter::default(),
             executors_started: Counter::default(),
             executors_died: Counter::default(),
+            executors_forbidden: Counter::default(),
+            zygotes_replaced: Counter::default(),
             connections: Counter::default(),
             connections_rejected: Counter::default(),
             times: Times::default(),
@@ -137,7 +143,7 @@ impl Default for Metrics {
 }
 
 /// What is only known when asked.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// Takes new sessions.
     pub ready: bool,
@@ -153,6 +159,10 @@ pub struct Gauges {
     pub plan_cache_misses: u64,
     /// Of the data path: 0 is the best.
     pub transport_level: u8,
+    /// What holds executors in.
+    pub sandbox: Sandbox,
+    /// Processes that executors are started from.
+    pub zygotes: u64,
     /// What the poll loop did, where there is one.
     pub link: Option<Snapshot>,
 }
@@ -231,6 +241,22 @@ impl Metrics {
             "genie_transport_level",
             "Level of the data path: 0 DPDK direct, 1 DPDK staged, 2 TCP.",
             f64::from(gauges.transport_level),
+        );
+        page.gauge(
+            "genie_zygotes",
+            "Processes that executors are started from.",
+            gauges.zygotes as f64,
+        );
+        let sandbox = Family::<Labels, gauge::Gauge>::default();
+        for held in &gauges.sandbox.parts {
+            sandbox
+                .get_or_create(&vec![("part", held.part.to_string())])
+                .set(i64::from(held.had));
+        }
+        page.register(
+            "genie_sandbox",
+            "1 where this part of what holds executors in is in force.",
+            sandbox,
         );
         page.counter(
             "process_cpu_seconds",
@@ -318,6 +344,16 @@ impl Metrics {
                 "genie_executors_died",
                 "Executors that died by themselves.",
                 self.executors_died.value(),
+            ),
+            (
+                "genie_executors_forbidden",
+                "Executors that made a system call which is forbidden to them.",
+                self.executors_forbidden.value(),
+            ),
+            (
+                "genie_zygotes_replaced",
+                "Processes that start executors, replaced since too many of those crashed.",
+                self.zygotes_replaced.value(),
             ),
             (
                 "genie_connections",

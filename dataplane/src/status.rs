@@ -161,6 +161,11 @@ fn render(status: &v1::StatusReply) -> String {
             ),
         );
     }
+    for (index, part) in status.sandbox.iter().enumerate() {
+        let name = if index == 0 { "sandbox" } else { "" };
+        let in_force = if part.in_force { "yes" } else { "no" };
+        line(name, format!("{} {in_force}: {}", part.name, part.note));
+    }
     line(
         "sessions",
         format!("{} of {}", status.sessions.len(), status.sessions_max),

@@ -124,7 +124,10 @@ pub enum Event {
         exit: Exit,
     },
     /// The zygote itself is gone, and every executor with it; no event follows.
-    Gone,
+    Gone {
+        /// Those that had one. Their rings were closed before.
+        sessions: Vec<u64>,
+    },
 }
 
 #[derive(Debug)]
@@ -512,8 +515,10 @@ fn watch(
     let how = bury(&mut child);
     tracing::debug!(%how, "the zygote ended");
     drop(start.send(Start::Ended(how)));
-    for (_, running) in inner.running().drain() {
+    let gone: Vec<(u64, Running)> = inner.running().drain().collect();
+    for (_, running) in &gone {
         running.close();
     }
-    on_event(Event::Gone);
+    let sessions = gone.iter().map(|(session, _)| *session).collect();
+    on_event(Event::Gone { sessions });
 }

@@ -55,7 +55,7 @@ fn start(socket: OwnedFd, profile: Profile) -> io::Result<Zygote> {
         pid: std::process::id(),
         torch_version: ffi::torch_version(),
         schema_hash,
-        sandbox: enclosure.sandbox().clone(),
+        sandbox: enclosure.summary().clone(),
     };
     seqpacket::send(socket.as_fd(), &hello.encode(), &[])?;
     Ok(Zygote {

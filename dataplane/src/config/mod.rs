@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use genie_gpudev::DeviceKind;
 pub use values::{
-    Address, Count, DeviceName, LinkAddress, LogFilter, PollingChoice, Port, ReceiveChoice, Size,
-    TensorsChoice, TransportChoice,
+    Address, Count, DeviceName, LinkAddress, LogFilter, PollingChoice, Port, ReceiveChoice,
+    SandboxChoice, Size, TensorsChoice, TransportChoice,
 };
 
 macro_rules! settings {
@@ -84,6 +84,10 @@ settings! {
     /// pools of its own) or pools (the host's too, filled and read by copies: to test and to measure)
     #[arg(long, env = "GENIE_TENSORS", value_name = "auto|pools")]
     tensors: TensorsChoice = Some(TensorsChoice::Auto),
+    /// Whether executors are held in: auto (as far as this machine's kernel allows; what is missing is
+    /// said) or off
+    #[arg(long, env = "GENIE_SANDBOX", value_name = "auto|off")]
+    sandbox: SandboxChoice = Some(SandboxChoice::Auto),
     /// Sessions at a time
     #[arg(long, env = "GENIE_SESSIONS", value_name = "N")]
     sessions: Count<1, 4096> = Some(Count(64)),
@@ -302,6 +306,7 @@ pub struct Config {
     pub memory_bytes: u64,
     pub threads: u32,
     pub tensors: TensorsChoice,
+    pub sandbox: SandboxChoice,
     pub sessions_max: usize,
     pub connections_max: usize,
     pub connections_per_address_max: usize,
@@ -451,6 +456,7 @@ impl Settings {
             memory_bytes: set(all.memory).0,
             threads: u32::try_from(set(all.threads).0).unwrap_or(0),
             tensors: set(all.tensors),
+            sandbox: set(all.sandbox),
             sessions_max: small(set(all.sessions).0),
             connections_max: small(set(all.connections).0),
             connections_per_address_max: small(set(all.connections_per_address).0),

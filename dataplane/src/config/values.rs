@@ -294,6 +294,16 @@ choice! {
     }
 }
 
+choice! {
+    /// Whether executors are held in.
+    SandboxChoice {
+        /// As far as this machine's kernel allows; what is missing is said.
+        Auto = "auto",
+        /// Not at all.
+        Off = "off",
+    }
+}
+
 /// In the file each of them is a string, or a number where that is enough.
 struct TextOrNumber<T>(std::marker::PhantomData<T>);
 
@@ -335,6 +345,7 @@ from_text_or_number! {
     [] PollingChoice,
     [] ReceiveChoice,
     [] TensorsChoice,
+    [] SandboxChoice,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use genie_control_api::v1;
 use genie_controlplane::node::{
     Capabilities, Node, NodeError, NodeEvent, PlanForNode, SessionSpec,
 };
+use genie_gpudev::sandbox::Held;
 use tokio::sync::mpsc;
 use tonic::async_trait;
 
@@ -161,6 +162,7 @@ impl Node for LocalNode {
             transport_reason: format!("{}: {}", transport.level, transport.reason),
             tls: shared.config.tls.is_some(),
             memory_budget_bytes: shared.config.memory_bytes,
+            sandbox: shared.sandbox().parts.iter().map(describe_held).collect(),
             ..Default::default()
         }
     }
@@ -171,6 +173,14 @@ impl Node for LocalNode {
             // The node outlives its listener.
             None => std::future::pending().await,
         }
+    }
+}
+
+fn describe_held(held: &Held) -> v1::Restriction {
+    v1::Restriction {
+        name: held.part.name().to_owned(),
+        in_force: held.had,
+        note: held.note.clone(),
     }
 }
 

@@ -20,8 +20,8 @@ use genie_channel::{Sizes, local};
 use genie_control_api::v1;
 use genie_controlplane::identity::Identity;
 use genie_controlplane::node::{NodeError, NodeEvent};
-use genie_gpudev::DeviceKind;
 use genie_gpudev::device::{Device as _, DeviceInfo, HostDevice};
+use genie_gpudev::{DeviceKind, Sandbox};
 use genie_poll::{Channel, PeerPlace};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::TOKEN_BYTES;
@@ -80,11 +80,13 @@ impl Shared {
         launcher: Box<dyn Launcher>,
         libtorch: v1::Libtorch,
         device: DeviceInfo,
+        sandbox: Sandbox,
     ) {
         self.host.set_executors(Ok(Executors {
             launcher,
             libtorch,
             device,
+            sandbox,
         }));
     }
 
@@ -233,6 +235,16 @@ impl Shared {
         self.host.is_closing()
     }
 
+    /// What holds executors in, as far as that is known.
+    #[must_use]
+    pub fn sandbox(&self) -> Sandbox {
+        let executors = self.host.executors();
+        executors.map_or_else(
+            |_| Sandbox::default(),
+            |executors| executors.sandbox.clone(),
+        )
+    }
+
     /// Mends what executors are started with, if that is stopped.
     fn look_after(&self) {
         if let Ok(executors) = self.host.executors() {
@@ -306,6 +318,11 @@ impl Shared {
                 .map(|s| s.counters.memory_bytes.value())
                 .sum(),
             pools: sessions.iter().map(|session| session.pools()).sum(),
+            sandbox: self.sandbox(),
+            zygotes: self
+                .host
+                .executors()
+                .map_or(0, |executors| executors.launcher.zygotes()),
             ..Gauges::default()
         }
     }

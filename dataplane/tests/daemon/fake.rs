@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use genie_gpudev::Sandbox;
 use genie_gpudev::message::{Exit, FromZygote, MESSAGE_MAX, Tensors, ToZygote};
 use genie_session::fault::Code;
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
@@ -69,6 +70,7 @@ fn zygote() {
         pid,
         torch_version: TORCH.into(),
         schema_hash: SCHEMAS,
+        sandbox: Sandbox::default(),
     });
     let killed = Arc::new(Mutex::new(HashMap::<u64, Arc<AtomicBool>>::new()));
     let mut bytes = vec![0; MESSAGE_MAX];
@@ -84,6 +86,7 @@ fn zygote() {
                 let kill = Arc::new(AtomicBool::new(false));
                 killed.lock().unwrap().insert(session, Arc::clone(&kill));
                 say(&FromZygote::Forked { session, pid });
+                say(&FromZygote::Ready { session });
                 let socket = Arc::clone(&socket);
                 std::thread::spawn(move || {
                     let exit = executor(files, tensors, &kill);

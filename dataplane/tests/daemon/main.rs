@@ -12,3 +12,4 @@ mod process;
 mod sessions;
 mod tls;
 mod watch;
+mod zygotes;

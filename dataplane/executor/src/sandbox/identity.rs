@@ -30,6 +30,11 @@ pub fn own_user(sandbox: &mut Sandbox) {
     }
 }
 
+/// Whether this process's user is one that nobody else has.
+pub fn is_own() -> bool {
+    (OWN_BASE..OWN_BASE + OWN_COUNT).contains(&Uid::current().as_raw())
+}
+
 fn become_user(user: u32) -> nix::Result<u32> {
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     nix::unistd::setgroups(&[])?;

@@ -81,7 +81,10 @@ impl Unconfined {
 #[derive(Debug)]
 pub struct Enclosure {
     profile: Profile,
+    /// What is in force, each part by itself; demanded of every executor.
     sandbox: Sandbox,
+    /// What that comes to, for people.
+    summary: Sandbox,
     landlock: Option<u32>,
 }
 
@@ -94,20 +97,37 @@ impl Enclosure {
         let mut enclosure = Self {
             profile,
             sandbox,
+            summary: Sandbox::default(),
             landlock: None,
         };
         if profile == Profile::Off {
             enclosure.leave_out_all("sandbox is off");
-            return enclosure;
+        } else {
+            enclosure.give_up();
+            enclosure.try_out(origin);
         }
-        enclosure.give_up();
-        enclosure.try_out(origin);
+        enclosure.summary = enclosure.sum();
         enclosure
     }
 
     /// What holds.
-    pub fn sandbox(&self) -> &Sandbox {
-        &self.sandbox
+    pub fn summary(&self) -> &Sandbox {
+        &self.summary
+    }
+
+    /// Without a call for it there is no way to it either.
+    fn sum(&self) -> Sandbox {
+        let mut said = self.sandbox.clone();
+        if self.sandbox.has(Part::Calls) {
+            for part in [Part::Files, Part::Network, Part::Ipc, Part::Processes] {
+                let held = self.sandbox.parts.iter().find(|held| held.part == part);
+                if let Some(held) = held.filter(|held| !held.had) {
+                    said.set(part, true, format!("by the calls alone: {}", held.note));
+                }
+            }
+        }
+        said.parts.sort_by_key(|held| held.part.code());
+        said
     }
 
     /// Executors have numbers of processes of their own.
@@ -158,7 +178,7 @@ impl Enclosure {
     /// # Errors
     /// What does not hold.
     pub fn confine(&self, origin: &Origin, report: &Report) -> Result<(), Unconfined> {
-        limits::apply();
+        limits::apply(identity::is_own());
         if self.profile == Profile::Off {
             return Ok(());
         }

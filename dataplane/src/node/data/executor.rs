@@ -26,11 +26,14 @@ pub trait Process: Send + Sync {
 
 /// Starts executors. Tells of each exit, by the session's id, to whom it was made for.
 pub trait Launcher: Send + Sync {
-    /// An executor for a session whose tensors may take `memory_bytes`.
+    /// An executor for a session of `tenant` whose tensors may take `memory_bytes`.
     ///
     /// # Errors
     /// Why there is none, for a person.
-    fn launch(&self, session: u64, memory_bytes: u64) -> Result<Executor, String>;
+    fn launch(&self, session: u64, tenant: &str, memory_bytes: u64) -> Result<Executor, String>;
+
+    /// Processes that executors are started from.
+    fn zygotes(&self) -> u64;
 
     /// Mends what it starts executors with, if that is stopped. Called again and again.
     fn look_after(&self) {}

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use genie_control_api::v1;
+use genie_gpudev::Sandbox;
 use genie_gpudev::device::DeviceInfo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -19,6 +20,8 @@ pub struct Executors {
     pub libtorch: v1::Libtorch,
     /// What they run on.
     pub device: DeviceInfo,
+    /// What holds them in.
+    pub sandbox: Sandbox,
 }
 
 /// What all sessions of a node share.
@@ -87,8 +90,14 @@ impl Host {
     ///
     /// # Errors
     /// Why not, for a person.
-    pub fn launch(&self, session: u64, memory_bytes: u64) -> Result<Executor, String> {
-        self.executors()?.launcher.launch(session, memory_bytes)
+    pub fn launch(
+        &self,
+        session: u64,
+        tenant: &str,
+        memory_bytes: u64,
+    ) -> Result<Executor, String> {
+        let launcher = &self.executors()?.launcher;
+        launcher.launch(session, tenant, memory_bytes)
     }
 
     /// A place for a session that is getting its data connection. `None`: all are taken.

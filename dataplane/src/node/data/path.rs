@@ -113,9 +113,12 @@ fn welcome(
 /// Why there is none, for a person.
 fn start_executor<'a>(session: &Arc<Session>, link: &'a Link) -> Result<&'a Running, String> {
     let started = Instant::now();
-    let executor = session
-        .host()
-        .launch(session.id(), session.spec().memory_budget_bytes)?;
+    let spec = session.spec();
+    let executor = session.host().launch(
+        session.id(),
+        spec.identity.tenant.as_str(),
+        spec.memory_budget_bytes,
+    )?;
     let (pid, from) = (executor.pid, executor.from);
     let running = Running {
         pid,
