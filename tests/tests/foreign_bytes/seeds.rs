@@ -2,6 +2,7 @@
 
 use genie_channel::Offer;
 use genie_gpudev::message::{FromZygote, Tensors, ToZygote};
+use genie_gpudev::sandbox::{Part, Sandbox};
 use genie_gpudev::{DeviceKind, Exit, Limits};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{Header, Kind as FrameKind, encode_hello};
@@ -186,10 +187,13 @@ fn dataplane() -> Vec<Input> {
         tensors: Tensors::Pools,
         limits: Limits::default(),
     };
+    let mut sandbox = Sandbox::default();
+    sandbox.set(Part::Files, true, "none");
     let hello = FromZygote::Hello {
         pid: 1,
         torch_version: "2.11.0".to_owned(),
         schema_hash: 2,
+        sandbox,
     };
     let exited = FromZygote::Exited {
         session: 1,
