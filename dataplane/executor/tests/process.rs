@@ -9,7 +9,6 @@ use genie_gpudev::zygote::Event;
 use genie_gpudev::{DeviceKind, Exit, Limits, ZygoteError};
 use genie_session::fault::Code;
 use genie_session::frame::{Header, Kind};
-use genie_shm::RingError;
 
 fn lives(pid: u32) -> bool {
     // A process that ended and was not buried yet has no memory map.
