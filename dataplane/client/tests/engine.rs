@@ -165,7 +165,7 @@ fn fetch(session: &Session, id: u64, into: &mut [u8]) -> Result<(), Error> {
 
 fn upload(session: &Session, id: u64, bytes: &[u8]) -> Result<(), Error> {
     // SAFETY: the bytes outlive the call.
-    unsafe { session.upload(id, bytes.as_ptr(), bytes.len()) }
+    unsafe { session.upload(id, bytes.as_ptr(), bytes.len(), 0) }
 }
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
