@@ -225,7 +225,8 @@ class Daemon:
         """
         with urllib.request.urlopen(f"http://{self.host_port}/metrics", timeout=10) as reply:
             lines = reply.read().decode().splitlines()
-        return int(dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))[name])
+        values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return int(float(values[name]))
 
     def sessions(self) -> list[dict[str, Any]]:
         """The sessions that the node knows."""
