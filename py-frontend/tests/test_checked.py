@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import genie
 import pytest
 import torch
 from support import REMOTE, assert_same, check

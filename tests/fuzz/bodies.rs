@@ -22,8 +22,11 @@ use genie_session::record::{self, Item, Shape};
 use genie_session::skeleton;
 use genie_session::varint::Reader;
 
+/// What a target does with bytes.
+pub type Body = fn(&[u8]);
+
 /// Every parser, by the name of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 15] = [
+pub const TARGETS: [(&str, Body); 15] = [
     ("records", records),
     ("template", template),
     ("chunk", chunk),
