@@ -129,12 +129,10 @@ fn templates() {
         assert_eq!(bytes.len(), n);
         Template::decode(&bytes).map(drop)
     });
-    assert!(
-        limits::TEMPLATE_MAX <= limits::PAYLOAD_MAX,
-        "what is analysed can be installed"
-    );
+    // What is analysed can be installed.
+    const { assert!(limits::TEMPLATE_MAX <= limits::PAYLOAD_MAX) };
     // A number takes a byte at least, so the bytes keep this one.
-    assert!(limits::TEMPLATE_NUMBERS_MAX >= limits::TEMPLATE_MAX);
+    const { assert!(limits::TEMPLATE_NUMBERS_MAX >= limits::TEMPLATE_MAX) };
 }
 
 #[test]
