@@ -379,8 +379,10 @@ impl Client {
         self.log.append(&draft).unwrap();
         self.flush();
         loop {
-            if matches!(self.receive()?, Reply::Synced(of) if of == id) {
-                return Ok(());
+            match self.receive()? {
+                // Or something failed before it, which is what a look is answered with.
+                Reply::Synced(of) | Reply::FetchFault(of, _) if of == id => return Ok(()),
+                _ => {}
             }
         }
     }
