@@ -22,6 +22,8 @@ pub const RESERVED_MAX: u64 = 1024;
 /// Most bytes of an encoded template: what one frame to an executor holds, so that what is analysed can
 /// be installed.
 pub const TEMPLATE_MAX: usize = PAYLOAD_MAX;
+/// Most bytes of a captured segment that is looked at for a plan, inline bytes among them.
+pub const CAPTURED_MAX: usize = 8 << 20;
 /// Most numbers of one template.
 pub const TEMPLATE_NUMBERS_MAX: usize = 1 << 20;
 /// Plans that a session may have at a time.

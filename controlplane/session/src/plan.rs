@@ -5,7 +5,7 @@
 //! as it last did: constants stay, a KV cache grows, counters count.
 
 use crate::WireError;
-pub use crate::limits::{PLANS_MAX, TEMPLATE_MAX, TEMPLATE_NUMBERS_MAX};
+pub use crate::limits::{CAPTURED_MAX, PLANS_MAX, TEMPLATE_MAX, TEMPLATE_NUMBERS_MAX};
 use crate::record::{self, Kind, Plain, Shape};
 use crate::segment::SEGMENT_RECORDS_MAX;
 use crate::varint::{Reader, put_i64, put_u64};
@@ -57,11 +57,24 @@ impl Template {
     /// # Errors
     /// Bytes that are not records, a chunk, or more than the bounds allow.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        if bytes.len() > TEMPLATE_MAX {
+        Self::within(bytes, TEMPLATE_MAX)
+    }
+
+    /// The same for records as they were captured, inline bytes and all: what is left without these
+    /// may still be small enough.
+    ///
+    /// # Errors
+    /// As [`Template::decode`].
+    pub fn captured(bytes: &[u8]) -> Result<Self, WireError> {
+        Self::within(bytes, CAPTURED_MAX)
+    }
+
+    fn within(bytes: &[u8], max: usize) -> Result<Self, WireError> {
+        if bytes.len() > max {
             return Err(WireError::TooMany {
                 what: "bytes of a segment",
                 got: bytes.len() as u64,
-                max: TEMPLATE_MAX,
+                max,
             });
         }
         let mut template = Self::default();

@@ -117,8 +117,8 @@ fn templates() {
         limits::SEGMENT_RECORDS_MAX + 1,
         |n| Template::decode(&record(0).repeat(n)).map(drop),
     );
-    bound("TEMPLATE_MAX", limits::TEMPLATE_MAX, |n| {
-        // Definitions fill it up to the byte.
+    // Definitions fill it up to the byte.
+    let filled = |n: usize| {
         let mut bytes = Vec::new();
         while n - bytes.len() > 300 {
             record::put_define_op(&mut bytes, 1, &"n".repeat(200));
@@ -127,7 +127,13 @@ fn templates() {
         let head = if rest - 3 < 128 { 3 } else { 4 };
         record::put_define_op(&mut bytes, 1, &"n".repeat(rest - head));
         assert_eq!(bytes.len(), n);
-        Template::decode(&bytes).map(drop)
+        bytes
+    };
+    bound("TEMPLATE_MAX", limits::TEMPLATE_MAX, |n| {
+        Template::decode(&filled(n)).map(drop)
+    });
+    bound("CAPTURED_MAX", limits::CAPTURED_MAX, |n| {
+        Template::captured(&filled(n)).map(drop)
     });
     // What is analysed can be installed.
     const { assert!(limits::TEMPLATE_MAX <= limits::PAYLOAD_MAX) };

@@ -4,7 +4,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{ClientLog, ClientPlan, Draft, PLAN_RECORDS_MIN, PLANS_PENDING_MAX, Submission};
 use crate::limits::PLAN_AGAIN_AFTER;
-use crate::plan::{PLANS_MAX, Predictor, Template};
+use crate::plan::{PLANS_MAX, Predictor, TEMPLATE_MAX, Template};
 use crate::record::Kind;
 
 impl ClientLog {
@@ -113,7 +113,7 @@ impl ClientLog {
             return;
         }
         // Past the bounds of a template (much inline data): it stays without a plan.
-        let Ok(mut template) = Template::decode(&self.segment) else {
+        let Ok(mut template) = Template::captured(&self.segment) else {
             return;
         };
         let mut prefix = 0;
@@ -142,13 +142,14 @@ impl ClientLog {
             .filter(|(op, _)| used.binary_search(op).is_ok())
             .cloned()
             .collect();
+        let segment = template.encode();
+        if segment.len() > TEMPLATE_MAX {
+            return;
+        }
         let plan = self.next_plan;
         self.next_plan += 1;
         self.pending += 1;
-        self.submissions.push_back(Submission {
-            plan,
-            segment: template.encode(),
-        });
+        self.submissions.push_back(Submission { plan, segment });
         let predictor = Predictor::new(&template.numbers);
         let last_used = self.next_seq;
         let known = ClientPlan {
