@@ -1,6 +1,9 @@
 //! Segments that are valid on the wire and make no sense otherwise: any operator with any arguments.
 //! Analysis answers each, never panics, and takes no more time than their size allows.
 
+#[path = "../session/tests/simulation/rng.rs"]
+mod rng;
+
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -10,6 +13,7 @@ use genie_session::segment::Ref;
 use genie_session::skeleton::{DIMS_MAX, flag, out, tag};
 use genie_session::varint::put_u64;
 use proptest::prelude::*;
+use rng::Rng;
 
 /// Names that analysis knows, and some that it doesn't.
 const NAMES: [&str; 40] = [
@@ -57,26 +61,8 @@ const NAMES: [&str; 40] = [
 /// The last so many are no names of operators.
 const NOT_NAMES: usize = 3;
 
-/// Splitmix64: from one number a whole segment.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
+/// From one number a whole segment.
+impl Rng {
     /// Mostly small, sometimes at the ends.
     fn number(&mut self, wild: bool) -> i64 {
         match self.below(if wild { 12 } else { 6 }) {
@@ -100,7 +86,7 @@ impl Random {
 /// Writes a segment; every structure fits its numbers and every name exists.
 struct Segment {
     bytes: Vec<u8>,
-    random: Random,
+    random: Rng,
     /// Also with sizes that no tensor can have: such a graph is refused.
     wild: bool,
     slots: u32,
@@ -111,7 +97,7 @@ impl Segment {
     fn of(seed: u64) -> Vec<u8> {
         let mut segment = Self {
             bytes: Vec::new(),
-            random: Random(seed),
+            random: Rng::new(seed),
             wild: seed.is_multiple_of(3),
             slots: 0,
             locals: 0,

@@ -104,7 +104,7 @@ fn a_place_that_is_in_no_pool_ends_the_session_alone() {
     let sound = client.upload(F32, &[1 << 20], &bytes);
     assert_eq!(client.fetch_floats(&sound)[1], 1.0);
     let storage = client.alloc(4 << 20);
-    let (before, message, _) = client.log.append_bulk(Some(storage), 4 << 20).unwrap();
+    let (before, message) = client.log.append_bulk(storage, 4 << 20).unwrap();
     if let Some(before) = before {
         client.push(before.header, &before.payload);
     }

@@ -246,10 +246,7 @@ impl Client {
             ..Draft::new(record::Kind::Alloc)
         };
         let storage = self.log.append(&alloc).unwrap().first_fresh;
-        let (before, message, _) = self
-            .log
-            .append_bulk(Some(storage), bytes.len() as u64)
-            .unwrap();
+        let (before, message) = self.log.append_bulk(storage, bytes.len() as u64).unwrap();
         if let Some(before) = before {
             self.send(&before, &[]);
         }

@@ -287,7 +287,7 @@ fn a_client_that_leaves_takes_its_session_along() {
         ..Draft::new(record::Kind::Alloc)
     };
     let storage = rude.log.append(&alloc).unwrap().first_fresh;
-    let (_, message, _) = rude.log.append_bulk(Some(storage), 1 << 20).unwrap();
+    let (_, message) = rude.log.append_bulk(storage, 1 << 20).unwrap();
     let mut bytes = message.header.encode().to_vec();
     bytes.extend_from_slice(&message.payload);
     rude.stream.write_all(&bytes).unwrap();

@@ -83,7 +83,7 @@ impl Peer {
             self.log.append(&draft)?;
             return Ok(());
         }
-        let (before, message, _) = self.log.append_bulk(Some(storage), bytes.len() as u64)?;
+        let (before, message) = self.log.append_bulk(storage, bytes.len() as u64)?;
         if let Some(before) = before {
             self.write(&before, &[])?;
         }

@@ -6,6 +6,8 @@
 #[path = "../../fuzz/bodies.rs"]
 mod bodies;
 mod mutate;
+#[path = "../../../controlplane/session/tests/simulation/rng.rs"]
+mod rng;
 mod seeds;
 
 use std::path::{Path, PathBuf};

@@ -48,15 +48,14 @@ pub struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// An upload of `bytes` (one number) to `storage`, or to one that it makes. Its bytes are inside
-    /// the record; see [`ClientLog::append_bulk`] for others.
+    /// An upload of `bytes` (one number) to `storage`. Its bytes are inside the record; see
+    /// [`ClientLog::append_bulk`] for others.
     #[must_use]
-    pub fn upload(storage: Option<&'a u64>, bytes: &'a [i64; 1]) -> Self {
+    pub fn upload(storage: &'a u64, bytes: &'a [i64; 1]) -> Self {
         Self {
-            storages: storage.map_or(&[], std::slice::from_ref),
+            storages: std::slice::from_ref(storage),
             tail: &[0],
             tail_numbers: bytes,
-            fresh: u64::from(storage.is_none()),
             ..Self::new(Kind::Upload)
         }
     }
@@ -324,6 +323,7 @@ impl ClientLog {
     pub fn append(&mut self, draft: &Draft<'_>) -> Result<Appended, AppendError> {
         if let (Kind::Alloc, &[bytes]) = (draft.kind, draft.tail_numbers) {
             self.unstage();
+            self.cut_if_long();
             self.staged = Some(bytes);
             return Ok(Appended {
                 seq: self.next_seq,
@@ -342,7 +342,6 @@ impl ClientLog {
     /// The held-back storage is made by a record of its own.
     fn unstage(&mut self) {
         if let Some(bytes) = self.staged.take() {
-            self.cut_if_long();
             let alloc = Draft {
                 tail_numbers: &[bytes],
                 fresh: 1,
@@ -374,21 +373,20 @@ impl ClientLog {
         None
     }
 
-    /// Appends an upload whose `bytes` follow its message, to `storage` or to one that it makes.
-    /// Gives the messages to send: what came before, then the upload; its raw bytes come right after
-    /// it.
+    /// Appends an upload whose `bytes` follow its message. Gives the messages to send: what came
+    /// before, then the upload; its raw bytes come right after it.
     ///
     /// # Errors
     /// See [`AppendError`].
     pub fn append_bulk(
         &mut self,
-        storage: Option<u64>,
+        storage: u64,
         bytes: u64,
-    ) -> Result<(Option<Message>, Message, Appended), AppendError> {
+    ) -> Result<(Option<Message>, Message), AppendError> {
         let numbers = [bytes as i64];
         let draft = Draft {
             tail: &[1],
-            ..Draft::upload(storage.as_ref(), &numbers)
+            ..Draft::upload(&storage, &numbers)
         };
         let draft = self.filling(&draft).unwrap_or(draft);
         self.cut_if_long();
@@ -403,7 +401,7 @@ impl ClientLog {
         let asks = self.keep_batch();
         let header = Header::new(frame::Kind::Bulk, appended.seq, bytes).asking(asks);
         let header = header.with_payload(payload.len());
-        Ok((before, Message { header, payload }, appended))
+        Ok((before, Message { header, payload }))
     }
 
     fn cut_if_long(&mut self) {

@@ -69,6 +69,22 @@ impl Value {
         self.trouble.as_ref()?.missing
     }
 
+    /// It holds what a write put there, all of it.
+    pub(super) fn written(&mut self) {
+        self.version += 1;
+        if self.trouble.is_some() {
+            self.change(|trouble| {
+                trouble.cause = None;
+                trouble.missing = None;
+            });
+        }
+    }
+
+    /// A storage that is missing has another size now.
+    pub(super) fn resized(&mut self, bytes: u64) {
+        self.change(|trouble| trouble.missing = Some(bytes));
+    }
+
     fn is_seen_to(&self) -> bool {
         let trouble = self.trouble.as_ref();
         trouble.is_some_and(|trouble| trouble.old.is_some())
@@ -98,7 +114,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// What the next look answers.
+    /// What the next look will answer.
     pub(super) fn pending(&self) -> Option<&Arc<Fault>> {
         self.pending.as_ref().map(|pending| &pending.cause)
     }
@@ -164,25 +180,13 @@ impl Faults {
         was_usable
     }
 
-    /// `id` holds what a write put there, all of it.
-    pub(super) fn written(value: &mut Value) {
-        value.version += 1;
-        if value.trouble.is_some() {
-            value.change(|trouble| {
-                trouble.cause = None;
-                trouble.missing = None;
-            });
-        }
-    }
-
-    /// A storage that is missing has another size now.
-    pub(super) fn resized(value: &mut Value, bytes: u64) {
-        value.change(|trouble| trouble.missing = Some(bytes));
-    }
-
-    /// The program hears of the pending fault: what it did since is undone.
-    pub(super) fn raise(&mut self, values: &mut IdMap<Value>, machine: &mut impl Machine) {
-        self.pending = None;
+    /// The program hears of the pending fault, if there is one: what it did since is undone.
+    pub(super) fn raise(
+        &mut self,
+        values: &mut IdMap<Value>,
+        machine: &mut impl Machine,
+    ) -> Option<Arc<Fault>> {
+        let pending = self.pending.take()?;
         for id in self.touched.drain(..) {
             let Some(value) = values.get_mut(&id) else {
                 continue;
@@ -197,5 +201,6 @@ impl Faults {
                 }
             });
         }
+        Some(pending.cause)
     }
 }

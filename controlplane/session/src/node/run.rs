@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::faults::{Faults, Value};
+use super::faults::Value;
 use super::{NodeLog, Outgoing, VALUES_MAX, encode_metas, overwrites};
 use crate::WireError;
 use crate::fault::{Code, Fault};
@@ -116,27 +116,17 @@ impl NodeLog {
         machine: &mut impl Machine,
         out: &mut Outgoing,
     ) {
-        let cause = match self.faults.pending() {
-            Some(pending) => {
-                let pending = Arc::clone(pending);
-                self.faults.raise(&mut self.values, machine);
-                Some(pending)
-            }
-            None => call
-                .storages
-                .iter()
-                .find_map(|id| self.values.get(id)?.cause().cloned()),
-        };
+        let cause = self.faults.raise(&mut self.values, machine);
+        let cause = cause.or_else(|| {
+            let mut read = call.storages.iter();
+            read.find_map(|id| self.values.get(id)?.cause().cloned())
+        });
         let cause = cause.or_else(|| {
             let failure = self.perform(ready, call, tail, None, machine, out).err()?;
             Some(self.fault(call.seq, failure))
         });
         let Some(cause) = cause else {
-            for id in written(call, ready.shape) {
-                if let Some(value) = self.values.get_mut(&id) {
-                    Faults::written(value);
-                }
-            }
+            self.mark_written(ready, call);
             return;
         };
         self.counters.raised += 1;
@@ -184,13 +174,17 @@ impl NodeLog {
         }
     }
 
-    /// What the record wrote and made is there.
-    fn settle(&mut self, ready: &Ready<'_>, call: &Call<'_>) {
+    fn mark_written(&mut self, ready: &Ready<'_>, call: &Call<'_>) {
         for id in written(call, ready.shape) {
             if let Some(value) = self.values.get_mut(&id) {
-                Faults::written(value);
+                value.written();
             }
         }
+    }
+
+    /// What the record wrote and made is there.
+    fn settle(&mut self, ready: &Ready<'_>, call: &Call<'_>) {
+        self.mark_written(ready, call);
         for id in call.first_fresh..call.first_fresh + call.fresh {
             self.values.insert(id, Value::default());
         }
@@ -217,7 +211,7 @@ impl NodeLog {
             if let Some(value) = self.values.get_mut(&id) {
                 value.version += 1;
                 if ready.kind == Kind::Resize && lost.is_some() {
-                    Faults::resized(value, bytes.unwrap_or_default());
+                    value.resized(bytes.unwrap_or_default());
                 }
             }
         }

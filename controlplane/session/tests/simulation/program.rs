@@ -23,7 +23,7 @@ pub enum Step {
     Zero {
         target: usize,
     },
-    /// Makes a storage of bytes.
+    /// Makes a storage and fills it, which is one record.
     Create {
         value: u64,
         bulk: bool,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use genie_session::client::{Appended, ClientLog, Draft, Message, Window};
+use genie_session::client::{ClientLog, Draft, Message, Window};
 use genie_session::fault::Fault;
 use genie_session::frame::{self, Header};
 use genie_session::machine::Source;
@@ -345,20 +345,26 @@ impl World {
         true
     }
 
-    fn alloc(&mut self, thread: usize) {
+    fn alloc(&mut self, thread: usize) -> u64 {
         let draft = Draft {
             tail_numbers: &[8],
             fresh: 1,
             ..Draft::new(Kind::Alloc)
         };
         let appended = self.client.append(&draft).expect("an alloc");
-        self.made(thread, appended.first_fresh, 8, 8);
+        let id = appended.first_fresh;
+        self.oracle.make(id, 8, 8);
+        self.sizes.insert(id, 8);
+        self.held[thread].push(id);
+        id
     }
 
     fn perform(&mut self, thread: usize, step: &Step) {
         let at = |index: usize| self.held[thread][index % self.held[thread].len()];
         match step {
-            Step::Alloc => self.alloc(thread),
+            Step::Alloc => {
+                self.alloc(thread);
+            }
             Step::Op {
                 op,
                 inputs,
@@ -428,7 +434,7 @@ impl World {
                 };
                 let appended = self.client.append(&draft).expect("an operator");
                 self.totals.healed += u64::from(self.oracle.value(id).is_err());
-                self.wrote(appended, id, Write::Overwrite(bytes), |_| 0);
+                self.wrote(appended.seq, id, Write::Overwrite(bytes), |_| 0);
             }
             Step::Upload {
                 target,
@@ -436,11 +442,11 @@ impl World {
                 bulk,
             } => {
                 let id = at(*target);
-                self.upload(Some(id), *value, *bulk);
+                self.upload(id, *value, *bulk);
             }
             Step::Create { value, bulk } => {
-                let id = self.upload(None, *value, *bulk);
-                self.made(thread, id, *value, BULK_BYTES);
+                let id = self.alloc(thread);
+                self.upload(id, *value, *bulk);
             }
             Step::Resize { target, bytes } => {
                 let id = at(*target);
@@ -452,7 +458,7 @@ impl World {
                 let appended = self.client.append(&draft).expect("a resize");
                 let bytes = *bytes as u64;
                 self.sizes.insert(id, bytes);
-                self.wrote(appended, id, Write::Resize(bytes), |value| {
+                self.wrote(appended.seq, id, Write::Resize(bytes), |value| {
                     mix(value, bytes)
                 });
             }
@@ -514,46 +520,34 @@ impl World {
         }
     }
 
-    /// A storage that can't fail to be made.
-    fn made(&mut self, thread: usize, id: u64, value: u64, bytes: u64) {
-        self.oracle.make(id, value, bytes);
-        self.sizes.insert(id, bytes);
-        self.held[thread].push(id);
-    }
-
-    /// Appends an upload to `target`, or to a storage that it makes; gives its id.
-    fn upload(&mut self, target: Option<u64>, value: u64, bulk: bool) -> u64 {
-        let appended = if bulk {
-            let (before, message, appended) =
-                self.client.append_bulk(target, BULK_BYTES).expect("bulk");
+    fn upload(&mut self, id: u64, value: u64, bulk: bool) {
+        let seq = if bulk {
+            let (before, message) = self.client.append_bulk(id, BULK_BYTES).expect("bulk");
             if let Some(before) = before {
                 self.send(before, 0);
             }
-            self.bulk_values.insert(message.header.seq, value);
+            let seq = message.header.seq;
+            self.bulk_values.insert(seq, value);
             self.send(message, value);
-            appended
+            seq
         } else {
             let bytes = value.to_le_bytes();
             let draft = Draft {
                 blob: Some(&bytes),
-                ..Draft::upload(target.as_ref(), &[BULK_BYTES as i64])
+                ..Draft::upload(&id, &[BULK_BYTES as i64])
             };
-            self.client.append(&draft).expect("an upload")
-        };
-        let Some(id) = target else {
-            return appended.first_fresh;
+            self.client.append(&draft).expect("an upload").seq
         };
         self.sizes.insert(id, BULK_BYTES);
-        self.wrote(appended, id, Write::Replace(BULK_BYTES), |_| value);
-        id
+        self.wrote(seq, id, Write::Replace(BULK_BYTES), |_| value);
     }
 
-    fn wrote(&mut self, appended: Appended, id: u64, write: Write, value: impl FnOnce(u64) -> u64) {
+    fn wrote(&mut self, seq: u64, id: u64, write: Write, value: impl FnOnce(u64) -> u64) {
         let record = Record {
-            seq: appended.seq,
+            seq,
             reads: &[id],
             write: Some((id, write)),
-            first_fresh: appended.first_fresh,
+            first_fresh: 0,
             fresh: &[],
             fails: false,
         };

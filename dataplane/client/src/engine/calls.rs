@@ -31,17 +31,17 @@ impl Session {
             let bytes = [len as i64];
             let draft = Draft {
                 blob: Some(blob),
-                ..Draft::upload(Some(&id), &bytes)
+                ..Draft::upload(&id, &bytes)
             };
             return self.record(&draft, "", Origin::NONE, site).map(|_| ());
         }
         let ticket = self.appending(len as u64, |append| {
-            let (before, bulk, appended) = append
+            let (before, bulk) = append
                 .log
-                .append_bulk(Some(id), len as u64)
+                .append_bulk(id, len as u64)
                 .map_err(append_error)?;
             let kind = record::Kind::Upload;
-            append.trace.note(appended.seq, kind, 0, site, false);
+            append.trace.note(bulk.header.seq, kind, 0, site, false);
             if let Some(before) = before {
                 self.outbox.put(before);
             }

@@ -20,7 +20,7 @@ mod report;
 mod root;
 mod trap;
 
-use genie_gpudev::sandbox::{Part, Sandbox};
+use genie_gpudev::sandbox::{PARTS, Part, Sandbox};
 
 pub use process::{Origin, fork, leave};
 pub use report::Report;
@@ -136,16 +136,8 @@ impl Enclosure {
     }
 
     fn leave_out_all(&mut self, why: &str) {
-        for part in [
-            Part::User,
-            Part::Capabilities,
-            Part::Privileges,
-            Part::Files,
-            Part::Network,
-            Part::Ipc,
-            Part::Processes,
-            Part::Calls,
-        ] {
+        let left_out = PARTS.into_iter().filter(|&part| part != Part::Environment);
+        for part in left_out {
             self.sandbox.set(part, false, why);
         }
     }
@@ -203,7 +195,7 @@ impl Enclosure {
     /// Tries an executor of no session, and leaves out what does not hold.
     fn try_out(&mut self, origin: &Origin) {
         // Each turn but the last leaves one part out.
-        for _ in 0..genie_gpudev::sandbox::PARTS.len() {
+        for _ in 0..PARTS.len() {
             let report = match Report::new() {
                 Ok(report) => report,
                 Err(error) => return self.leave_out_all(&format!("no shared page: {error}")),

@@ -260,10 +260,7 @@ impl Client {
     /// A tensor of these bytes, through the inbound arena.
     pub fn upload(&mut self, dtype: u8, sizes: &[i64], bytes: &[u8]) -> Tensor {
         let storage = self.alloc(bytes.len() as u64);
-        let (before, message, _) = self
-            .log
-            .append_bulk(Some(storage), bytes.len() as u64)
-            .unwrap();
+        let (before, message) = self.log.append_bulk(storage, bytes.len() as u64).unwrap();
         if let Some(before) = before {
             self.push(before.header, &before.payload);
         }
