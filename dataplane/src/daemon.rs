@@ -28,6 +28,8 @@ use crate::tls;
 const LINK_BACKLOG: usize = 64;
 /// A session that has wanted nothing for so long does not need to be waited for.
 const IDLE_AFTER: Duration = Duration::from_millis(800);
+/// How much less likely than others this process is to be ended when memory runs out.
+const OOM_SCORE: &str = "-500";
 /// Descriptors that this process may have open, if it may choose.
 const FILES_MAX: u64 = 1 << 16;
 /// Keys that SIGHUP changes. All others need a restart.
@@ -101,6 +103,7 @@ pub async fn serve(
     started: Instant,
 ) -> Result<ExitCode, StartError> {
     raise_files_max();
+    protect();
     let address = resolve(&config)?;
     check_core(&config)?;
     let tls = config.tls.as_ref().map(tls::server_config).transpose()?;
@@ -162,6 +165,14 @@ pub async fn serve(
     let stopped = tokio::task::spawn_blocking(move || fallback.stop());
     let _ = tokio::time::timeout(CLOSING_MAX, stopped).await;
     Ok(code)
+}
+
+/// Whom the kernel ends when memory runs out: an executor, and not this process.
+fn protect() {
+    // Without the right to, executors are still likelier: they say so of themselves.
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+        tracing::debug!("the daemon is as likely to be ended as others: {error}");
+    }
 }
 
 /// Connections, and what executors share, take descriptors: more than the 1,024 that a process has

@@ -151,6 +151,10 @@ pub struct Gauges {
     pub sessions: u64,
     /// Bytes that sessions' tensors hold.
     pub session_memory_bytes: u64,
+    /// What all sessions together may take of this machine's memory.
+    pub memory_bytes: u64,
+    /// What is charged of it.
+    pub memory_charged_bytes: u64,
     /// The pools of uploads that sessions have on a device.
     pub pools: PoolsStats,
     /// Segments whose plan was known.
@@ -221,6 +225,16 @@ impl Metrics {
             "genie_session_memory_bytes",
             "Bytes that the tensors of all sessions hold.",
             gauges.session_memory_bytes as f64,
+        );
+        page.gauge(
+            "genie_memory_bytes",
+            "Memory of this machine that sessions may take, all together.",
+            gauges.memory_bytes as f64,
+        );
+        page.gauge(
+            "genie_memory_charged_bytes",
+            "What is charged of it.",
+            gauges.memory_charged_bytes as f64,
         );
         page.gauge(
             "genie_pools",

@@ -9,7 +9,7 @@ use genie_shm::ring::WaitPolicy;
 pub const MESSAGE_MAX: usize = 16 << 10;
 
 /// Where a session's tensors are. The rings' files come first: the one to the executor, then the
-/// one from it.
+/// one from it. Last comes the number that says what its tensors may come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tensors {
     /// In memory that the daemon and the executor share. Files: the inbound arena, the outbound

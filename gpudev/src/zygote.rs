@@ -25,7 +25,7 @@ use crate::pools::handover::HandoverError;
 use crate::sandbox::{Sandbox, SandboxMode};
 use genie_shm::mapping::MemoryError;
 use genie_shm::ring::{RingCloser, RingConsumer, RingError, RingProducer};
-use genie_shm::seqpacket;
+use genie_shm::{Word, seqpacket};
 use launch::{bury, command};
 pub use memory::{Announcer, DevicePools, SharedArenas};
 
@@ -295,6 +295,7 @@ impl Zygote {
     ) -> Result<(RingProducer, RingConsumer, Life), ZygoteError> {
         let to_executor = RingProducer::create(limits.ring_bytes)?;
         let from_executor = RingConsumer::create(limits.ring_bytes, limits.wait_policy())?;
+        let allowance = Arc::new(Word::create(u64::MAX)?);
         let (sender, answer) = channel();
         {
             let mut running = self.inner.running();
@@ -315,12 +316,14 @@ impl Zygote {
         }
         // From here on dropping it cleans up.
         let mut life = Life {
+            allowance: Arc::clone(&allowance),
             session,
             pid: 0,
             inner: Arc::clone(&self.inner),
         };
         let mut files = vec![to_executor.file(), from_executor.file()];
         files.extend(memory);
+        files.push(allowance.file());
         let fork = ToZygote::Fork {
             session,
             device,
@@ -388,6 +391,7 @@ impl<M> ExecutorHandle<M> {
 /// Holds an executor alive. Dropping it closes the rings and kills the executor.
 #[derive(Debug)]
 pub struct Life {
+    allowance: Arc<Word>,
     session: u64,
     pid: u32,
     inner: Arc<Inner>,
@@ -398,6 +402,12 @@ impl Life {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// What its tensors may come to, in bytes, besides what [`Limits`] says; the executor reads it.
+    #[must_use]
+    pub fn allowance(&self) -> &Arc<Word> {
+        &self.allowance
     }
 
     /// Kills the executor. [`Event::Exited`] follows.

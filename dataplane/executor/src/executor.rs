@@ -12,7 +12,7 @@ use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
 use genie_session::machine::Source;
 use genie_session::node::NodeLog;
-use genie_shm::{Mapping, MemoryError, RingConsumer, RingError, RingProducer};
+use genie_shm::{Mapping, MemoryError, RingConsumer, RingError, RingProducer, Word};
 
 use crate::machine::TorchMachine;
 use crate::places::{self, PlacesError};
@@ -89,6 +89,9 @@ pub fn run(files: Vec<OwnedFd>, kind: DeviceKind, tensors: Tensors, limits: &Lim
             return 3;
         }
     };
+    if let Some(word) = files.next().and_then(|file| Word::from_peer(file).ok()) {
+        memory::set_allowance(word);
+    }
     let cuda = match kind {
         DeviceKind::Cuda(_) if is_simulated() => {
             tracing::warn!("CUDA is simulated: operators run on the CPU, in memory of no GPU");

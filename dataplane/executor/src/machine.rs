@@ -15,6 +15,9 @@ use crate::places::{Inbound, Outbound};
 use crate::port::Port;
 use crate::{memory, operators};
 
+/// Storages that cost nothing beside their bytes, and what each further one costs: its books.
+const STORAGES_FREE: usize = 1 << 16;
+const STORAGE_BYTES: u64 = 512;
 /// Operators that a session may define.
 const OPERATORS_MAX: usize = 1 << 14;
 /// Tensors that may be on their way at a time without a copy.
@@ -50,6 +53,8 @@ pub struct TorchMachine {
     storages: IdMap<Held>,
     /// What storages were when the fault came that nobody has heard of yet.
     kept: IdMap<Held>,
+    /// What was charged for there being so many.
+    books: u64,
     arguments: Vec<*mut RawStorage>,
     fresh: Vec<Storage>,
 }
@@ -66,6 +71,7 @@ impl TorchMachine {
             operators: IdMap::default(),
             storages: IdMap::default(),
             kept: IdMap::default(),
+            books: 0,
             arguments: Vec::new(),
             fresh: Vec::new(),
         }
@@ -204,6 +210,10 @@ impl TorchMachine {
         if charged > 0 && !memory::charge(charged) {
             return Err(over_budget(charged));
         }
+        if let Err(failure) = self.charge_books() {
+            memory::discharge(charged);
+            return Err(failure);
+        }
         self.hold_charged(id, storage, charged);
         Ok(())
     }
@@ -218,6 +228,25 @@ impl TorchMachine {
         if let Some(old) = self.storages.remove(&id) {
             memory::discharge(old.charged);
         }
+        let over = self.storages.len().saturating_sub(STORAGES_FREE) as u64;
+        let wanted = over * STORAGE_BYTES;
+        if self.books > wanted {
+            memory::discharge(self.books - wanted);
+            self.books = wanted;
+        }
+    }
+
+    /// Empty ones cost memory too, where there are very many.
+    fn charge_books(&mut self) -> Result<(), Failure> {
+        let over = (self.storages.len() + 1).saturating_sub(STORAGES_FREE) as u64;
+        let wanted = over * STORAGE_BYTES;
+        if wanted > self.books {
+            if !memory::charge(wanted - self.books) {
+                return Err(over_budget(STORAGE_BYTES));
+            }
+            self.books = wanted;
+        }
+        Ok(())
     }
 
     /// Memory for a reply of `bytes` bytes, once earlier replies have left.
@@ -353,6 +382,10 @@ impl Machine for TorchMachine {
                     .map(|address| NonNull::new(address as *mut u8))
                     .map_err(|error| Failure::new(Code::Protocol, error.to_string()))?
                     .ok_or_else(|| Failure::new(Code::Protocol, "a place at address zero"))?;
+                if let Err(failure) = self.charge_books() {
+                    memory::release_place(place, 0);
+                    return Err(failure);
+                }
                 // What is replaced and what replaces it need no room at once, if there is little.
                 if !memory::charge(bytes) {
                     self.release(id);

@@ -8,6 +8,7 @@ mod hostile;
 mod lean;
 mod machine;
 mod memory;
+mod oom;
 mod operators;
 mod places;
 mod port;
@@ -36,6 +37,7 @@ fn main() {
                 eprintln!("genie-executor: --socket {number}: not a socket of the daemon's");
                 exit(2);
             };
+            oom::prefer_this();
             tracing_subscriber::fmt()
                 .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
                 .with_writer(std::io::stderr)

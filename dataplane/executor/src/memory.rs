@@ -10,7 +10,10 @@ use std::alloc::Layout;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use genie_shm::Word;
 
 use crate::places::{Outbound, OutboundStats};
 
@@ -32,10 +35,17 @@ const OUTBOUND_RESERVE: u64 = 4;
 const RELEASED_BYTES: u64 = 64 << 20;
 const RELEASED_PLACES: usize = 256;
 
+/// How often, and how long apart, to look whether others gave memory of the node back: executors tell
+/// of it at most every 100 ms.
+const ALLOWANCE_LOOKS: u32 = 10;
+const ALLOWANCE_WAIT: Duration = Duration::from_millis(20);
+
 /// The outbound memory, once the session has one.
 static OUTBOUND: Mutex<Option<Outbound>> = Mutex::new(None);
 static USED: AtomicU64 = AtomicU64::new(0);
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
+/// What the node leaves this session, as the daemon says.
+static ALLOWANCE: OnceLock<Word> = OnceLock::new();
 static CACHE: Mutex<Cache> = Mutex::new(Cache {
     blocks: Vec::new(),
     bytes: 0,
@@ -108,18 +118,40 @@ pub fn set_limit(bytes: u64) {
     LIMIT.store(bytes, Ordering::Relaxed);
 }
 
+/// The daemon says at `word` what the node leaves this session.
+pub fn set_allowance(word: Word) {
+    // Once, at the start.
+    let _ = ALLOWANCE.set(word);
+}
+
 /// Bytes in use.
 pub fn used() -> u64 {
     USED.load(Ordering::Relaxed)
 }
 
-/// The budget.
+/// The budget: the session's own, or what the node leaves it, if that is less.
 pub fn limit() -> u64 {
-    LIMIT.load(Ordering::Relaxed)
+    let allowance = ALLOWANCE.get().map_or(u64::MAX, Word::get);
+    LIMIT.load(Ordering::Relaxed).min(allowance)
 }
 
 /// Counts `bytes` more. False, and nothing counted, if that is past the budget.
 pub fn charge(bytes: u64) -> bool {
+    if try_charge(bytes) {
+        return true;
+    }
+    let own = LIMIT.load(Ordering::Relaxed);
+    if used().saturating_add(bytes) > own {
+        return false;
+    }
+    // The node has no more. Others may have given some back, and the daemon not know it yet.
+    (0..ALLOWANCE_LOOKS).any(|_| {
+        std::thread::sleep(ALLOWANCE_WAIT);
+        try_charge(bytes)
+    })
+}
+
+fn try_charge(bytes: u64) -> bool {
     let limit = limit();
     USED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
         used.checked_add(bytes).filter(|&used| used <= limit)

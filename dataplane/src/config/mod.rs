@@ -80,6 +80,10 @@ settings! {
     /// Threads that one operator may use, if it has work for them; 0: as many as have a free core
     #[arg(long, env = "GENIE_THREADS", value_name = "N")]
     threads: Count<0, 1024> = Some(Count(0)),
+    /// What all sessions together may take of this machine's memory; without it, what is there at the
+    /// start but for a reserve
+    #[arg(long, env = "GENIE_NODE_MEMORY", value_name = "SIZE")]
+    node_memory: Size = None,
     /// Where tensors are: auto (the host device's in memory shared with executors, an accelerator's in
     /// pools of its own) or pools (the host's too, filled and read by copies: to test and to measure)
     #[arg(long, env = "GENIE_TENSORS", value_name = "auto|pools")]
@@ -304,6 +308,7 @@ pub struct Config {
     pub libtorch: Option<PathBuf>,
     pub executor: Option<PathBuf>,
     pub memory_bytes: u64,
+    pub node_memory_bytes: Option<u64>,
     pub threads: u32,
     pub tensors: TensorsChoice,
     pub sandbox: SandboxChoice,
@@ -454,6 +459,7 @@ impl Settings {
             libtorch: all.libtorch,
             executor: all.executor,
             memory_bytes: set(all.memory).0,
+            node_memory_bytes: all.node_memory.map(|size| size.0),
             threads: u32::try_from(set(all.threads).0).unwrap_or(0),
             tensors: set(all.tensors),
             sandbox: set(all.sandbox),
@@ -522,6 +528,7 @@ mod tests {
             "tls_client_ca",
             "libtorch",
             "executor",
+            "node_memory",
             "dpdk_port",
             "dpdk_address",
             "dpdk_router",

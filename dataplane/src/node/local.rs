@@ -44,7 +44,7 @@ impl Node for LocalNode {
             torch_version: libtorch.version,
             schema_hash: libtorch.schema_hash,
             devices: self.shared.devices(),
-            session_memory_bytes: config.memory_bytes,
+            session_memory_bytes: self.shared.session_memory_bytes(),
             window_records: config.window_records,
             window_bytes: config.window_bytes,
             lease_ms: u32::try_from(milliseconds(config.lease)).unwrap_or(u32::MAX),
@@ -161,7 +161,7 @@ impl Node for LocalNode {
             transport: transport.level.transport().to_owned(),
             transport_reason: format!("{}: {}", transport.level, transport.reason),
             tls: shared.config.tls.is_some(),
-            memory_budget_bytes: shared.config.memory_bytes,
+            memory_budget_bytes: shared.session_memory_bytes(),
             sandbox: shared.sandbox().parts.iter().map(describe_held).collect(),
             ..Default::default()
         }

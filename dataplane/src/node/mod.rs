@@ -1,10 +1,11 @@
 //! This node: its sessions and what it offers.
 //!
 //! - [`local`]: the node, as the control plane sees it; [`table`]: its sessions.
-//! - [`watch`]: looks after executors.
+//! - [`watch`]: looks after executors; [`available`]: how much memory there is.
 //! - [`data`]: the data path of a session.
 //! - [`zygote`]: the processes that run operators; [`libtorch`]: what they need.
 
+pub mod available;
 pub mod data;
 pub mod libtorch;
 pub mod local;
@@ -31,6 +32,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::fallback::{FallbackManager, Level, State};
 use crate::metrics::{Gauges, Metrics};
+use data::budget::Budget;
 use data::executor::Launcher;
 use data::host::{Executors, Host};
 use data::link::Carrier;
@@ -60,7 +62,11 @@ impl Shared {
     #[must_use]
     pub fn new(config: Config) -> (Arc<Self>, mpsc::UnboundedReceiver<NodeEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
-        let host = Arc::new(Host::new(config.lease, config.sessions_max));
+        let bytes = config
+            .node_memory_bytes
+            .or_else(|| available::now().map(available::for_sessions));
+        let budget = Budget::new(bytes.unwrap_or(u64::MAX));
+        let host = Arc::new(Host::new(config.lease, config.sessions_max, budget));
         host.set_operator_max(config.operator_max);
         let shared = Self {
             metrics: Arc::clone(&host.metrics),
@@ -252,10 +258,22 @@ impl Shared {
         }
     }
 
+    /// Looks how much memory there still is.
+    fn look_at_memory(&self) {
+        if let Some(there) = available::now() {
+            self.host.budget.there(available::for_sessions(there));
+        }
+    }
+
+    /// What the tensors of one session may take at most.
+    #[must_use]
+    pub fn session_memory_bytes(&self) -> u64 {
+        self.config.memory_bytes.min(self.host.budget.bytes())
+    }
+
     /// Whether executors may wait long for a device, and take no time of a core.
     fn waits_for_devices(&self) -> bool {
-        let executors = self.host.executors();
-        executors.is_ok_and(|executors| matches!(executors.device.kind, DeviceKind::Cuda(_)))
+        self.host.executors().is_ok() && !self.host.is_charged()
     }
 
     /// How long an operator may run.
@@ -311,6 +329,8 @@ impl Shared {
         Gauges {
             transport_level: transport.level.number(),
             link: transport.poll.map(|poll| poll.counters()),
+            memory_bytes: self.host.budget.bytes(),
+            memory_charged_bytes: self.host.budget.charged(),
             ready: self.not_ready().is_none(),
             sessions: sessions.len() as u64,
             session_memory_bytes: sessions

@@ -101,6 +101,9 @@ fn run(node: &Weak<Shared>) {
     while let Some(node) = node.upgrade() {
         node.look_after();
         let sessions = node.sessions();
+        if !sessions.is_empty() {
+            node.look_at_memory();
+        }
         seen.retain(|id, _| sessions.iter().any(|session| session.id() == *id));
         for session in &sessions {
             let now = Instant::now();

@@ -244,7 +244,9 @@ impl Machine for Keeper {
     }
 
     fn fetch(&mut self, fetch: u64, view: &View<'_>) -> Result<(), Failure> {
-        let bytes = self.stored.get(&view.storage).cloned().unwrap_or_default();
+        let mut bytes = self.stored.get(&view.storage).cloned().unwrap_or_default();
+        // Views of bytes from the first one on are all that its clients ask for.
+        bytes.truncate(view.sizes.iter().product::<i64>() as usize);
         let place = match self.stray {
             Some(stray) => stray,
             None if bytes.is_empty() => NO_PLACE,

@@ -7,6 +7,7 @@ mod door;
 mod executors;
 mod fake;
 mod log;
+mod memory;
 mod places;
 mod process;
 mod sessions;

@@ -105,6 +105,12 @@ impl Arena {
             });
     }
 
+    /// Taken, rounded up to what can't be used by others.
+    #[must_use]
+    pub fn taken_bytes(&self) -> u64 {
+        self.space.taken_bytes()
+    }
+
     /// How full it is.
     #[must_use]
     pub fn stats(&self) -> ArenaStats {

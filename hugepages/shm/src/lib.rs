@@ -3,6 +3,7 @@
 //! - [`mapping`]: memory that two processes share, sealed against shrinking.
 //! - [`arena`]: places in such memory; [`space`]: their books.
 //! - [`ring`]: a bounded queue of frames in such memory.
+//! - [`word`]: one number in such memory.
 //! - [`seqpacket`]: messages with open files between processes of one machine.
 
 #![warn(missing_docs)]
@@ -13,7 +14,9 @@ pub mod ranges;
 pub mod ring;
 pub mod seqpacket;
 pub mod space;
+pub mod word;
 
 pub use arena::Arena;
 pub use mapping::{Mapping, MemoryError};
 pub use ring::{Bell, RingCloser, RingConsumer, RingError, RingProducer, RingStats, WaitPolicy};
+pub use word::Word;

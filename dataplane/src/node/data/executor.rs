@@ -1,6 +1,8 @@
 //! Executors as the data path sees them: two rings and a memory, and a process that may die.
 
-use genie_shm::{RingConsumer, RingProducer};
+use std::sync::Arc;
+
+use genie_shm::{RingConsumer, RingProducer, Word};
 
 use super::memory::SessionMemory;
 
@@ -14,6 +16,8 @@ pub struct Executor {
     pub from: RingConsumer,
     /// Where its tensors are.
     pub memory: SessionMemory,
+    /// What its tensors may come to: it reads it.
+    pub allowance: Arc<Word>,
     /// The process.
     pub process: Box<dyn Process>,
 }

@@ -5,10 +5,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use genie_control_api::v1;
-use genie_gpudev::Sandbox;
 use genie_gpudev::device::DeviceInfo;
+use genie_gpudev::{DeviceKind, Sandbox};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::budget::Budget;
 use super::executor::{Executor, Launcher};
 use crate::metrics::Metrics;
 
@@ -34,6 +35,8 @@ pub struct Host {
     executors: OnceLock<Result<Executors, String>>,
     /// How long an operator may run, in milliseconds; 0 is for ever.
     operator_max_ms: AtomicU64,
+    /// What sessions may take of this machine's memory.
+    pub budget: Budget,
     /// Places for sessions with a data connection.
     attached: Arc<Semaphore>,
     /// Its clones are connections that are being closed.
@@ -43,12 +46,13 @@ pub struct Host {
 impl Host {
     /// Room for `sessions_max` sessions with a data connection, and nothing to run them on yet.
     #[must_use]
-    pub fn new(lease: Duration, sessions_max: usize) -> Self {
+    pub fn new(lease: Duration, sessions_max: usize, budget: Budget) -> Self {
         Self {
             metrics: Arc::default(),
             lease,
             executors: OnceLock::new(),
             operator_max_ms: AtomicU64::new(0),
+            budget,
             attached: Arc::new(Semaphore::new(sessions_max)),
             closing: Arc::new(()),
         }
@@ -69,6 +73,13 @@ impl Host {
             Some(Err(reason)) => Err(reason.clone()),
             None => Err("the node is starting".to_owned()),
         }
+    }
+
+    /// Whether sessions' tensors are in this machine's memory, and so in the budget.
+    #[must_use]
+    pub fn is_charged(&self) -> bool {
+        let executors = self.executors();
+        executors.is_ok_and(|executors| matches!(executors.device.kind, DeviceKind::Host(_)))
     }
 
     /// How long an operator may run, if there is a limit.

@@ -10,6 +10,10 @@ use parking_lot::Mutex;
 
 /// Frames of the daemon's own that may wait: one a plan or a reply's place, both bounded already.
 const POSTED_MAX: usize = 64 << 10;
+/// Bytes of them that may wait, and of a frame that waits whatever they are: a plan may be refused, a
+/// place that was sent may not.
+const POSTED_BYTES_MAX: usize = 16 << 20;
+const SMALL_BYTES: usize = 64;
 /// How long a full ring is left alone. It holds megabytes of records, so nothing runs dry.
 const FULL_WAIT: Duration = Duration::from_millis(1);
 
@@ -20,8 +24,14 @@ const FULL_WAIT: Duration = Duration::from_millis(1);
 /// would wait for it, the executor for the writer, and it for the executor.
 pub struct Inbox {
     ring: Mutex<RingProducer>,
-    posted: Mutex<VecDeque<(Header, Vec<u8>)>>,
+    posted: Mutex<Posted>,
     has_posted: AtomicBool,
+}
+
+#[derive(Default)]
+struct Posted {
+    frames: VecDeque<(Header, Vec<u8>)>,
+    bytes: usize,
 }
 
 /// Why a frame was not delivered.
@@ -44,7 +54,7 @@ impl Inbox {
     pub fn new(ring: RingProducer) -> Self {
         Self {
             ring: Mutex::new(ring),
-            posted: Mutex::new(VecDeque::new()),
+            posted: Mutex::default(),
             has_posted: AtomicBool::new(false),
         }
     }
@@ -82,10 +92,15 @@ impl Inbox {
     pub fn post(&self, header: Header, payload: Vec<u8>) -> Result<(), Undelivered> {
         {
             let mut posted = self.posted.lock();
-            if posted.len() >= POSTED_MAX {
-                return Err(Undelivered::Overrun(posted.len()));
+            let too_large =
+                payload.len() > SMALL_BYTES && posted.bytes + payload.len() > POSTED_BYTES_MAX;
+            if posted.frames.len() >= POSTED_MAX || too_large {
+                return Err(Undelivered::Overrun(posted.frames.len()));
             }
-            posted.push_back((header.with_payload(payload.len()), payload));
+            posted.bytes += payload.len();
+            posted
+                .frames
+                .push_back((header.with_payload(payload.len()), payload));
             self.has_posted.store(true, Ordering::SeqCst);
         }
         self.flush().map(drop)
@@ -113,11 +128,13 @@ impl Inbox {
             return Ok(true);
         }
         let mut posted = self.posted.lock();
-        while let Some((header, payload)) = posted.front() {
+        while let Some((header, payload)) = posted.frames.front() {
             if !ring.try_push(&[&header.encode(), payload])? {
                 return Ok(false);
             }
-            posted.pop_front();
+            let bytes = payload.len();
+            posted.bytes -= bytes;
+            posted.frames.pop_front();
         }
         self.has_posted.store(false, Ordering::SeqCst);
         Ok(true)
@@ -132,7 +149,11 @@ mod tests {
     use std::sync::Arc;
 
     fn pair() -> (Inbox, RingConsumer) {
-        let producer = RingProducer::create(4096).unwrap();
+        with_ring(4096)
+    }
+
+    fn with_ring(bytes: u64) -> (Inbox, RingConsumer) {
+        let producer = RingProducer::create(bytes).unwrap();
         let memory = Mapping::from_peer(producer.file().try_clone_to_owned().unwrap()).unwrap();
         let consumer = RingConsumer::open(Arc::new(memory), WaitPolicy::SLEEP).unwrap();
         (Inbox::new(producer), consumer)
@@ -190,6 +211,18 @@ mod tests {
             kinds.push(frame[0]);
         }
         assert_eq!(kinds, [Kind::InstallPlan as u8, Kind::Records as u8]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_and_small_frames_are_not_held_up() {
+        let (inbox, _consumer) = with_ring(4 << 20);
+        fill(&inbox);
+        let plan = || inbox.post(Header::new(Kind::InstallPlan, 1, 0), vec![0; 1 << 20]);
+        let taken = (0..100).take_while(|_| plan().is_ok()).count();
+        assert_eq!(taken, POSTED_BYTES_MAX >> 20);
+        inbox
+            .post(Header::new(Kind::PlaceSent, 7, 0), Vec::new())
+            .unwrap();
     }
 
     #[test]

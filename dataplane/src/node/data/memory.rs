@@ -85,6 +85,15 @@ impl SessionMemory {
         }
     }
 
+    /// Bytes that uploads have, until the executor gives their places back.
+    #[must_use]
+    pub fn arrived_bytes(&self) -> u64 {
+        match self {
+            Self::Shared(shared) => shared.inbound.lock().taken_bytes(),
+            Self::Staged(staged) => staged.stats().in_use_bytes,
+        }
+    }
+
     /// How full its pools are; without any, none.
     #[must_use]
     pub fn pools(&self) -> PoolsStats {

@@ -7,10 +7,12 @@
 //! - [`writer`]: executor to socket; replies go straight out of it.
 //! - [`inbox`] and [`outgoing`]: the two ends, where other threads may leave a frame.
 //! - [`memory`] and [`staging`]: where a session's tensors are, and the way to them on a device.
+//! - [`budget`]: what all sessions together may take.
 //! - [`counters`] and [`installs`]: what it has done, and plans on their way.
 //! - [`stream`]: the connection's two halves: of a [`socket`], in the clear or under TLS, or of a
 //!   [`channel`] to the poll loop.
 
+pub mod budget;
 pub mod channel;
 pub mod counters;
 pub mod end;

@@ -13,6 +13,7 @@ use super::end::End;
 use super::inbox::Inbox;
 use super::link::{Carrier, Link};
 use super::outgoing::Outgoing;
+use super::reader::ReadError;
 use super::running::Running;
 use super::session::{Claim, Session, spawn};
 use super::stream::{Cut, ReadHalf, WriteHalf};
@@ -111,7 +112,20 @@ fn welcome(
 ///
 /// # Errors
 /// Why there is none, for a person.
-fn start_executor<'a>(session: &Arc<Session>, link: &'a Link) -> Result<&'a Running, String> {
+fn start_executor<'a>(session: &Arc<Session>, link: &'a Link) -> Result<&'a Running, ReadError> {
+    if !session.host().budget.enter(session.id()) {
+        return Err(ReadError::NoMemory);
+    }
+    start_charged(session, link).map_err(|reason| {
+        if session.is_over() {
+            // It may have ended before it had a share.
+            session.host().budget.leave(session.id());
+        }
+        ReadError::Executor(reason)
+    })
+}
+
+fn start_charged<'a>(session: &Arc<Session>, link: &'a Link) -> Result<&'a Running, String> {
     let started = Instant::now();
     let spec = session.spec();
     let executor = session.host().launch(
@@ -120,6 +134,9 @@ fn start_executor<'a>(session: &Arc<Session>, link: &'a Link) -> Result<&'a Runn
         spec.memory_budget_bytes,
     )?;
     let (pid, from) = (executor.pid, executor.from);
+    if session.host().is_charged() {
+        session.host().budget.tell(session.id(), executor.allowance);
+    }
     let running = Running {
         pid,
         closers: [executor.to.closer(), from.closer()],

@@ -53,6 +53,12 @@ pub enum ReadError {
     /// The session ended elsewhere.
     #[error("the session ended")]
     Ended,
+    /// There is no memory for a session.
+    #[error(
+        "this node has no memory left for another session: wait, or start it with a larger \
+         `--node-memory`"
+    )]
+    NoMemory,
     /// The executor can't be reached.
     #[error("{0}")]
     Executor(String),
@@ -81,6 +87,7 @@ impl ReadError {
                 0,
                 format!("{reason}: its session ended; reconnect to go on"),
             )),
+            Self::NoMemory => End::lost(Fault::new(Code::OutOfMemory, 0, reason)),
             Self::Executor(_) => End::lost(Fault::new(Code::ExecutorDied, 0, reason)),
             Self::Socket(_) | Self::Closed => End {
                 reason,
@@ -163,7 +170,7 @@ fn retry(mut read: impl FnMut() -> io::Result<usize>) -> Result<usize, ReadError
 }
 
 /// Starts the session's executor.
-pub type Start<'a> = &'a dyn Fn() -> Result<&'a Running, String>;
+pub type Start<'a> = &'a dyn Fn() -> Result<&'a Running, ReadError>;
 
 /// Reads frames until the session ends, and ends it if nobody else did. `start` is called with the
 /// first frame that needs an executor.
@@ -241,7 +248,7 @@ fn started<'a>(
     match *running {
         Some(known) => Ok(known),
         None => {
-            let started = start().map_err(ReadError::Executor)?;
+            let started = start()?;
             *running = Some(started);
             Ok(started)
         }
@@ -258,9 +265,13 @@ fn place_bulk(
     let bytes = header.aux;
     session.received_raw(bytes);
     let placed = match &running.memory {
-        SessionMemory::Shared(shared) => place_shared(buffer, shared, bytes)?,
+        _ if !session.has_room(bytes) => None,
+        SessionMemory::Shared(shared) => {
+            place_shared(buffer, shared, bytes, &|| session.count_arrived(running))?
+        }
         SessionMemory::Staged(staged) => place_staged(session, buffer, staged, bytes)?,
     };
+    session.count_arrived(running);
     // It may have taken a while.
     session.worked();
     let Some(place) = placed else {
@@ -280,11 +291,14 @@ fn place_shared(
     buffer: &mut Buffer,
     shared: &Shared,
     bytes: u64,
+    placed: &dyn Fn(),
 ) -> Result<Option<u64>, ReadError> {
     let allocated = shared.inbound.lock().allocate_cold(bytes);
     let Some((place, cold)) = allocated else {
         return Ok(None);
     };
+    // Before its bytes come.
+    placed();
     let memory = &shared.inbound_memory;
     let mut landing = InPlace {
         place,

@@ -262,6 +262,7 @@ impl Session {
             self.host.metrics.fault(fault.code);
         }
         drop(self.place.lock().take());
+        self.host.budget.leave(self.id());
         (self.on_end)(self.id(), end.reason);
         self.take_down();
     }
@@ -379,6 +380,27 @@ impl Session {
     pub fn received_raw(&self, bytes: u64) {
         self.counters.bytes_received.add(bytes);
         self.host.metrics.bytes_received.add(bytes);
+    }
+
+    /// Whether the node has `bytes` for an upload.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        !self.host.is_charged() || self.host.budget.has(bytes)
+    }
+
+    /// An upload has come, or its place is free again.
+    pub fn count_arrived(&self, running: &Running) {
+        if self.host.is_charged() {
+            let bytes = || running.memory.arrived_bytes();
+            self.host.budget.arrived(self.id(), bytes);
+        }
+    }
+
+    /// Its executor says what it holds.
+    pub fn count_held(&self, bytes: u64) {
+        if self.host.is_charged() {
+            self.host.budget.held(self.id(), bytes);
+        }
     }
 
     /// Counts an upload that found no memory.

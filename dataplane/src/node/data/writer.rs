@@ -181,6 +181,7 @@ impl Writer<'_> {
                 let gone = self.running.memory.free(header.seq);
                 let gone =
                     gone.map_err(|_| WriteError::Violation("a free of a place that is not taken"))?;
+                self.session.count_arrived(self.running);
                 if let Some(pool) = gone {
                     self.running.pool_gone(pool)?;
                 }
@@ -188,6 +189,7 @@ impl Writer<'_> {
             Kind::Usage => {
                 counters.tensors.set(header.seq);
                 counters.memory_bytes.set(header.aux);
+                self.session.count_held(header.aux);
                 if let Some(hits) = payload.first_chunk::<8>() {
                     counters.plan_hits.set(u64::from_le_bytes(*hits));
                 }

@@ -135,6 +135,7 @@ fn executor<M>(
         to: handle.to_executor,
         from: handle.from_executor,
         memory: memory(handle.memory).map_err(|error| error.to_string())?,
+        allowance: Arc::clone(handle.life.allowance()),
         process: Box::new(handle.life),
     })
 }
