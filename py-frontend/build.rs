@@ -1,25 +1,26 @@
 //! Compiles the C++ backend against the PyTorch of the checkout's virtual environment.
 
+use std::error::Error;
 use std::path::PathBuf;
 
-fn torch_dir() -> PathBuf {
+fn torch_dir() -> Result<PathBuf, Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=GENIE_TORCH");
     if let Some(dir) = std::env::var_os("GENIE_TORCH") {
-        return PathBuf::from(dir);
+        return Ok(PathBuf::from(dir));
     }
-    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
-    root.join("../.venv/torch")
+    Ok(PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../.venv/torch"))
 }
 
-fn sources(folders: &[&str]) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = folders
-        .iter()
-        .flat_map(|folder| std::fs::read_dir(folder).expect("the shim is beside this script"))
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "cpp"))
-        .collect();
+fn sources(folders: &[&str]) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    for folder in folders {
+        for entry in std::fs::read_dir(folder)? {
+            files.push(entry?.path());
+        }
+    }
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "cpp"));
     files.sort();
-    files
+    Ok(files)
 }
 
 /// The bounds of one record, for C++.
@@ -38,22 +39,22 @@ fn limits() -> String {
     text + "}\n"
 }
 
-fn main() {
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=shim");
     for shared in ["schema_hash", "schema_kind"] {
         println!("cargo:rerun-if-changed=../dataplane/executor/cpp/{shared}.h");
     }
-    let torch = torch_dir();
+    let torch = torch_dir()?;
     assert!(
         torch.join("include/torch/library.h").exists(),
         "PyTorch's headers are not at {}: run ./scripts/setup, or set GENIE_TORCH to the folder \
          of an installed torch 2.11.0",
         torch.display()
     );
-    let generated = PathBuf::from(std::env::var_os("OUT_DIR").expect("set by cargo"));
+    let generated = PathBuf::from(std::env::var("OUT_DIR")?);
     let skeleton = genie_session::skeleton::cpp::header();
-    std::fs::write(generated.join("skeleton.h"), skeleton).expect("OUT_DIR can be written");
-    std::fs::write(generated.join("log_limits.h"), limits()).expect("OUT_DIR can be written");
+    std::fs::write(generated.join("skeleton.h"), skeleton)?;
+    std::fs::write(generated.join("log_limits.h"), limits())?;
     cc::Build::new()
         .cpp(true)
         .std("c++20")
@@ -67,7 +68,7 @@ fn main() {
         .include(torch.join("include"))
         .include(torch.join("include/torch/csrc/api/include"))
         .link_lib_modifier("+whole-archive")
-        .files(sources(&["shim", "shim/rules"]))
+        .files(sources(&["shim", "shim/rules"])?)
         .compile("genie_shim");
     println!(
         "cargo:rustc-link-search=native={}",
@@ -75,4 +76,5 @@ fn main() {
     );
     println!("cargo:rustc-link-lib=dylib=torch_cpu");
     println!("cargo:rustc-link-lib=dylib=c10");
+    Ok(())
 }

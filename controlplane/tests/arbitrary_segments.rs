@@ -1,6 +1,12 @@
 //! Segments that are valid on the wire and make no sense otherwise: any operator with any arguments.
 //! Analysis answers each, never panics, and takes no more time than their size allows.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 #[path = "../session/tests/simulation/rng.rs"]
 mod rng;
 

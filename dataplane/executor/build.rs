@@ -1,5 +1,6 @@
 //! Compiles the C++ side against libtorch, with the grammar of skeletons as `genie-session` defines it.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 const SOURCES: [&str; 13] = [
@@ -34,9 +35,9 @@ const HEADERS: [&str; 14] = [
     "work",
 ];
 
-fn main() {
-    let manifest = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap());
-    let generated = PathBuf::from(std::env::var("OUT_DIR").unwrap());
+fn main() -> Result<(), Box<dyn Error>> {
+    let manifest = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let generated = PathBuf::from(std::env::var("OUT_DIR")?);
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let libtorch = std::env::var("LIBTORCH")
         .map_or_else(|_| manifest.join("../../.venv/torch"), PathBuf::from);
@@ -47,11 +48,11 @@ fn main() {
         libtorch.display()
     );
     let skeleton = genie_session::skeleton::cpp::header();
-    std::fs::write(generated.join("skeleton.h"), skeleton).unwrap();
+    std::fs::write(generated.join("skeleton.h"), skeleton)?;
     println!("cargo:rerun-if-changed=checks.txt");
-    let checks = std::fs::read_to_string(manifest.join("checks.txt")).unwrap();
+    let checks = std::fs::read_to_string(manifest.join("checks.txt"))?;
     let checks = format!("constexpr const char* CHECKS_TABLE = R\"table({checks})table\";\n");
-    std::fs::write(generated.join("checks_table.h"), checks).unwrap();
+    std::fs::write(generated.join("checks_table.h"), checks)?;
     let mut build = cc::Build::new();
     build
         .cpp(true)
@@ -80,6 +81,7 @@ fn main() {
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
     link_in_checkout(&manifest);
+    Ok(())
 }
 
 /// In a checkout, tests and the bare program find libtorch without LD_LIBRARY_PATH.

@@ -1,5 +1,11 @@
 //! A folder that looks like `/sys` and `/proc`, for tests. Removed with its value.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,5 +1,11 @@
 //! The binary on a fake `/sys` and `/proc`: what it says, writes, and exits with.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 use std::process::{Command, Output};
 
 use genie_hugepages::Root;

@@ -1,6 +1,12 @@
 //! This machine's own huge pages, a few of them, given back. Where that is not permitted or there
 //! is no room, each test says why and passes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod turn;
 
 use std::os::fd::AsFd;

@@ -1,5 +1,11 @@
 //! Bad usage and unreachable ends: exit status 2, and a line that says what to do.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use common::run;

@@ -1,5 +1,11 @@
 //! Both ends over a link: bytes arrive, a changed byte is found, Ctrl-C keeps what was measured.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::process::Stdio;

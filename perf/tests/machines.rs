@@ -1,6 +1,12 @@
 //! `server` and `client` on two machines, each with a NIC for the kernel and one for DPDK: network
 //! namespaces, with a veth pair for either. As root.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::process::{Command, Stdio};

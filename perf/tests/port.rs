@@ -1,6 +1,12 @@
 //! `server` and `client` as two processes, each with a DPDK port of its own: memif, which is what a
 //! machine without a second NIC has. Not run here: two NICs.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader, Write as _};

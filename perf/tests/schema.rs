@@ -1,5 +1,11 @@
 //! Every kind of report is as `schema/report-1.json` documents it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use common::{Server, quick, schema};

@@ -4,6 +4,12 @@
 //! The programs are the ones beside the test program: `cargo test` (and nextest) builds them with
 //! the workspace. A test without libtorch to give to the executor says so and passes by.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::PathBuf;

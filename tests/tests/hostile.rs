@@ -1,6 +1,12 @@
 //! A client with a valid token sends nonsense on its data connection: it loses its session, and
 //! another session in the middle of its work notices nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 use std::time::Duration;
 
 use genie_client::bare::{self, Bare};

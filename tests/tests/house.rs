@@ -1,5 +1,11 @@
 //! What a part of the house stands on.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 use std::process::Command;
 
 /// The crates that `package` is built with, itself among them.

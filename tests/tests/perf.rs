@@ -1,6 +1,12 @@
 //! `genie-perf` against a real daemon and executor: every byte comes back, and the JSON is as
 //! documented.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 use std::process::Command;
 
 use genie_tests::{Daemon, is_ready, program};

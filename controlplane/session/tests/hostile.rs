@@ -1,6 +1,12 @@
 //! Whatever bytes come, parsers refuse and never panic; and a node that is fed them keeps its
 //! machine out of what it never made.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 use genie_session::client::{ClientLog, Draft};
 use genie_session::fault::Fault;
 use genie_session::frame::{self, HEADER_BYTES, HELLO_BYTES, Header};

@@ -1,5 +1,11 @@
 //! For any valid graph, and for any bytes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod generate;
 
 use genie_srg::{

@@ -1,5 +1,11 @@
 //! The socket of a gateway: what it answers, who dies, what hostile bytes get.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::io::{Read, Write};

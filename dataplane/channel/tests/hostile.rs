@@ -1,5 +1,11 @@
 //! A client that scribbles over everything it can reach.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::io::{Read, Write};

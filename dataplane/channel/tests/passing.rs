@@ -1,5 +1,11 @@
 //! What passes between the halves, in one process and over a socket.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,11 @@
 //! The step between an arena and its use: who maps it, who does not, and who takes pages out of it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 #[path = "../../../hugepages/tests/turn/mod.rs"]
 mod turn;

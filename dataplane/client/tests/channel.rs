@@ -1,5 +1,11 @@
 //! A data connection over a gateway's channel.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::io;

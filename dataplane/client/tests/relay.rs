@@ -1,5 +1,11 @@
 //! What a gateway that has fallen back still does: pipes to the node's port.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::io::{Read, Write};

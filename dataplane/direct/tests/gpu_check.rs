@@ -1,5 +1,11 @@
 //! The program `genie-gpu-check`, on the host device.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 

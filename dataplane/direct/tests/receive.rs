@@ -1,5 +1,11 @@
 //! Transfers over a software link into device memory, by both ways, every byte compared.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 #[path = "../../dpdk/tests/common/eal.rs"]
 mod eal;
 

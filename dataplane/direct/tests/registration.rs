@@ -1,5 +1,11 @@
 //! DPDK's own functions on a device of ours.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 #[path = "../../dpdk/tests/common/eal.rs"]
 mod eal;
 

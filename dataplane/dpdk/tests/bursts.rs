@@ -1,5 +1,11 @@
 //! Who owns a packet, and that none is lost or freed twice.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use genie_dpdk::{

@@ -1,6 +1,12 @@
 //! What the kernel, or an installation, does not allow, in processes that are started without it. Each
 //! says what is missing, and DPDK logs no line of its own. Needs root, `setpriv` and `unshare`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::process::{Command, Output};

@@ -1,5 +1,11 @@
 //! Starting, stopping, and what bad input gets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use genie_dpdk::{

@@ -1,5 +1,11 @@
 //! Packet data in memory that is not the EAL's: received there, and sent from there.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::ptr::NonNull;

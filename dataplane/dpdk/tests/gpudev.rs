@@ -1,5 +1,11 @@
 //! A device of our own in DPDK's gpudev, as an application sees it, and packets in its memory.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::ffi::{c_int, c_uint, c_void};

@@ -2,6 +2,12 @@
 //!
 //! The second process is this program again, told by an environment variable to be the peer.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::io::Read as _;

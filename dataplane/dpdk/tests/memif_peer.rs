@@ -4,6 +4,12 @@
 //! The peer is this program again. The next one starts its EAL while the one before is at work, and
 //! opens its port when it is told to by a line on its standard input.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::io::Write as _;

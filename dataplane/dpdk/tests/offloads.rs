@@ -1,5 +1,11 @@
 //! What is asked of a port, what it grants, and that the report is true.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use genie_dpdk::{

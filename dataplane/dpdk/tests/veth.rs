@@ -3,6 +3,12 @@
 //!
 //! As long as a wire's MTU allows, too: AF_PACKET's ring is made for it, AF_XDP's mbufs up to a page.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::fs::File;

@@ -1,5 +1,11 @@
 //! The kernels that libtorch lacks on the CPU, against a plain computation in f64.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use common::{Arg, Client, F32, I64, NURSERY, Out, Tensor};

@@ -1,6 +1,12 @@
 //! Measurements, not tests: `cargo test --release -p genie-executor --test measure -- --ignored
 //! --nocapture --test-threads 1`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::time::Instant;

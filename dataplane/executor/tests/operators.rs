@@ -1,5 +1,11 @@
 //! Operators through the zygote, the rings and the session log, as a client sees them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use common::{Arg, BOOL, F32, F64, I64, NURSERY, Out, Tensor, row_major};

@@ -1,5 +1,11 @@
 //! Sessions whose tensors are in pools of a device, as they are on an accelerator; here of the host.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use common::{Arg, Client, F32, NURSERY, Out, Reply};

@@ -1,5 +1,11 @@
 //! Processes: crashes, kills, budgets, and who outlives whom.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::time::{Duration, Instant};

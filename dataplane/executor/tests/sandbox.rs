@@ -1,5 +1,11 @@
 //! What holds executors in, seen from outside: by the kernel's own books of their processes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::path::PathBuf;

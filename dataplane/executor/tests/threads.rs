@@ -1,5 +1,11 @@
 //! Threads of an operator: by its work, and by what was allowed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use common::{Arg, Client, F32, NURSERY, Out};

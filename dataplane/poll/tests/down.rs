@@ -1,6 +1,12 @@
 //! What a loop does while its link takes nothing, or its peer: it sleeps as an idle one does, and
 //! sees ends and returns as soon. Time is simulated: turns and naps are counted, by their reason.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::cell::Cell;

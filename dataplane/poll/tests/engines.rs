@@ -1,5 +1,11 @@
 //! Two engines joined by a link in memory: what one program says, the other hears.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod common;
 
 use std::sync::Arc;

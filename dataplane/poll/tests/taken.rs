@@ -1,5 +1,11 @@
 //! Huge pages that go while DPDK starts, with DPDK itself: one start a process, so one test.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 #[path = "../../../hugepages/tests/turn/mod.rs"]
 mod turn;
 

@@ -446,6 +446,10 @@ impl Settings {
             None => None,
         };
         // Every other key has a default.
+        #[expect(
+            clippy::expect_used,
+            reason = "a test goes through all keys without a default"
+        )]
         fn set<T>(value: Option<T>) -> T {
             value.expect("the key has a default")
         }

@@ -1,5 +1,11 @@
 //! The daemon as a process of its own: what a client, an operator and an attacker see.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod bad_input;
 mod client;
 mod command_line;

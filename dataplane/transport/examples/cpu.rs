@@ -5,6 +5,12 @@
 //! seals, acknowledgements, events. Not included: any driver. A split frame's data are put together
 //! outside of the timing, as a NIC would.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 use std::time::{Duration, Instant};
 
 use genie_transport::{

@@ -1,6 +1,12 @@
 //! After a connection is opened, moving bytes allocates nothing: every allocation of this thread is
 //! counted while a lossy exchange runs.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod sim;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -2,6 +2,12 @@
 //! looks for more. Inputs are named after what they reach; those that a fuzzer keeps are not
 //! committed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod sim;
 
 #[path = "../fuzz/bodies/frame.rs"]

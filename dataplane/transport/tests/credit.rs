@@ -1,5 +1,11 @@
 //! Credit: what a receiver takes, and how a sender learns of it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod sim;
 
 use std::time::Duration;

@@ -1,5 +1,11 @@
 //! Many connections on one endpoint.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod sim;
 
 use std::time::Duration;

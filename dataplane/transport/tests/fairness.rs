@@ -1,5 +1,11 @@
 //! Flows that share a bottleneck, and a path that changes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod sim;
 
 use std::cmp::Reverse;

@@ -1,6 +1,12 @@
 //! Goodput over a simulated 10 Gbit/s link with 100 us round trips. Simulated, so the same on any
 //! machine. `cargo test --release -p genie-transport --test goodput -- --nocapture` prints it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod sim;
 
 use sim::{Link, Pair, Random};

@@ -1,5 +1,11 @@
 //! What an enemy may do: with the key, without it, and with bytes that mean nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod sim;
 
 use std::time::Duration;

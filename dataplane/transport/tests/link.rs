@@ -1,6 +1,12 @@
 //! Transfers and messages over a bad link, a thousand seeds of it. GENIE_SEEDS sets how many,
 //! GENIE_SEED replays one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod sim;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,11 @@
 //! Frames whose data are named, not copied.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod sim;
 
 use genie_transport::{

@@ -1,5 +1,11 @@
 //! Two ends whose cores are shared: each is away now and then, for far longer than a round trip.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 mod sim;
 
 use genie_transport::{Counters, Event};

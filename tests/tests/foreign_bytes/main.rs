@@ -3,6 +3,12 @@
 //! `scripts/test` draws one and says it); GENIE_FUZZ_MS is how long each parser gets, a second without.
 //! `cargo +nightly fuzz` in `tests/fuzz` looks deeper, over the same bodies and corpus.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 #[path = "../../fuzz/bodies.rs"]
 mod bodies;
 mod mutate;
