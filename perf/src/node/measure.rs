@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use anyhow::Result;
+use genie_client::engine::Asked;
 
 use super::peer::Peer;
 use crate::meter::{Meter, Of, Timed};
@@ -13,7 +14,7 @@ use crate::report::Measurement;
 use crate::tcp;
 
 /// Runs the test at one size. Nothing for what was ended before it began.
-pub fn one(peer: &mut Peer, options: &Client, size: u64) -> Result<Vec<Measurement>> {
+pub fn one(peer: &Peer, options: &Client, size: u64) -> Result<Vec<Measurement>> {
     let how = &options.how;
     let batch = how.batch(options.test, size);
     let mut of = Of {
@@ -52,10 +53,10 @@ pub fn one(peer: &mut Peer, options: &Client, size: u64) -> Result<Vec<Measureme
 /// What is asked of a node again and again.
 trait Exchange {
     /// Sends what one exchange is; gives the question that ends it.
-    fn ask(&mut self, peer: &mut Peer) -> Result<u64>;
+    fn ask<'p>(&mut self, peer: &'p Peer) -> Result<Asked<'p>>;
 
     /// Takes the answer to the oldest question.
-    fn answer(&mut self, peer: &mut Peer, question: u64) -> Result<()>;
+    fn answer(&mut self, question: Asked<'_>) -> Result<()>;
 
     /// Messages or transfers in one exchange.
     fn each(&self) -> u64 {
@@ -68,21 +69,21 @@ trait Exchange {
     }
 
     /// Bytes at the node that differ, when all is over.
-    fn compare_there(&mut self, _peer: &mut Peer) -> Result<u64> {
+    fn compare_there(&mut self, _peer: &Peer) -> Result<u64> {
         Ok(0)
     }
 }
 
 /// Measures an exchange, with up to `depth` of them under way.
 fn run(
-    peer: &mut Peer,
+    peer: &Peer,
     how: &How,
     depth: usize,
     of: Of<'_>,
     exchange: &mut impl Exchange,
 ) -> Result<Option<Measurement>> {
     let sent_again = tcp::retransmissions(peer.descriptor());
-    let mut under_way: VecDeque<(Instant, u64)> = VecDeque::new();
+    let mut under_way: VecDeque<(Instant, Asked<'_>)> = VecDeque::new();
     let mut meter = Meter::new()?;
     let mut timed = Timed::new(&mut meter, how.times());
     loop {
@@ -91,7 +92,7 @@ fn run(
             let began = Instant::now();
             under_way.push_back((began, exchange.ask(peer)?));
         } else if let Some((began, question)) = under_way.pop_front() {
-            exchange.answer(peer, question)?;
+            exchange.answer(question)?;
             timed.meter.many(exchange.each(), began.elapsed());
             if how.verify {
                 timed.apart(|meter| meter.verify_errors += exchange.compare());
@@ -120,7 +121,7 @@ struct Echo {
 }
 
 impl Echo {
-    fn new(peer: &mut Peer, size: u64) -> Result<Self> {
+    fn new(peer: &Peer, size: u64) -> Result<Self> {
         let mut sent = vec![0; usize::try_from(size)?];
         pattern::fill(&mut sent, 0);
         Ok(Self {
@@ -133,13 +134,14 @@ impl Echo {
 }
 
 impl Exchange for Echo {
-    fn ask(&mut self, peer: &mut Peer) -> Result<u64> {
+    fn ask<'p>(&mut self, peer: &'p Peer) -> Result<Asked<'p>> {
         peer.put(self.storage, &self.sent)?;
-        peer.ask(self.storage, self.sent.len() as u64)
+        peer.ask(self.storage, std::mem::take(&mut self.received))
     }
 
-    fn answer(&mut self, peer: &mut Peer, question: u64) -> Result<()> {
-        peer.answer(question, &mut self.received)
+    fn answer(&mut self, question: Asked<'_>) -> Result<()> {
+        self.received = question.wait()?;
+        Ok(())
     }
 
     fn compare(&mut self) -> u64 {
@@ -160,7 +162,7 @@ struct Puts {
 }
 
 impl Puts {
-    fn new(peer: &mut Peer, size: u64, storages: usize, each: u64) -> Result<Self> {
+    fn new(peer: &Peer, size: u64, storages: usize, each: u64) -> Result<Self> {
         let mut bytes = vec![0; usize::try_from(size)?];
         pattern::fill(&mut bytes, size);
         let storages: Result<_> = (0..storages).map(|_| peer.alloc(size)).collect();
@@ -174,7 +176,7 @@ impl Puts {
 }
 
 impl Exchange for Puts {
-    fn ask(&mut self, peer: &mut Peer) -> Result<u64> {
+    fn ask<'p>(&mut self, peer: &'p Peer) -> Result<Asked<'p>> {
         for _ in 0..self.each {
             if let Some(&storage) = self.storages.front() {
                 peer.put(storage, &self.bytes)?;
@@ -185,20 +187,20 @@ impl Exchange for Puts {
         peer.barrier()
     }
 
-    fn answer(&mut self, peer: &mut Peer, question: u64) -> Result<()> {
-        peer.answer(question, &mut [])
+    fn answer(&mut self, question: Asked<'_>) -> Result<()> {
+        question.wait()?;
+        Ok(())
     }
 
     fn each(&self) -> u64 {
         self.each
     }
 
-    fn compare_there(&mut self, peer: &mut Peer) -> Result<u64> {
+    fn compare_there(&mut self, peer: &Peer) -> Result<u64> {
         let mut received = vec![0; self.bytes.len()];
         let mut found = 0;
         for &storage in self.storages.iter().rev().take(self.written) {
-            let question = peer.ask(storage, self.bytes.len() as u64)?;
-            peer.answer(question, &mut received)?;
+            received = peer.ask(storage, received)?.wait()?;
             found += pattern::differences_between(&self.bytes, &received);
             received.fill(0);
         }
@@ -210,30 +212,42 @@ impl Exchange for Puts {
 struct Gets {
     storage: u64,
     bytes: Vec<u8>,
+    /// What came last.
     received: Vec<u8>,
+    /// Memory for what is asked next.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Gets {
-    fn new(peer: &mut Peer, size: u64) -> Result<Self> {
+    fn new(peer: &Peer, size: u64) -> Result<Self> {
         let mut bytes = vec![0; usize::try_from(size)?];
         pattern::fill(&mut bytes, size + 1);
         let storage = peer.alloc(size)?;
         peer.put(storage, &bytes)?;
         Ok(Self {
             storage,
-            received: vec![0; bytes.len()],
+            received: Vec::new(),
+            spare: Vec::new(),
             bytes,
         })
     }
 }
 
 impl Exchange for Gets {
-    fn ask(&mut self, peer: &mut Peer) -> Result<u64> {
-        peer.ask(self.storage, self.bytes.len() as u64)
+    fn ask<'p>(&mut self, peer: &'p Peer) -> Result<Asked<'p>> {
+        let spare = self.spare.pop();
+        peer.ask(
+            self.storage,
+            spare.unwrap_or_else(|| vec![0; self.bytes.len()]),
+        )
     }
 
-    fn answer(&mut self, peer: &mut Peer, question: u64) -> Result<()> {
-        peer.answer(question, &mut self.received)
+    fn answer(&mut self, question: Asked<'_>) -> Result<()> {
+        let last = std::mem::replace(&mut self.received, question.wait()?);
+        if !last.is_empty() {
+            self.spare.push(last);
+        }
+        Ok(())
     }
 
     fn compare(&mut self) -> u64 {

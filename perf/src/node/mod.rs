@@ -35,7 +35,7 @@ pub fn run(options: &Client) -> Result<Report> {
     if how.seal.is_some_and(|wanted| wanted != seal) {
         bail!("a node's link is sealed by TLS: --ca, --cert and --key turn it on");
     }
-    let mut peer = Peer::open(options)?;
+    let peer = Peer::open(options)?;
     let (transport, reason) = peer.transport();
     let wanted = match options.transport {
         Transport::Auto => transport,
@@ -58,7 +58,7 @@ pub fn run(options: &Client) -> Result<Report> {
         if interrupt::asked() {
             break;
         }
-        results.extend(measure::one(&mut peer, options, size)?);
+        results.extend(measure::one(&peer, options, size)?);
     }
     let facts = Facts {
         transport,

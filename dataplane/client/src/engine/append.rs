@@ -7,7 +7,7 @@ use genie_control_api::v1::SubmitSegmentRequest;
 use genie_session::client::{AppendError, Appended, Draft};
 
 use super::shapes::{Results, Signature};
-use super::{Append, Error, Exception, Origin, Session};
+use super::{Append, Error, Exception, Origin, REST_RECORDS, Session};
 
 /// A line of the program, as the host numbers them; zero is unknown.
 pub type SiteId = u32;
@@ -52,6 +52,7 @@ impl Session {
 
     pub(super) fn flush_into_outbox(&self, append: &mut Append) {
         self.dirty.store(false, Ordering::Relaxed);
+        append.unsent = 0;
         if let Some(message) = append.log.flush() {
             self.outbox.put(message);
         }
@@ -150,6 +151,10 @@ impl Session {
             .note(appended.seq, draft.kind, draft.op, site, backward);
         if origin.sequence_nr >= 0 {
             append.trace.note_forward(origin.sequence_nr, site);
+        }
+        append.unsent += 1;
+        if append.unsent == REST_RECORDS {
+            self.wake.wake_if_resting();
         }
         if appended.ended {
             self.submit(append);

@@ -10,6 +10,36 @@ use super::append::{SiteId, append_error};
 use super::slots::{Destination, Key};
 use super::{Error, Origin, RESERVED, Session};
 
+/// What was asked and is not answered yet. Dropping it gives it up.
+#[must_use]
+pub struct Asked<'s> {
+    session: &'s Session,
+    /// None once it was waited for.
+    key: Option<Key>,
+    bytes: Vec<u8>,
+}
+
+impl Asked<'_> {
+    /// Waits for the answer. Gives the memory that was handed over, with the elements in it.
+    ///
+    /// # Errors
+    /// As [`Session::fetch`].
+    pub fn wait(mut self) -> Result<Vec<u8>, Error> {
+        if let Some(key) = self.key.take() {
+            self.session.wait(key)?;
+        }
+        Ok(std::mem::take(&mut self.bytes))
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.session.slots.forget(key);
+        }
+    }
+}
+
 impl Session {
     /// Overwrites storage `id` with `len` bytes; returns when they were copied or sent.
     ///
@@ -58,9 +88,52 @@ impl Session {
     /// # Errors
     /// The elements' fault; the session is over; interrupted.
     pub fn fetch(&self, draft: &Draft<'_>, into: &mut [u8], site: SiteId) -> Result<(), Error> {
-        // SAFETY: `ask` returns once the answer was taken or nobody waits for it any more.
+        // SAFETY: `wait` returns once the answer was taken or nobody waits for it any more.
         let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
-        self.ask(draft, destination, site).map(|_| ())
+        let key = self.ask(draft, destination, site)?;
+        self.wait(key).map(|_| ())
+    }
+
+    /// As [`Session::fetch`], and goes on: the elements come into `into` meanwhile.
+    ///
+    /// # Errors
+    /// The session is over; interrupted.
+    pub fn start_fetch(
+        &self,
+        draft: &Draft<'_>,
+        mut into: Vec<u8>,
+        site: SiteId,
+    ) -> Result<Asked<'_>, Error> {
+        // SAFETY: `Asked` owns the memory, which stays where it is when the vector is moved, and
+        // lets go of it only once the answer was taken or nobody waits for it any more.
+        let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
+        self.asked(draft, destination, into, site)
+    }
+
+    /// As [`Session::barrier`], and goes on.
+    ///
+    /// # Errors
+    /// The session is over; interrupted.
+    pub fn start_barrier(&self, site: SiteId) -> Result<Asked<'_>, Error> {
+        let draft = Draft::new(record::Kind::Barrier);
+        self.asked(&draft, Destination::NOWHERE, Vec::new(), site)
+    }
+
+    fn asked(
+        &self,
+        draft: &Draft<'_>,
+        destination: Destination,
+        bytes: Vec<u8>,
+        site: SiteId,
+    ) -> Result<Asked<'_>, Error> {
+        let mut asked = Asked {
+            session: self,
+            key: None,
+            bytes,
+        };
+        asked.key = Some(self.ask(draft, destination, site)?);
+        self.pump()?;
+        Ok(asked)
     }
 
     /// Waits until everything recorded so far has run.
@@ -68,21 +141,13 @@ impl Session {
     /// # Errors
     /// The session is over; interrupted.
     pub fn barrier(&self, site: SiteId) -> Result<(), Error> {
-        self.ask(
-            &Draft::new(record::Kind::Barrier),
-            Destination::NOWHERE,
-            site,
-        )
-        .map(|_| ())
+        let draft = Draft::new(record::Kind::Barrier);
+        let key = self.ask(&draft, Destination::NOWHERE, site)?;
+        self.wait(key).map(|_| ())
     }
 
-    fn ask(
-        &self,
-        draft: &Draft<'_>,
-        destination: Destination,
-        site: SiteId,
-    ) -> Result<Vec<u8>, Error> {
-        let key = self.appending(0, |append| {
+    fn ask(&self, draft: &Draft<'_>, destination: Destination, site: SiteId) -> Result<Key, Error> {
+        self.appending(0, |append| {
             let id = append.next_wait;
             append.next_wait += 1;
             let key = Key::Wait(id);
@@ -95,8 +160,7 @@ impl Session {
                 .inspect_err(|_| self.slots.forget(key))?;
             self.flush_into_outbox(append);
             Ok(key)
-        })?;
-        self.wait(key)
+        })
     }
 
     /// Runs an operator whose results only the node can tell.

@@ -10,7 +10,9 @@ use genie_session::frame::{Header, Kind};
 use super::heartbeat::PING_AFTER;
 use super::shapes::ShapeCache;
 use super::trace::Trace;
-use super::{Error, Exception, FLUSH_AFTER, IDLE_AFTER, IDLE_TICK, Session, TRIM_AFTER};
+use super::{
+    Error, Exception, FLUSH_AFTER, IDLE_AFTER, IDLE_TICK, REST, REST_RECORDS, Session, TRIM_AFTER,
+};
 
 /// How long what was said last may take to leave.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -19,11 +21,21 @@ impl Session {
     /// Sends what nobody waits for, reads what nobody waits for, until the session ends.
     pub(super) fn housekeeping(&self) {
         let mut last_work = Instant::now();
+        let mut waits = self.slots.waits();
+        let mut rests = false;
         while !self.is_lost.load(Ordering::Acquire) {
             if last_work.elapsed() > IDLE_AFTER && self.slots.waiting() == 0 {
                 self.wake.sleep(&self.link, &self.dirty, IDLE_TICK);
+            } else if rests {
+                let is_wanted = || self.append.lock().unsent >= REST_RECORDS;
+                self.wake.rest(is_wanted, REST);
             } else {
                 std::thread::sleep(FLUSH_AFTER);
+            }
+            let waited = std::mem::replace(&mut waits, self.slots.waits()) != waits;
+            rests = waited && !self.dirty.load(Ordering::Relaxed) && !self.outbox.has_work();
+            if waited {
+                last_work = Instant::now();
             }
             if self.dirty.load(Ordering::Relaxed) {
                 last_work = Instant::now();
@@ -36,12 +48,18 @@ impl Session {
             if self.slots.waiting() == 0
                 && let Some(mut reading) = self.reading.try_lock()
             {
-                while reading.has_frame() || self.link.wait_readable(Duration::ZERO) {
+                // Whoever waits reads for itself.
+                while self.slots.waiting() == 0
+                    && (reading.has_frame() || self.link.wait_readable(Duration::ZERO))
+                {
                     last_work = Instant::now();
                     if !self.read_frame(&mut reading).unwrap_or(false) {
                         break;
                     }
                 }
+                drop(reading);
+                // It may have found the reading taken.
+                self.slots.wake();
             }
             if last_work.elapsed() > TRIM_AFTER {
                 self.host.rest();

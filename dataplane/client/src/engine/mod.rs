@@ -27,6 +27,7 @@ use genie_session::client::{ClientLog, Window};
 use parking_lot::Mutex;
 
 pub use self::append::{Recorded, SiteId};
+pub use self::calls::Asked;
 pub use self::counters::{Analysis, Counters, Reading};
 pub use self::error::{Error, Exception};
 use self::heartbeat::Heartbeat;
@@ -46,6 +47,11 @@ const KEPT_BYTES_MAX: u64 = 2 << 20;
 const RESERVED: u64 = 64;
 /// Records that nobody waits for leave after this long.
 const FLUSH_AFTER: Duration = Duration::from_millis(1);
+/// Where the program waits for answers again and again, it sees to everything itself, and the
+/// housekeeper would only take a core from it.
+const REST: Duration = Duration::from_millis(8);
+/// So many records without a wait end that rest: the node could be at them already.
+const REST_RECORDS: u32 = 8;
 /// How long the housekeeper sleeps at a time when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Memory for results goes back to the system after this long without work.
@@ -59,6 +65,8 @@ pub(crate) struct Append {
     pub shapes: ShapeCache,
     pub trace: Trace,
     next_wait: u64,
+    /// Records since the last flush.
+    unsent: u32,
 }
 
 /// Where a record comes from.
@@ -134,6 +142,7 @@ impl Session {
                 shapes: ShapeCache::default(),
                 trace: Trace::default(),
                 next_wait: 1,
+                unsent: 0,
             }),
             outbox: Outbox::default(),
             reading: Mutex::default(),

@@ -5,11 +5,11 @@
 //! only then may the memory go.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use genie_session::fault::Fault;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::link::TICK;
 
@@ -70,7 +70,9 @@ impl Destination {
 pub(super) struct Slots {
     slots: Mutex<HashMap<Key, Slot>>,
     changed: Condvar,
+    changes: AtomicU64,
     waiting: AtomicUsize,
+    waits: AtomicU64,
 }
 
 /// Memory that is lent until this value goes.
@@ -119,10 +121,7 @@ impl Slots {
         if let Some(slot) = slots.get_mut(&key) {
             *slot = Slot::Done(answer);
         }
-        drop(slots);
-        if self.waiting() > 1 {
-            self.changed.notify_all();
-        }
+        self.tell(slots);
     }
 
     /// Bytes that `key` still wants; `None` if nobody waits.
@@ -157,18 +156,37 @@ impl Slots {
     /// The calling thread waits.
     pub(super) fn wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waits.fetch_add(1, Ordering::Relaxed);
         Waiting(self)
     }
 
-    /// Until something changes, or for `timeout`.
-    pub(super) fn pause(&self, timeout: Duration) {
+    /// How often a thread has waited so far.
+    pub(super) fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// How often something changed: an answer came, a loan ended, or somebody stopped reading.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Until something has changed since there were `seen` changes, or for `timeout`.
+    pub(super) fn pause(&self, seen: u64, timeout: Duration) {
         let mut slots = self.slots.lock();
-        self.changed.wait_for(&mut slots, timeout);
+        if self.changes() == seen {
+            self.changed.wait_for(&mut slots, timeout);
+        }
     }
 
     /// Wakes all that wait.
     pub(super) fn wake(&self) {
-        drop(self.slots.lock());
+        self.tell(self.slots.lock());
+    }
+
+    /// Something changed. Costs nothing where nobody pauses.
+    fn tell(&self, slots: MutexGuard<'_, HashMap<Key, Slot>>) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        drop(slots);
         self.changed.notify_all();
     }
 }
@@ -201,10 +219,7 @@ impl Drop for Loan<'_> {
         if let Some(slot @ Slot::Lent) = slots.get_mut(&self.key) {
             *slot = Slot::Pending(self.place);
         }
-        drop(slots);
-        if self.slots.waiting() > 1 {
-            self.slots.changed.notify_all();
-        }
+        self.slots.tell(slots);
     }
 }
 
@@ -246,6 +261,28 @@ mod tests {
         slots.answer(key, Ok(Vec::new()));
         assert!(slots.take(key).is_none(), "nobody waits");
         assert_eq!(memory, [7, 7, 7, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_changes_between_a_look_and_a_pause_ends_the_pause() {
+        let slots = Slots::default();
+        slots.open(Key::Wait(1), Destination::NOWHERE);
+        let began = std::time::Instant::now();
+        let long = Duration::from_secs(20);
+        let seen = slots.changes();
+        slots.answer(Key::Wait(1), Ok(Vec::new()));
+        slots.pause(seen, long);
+        let seen = slots.changes();
+        slots.wake();
+        slots.pause(seen, long);
+        // One that waits alone is told too: who reads need not wait for anything.
+        std::thread::scope(|scope| {
+            let _waiting = slots.wait();
+            let seen = slots.changes();
+            scope.spawn(|| slots.answer(Key::Wait(1), Ok(Vec::new())));
+            slots.pause(seen, long);
+        });
+        assert!(began.elapsed() < long / 2);
     }
 
     #[test]

@@ -35,7 +35,12 @@ impl Session {
     }
 
     fn wait_inner(&self, pending: &impl Fn() -> bool) -> Result<(), Error> {
-        while pending() {
+        loop {
+            // Before the look, so that what comes after it ends the pause.
+            let seen = self.slots.changes();
+            if !pending() {
+                return Ok(());
+            }
             self.check()?;
             if let Some(mut reading) = self.reading.try_lock() {
                 let began = Instant::now();
@@ -50,12 +55,11 @@ impl Session {
                     continue;
                 }
             } else {
-                self.slots.pause(LOOK_EVERY);
+                self.slots.pause(seen, LOOK_EVERY);
             }
             self.look()?;
             self.look_after_node(PING_AFTER)?;
         }
-        Ok(())
     }
 
     /// Lets handlers of the program run. The calling thread holds nothing: no lock, no loan of its

@@ -1,8 +1,8 @@
 //! Puts the housekeeper to sleep and wakes it: a system call only when it sleeps.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::link::Link;
@@ -10,8 +10,15 @@ use crate::link::Link;
 /// An event that one thread sleeps on.
 pub struct Wake {
     event: OwnedFd,
-    asleep: AtomicBool,
+    state: AtomicU8,
 }
+
+/// At work, or looks again by itself within a millisecond.
+const AWAKE: u8 = 0;
+/// Looks again by itself, later.
+const RESTING: u8 = 1;
+/// Sees to nothing but the link until it is woken.
+const ASLEEP: u8 = 2;
 
 impl Wake {
     /// A new event.
@@ -28,34 +35,51 @@ impl Wake {
         let event = unsafe { OwnedFd::from_raw_fd(raw) };
         Ok(Self {
             event,
-            asleep: AtomicBool::new(false),
+            state: AtomicU8::new(AWAKE),
         })
     }
 
     /// Wakes the sleeper, if it sleeps.
     pub fn wake_if_idle(&self) {
-        if self.asleep.load(Ordering::SeqCst) {
-            let one = 1_u64.to_ne_bytes();
-            // SAFETY: eight valid bytes. A full counter means that it is awake already.
-            unsafe { libc::write(self.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        if self.state.load(Ordering::SeqCst) == ASLEEP {
+            self.wake();
         }
+    }
+
+    /// Wakes the sleeper, if it sleeps or rests.
+    pub fn wake_if_resting(&self) {
+        if self.state.load(Ordering::SeqCst) != AWAKE {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: eight valid bytes. A full counter means that it is awake already.
+        unsafe { libc::write(self.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Rests until woken, or for `timeout`; not at all if `is_wanted` by now.
+    pub fn rest(&self, is_wanted: impl FnOnce() -> bool, timeout: Duration) {
+        self.state.store(RESTING, Ordering::SeqCst);
+        if !is_wanted() {
+            poll([self.event.as_raw_fd()], timeout);
+        }
+        self.rise();
     }
 
     /// Sleeps until woken, until `link` has something to read, or for `timeout`; not at all if
     /// `dirty`.
     pub fn sleep(&self, link: &Link, dirty: &AtomicBool, timeout: Duration) {
-        self.asleep.store(true, Ordering::SeqCst);
+        self.state.store(ASLEEP, Ordering::SeqCst);
         if !dirty.load(Ordering::SeqCst) && link.arm() {
-            let mut polled = [link.descriptor(), self.event.as_raw_fd()].map(|fd| libc::pollfd {
-                fd,
-                events: libc::POLLIN,
-                revents: 0,
-            });
-            let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-            // SAFETY: two valid pollfds whose descriptors outlive the call.
-            unsafe { libc::poll(polled.as_mut_ptr(), 2, millis) };
+            poll([link.descriptor(), self.event.as_raw_fd()], timeout);
         }
-        self.asleep.store(false, Ordering::SeqCst);
+        self.rise();
+    }
+
+    fn rise(&self) {
+        self.state.store(AWAKE, Ordering::SeqCst);
         let mut count = [0_u8; 8];
         // SAFETY: room for eight bytes; the descriptor does not block.
         unsafe {
@@ -65,5 +89,49 @@ impl Wake {
                 count.len(),
             )
         };
+    }
+}
+
+/// Until one of `descriptors`, which outlive the call, has something to read.
+fn poll<const N: usize>(descriptors: [RawFd; N], timeout: Duration) {
+    let mut polled = descriptors.map(|fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: as many valid pollfds as said; one that is not open is an answer and no fault.
+    unsafe { libc::poll(polled.as_mut_ptr(), N as libc::nfds_t, millis) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_rest_ends_when_it_is_woken_and_does_not_begin_when_it_is_wanted() {
+        let wake = Wake::new().unwrap();
+        let began = Instant::now();
+        wake.rest(|| true, LONG);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // What comes before the rest is what `is_wanted` tells; this comes within.
+                while wake.state.load(Ordering::SeqCst) != RESTING {
+                    std::thread::yield_now();
+                }
+                wake.wake_if_idle();
+                wake.wake_if_resting();
+            });
+            wake.rest(|| false, LONG);
+        });
+        assert!(began.elapsed() < LONG / 2);
+        // An old wake is no new one.
+        let again = Instant::now();
+        wake.rest(|| false, Duration::from_millis(20));
+        assert!(again.elapsed() >= Duration::from_millis(20));
     }
 }
