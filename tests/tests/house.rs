@@ -6,6 +6,7 @@
     reason = "a test ends where it can't go on"
 )]
 
+use std::path::Path;
 use std::process::Command;
 
 /// The crates that `package` is built with, itself among them.
@@ -44,4 +45,54 @@ fn the_engine_knows_no_python() {
     for foreign in ["pyo3", "genie-recorder", "genie-py"] {
         assert!(!found.iter().any(|name| name == foreign), "{foreign}");
     }
+}
+
+/// Floors from the top down. What stands on one may rest on it and on those below.
+const FLOORS: [&[&str]; 6] = [
+    &["perf", "tests"],
+    &["py-frontend"],
+    &["dataplane"],
+    &["gpudev"],
+    &["controlplane"],
+    &["hugepages"],
+];
+
+fn floor(folder: &Path) -> usize {
+    let first = folder.iter().next().and_then(|name| name.to_str());
+    FLOORS
+        .iter()
+        .position(|floor| first.is_some_and(|name| floor.contains(&name)))
+        .unwrap_or_else(|| panic!("{} stands on no floor", folder.display()))
+}
+
+#[test]
+fn no_crate_rests_on_one_of_a_floor_above() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(root)
+        .args(["metadata", "--locked", "--offline", "--no-deps"])
+        .args(["--format-version", "1"])
+        .output()
+        .expect("cargo runs");
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mut arrows = 0;
+    for package in metadata["packages"].as_array().expect("packages") {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        let own = manifest.parent().unwrap().strip_prefix(root).unwrap();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let Some(other) = dependency["path"].as_str() else {
+                continue;
+            };
+            let other = Path::new(other).strip_prefix(root).unwrap();
+            assert!(
+                floor(own) <= floor(other),
+                "{} rests on {}",
+                own.display(),
+                other.display()
+            );
+            arrows += 1;
+        }
+    }
+    assert!(arrows > 50, "{arrows}");
 }

@@ -100,7 +100,7 @@ fn forward(
     )
 }
 
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "the arguments of the operator")]
 fn backward(
     client: &mut Client,
     grad: &Tensor,

@@ -207,9 +207,7 @@ pub enum ConfigError {
     #[error("devices is empty: name at least one, such as \"host:0\"")]
     NoDevices,
     /// More devices than one.
-    #[error(
-        "devices has {0}: a node serves one device for now, so name one, and start a node for each"
-    )]
+    #[error("devices has {0}: a node serves one device: name one, and start a node for each")]
     ManyDevices(usize),
     /// A port is reached by others, and nothing guards it.
     #[error(

@@ -134,7 +134,10 @@ impl NodeLog {
     }
 
     /// A record that nobody waits for. `troubled`: something failed before, and may concern it.
-    #[allow(clippy::too_many_arguments)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a record is, and what it may use, once"
+    )]
     fn write(
         &mut self,
         ready: &Ready<'_>,

@@ -45,21 +45,18 @@ impl Session {
             if self.outbox.has_work() {
                 let _ = self.pump();
             }
-            if self.slots.waiting() == 0
-                && let Some(mut reading) = self.reading.try_lock()
-            {
-                // Whoever waits reads for itself.
-                while self.slots.waiting() == 0
-                    && (reading.has_frame() || self.link.wait_readable(Duration::ZERO))
-                {
-                    last_work = Instant::now();
-                    if !self.read_frame(&mut reading).unwrap_or(false) {
-                        break;
+            // Whoever waits reads for itself.
+            if self.slots.waiting() == 0 {
+                self.slots.turn(&self.reading, |reading| {
+                    while self.slots.waiting() == 0
+                        && (reading.has_frame() || self.link.wait_readable(Duration::ZERO))
+                    {
+                        last_work = Instant::now();
+                        if !self.read_frame(reading).unwrap_or(false) {
+                            break;
+                        }
                     }
-                }
-                drop(reading);
-                // It may have found the reading taken.
-                self.slots.wake();
+                });
             }
             if last_work.elapsed() > TRIM_AFTER {
                 self.host.rest();

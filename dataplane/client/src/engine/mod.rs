@@ -13,6 +13,9 @@ mod outbox;
 mod reader;
 mod shapes;
 mod slots;
+#[cfg(test)]
+mod slots_tests;
+mod sync;
 mod trace;
 mod wait;
 mod wake;

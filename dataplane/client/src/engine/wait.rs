@@ -42,20 +42,19 @@ impl Session {
                 return Ok(());
             }
             self.check()?;
-            if let Some(mut reading) = self.reading.try_lock() {
+            let turn = self.slots.turn(&self.reading, |reading| {
                 let began = Instant::now();
-                let mut ticked = false;
-                while !ticked && pending() {
-                    ticked = !self.read_frame(&mut reading)? || began.elapsed() > TICK;
+                while pending() {
+                    if !self.read_frame(reading)? || began.elapsed() > TICK {
+                        return Ok(true);
+                    }
                 }
-                drop(reading);
-                // Whoever else waits takes over the reading.
-                self.slots.wake();
-                if !ticked {
-                    continue;
-                }
-            } else {
-                self.slots.pause(seen, LOOK_EVERY);
+                Ok(false)
+            });
+            match turn {
+                Some(ticked) if !ticked? => continue,
+                Some(_) => {}
+                None => self.slots.pause(seen, LOOK_EVERY),
             }
             self.look()?;
             self.look_after_node(PING_AFTER)?;
