@@ -7,7 +7,7 @@ use genie_gpudev::device::DeviceError;
 use genie_gpudev::pools::handover::HandoverError;
 use genie_gpudev::zygote::{DevicePools, SharedArenas};
 use genie_gpudev::{Device, PoolsStats};
-use genie_shm::arena::PlaceError;
+use genie_shm::space::PlaceError;
 use genie_shm::{Arena, Mapping, MemoryError};
 use parking_lot::Mutex;
 

@@ -14,7 +14,7 @@ use genie_gpudev::device::{
 use genie_gpudev::pools::Allocated;
 use genie_gpudev::zygote::{Announcer, DevicePools};
 use genie_gpudev::{Device, Pools, PoolsStats};
-use genie_shm::arena::PlaceError;
+use genie_shm::space::PlaceError;
 use genie_shm::{Arena, Mapping};
 use parking_lot::{Condvar, Mutex};
 
