@@ -23,8 +23,7 @@ pub use error::PoolError;
 pub use stats::PoolStats;
 
 use crate::device::{Device, DeviceError, DeviceKind, Memory, Residence};
-use genie_shm::arena::BLOCK_BYTES;
-use genie_shm::space::Space;
+use genie_shm::space::{BLOCK_BYTES, Space};
 
 /// The smallest pool.
 pub const POOL_BYTES_MIN: u64 = 4 << 20;

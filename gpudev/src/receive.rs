@@ -149,7 +149,7 @@ impl<K> Receiver<K> {
             })
         };
         for memory in [payload, target] {
-            crate::device::queue::check_reach(device.info().kind, memory)?;
+            crate::device::memory::check_reach(device.info().kind, memory)?;
         }
         Ok(Self {
             way,

@@ -8,28 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::mount::{self, HugeMount};
 use crate::numa::NodeId;
 use crate::page::{ByteSize, PageSize};
-use crate::root::Root;
-
-/// Why it can't be told what is there.
-#[derive(Debug, thiserror::Error)]
-pub enum FindError {
-    /// A file of `/sys` or `/proc` can't be read.
-    #[error("{path}: can't be read; are /sys and /proc mounted here?")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A file that should hold one number holds something else.
-    #[error("{path}: should hold a number and holds {text:?}; is this the kernel's sysfs?")]
-    NotANumber {
-        /// The file.
-        path: PathBuf,
-        /// Its first characters.
-        text: String,
-    },
-}
+use crate::root::{FindError, Root};
 
 /// The pages of one size on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

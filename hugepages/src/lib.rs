@@ -25,17 +25,19 @@ mod page;
 mod region;
 pub mod reserve;
 mod root;
+mod shortage;
 #[cfg(test)]
 mod testing;
 pub mod topology;
 
 pub use advice::Advice;
-pub use find::{FindError, Inventory, Pool, SizeTotals};
+pub use find::{Inventory, Pool, SizeTotals};
 pub use lock::LockError;
-pub use map::{Backing, MapError, MapRequest, NoHugePages, map};
+pub use map::{Backing, MapError, MapRequest, map};
 pub use mount::{HugeMount, MountError, Mounted};
 pub use numa::{NodeId, Preferred};
 pub use page::{ByteSize, PageSize, SizeError};
 pub use region::{AttachError, Kind, OutOfRegion, Region};
 pub use reserve::{Reservation, ReserveError, ReserveRequest, reserve};
-pub use root::Root;
+pub use root::{FindError, Root};
+pub use shortage::NoHugePages;

@@ -10,8 +10,9 @@ use crate::numa::NodeId;
 use crate::page::PageSize;
 use crate::region::Region;
 use crate::root::Root;
+use crate::shortage::NoHugePages;
 
-pub use error::{MapError, NoHugePages};
+pub use error::MapError;
 
 /// Where huge pages come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 
-use crate::find::FindError;
 use crate::page::PageSize;
-use crate::root::Root;
+use crate::root::{FindError, Root};
 
 /// A mounted hugetlbfs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
-use crate::map::NoHugePages;
 use crate::numa::{self, NodeId};
 use crate::page::PageSize;
+use crate::shortage::NoHugePages;
 
 /// What a region is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

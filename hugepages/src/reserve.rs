@@ -12,10 +12,10 @@ mod plan;
 use std::io;
 use std::path::PathBuf;
 
-use crate::find::{FindError, Inventory};
+use crate::find::Inventory;
 use crate::numa::NodeId;
 use crate::page::PageSize;
-use crate::root::Root;
+use crate::root::{FindError, Root};
 
 pub use plan::{Plan, Step};
 

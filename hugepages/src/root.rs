@@ -1,8 +1,28 @@
 //! The folder that `/sys` and `/proc` are read from.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::find::FindError;
+/// Why it can't be told what is there.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// A file of `/sys` or `/proc` can't be read.
+    #[error("{path}: can't be read; are /sys and /proc mounted here?")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A file that should hold one number holds something else.
+    #[error("{path}: should hold a number and holds {text:?}; is this the kernel's sysfs?")]
+    NotANumber {
+        /// The file.
+        path: PathBuf,
+        /// Its first characters.
+        text: String,
+    },
+}
 
 /// Where `sys` and `proc` are: `/` on a machine, a folder of files in a test.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,21 +8,13 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 
 use crate::interrupt;
+use crate::options::times::Times;
 use crate::report::{CpuSeconds, Latency, Measurement};
 
 /// The quantiles of a latency curve.
 const CURVE: [f64; 14] = [
     0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999, 1.0,
 ];
-
-/// When a test is warm, and when it is over.
-#[derive(Clone, Copy, Debug)]
-pub struct Times {
-    /// Not counted.
-    pub warmup: Duration,
-    /// Counted.
-    pub time: Duration,
-}
 
 /// A meter and its warm-up, in a test that does one thing again and again.
 pub struct Timed<'a> {

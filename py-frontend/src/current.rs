@@ -1,6 +1,6 @@
 //! The session that this process uses now.
 
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
 use genie_client::address::{Address, Tls};
@@ -13,6 +13,7 @@ use genie_control_api::v1::OpenSessionRequest;
 use genie_session::frame::PROTOCOL_VERSION;
 use parking_lot::Mutex;
 
+use crate::fork;
 use crate::host::Python;
 
 /// The session in use. Sessions are never freed, only emptied: another thread may be inside one,
@@ -24,10 +25,6 @@ static CONNECTING: Mutex<Book> = Mutex::new(Book {
     torch_version: String::new(),
     schema_hash: 0,
 });
-/// A session was opened here, or is being opened: there are threads, locks and sockets that a
-/// forked child can't use.
-static IN_USE: AtomicBool = AtomicBool::new(false);
-static FORKED: AtomicBool = AtomicBool::new(false);
 static FALLBACKS: AtomicU64 = AtomicU64::new(0);
 
 struct Book {
@@ -68,44 +65,13 @@ pub fn prepare(torch_version: &str, schema_hash: u64) {
     let mut book = CONNECTING.lock();
     book.torch_version = torch_version.to_owned();
     book.schema_hash = schema_hash;
-    extern "C" fn in_child() {
-        FORKED.store(IN_USE.load(Ordering::SeqCst), Ordering::SeqCst);
-    }
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: the handler only uses atomics, which is safe in a forked child.
-        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-    });
-}
-
-/// True in a child that was forked from a process with a session: it inherits locks that other
-/// threads may have held, and a connection that is not its own. It touches neither, so whatever
-/// takes a lock or uses a session asks here first.
-#[must_use]
-pub fn is_forked() -> bool {
-    FORKED.load(Ordering::Relaxed)
-}
-
-/// Fails in a forked child.
-///
-/// # Errors
-/// What to do instead.
-pub fn check_fork() -> Result<(), Error> {
-    if is_forked() {
-        return Err(Error::Genie(
-            Exception::Fork,
-            "this process was forked from one that uses genie, and a session can't be shared: \
-             start it with multiprocessing's \"spawn\" and connect there"
-                .to_owned(),
-        ));
-    }
-    Ok(())
+    fork::watch();
 }
 
 /// The session in use, if there is one; none in a forked child.
 #[must_use]
 pub fn get() -> Option<&'static Session> {
-    if is_forked() {
+    if fork::is_forked() {
         return None;
     }
     let pointer = CURRENT.load(Ordering::Acquire);
@@ -118,7 +84,7 @@ pub fn get() -> Option<&'static Session> {
 /// # Errors
 /// Not connected and nowhere to connect to, or in a forked child.
 pub fn session() -> Result<&'static Session, Error> {
-    check_fork()?;
+    fork::check()?;
     if let Some(session) = get() {
         return Ok(session);
     }
@@ -150,7 +116,7 @@ pub fn of_epoch(epoch: u16) -> Option<&'static Session> {
 /// # Errors
 /// Nobody there, refused, or one is open already.
 pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, Error> {
-    check_fork()?;
+    fork::check()?;
     let bad = |error: genie_client::address::AddressError| Error::Value(error.to_string());
     let address = Address::parse(&target.address).map_err(bad)?;
     let tls = Tls::from_files(
@@ -159,7 +125,7 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
         target.key.as_deref(),
     )
     .map_err(bad)?;
-    IN_USE.store(true, Ordering::SeqCst);
+    fork::note_use();
     let mut book = CONNECTING.lock();
     if let Some(session) = get()
         && session.check().is_ok()
@@ -243,7 +209,7 @@ fn control_error(address: &Address, error: &ControlError) -> Error {
 
 /// Ends the session in use; nothing if there is none.
 pub fn disconnect() {
-    if is_forked() {
+    if fork::is_forked() {
         return;
     }
     let pointer = CURRENT.swap(std::ptr::null_mut(), Ordering::AcqRel);

@@ -17,7 +17,7 @@ use genie_client::engine::{
 use genie_recorder::{host_cache, names};
 
 use crate::errors::set_last;
-use crate::{current, sites};
+use crate::{current, fork, sites};
 
 const OK: i32 = 0;
 const UNKNOWN_SHAPE: i32 = 1;
@@ -134,7 +134,7 @@ fn id_of(session: &Session, handle: u64) -> Result<u64, Error> {
 
 /// The session for calls on tensors that exist: a lost one says why it was lost.
 fn session_of(handles: &[u64]) -> Result<&'static Session, Error> {
-    current::check_fork()?;
+    fork::check()?;
     if let Some(session) = current::get() {
         return Ok(session);
     }
@@ -215,7 +215,7 @@ fn raw(results: &Results) -> RawResults {
 /// `name` is NUL-terminated.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_intern(name: *const c_char) -> u32 {
-    debug_assert!(!current::is_forked(), "genie_usable was not asked");
+    debug_assert!(!fork::is_forked(), "genie_usable was not asked");
     // SAFETY: as the caller says.
     names::intern(&unsafe { CStr::from_ptr(name) }.to_string_lossy())
 }
@@ -455,7 +455,7 @@ unsafe extern "C" fn genie_fetch(
 /// As recorder.h says.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_host_take(nbytes: u64, capacity: *mut u64) -> *mut c_void {
-    if current::is_forked() {
+    if fork::is_forked() {
         return std::ptr::null_mut();
     }
     let bytes = usize::try_from(nbytes).unwrap_or(usize::MAX);
@@ -476,7 +476,7 @@ unsafe extern "C" fn genie_host_give(memory: *mut c_void, capacity: u64) {
         // SAFETY: both came from `genie_host_take`, and go back once.
         let block = unsafe { host_cache::Block::from_raw(start, capacity as usize) };
         // A forked child has inherited it, and unmaps its own.
-        if !current::is_forked() {
+        if !fork::is_forked() {
             host_cache::CACHE.lock().give(block);
         }
     }
@@ -493,7 +493,7 @@ extern "C" fn genie_wait_for_room() -> i32 {
 
 #[unsafe(no_mangle)]
 extern "C" fn genie_usable() -> i32 {
-    status(current::check_fork().map(|()| OK))
+    status(fork::check().map(|()| OK))
 }
 
 #[unsafe(no_mangle)]
@@ -515,7 +515,7 @@ extern "C" fn genie_device_count() -> i32 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_count_fallback(name: *const c_char) -> i32 {
     static SEEN: Mutex<Option<HashSet<String>>> = Mutex::new(None);
-    if current::is_forked() {
+    if fork::is_forked() {
         return 0;
     }
     current::count_fallback();

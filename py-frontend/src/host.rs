@@ -6,7 +6,7 @@ use genie_client::engine::{Host, Interrupted};
 use genie_recorder::{host_cache, names};
 use pyo3::ffi;
 
-use crate::{current, sites};
+use crate::{fork, sites};
 
 /// The thread that Python runs signal handlers on, by the kernel's number; 0 until it is known.
 static MAIN_THREAD: AtomicI32 = AtomicI32::new(0);
@@ -50,7 +50,7 @@ impl Host for Python {
         // SAFETY: the backend is registered, and calls the function with this thread's GIL held.
         let looked = with_gil(|| unsafe { genie_backend_outside(check_signals) });
         // A handler that forked has come back in the child, too.
-        if looked.unwrap_or(0) != 0 || current::is_forked() {
+        if looked.unwrap_or(0) != 0 || fork::is_forked() {
             return Err(Interrupted);
         }
         Ok(())

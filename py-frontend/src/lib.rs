@@ -4,6 +4,7 @@
 mod current;
 mod errors;
 mod ffi;
+mod fork;
 mod host;
 mod sites;
 
@@ -76,7 +77,7 @@ fn connect(
 /// Ends the session; nothing if there is none.
 #[pyfunction]
 fn disconnect(py: Python<'_>) -> PyResult<()> {
-    current::check_fork().map_err(errors::raised)?;
+    fork::check().map_err(errors::raised)?;
     py.detach(current::disconnect);
     Ok(())
 }
@@ -90,7 +91,7 @@ fn at_exit(py: Python<'_>) {
 /// True in a child that was forked from a process with a session.
 #[pyfunction]
 fn is_forked() -> bool {
-    current::is_forked()
+    fork::is_forked()
 }
 
 /// Waits until everything recorded so far has run on the node.
@@ -110,7 +111,7 @@ fn is_connected() -> bool {
 /// What the session has done, by name.
 #[pyfunction]
 fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    current::check_fork().map_err(errors::raised)?;
+    fork::check().map_err(errors::raised)?;
     let out = PyDict::new(py);
     let session = current::get();
     let log = session

@@ -3,6 +3,7 @@
 use genie_srg::Cost;
 
 use super::graph::{Graph, Operator};
+use super::operators::is_attention;
 
 /// Operators that compute each element from the same element of their inputs.
 const POINTWISE: [&str; 34] = [
@@ -133,10 +134,4 @@ fn flops(operator: &Operator) -> u64 {
                 .saturating_mul(FLOPS_ELEMENT)
         }
     }
-}
-
-/// Whether it is attention in one operator.
-#[must_use]
-pub fn is_attention(name: &str) -> bool {
-    name.contains("scaled_dot_product") && name.contains("attention")
 }

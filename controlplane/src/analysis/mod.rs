@@ -6,6 +6,7 @@
 //! is remembered by it; [`Sizes`] are looked at in each segment; [`History`] belongs to one session.
 //!
 //! - [`arguments`] and [`graph`]: the segment's template as an SRG.
+//! - [`operators`]: what an operator's name says.
 //! - [`phase`]: what the operators are for, and what kind of work it all is.
 //! - [`residency`]: weights, caches and results.
 //! - [`cost`]: FLOPs and bytes.
@@ -13,6 +14,7 @@
 pub mod arguments;
 pub mod cost;
 pub mod graph;
+pub mod operators;
 pub mod phase;
 pub mod residency;
 

@@ -2,8 +2,10 @@
 
 use genie_srg::{Modality, Phase, WorkloadClass};
 
-use super::cost::is_attention;
 use super::graph::Graph;
+use super::operators::{
+    is_attention, is_backward, is_convolution, is_lookup, is_optimizer, is_product,
+};
 use super::residency::grows_cache;
 
 /// Operators that draw the next token.
@@ -25,8 +27,6 @@ const FILLING: [&str; 14] = [
     "randn",
     "rand",
 ];
-/// In-place operators that only optimisers use on a model's own weights.
-const OPTIMIZER: [&str; 4] = ["addcdiv_", "addcmul_", "lerp_", "_fused_adamw_"];
 /// Lookups without attention that make it a recommendation.
 const TABLES_MIN: usize = 4;
 /// A product that widens by so much makes logits over a vocabulary: feed-forward layers widen by 4.
@@ -41,16 +41,6 @@ pub struct Workload {
     pub class: WorkloadClass,
     /// From 0 to 1.
     pub confidence: f64,
-}
-
-/// Whether an operator computes gradients.
-#[must_use]
-pub fn is_backward(name: &str) -> bool {
-    name.contains("_backward")
-}
-
-fn is_optimizer(name: &str) -> bool {
-    name.starts_with("_foreach_") || name.starts_with("_fused_") || OPTIMIZER.contains(&name)
 }
 
 /// What a segment's structure says of it: a function of what the fingerprint covers, so it can be
@@ -199,21 +189,6 @@ impl Structure {
             _ => Modality::Unknown,
         }
     }
-}
-
-fn is_convolution(name: &str) -> bool {
-    matches!(name, "convolution" | "conv1d" | "conv2d" | "conv3d")
-}
-
-fn is_lookup(name: &str) -> bool {
-    matches!(name, "embedding" | "_embedding_bag" | "embedding_bag")
-}
-
-fn is_product(name: &str) -> bool {
-    matches!(
-        name,
-        "mm" | "addmm" | "bmm" | "baddbmm" | "linear" | "matmul"
-    )
 }
 
 /// What a segment's sizes say of it: another instance of the same structure may have others.

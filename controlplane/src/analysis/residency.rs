@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use genie_srg::{Phase, Residency};
 
 use super::graph::{Graph, Operator};
-use super::phase;
+use super::operators::is_backward;
 
 /// Storages of a session whose use is remembered.
 pub const STORAGES_MAX: usize = 1 << 16;
@@ -71,7 +71,7 @@ pub fn annotate(graph: &mut Graph, constants: &HashSet<u64>) {
     let training = graph
         .operators
         .iter()
-        .any(|operator| phase::is_backward(&operator.name));
+        .any(|operator| is_backward(&operator.name));
     let mut of_node: HashMap<usize, Residency> = HashMap::new();
     for storage in &graph.storages {
         let Some(id) = storage.external else { continue };

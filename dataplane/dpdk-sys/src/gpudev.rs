@@ -30,9 +30,13 @@
 //! Pages followed: <https://doc.dpdk.org/guides/prog_guide/gpudev.html> and
 //! <https://doc.dpdk.org/api/rte__gpudev_8h.html>.
 
+use std::sync::OnceLock;
+
 pub use generated::*;
 
 use crate::LoadError;
+#[cfg(gpudev_built)]
+use crate::load::{from_memory, words};
 
 /// The version of DPDK whose gpudev this was built against, or why it was built without.
 pub fn is_built() -> Result<&'static str, &'static str> {
@@ -43,7 +47,35 @@ pub fn is_built() -> Result<&'static str, &'static str> {
 /// answer. Says `LoadError::NoLibrary` where only this library is missing (Debian's package is
 /// librte-gpudev23 for 22.11).
 pub fn load() -> Result<&'static GpuApi, LoadError> {
-    crate::load::gpudev()
+    static GPUDEV: OnceLock<Result<GpuApi, LoadError>> = OnceLock::new();
+    GPUDEV
+        .get_or_init(|| {
+            // It needs DPDK's other libraries first.
+            crate::load()?;
+            embedded()
+        })
+        .as_ref()
+        .map_err(Clone::clone)
+}
+
+#[cfg(not(gpudev_built))]
+fn embedded() -> Result<GpuApi, LoadError> {
+    let reason = is_built().err();
+    Err(LoadError::NotBuilt {
+        reason: reason.unwrap_or("no shim was embedded"),
+    })
+}
+
+#[cfg(gpudev_built)]
+fn embedded() -> Result<GpuApi, LoadError> {
+    let built = is_built().map_err(|reason| LoadError::NotBuilt { reason })?;
+    let library = from_memory(
+        include_bytes!(concat!(env!("OUT_DIR"), "/gpudev.so")),
+        built,
+    )?;
+    // SAFETY: the table's types were generated from the headers that the shim was compiled with.
+    unsafe { GpuApi::from_library(library) }
+        .map_err(|error| LoadError::of_linker(&words(&error), built))
 }
 
 impl std::fmt::Debug for GpuApi {
@@ -68,4 +100,21 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/gpudev.rs"));
     #[cfg(not(gpudev_built))]
     include!("gpudev_22_11.rs");
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn gpudev_answers_or_says_why_not() {
+        match super::load() {
+            Ok(api) => {
+                // SAFETY: counting needs no EAL.
+                assert_eq!(unsafe { api.rte_gpu_count_avail() }, 0);
+            }
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                assert!(super::is_built().is_err() || !error.to_string().is_empty());
+            }
+        }
+    }
 }

@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use crate::gpudev::GpuApi;
 use crate::{Api, LoadError, is_built};
 
 /// The one table of the process. It is never unloaded: DPDK starts threads that can't be stopped.
@@ -39,18 +38,6 @@ pub fn loaded() -> Option<&'static Api> {
     API.get()?.as_ref().ok()
 }
 
-/// The table of gpudev, which needs DPDK's other libraries first.
-pub(crate) fn gpudev() -> Result<&'static GpuApi, LoadError> {
-    static GPUDEV: OnceLock<Result<GpuApi, LoadError>> = OnceLock::new();
-    GPUDEV
-        .get_or_init(|| {
-            load()?;
-            embedded_gpudev()
-        })
-        .as_ref()
-        .map_err(Clone::clone)
-}
-
 fn built() -> Result<&'static str, LoadError> {
     is_built().map_err(|reason| LoadError::NotBuilt { reason })
 }
@@ -72,29 +59,9 @@ fn embedded() -> Result<Api, LoadError> {
         .map_err(|error| LoadError::of_linker(&words(&error), built))
 }
 
-#[cfg(not(gpudev_built))]
-fn embedded_gpudev() -> Result<GpuApi, LoadError> {
-    let reason = crate::gpudev::is_built().err();
-    Err(LoadError::NotBuilt {
-        reason: reason.unwrap_or("no shim was embedded"),
-    })
-}
-
-#[cfg(gpudev_built)]
-fn embedded_gpudev() -> Result<GpuApi, LoadError> {
-    let built = crate::gpudev::is_built().map_err(|reason| LoadError::NotBuilt { reason })?;
-    let library = from_memory(
-        include_bytes!(concat!(env!("OUT_DIR"), "/gpudev.so")),
-        built,
-    )?;
-    // SAFETY: as in `embedded`.
-    unsafe { GpuApi::from_library(library) }
-        .map_err(|error| LoadError::of_linker(&words(&error), built))
-}
-
 /// Opens a shim of this build that lies in memory.
 #[cfg(dpdk_built)]
-fn from_memory(shim: &[u8], built: &'static str) -> Result<Library, LoadError> {
+pub(crate) fn from_memory(shim: &[u8], built: &'static str) -> Result<Library, LoadError> {
     use std::io::Write as _;
     use std::os::fd::AsRawFd as _;
 
@@ -139,7 +106,7 @@ unsafe fn open(shim: &Path, built: &'static str) -> Result<Library, LoadError> {
 }
 
 /// The dynamic linker's own message, which libloading keeps as the source of its error.
-fn words(error: &libloading::Error) -> String {
+pub(crate) fn words(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
@@ -171,20 +138,6 @@ mod tests {
             Err(error) => {
                 eprintln!("skipped: {error}");
                 assert!(super::loaded().is_none());
-            }
-        }
-    }
-
-    #[test]
-    fn gpudev_answers_or_says_why_not() {
-        match super::gpudev() {
-            Ok(api) => {
-                // SAFETY: counting needs no EAL.
-                assert_eq!(unsafe { api.rte_gpu_count_avail() }, 0);
-            }
-            Err(error) => {
-                eprintln!("skipped: {error}");
-                assert!(crate::gpudev::is_built().is_err() || !error.to_string().is_empty());
             }
         }
     }

@@ -28,7 +28,6 @@ mod burst;
 mod eal;
 mod errno;
 mod external;
-mod interrupt;
 mod lcore;
 mod libraries;
 mod mbuf;

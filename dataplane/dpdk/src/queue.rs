@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use genie_dpdk_sys::Api;
 
-use crate::interrupt::Interrupt;
+use crate::port::error::PortError;
 use crate::port::gate::Pass;
-use crate::port::{Open, PortError};
+use crate::port::interrupt::Interrupt;
+use crate::port::open::Open;
 use crate::{Burst, Mbuf};
 
 /// Mbufs that are asked for at once.

@@ -184,8 +184,8 @@ impl Host {
         counters.neighbors.unresolved = self.counters.neighbors.unresolved;
         counters.neighbors.replies = self.counters.neighbors.replies;
         counters.neighbors.requests = self.counters.neighbors.requests;
-        counters.tcp = self.stack.counters;
-        counters.tcp.open = self.stack.connections.len() as u64;
+        counters.tcp = self.stack.table.counters;
+        counters.tcp.open = self.stack.table.connections.len() as u64;
         counters
     }
 
@@ -256,7 +256,7 @@ impl Host {
     fn work(&mut self) {
         let now = self.now;
         if self.signal.take() {
-            self.stack.serve_called(now);
+            self.stack.table.serve_called(now);
         }
         let neighbors = &self.neighbors;
         let reachable = |to| {
@@ -369,7 +369,7 @@ mod tests {
     fn idle_connections_are_not_locked() {
         let (mut hosts, _stream) = connected();
         let host = &mut hosts[0];
-        let pipe = Arc::clone(&host.stack.connections[0].pipe);
+        let pipe = Arc::clone(&host.stack.table.connections[0].pipe);
         let held = pipe.lock();
         let mut out = [0; 2000];
         for step in 0..900 {
@@ -386,7 +386,7 @@ mod tests {
         let (mut hosts, _stream) = connected();
         let host = &mut hosts[0];
         let now = Duration::from_secs(1);
-        let pipe = Arc::clone(&host.stack.connections[0].pipe);
+        let pipe = Arc::clone(&host.stack.table.connections[0].pipe);
         let mut held = pipe.lock();
         held.outbound.extend(b"words");
         pipe.call();

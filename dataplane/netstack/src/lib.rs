@@ -29,6 +29,7 @@ mod segment;
 mod settings;
 mod stack;
 mod stream;
+mod table;
 
 pub use counters::{HostCounters, NeighborCounters, TcpCounters};
 pub use host::Host;

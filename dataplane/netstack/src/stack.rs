@@ -1,41 +1,34 @@
-//! IP, ICMP echo and TCP: smoltcp's interface and sockets, and what we know of each connection.
+//! IP, ICMP echo and TCP: smoltcp's interface, what peers may connect to, and the connections.
 
-use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::iface::{Config, Interface};
 use smoltcp::phy::{Checksum, DeviceCapabilities, Medium};
-use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
+use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr, Ipv4Cidr};
 
-use crate::connection::{Connection, Due, Outcome, Stage};
-use crate::counters::TcpCounters;
-use crate::limits::{ACK_DELAY, EPHEMERAL_PORTS, POLL_AGAIN, TCP_BUFFER_BYTES};
-use crate::listeners::Listener;
+use crate::connection::{Due, Stage};
+use crate::limits::{EPHEMERAL_PORTS, POLL_AGAIN};
+use crate::listeners::{Admission, Listeners};
 use crate::packets::{PacketQueue, Phy};
-use crate::pipe::{End, Pipe, Signal};
+use crate::pipe::Signal;
 use crate::ports::Ports;
 use crate::segment::{EMPTY_BYTES, Empty, Segment};
 use crate::settings::{HostConfig, HostError};
 use crate::stream::PipeStream;
+use crate::table::{Table, new_socket};
 
 /// smoltcp and the connections.
 pub(crate) struct Stack {
-    pub(crate) address: Ipv4Addr,
+    address: Ipv4Addr,
     interface: Interface,
-    pub(crate) sockets: SocketSet<'static>,
     capabilities: DeviceCapabilities,
-    pub(crate) connections: Vec<Connection>,
-    pub(crate) connections_max: usize,
-    pub(crate) listeners: Vec<Listener>,
-    /// Established, and waiting for [`Stack::accept`].
-    pub(crate) ready: VecDeque<smoltcp::iface::SocketHandle>,
+    pub(crate) table: Table,
+    listeners: Listeners,
     ports: Ports,
-    pub(crate) signal: Arc<Signal>,
-    pub(crate) counters: TcpCounters,
 }
 
 impl Stack {
@@ -62,17 +55,25 @@ impl Stack {
         Self {
             address: config.address,
             interface,
-            sockets: SocketSet::new(Vec::with_capacity(config.tcp_connections_max)),
             capabilities,
-            connections: Vec::with_capacity(config.tcp_connections_max),
-            connections_max: config.tcp_connections_max,
-            listeners: Vec::new(),
-            ready: VecDeque::new(),
+            table: Table::new(config.tcp_connections_max, signal),
+            listeners: Listeners::default(),
             // Not smoltcp's own sequence.
             ports: Ports::new(EPHEMERAL_PORTS, config.seed.rotate_left(32)),
-            signal,
-            counters: TcpCounters::default(),
         }
+    }
+
+    /// Lets peers connect to a port.
+    pub(crate) fn listen(&mut self, port: u16, backlog: usize) -> Result<(), HostError> {
+        self.listeners.listen(port, backlog, &self.table)
+    }
+
+    /// The connection that has waited longest.
+    pub(crate) fn accept(&mut self) -> Option<(PipeStream, SocketAddrV4, u16)> {
+        let one = self.table.accept()?;
+        let local = SocketAddrV4::new(self.address, one.local_port);
+        let stream = PipeStream::new(Arc::clone(&one.pipe), local, one.peer);
+        Some((stream, one.peer, one.local_port))
     }
 
     /// Begins a connection.
@@ -81,26 +82,22 @@ impl Stack {
         to: SocketAddrV4,
         now: Duration,
     ) -> Result<PipeStream, HostError> {
-        if self.connections.len() >= self.connections_max && !self.evict_ended(now) {
-            self.counters.over_limit += 1;
+        if !self.table.make_room(now) {
             return Err(HostError::Full {
-                max: self.connections_max,
+                max: self.table.max,
             });
         }
-        let (connections, listeners) = (&self.connections, &self.listeners);
-        let in_use = |port| {
-            connections.iter().any(|one| one.local_port == port)
-                || listeners.iter().any(|one| one.port == port)
-        };
+        let (table, listeners) = (&self.table, &self.listeners);
+        let in_use = |port| table.uses(port) || listeners.has(port);
         let port = self.ports.pick(in_use).ok_or(HostError::NoPort)?;
         let mut socket = new_socket();
         socket
             .connect(self.interface.context(), to, (self.address, port))
             .map_err(|_| HostError::Peer { to })?;
-        let at = self.add(socket, Stage::Connecting, port, to);
+        let at = self.table.add(socket, Stage::Connecting, port, to);
         let local = SocketAddrV4::new(self.address, port);
         Ok(PipeStream::new(
-            Arc::clone(&self.connections[at].pipe),
+            Arc::clone(&self.table.connections[at].pipe),
             local,
             to,
         ))
@@ -116,31 +113,57 @@ impl Stack {
     ) -> bool {
         let port = segment.destination.port();
         if segment.opens
-            && let Some(at) = self.find(segment.source, port)
-            && self.only_waits(&self.connections[at])
+            && let Some(at) = self.table.find(segment.source, port)
+            && self.table.only_waits(at)
         {
             // The peer begins anew (RFC 1122, 4.2.2.13).
-            self.forget_ended(at, now);
+            self.table.forget_ended(at, now);
         }
-        let Some(at) = self.find(segment.source, port) else {
+        let Some(at) = self.table.find(segment.source, port) else {
             return if segment.opens {
                 self.admit(packet, segment, now, queue)
             } else {
                 self.feed(packet, now, queue)
             };
         };
-        let one = &mut self.connections[at];
+        let one = &mut self.table.connections[at];
         // Nobody can answer what we did not say yet, and peers that begin both at once are none of
         // ours; smoltcp would miscount its window.
         if one.stage == Stage::Connecting && (one.sent.first.is_none() || segment.opens) {
-            self.counters.unexpected += 1;
+            self.table.counters.unexpected += 1;
             return true;
         }
         one.heard(segment, now);
         let taken = self.feed(packet, now, queue);
-        let one = &mut self.connections[at];
-        one.note_progress(self.sockets.get::<Socket<'_>>(one.handle), now);
-        self.serve(at, now);
+        let one = &mut self.table.connections[at];
+        one.note_progress(self.table.sockets.get::<Socket<'_>>(one.handle), now);
+        self.table.serve(at, now);
+        taken
+    }
+
+    /// A peer asks for a new connection. False if the queue had no room for an answer.
+    fn admit(
+        &mut self,
+        packet: &[u8],
+        segment: &Segment,
+        now: Duration,
+        queue: &mut PacketQueue,
+    ) -> bool {
+        let (address, table) = (self.address, &mut self.table);
+        let at = match self.listeners.admit(address, segment, now, table) {
+            Admission::Silence => return true,
+            // smoltcp refuses it.
+            Admission::Refused => return self.feed(packet, now, queue),
+            Admission::At(at) => at,
+        };
+        let taken = self.feed(packet, now, queue);
+        let one = &mut self.table.connections[at];
+        one.heard(segment, now);
+        let state = self.table.sockets.get::<Socket<'_>>(one.handle).state();
+        if state != State::SynReceived {
+            // Not sound after all, or no room for it.
+            self.table.remove(at);
+        }
         taken
     }
 
@@ -151,7 +174,7 @@ impl Stack {
             queue,
             capabilities: &self.capabilities,
         };
-        let sockets = &mut self.sockets;
+        let sockets = &mut self.table.sockets;
         let _ = self
             .interface
             .poll_ingress_single(instant(now), &mut phy, sockets);
@@ -166,24 +189,15 @@ impl Stack {
         let Some(mut segment) = Segment::of_ours(packet) else {
             return;
         };
-        let Some(at) = self.find(segment.destination, segment.source.port()) else {
+        let Some(at) = self.table.find(segment.destination, segment.source.port()) else {
             return;
         };
-        let one = &mut self.connections[at];
-        let socket = self.sockets.get::<Socket<'_>>(one.handle);
+        let one = &mut self.table.connections[at];
+        let socket = self.table.sockets.get::<Socket<'_>>(one.handle);
         if let Some(next) = one.next_number(&segment, socket) {
             segment.renumber(next, packet);
         }
         one.spoke(&segment, now);
-    }
-
-    /// Looks at every connection whose application called.
-    pub(crate) fn serve_called(&mut self, now: Duration) {
-        for at in (0..self.connections.len()).rev() {
-            if self.connections[at].pipe.called() {
-                self.serve(at, now);
-            }
-        }
     }
 
     /// Lets each connection queue a segment, if it has one.
@@ -193,13 +207,13 @@ impl Stack {
             queue,
             capabilities: &self.capabilities,
         };
-        let sockets = &mut self.sockets;
+        let sockets = &mut self.table.sockets;
         let _ = self.interface.poll_egress(instant(now), &mut phy, sockets);
         // Sockets end here too: resets that were sent, and the end of TIME-WAIT.
-        for at in (0..self.connections.len()).rev() {
-            let handle = self.connections[at].handle;
-            if self.sockets.get::<Socket<'_>>(handle).state() == State::Closed {
-                self.serve(at, now);
+        for at in (0..self.table.connections.len()).rev() {
+            let handle = self.table.connections[at].handle;
+            if self.table.sockets.get::<Socket<'_>>(handle).state() == State::Closed {
+                self.table.serve(at, now);
             }
         }
     }
@@ -211,9 +225,9 @@ impl Stack {
         queue: &mut PacketQueue,
         reachable: impl Fn(Ipv4Addr) -> bool,
     ) {
-        for at in (0..self.connections.len()).rev() {
-            let one = &mut self.connections[at];
-            let socket = self.sockets.get_mut::<Socket<'_>>(one.handle);
+        for at in (0..self.table.connections.len()).rev() {
+            let one = &mut self.table.connections[at];
+            let socket = self.table.sockets.get_mut::<Socket<'_>>(one.handle);
             if one.tick_at(socket).is_none_or(|due| due > now) {
                 continue;
             }
@@ -221,114 +235,42 @@ impl Stack {
                 Due::Nothing => {}
                 Due::Probe => self.probe(at, queue),
                 Due::Resend => self.resend(at, now, queue),
-                Due::PeerTimedOut => self.counters.timed_out += 1,
+                Due::PeerTimedOut => self.table.counters.timed_out += 1,
                 Due::ConnectTimedOut => {
-                    self.counters.timed_out += 1;
-                    self.remove(at);
+                    self.table.counters.timed_out += 1;
+                    self.table.remove(at);
                 }
                 Due::HalfOpenExpired => {
-                    self.counters.half_open_expired += 1;
-                    self.remove(at);
+                    self.table.counters.half_open_expired += 1;
+                    self.table.remove(at);
                 }
-                Due::Gone => self.remove(at),
+                Due::Gone => self.table.remove(at),
             }
         }
     }
 
     /// When to look again though nothing happens.
     pub(crate) fn timeout(&mut self, now: Duration) -> Option<Duration> {
-        if self.connections.is_empty() {
+        if self.table.connections.is_empty() {
             return None;
         }
-        let polled = self.interface.poll_at(instant(now), &self.sockets);
+        let polled = self.interface.poll_at(instant(now), &self.table.sockets);
         let polled = polled.map(|at| {
             let at = Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or(0));
             at.max(now + POLL_AGAIN)
         });
-        let ticks = self.connections.iter().filter_map(|one| {
-            let socket = self.sockets.get::<Socket<'_>>(one.handle);
+        let ticks = self.table.connections.iter().filter_map(|one| {
+            let socket = self.table.sockets.get::<Socket<'_>>(one.handle);
             one.tick_at(socket)
         });
         polled.into_iter().chain(ticks).min()
     }
 
-    /// Looks at a connection, and removes it if it is over. The last one takes its place.
-    pub(crate) fn serve(&mut self, at: usize, now: Duration) {
-        let one = &mut self.connections[at];
-        let connecting = one.stage == Stage::Connecting;
-        let socket = self.sockets.get_mut::<Socket<'_>>(one.handle);
-        match one.serve(socket, now) {
-            Outcome::Stays => {}
-            Outcome::Established if connecting => self.counters.connected += 1,
-            Outcome::Established => {
-                self.counters.accepted += 1;
-                self.ready.push_back(self.connections[at].handle);
-            }
-            Outcome::Abandoned | Outcome::Ended => self.remove(at),
-            Outcome::Reset => {
-                self.counters.reset += 1;
-                self.remove(at);
-            }
-        }
-    }
-
-    /// Adds a socket, and says where.
-    pub(crate) fn add(
-        &mut self,
-        socket: Socket<'static>,
-        stage: Stage,
-        port: u16,
-        peer: SocketAddrV4,
-    ) -> usize {
-        let handle = self.sockets.add(socket);
-        let pipe = Pipe::new(Arc::clone(&self.signal));
-        let one = Connection::new(handle, stage, port, peer, pipe);
-        self.connections.push(one);
-        self.connections.len() - 1
-    }
-
-    /// Forgets a connection and its socket. The last one takes its place.
-    pub(crate) fn remove(&mut self, at: usize) {
-        let one = self.connections.swap_remove(at);
-        self.sockets.remove(one.handle);
-        self.ready.retain(|waiting| *waiting != one.handle);
-    }
-
-    /// Where a connection is.
-    pub(crate) fn find(&self, peer: SocketAddrV4, port: u16) -> Option<usize> {
-        self.connections
-            .iter()
-            .position(|one| one.local_port == port && one.peer == peer)
-    }
-
-    /// Makes room by forgetting a connection that only waits out its end.
-    pub(crate) fn evict_ended(&mut self, now: Duration) -> bool {
-        let found = self.connections.iter().position(|one| self.only_waits(one));
-        if let Some(at) = found {
-            self.forget_ended(at, now);
-        }
-        found.is_some()
-    }
-
-    /// Whether a connection is over but for late segments of its own (TIME-WAIT).
-    fn only_waits(&self, one: &Connection) -> bool {
-        self.sockets.get::<Socket<'_>>(one.handle).state() == State::TimeWait
-    }
-
-    /// Forgets such a connection, once what it received has reached the application.
-    fn forget_ended(&mut self, at: usize, now: Duration) {
-        let before = self.connections.len();
-        self.serve(at, now);
-        if self.connections.len() == before {
-            self.remove(at);
-        }
-    }
-
     /// Asks a peer whether it lives (RFC 9293, 3.8.4), with a segment from just before what it has
     /// acknowledged. smoltcp would too, but not while data waits or a window is closed.
     fn probe(&mut self, at: usize, queue: &mut PacketQueue) {
-        let one = &self.connections[at];
-        let socket = self.sockets.get::<Socket<'_>>(one.handle);
+        let one = &self.table.connections[at];
+        let socket = self.table.sockets.get::<Socket<'_>>(one.handle);
         let (Some(acknowledged), Some(ack)) = (one.acknowledged(socket), one.sent.ack) else {
             return;
         };
@@ -341,7 +283,7 @@ impl Stack {
         };
         if let Some(out) = queue.push(EMPTY_BYTES) {
             question.write(out);
-            self.counters.probes += 1;
+            self.table.counters.probes += 1;
         }
     }
 
@@ -349,8 +291,8 @@ impl Stack {
     /// acknowledgements that repeat one. The first of the four differs in its window, which starts
     /// the count anew. None says more than the peer's last did.
     fn resend(&mut self, at: usize, now: Duration, queue: &mut PacketQueue) {
-        let one = &self.connections[at];
-        let socket = self.sockets.get::<Socket<'_>>(one.handle);
+        let one = &self.table.connections[at];
+        let socket = self.table.sockets.get::<Socket<'_>>(one.handle);
         let (Some(acknowledged), Some(ack)) = (one.acknowledged(socket), one.sent.ack) else {
             return;
         };
@@ -370,26 +312,8 @@ impl Stack {
                 repeated.window ^= 1;
             }
         }
-        self.counters.resends += 1;
+        self.table.counters.resends += 1;
     }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        for one in &self.connections {
-            one.pipe.fail(End::PortGone(one.peer));
-        }
-    }
-}
-
-/// A socket with its buffers.
-pub(crate) fn new_socket() -> Socket<'static> {
-    let buffer = || SocketBuffer::new(vec![0; TCP_BUFFER_BYTES]);
-    let mut socket = Socket::new(buffer(), buffer());
-    socket.set_nagle_enabled(false);
-    socket.set_ack_delay(Some(ACK_DELAY.into()));
-    socket.set_congestion_control(CongestionControl::Reno);
-    socket
 }
 
 /// smoltcp's clock counts microseconds.

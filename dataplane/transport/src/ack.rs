@@ -1,8 +1,10 @@
 //! Acknowledgements: which packets arrived, and what may be sent from here on.
 
-use crate::block::ACK;
 use crate::limits::ACK_RANGES_MAX;
 use crate::wire::{Reader, Writer};
+
+/// The type of its block; the others' are where all blocks are.
+pub(crate) const ACK: u8 = 1;
 
 /// An acknowledgement, and the credit that goes with it (one consistent picture).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Blocks: what the control part of a frame is made of.
 
-use crate::ack::Ack;
+use crate::ack::{ACK, Ack};
 use crate::limits::{CONTENTS_MAX, MESSAGE_BYTES_MAX};
 use crate::wire::{Reader, Writer};
 
@@ -67,7 +67,6 @@ pub enum Block<'a> {
     },
 }
 
-pub(crate) const ACK: u8 = 1;
 const DATA: u8 = 2;
 const MESSAGE: u8 = 3;
 const PING: u8 = 4;

@@ -4,8 +4,9 @@ use crate::connection::{Config, ConfigError, Connection, PeerId};
 use crate::drops::{DropCounters, DropReason};
 use crate::header::{ConnectionId, Epoch, Header};
 use crate::limits::CONNECTIONS_MAX;
+use crate::payload::{DeviceData, Unverified};
 use crate::regions::Regions;
-use crate::split::{DeviceData, SplitTransmit, Unverified};
+use crate::split::SplitTransmit;
 use crate::time::Time;
 
 /// A frame to be sent.

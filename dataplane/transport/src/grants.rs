@@ -1,8 +1,8 @@
 //! Grants: memory that the peer may fill, each byte once.
 
 use crate::block::{Grant, RegionId};
-use crate::connection::TransferError;
 use crate::drops::DropReason;
+use crate::error::TransferError;
 use crate::limits::{CONTENTS_MAX, GRANTS_MAX, HOLES_MAX};
 use crate::ranges::RangeSet;
 

@@ -26,6 +26,7 @@ mod connection;
 mod content;
 mod drops;
 mod endpoint;
+mod error;
 mod grants;
 mod header;
 pub mod limits;
@@ -33,6 +34,7 @@ mod messages;
 mod mtu;
 mod outbox;
 mod pacing;
+mod payload;
 mod pending;
 mod protect;
 mod ranges;
@@ -47,16 +49,15 @@ pub use ack::Ack;
 pub use block::{Block, Blocks, Grant, RegionId, ResetBy};
 pub use checksum::{CHECKSUM_BYTES, crc32c};
 pub use congestion::{Controller, Delay};
-pub use connection::{
-    Config, ConfigError, Connection, ConnectionError, Counters, Credit, Event, GrantError,
-    MessageError, PeerId, SendError, Status, TransferError,
-};
+pub use connection::{Config, ConfigError, Connection, Counters, Credit, Event, PeerId, Status};
 pub use drops::{DropCounters, DropReason};
 pub use endpoint::{Endpoint, OpenError, Transmit};
+pub use error::{ConnectionError, GrantError, MessageError, SendError, TransferError};
 pub use header::{ConnectionId, Epoch, HEADER_BYTES, Header, Role, VERSION};
 pub use outbox::{Priority, Transfer, TransferId};
+pub use payload::{DeviceData, PayloadRef, PayloadToken, Unverified};
 pub use protect::{Protection, SEAL_TAG_BYTES, Secret};
 pub use regions::{RegionGone, Regions, SourceId, Span};
 pub use rtt::Rtt;
-pub use split::{DeviceData, PayloadRef, PayloadToken, SplitTransmit, Unverified};
+pub use split::SplitTransmit;
 pub use time::Time;

@@ -3,7 +3,7 @@
 use crate::block::Grant;
 use crate::header::Epoch;
 use crate::limits::{PARTS_MAX, UNVERIFIED_MAX};
-use crate::split::PayloadToken;
+use crate::payload::PayloadToken;
 
 /// Bytes of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

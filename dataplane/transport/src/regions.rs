@@ -1,7 +1,7 @@
 //! The only way to tensor bytes: the driver's, by copy, DMA or mbuf.
 
 use crate::block::RegionId;
-use crate::split::PayloadRef;
+use crate::payload::PayloadRef;
 
 /// Memory at the sender, as the driver names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::queue::check_reach;
+use super::memory::check_reach;
 use super::{Device, DeviceError, Memory};
 
 /// A frame's data in the payload memory.

@@ -137,6 +137,16 @@ pub(crate) fn check_size(bytes: u64, bytes_max: u64, page_bytes: u64) -> Result<
     }
 }
 
+/// Refuses memory that a device can't reach.
+pub(crate) fn check_reach(device: DeviceKind, memory: &Memory) -> Result<(), DeviceError> {
+    let owner = memory.device();
+    if owner == device {
+        Ok(())
+    } else {
+        Err(DeviceError::Unreachable { device, owner })
+    }
+}
+
 /// Refuses to resize what somebody else owns.
 pub(crate) fn not_ours(bytes_max: u64, bytes: u64) -> DeviceError {
     DeviceError::Size {

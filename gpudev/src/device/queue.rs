@@ -1,6 +1,7 @@
 //! What a device does, in order.
 
 use super::gather::GatherTable;
+use super::memory::check_reach;
 use super::{DeviceError, DeviceKind, Memory};
 
 /// Submissions that a queue takes before the first has to be waited for.
@@ -104,13 +105,4 @@ pub(crate) fn check_copy(
         }
     }
     Ok(())
-}
-
-pub(crate) fn check_reach(device: DeviceKind, memory: &Memory) -> Result<(), DeviceError> {
-    let owner = memory.device();
-    if owner == device {
-        Ok(())
-    } else {
-        Err(DeviceError::Unreachable { device, owner })
-    }
 }

@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use super::{Pool, PoolError};
 use crate::device::{CopyOrder, CopyPiece, Queue};
-use genie_shm::arena::BLOCK_BYTES;
-use genie_shm::space::{Space, Unit};
+use genie_shm::space::{BLOCK_BYTES, Space, Unit};
 
 /// Holes that are looked at for each unit, the lowest first.
 const HOLES_MAX: usize = 64;

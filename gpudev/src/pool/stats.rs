@@ -1,7 +1,7 @@
 //! How full a pool is.
 
 use super::Pool;
-use genie_shm::arena::BLOCK_BYTES;
+use genie_shm::space::BLOCK_BYTES;
 
 /// What a pool counts as it goes.
 #[derive(Clone, Copy, Debug, Default)]

@@ -74,7 +74,7 @@ fn a_tensor_larger_than_any_pool_has_its_own() {
     };
     assert_eq!(
         pool.memory().bytes(),
-        POOL_BYTES_MAX + genie_shm::arena::BLOCK_BYTES
+        POOL_BYTES_MAX + genie_shm::space::BLOCK_BYTES
     );
 }
 

@@ -8,9 +8,10 @@ use crate::device::{Device, Memory};
 use crate::pool::{POOL_BYTES_MIN, Pool, PoolConfig};
 use crate::pools::Pools;
 use crate::pools::handover::{HandoverError, announce, bound_waits};
-use genie_shm::arena::{Arena, BLOCK_BYTES};
+use genie_shm::arena::Arena;
 use genie_shm::mapping::{Mapping, MemoryError};
 use genie_shm::seqpacket;
+use genie_shm::space::BLOCK_BYTES;
 
 /// The pool from which results are sent has at most so many bytes. What finds no room in it is
 /// copied there on its way, in parts.

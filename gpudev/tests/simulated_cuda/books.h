@@ -19,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "on_cpu.h"
+#include "on_cpu.cpp"
 
 enum : int {
     SUCCESS = 0,

@@ -18,7 +18,7 @@ const SOURCES: [&str; 6] = [
     include_str!("books.h"),
     include_str!("streams.h"),
     include_str!("work.h"),
-    include_str!("../../src/device/cuda/on_cpu.h"),
+    include_str!("../../src/device/cuda/on_cpu.cpp"),
     include_str!("../../src/device/cuda/gather.cu"),
 ];
 

@@ -4,19 +4,12 @@
 use std::sync::Arc;
 
 use crate::mapping::{Mapping, MemoryError};
-use crate::space::Space;
+use crate::space::{BLOCK_BYTES, PlaceError, Space};
 
-/// Granularity of an arena: a larger place takes whole blocks, smaller ones share a block.
-pub const BLOCK_BYTES: u64 = 64 << 10;
 /// Free memory that keeps its pages, because taking new ones is slow.
 pub const WARM_BYTES: u64 = 256 << 20;
 /// Places at least this large have their pages taken at once.
 const POPULATE_BYTES: u64 = 256 << 10;
-
-/// A place that was never given out, or is free already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no memory is allocated at place {0}")]
-pub struct PlaceError(pub u64);
 
 /// How full an arena is. All in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

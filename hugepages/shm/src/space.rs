@@ -1,18 +1,24 @@
 //! Which places of an arena are taken: runs of 64 KiB blocks, and pieces that share a block.
-//! Pure bookkeeping; [`crate::arena`] owns the memory. It lives in the owner's own memory, so
+//! Pure bookkeeping; an arena or a pool owns the memory. It lives in the owner's own memory, so
 //! that the other process can't damage it.
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::arena::{BLOCK_BYTES, PlaceError};
 use crate::ranges::Ranges;
 
+/// Granularity: a larger place takes whole blocks, smaller ones share a block.
+pub const BLOCK_BYTES: u64 = 64 << 10;
 /// Smallest piece, and the alignment of every place.
 const PIECE_MIN: u64 = 64;
 /// Largest piece that shares a block.
 const PIECE_MAX: u64 = BLOCK_BYTES / 2;
 const CLASSES: usize = (PIECE_MAX / PIECE_MIN).ilog2() as usize + 1;
 const WORDS: usize = (BLOCK_BYTES / PIECE_MIN / 64) as usize;
+
+/// A place that was never given out, or is free already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no memory is allocated at place {0}")]
+pub struct PlaceError(pub u64);
 
 /// A block cut in pieces of one size. A set bit is a piece that is taken.
 #[derive(Debug)]

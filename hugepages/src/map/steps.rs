@@ -14,12 +14,13 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 use nix::unistd::{SysconfVar, ftruncate, sysconf};
 
-use super::{Backing, MapError, MapRequest, NoHugePages};
+use super::{Backing, MapError, MapRequest};
 use crate::find::{self, Inventory};
 use crate::numa::{self, Bind};
 use crate::page::PageSize;
 use crate::region::{Kind, Region, map_whole};
 use crate::root::Root;
+use crate::shortage::NoHugePages;
 
 /// Pages that are brought in at a time.
 const STEP_BYTES: usize = 4 << 20;

@@ -9,8 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::ReserveError;
-use crate::find::FindError;
-use crate::root::Root;
+use crate::root::{FindError, Root};
 
 /// How a number gets into a file.
 pub(super) type Write<'a> = dyn FnMut(&Path, u64) -> io::Result<()> + 'a;

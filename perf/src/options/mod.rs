@@ -2,6 +2,7 @@
 
 pub mod port;
 pub mod size;
+pub mod times;
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use self::port::PortOptions;
 use self::size::{Sizes, parse_sizes};
-use crate::meter::Times;
+use self::times::{Times, parse_seconds};
 
 /// Where `server` listens and `client` looks if nothing else is said.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7710";
@@ -305,16 +306,6 @@ pub struct End {
 fn parse_device(text: &str) -> Result<DeviceKind, String> {
     text.parse()
         .map_err(|error: DeviceNameError| error.to_string())
-}
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| format!("{text:?} is not a number of seconds"))?;
-    if !(0.0..=3600.0).contains(&seconds) {
-        return Err(format!("{text:?} is not between 0 and 3600 seconds"));
-    }
-    Ok(Duration::from_secs_f64(seconds))
 }
 
 impl Test {

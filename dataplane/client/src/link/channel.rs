@@ -18,7 +18,7 @@ use genie_channel::{
 use parking_lot::Mutex;
 
 use super::TICK;
-use super::inbound::{Coming, Inbound};
+use super::inbound::{Coming, Inbound, invalid};
 use super::memory::Memory;
 use super::unsent::Unsent;
 
@@ -327,8 +327,4 @@ fn try_stream(sender: &mut AppSender, bytes: &[u8], at: &mut usize) -> Result<Wr
         (0, false) => Wrote::Nothing,
         (_, false) => Wrote::Some,
     })
-}
-
-pub(super) fn invalid(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -5,8 +5,6 @@ use std::io;
 
 use genie_channel::AppReceiver;
 
-use super::channel::invalid;
-
 /// Bytes of the stream that nobody has read. A session's window keeps a node far below this.
 const STASH_MAX: usize = 16 << 20;
 
@@ -56,4 +54,9 @@ impl Inbound {
         }
         n
     }
+}
+
+/// What comes makes no sense.
+pub(super) fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use super::address::PortAddress;
+use super::config::PortConfig;
 use super::error::PortError;
+use super::memif::MemifLink;
 use super::open::{Open, PCI};
 use super::preflight;
 use super::vdev::{Memif, Vdev};
-use crate::Eal;
+use crate::{Eal, Mempool};
 
 /// A device that is there, and not set up.
 #[derive(Debug)]
@@ -25,6 +27,23 @@ impl Found {
             PortAddress::Vdev(Vdev::Memif(memif)) => Ok(Self::Memif(eal.clone(), memif.clone())),
             _ => Ok(Self::Attached(Open::probe(eal, address)?)),
         }
+    }
+
+    /// Sets it up and starts it.
+    pub(super) fn open(self, config: &PortConfig, pool: &Mempool) -> Result<Open, PortError> {
+        config.check()?;
+        let open = match self {
+            Self::Memif(eal, memif) => {
+                let queues = usize::from(config.rx_queues) + usize::from(config.tx_queues);
+                let address = Vdev::Memif(memif.clone()).into();
+                let add = || Open::probe(&eal, &address);
+                let (mut open, link) = MemifLink::probe(&memif, queues, pool, add)?;
+                open.link = Some(link);
+                open
+            }
+            Self::Attached(open) => open,
+        };
+        open.start(config, pool)
     }
 
     /// The node of a card. A device of software is on none, whatever DPDK says of it: that is the

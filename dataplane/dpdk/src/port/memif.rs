@@ -12,7 +12,6 @@ use genie_dpdk_sys::Api;
 use super::control;
 use super::error::PortError;
 use super::gate::Gate;
-use super::open::Open;
 use super::vdev::{Memif, MemifRole};
 use crate::Mempool;
 
@@ -46,12 +45,12 @@ struct Try {
 
 impl MemifLink {
     /// Adds the device by `add`, for a port with so many queues in both directions.
-    pub(super) fn probe(
+    pub(super) fn probe<T>(
         memif: &Memif,
         queues: usize,
         pool: &Mempool,
-        add: impl FnOnce() -> Result<Open, PortError>,
-    ) -> Result<Open, PortError> {
+        add: impl FnOnce() -> Result<T, PortError>,
+    ) -> Result<(T, Self), PortError> {
         let (data_bytes, buffer_bytes) = (pool.config().data_bytes, memif.buffer_bytes);
         if data_bytes < buffer_bytes {
             return Err(PortError::PoolTooSmall {
@@ -89,10 +88,9 @@ impl MemifLink {
             }
             MemifRole::Client => add(),
         };
-        let mut opened = opened?;
+        let opened = opened?;
         ports.add(&link.gate);
-        opened.link = Some(link);
-        Ok(opened)
+        Ok((opened, link))
     }
 
     /// Starts the port. A client whose server is not there stays stopped: [`Self::reconnect`].

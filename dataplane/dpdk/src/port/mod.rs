@@ -8,8 +8,9 @@ mod found;
 pub(crate) mod gate;
 mod identity;
 pub(crate) mod interface;
+pub(crate) mod interrupt;
 mod memif;
-mod open;
+pub(crate) mod open;
 mod preflight;
 pub(crate) mod stats;
 pub(crate) mod vdev;
@@ -19,13 +20,12 @@ use std::time::{Duration, Instant};
 
 use genie_dpdk_sys::{rte_eth_stats, rte_ether_addr};
 
-pub(crate) use self::error::{PortError, Step};
-pub(crate) use self::open::Open;
-
 use self::address::PortAddress;
 use self::config::{Granted, PortConfig};
+use self::error::{PortError, Step};
+use self::interrupt::Interrupt;
+use self::open::Open;
 use self::stats::PortStats;
-use crate::interrupt::Interrupt;
 use crate::{Eal, ExternalMemory, Mempool, RxQueue, TxQueue};
 
 /// How long [`Port::wait_for_link`] sleeps between two looks.
@@ -66,7 +66,7 @@ impl Attached {
     /// # Errors
     /// As [`Port::open`].
     pub fn open(self, config: &PortConfig, pool: &Mempool) -> Result<OpenPort, PortError> {
-        let mut open = Open::new(self.0, config, pool)?;
+        let mut open = self.0.open(config, pool)?;
         let asked = open.granted.rx_interrupts;
         let interrupts = (0..config.rx_queues)
             .map(|queue| asked.then(|| Interrupt::of(&open, queue)).flatten())

@@ -10,10 +10,8 @@ use genie_dpdk_sys::{
 use super::address::PortAddress;
 use super::config::{BufferSplit, Granted, PortConfig};
 use super::error::{PortError, Step};
-use super::found::Found;
 use super::gate::Pass;
 use super::memif::MemifLink;
-use super::vdev::Vdev;
 use crate::{Eal, Errno, ExternalMemory, Mempool};
 
 /// DPDK's name of the bus of cards.
@@ -21,8 +19,8 @@ pub(super) const PCI: &CStr = c"pci";
 
 /// A device that is ours.
 ///
-/// Invariant: from `probe` to drop, the device `name` is attached and `id` is its port. After `new`
-/// it is configured, with the queues that the configuration says, and started.
+/// Invariant: from `probe` to drop, the device `name` is attached and `id` is its port. After
+/// `start` it is configured, with the queues that the configuration says, and started.
 #[derive(Debug)]
 pub(crate) struct Open {
     eal: Eal,
@@ -41,41 +39,28 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// Sets up what was found.
-    pub(super) fn new(
-        found: Found,
-        config: &PortConfig,
-        pool: &Mempool,
-    ) -> Result<Self, PortError> {
-        config.check()?;
-        let mut open = match found {
-            Found::Memif(eal, memif) => {
-                let queues = usize::from(config.rx_queues) + usize::from(config.tx_queues);
-                let address = Vdev::Memif(memif.clone()).into();
-                MemifLink::probe(&memif, queues, pool, || Self::probe(&eal, &address))?
-            }
-            Found::Attached(open) => open,
-        };
-        let info = open.information()?;
+    /// Sets it up, as a configuration that was checked says, and starts it.
+    pub(super) fn start(mut self, config: &PortConfig, pool: &Mempool) -> Result<Self, PortError> {
+        let info = self.information()?;
         config.check_against(&info)?;
-        open.granted = config.grant(&info);
-        let split = config.split.as_ref().filter(|_| open.granted.buffer_split);
-        open.rx_queues = config.rx_queues;
-        open.pools.push(pool.clone());
-        open.pools
+        self.granted = config.grant(&info);
+        let split = config.split.as_ref().filter(|_| self.granted.buffer_split);
+        self.rx_queues = config.rx_queues;
+        self.pools.push(pool.clone());
+        self.pools
             .extend(split.map(|split| split.header_pool.clone()));
-        open.granted.rx_interrupts = config.rx_interrupts;
-        match open.set_up(config, &info, pool, split) {
+        self.granted.rx_interrupts = config.rx_interrupts;
+        match self.set_up(config, &info, pool, split) {
             // Drivers say nothing beforehand of the interrupts that they lack, but fail with them.
             Err((Step::Configure | Step::Start, error)) if config.rx_interrupts => {
                 tracing::debug!("without receive interrupts, after: {error}");
-                open.granted.rx_interrupts = false;
-                open.set_up(config, &info, pool, split)
+                self.granted.rx_interrupts = false;
+                self.set_up(config, &info, pool, split)
             }
             done => done,
         }
         .map_err(|(_, error)| error)?;
-        Ok(open)
+        Ok(self)
     }
 
     /// Configures and starts it; says what failed.

@@ -15,7 +15,6 @@ use genie_channel::{
 use parking_lot::Mutex;
 
 use super::staging::Land;
-use super::stream::Bulk;
 
 /// How often a thread that waits looks whether the connection was cut.
 const TICK: Duration = Duration::from_millis(100);
@@ -23,6 +22,15 @@ const TICK: Duration = Duration::from_millis(100);
 const AHEAD: usize = 8;
 /// Stream bytes that may come while bulk is waited for; a client's window is far below.
 const PENDING_MAX: usize = 64 << 20;
+
+/// Bulk in the session's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bulk {
+    /// Where it begins.
+    pub place: u64,
+    /// How long it is.
+    pub len: u64,
+}
 
 /// Told of places whose bytes have left.
 pub type OnSent = Box<dyn FnMut(u64) + Send>;

@@ -3,32 +3,13 @@
 
 use std::sync::Arc;
 
-use genie_gpudev::device::DeviceError;
-use genie_gpudev::pools::handover::HandoverError;
 use genie_gpudev::zygote::{DevicePools, SharedArenas};
 use genie_gpudev::{Device, PoolsStats};
-use genie_shm::arena::PlaceError;
-use genie_shm::{Arena, Mapping, MemoryError};
+use genie_shm::space::PlaceError;
+use genie_shm::{Arena, Mapping};
 use parking_lot::Mutex;
 
-use super::staging::Staged;
-
-/// Why a session's memory can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionMemoryError {
-    /// Staging memory.
-    #[error("no staging memory: {0}")]
-    Memory(#[from] MemoryError),
-    /// The device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The executor was not told of a pool.
-    #[error(transparent)]
-    Handover(#[from] HandoverError),
-    /// What is to leave does not.
-    #[error("its answers do not leave: the client does not take them, or the session is over")]
-    Stuck,
-}
+use super::staging::{SessionMemoryError, Staged};
 
 /// Where a session's tensors are.
 pub enum SessionMemory {

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use genie_session::frame::{HEADER_BYTES, Header};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::stream::{Bulk, WriteHalf};
+use super::channel::Bulk;
+use super::stream::WriteHalf;
 
 /// Bytes of urgent frames that may wait. A client that pings and does not read loses answers.
 const URGENT_MAX: usize = 16 << 10;

@@ -12,13 +12,13 @@ use genie_gpudev::device::{
     CopyOrder, CopyPiece, DeviceError, Event, Memory, Queue, register_mapping,
 };
 use genie_gpudev::pools::Allocated;
+use genie_gpudev::pools::handover::HandoverError;
 use genie_gpudev::zygote::{Announcer, DevicePools};
 use genie_gpudev::{Device, Pools, PoolsStats};
-use genie_shm::arena::PlaceError;
-use genie_shm::{Arena, Mapping};
+use genie_shm::space::PlaceError;
+use genie_shm::{Arena, Mapping, MemoryError};
 use parking_lot::{Condvar, Mutex};
 
-use super::memory::SessionMemoryError;
 use crate::metrics::Copies;
 
 /// Staging memory of each direction: so many parts can be on their way. Pages are taken when they
@@ -26,6 +26,23 @@ use crate::metrics::Copies;
 const LANE_BYTES: u64 = 4 * BULK_PART_MAX;
 /// How often one who waits for a slot looks whether it may still come.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Why a session's memory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionMemoryError {
+    /// Staging memory.
+    #[error("no staging memory: {0}")]
+    Memory(#[from] MemoryError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The executor was not told of a pool.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// What is to leave does not.
+    #[error("its answers do not leave: the client does not take them, or the session is over")]
+    Stuck,
+}
 
 /// A session's memory on a device.
 pub struct Staged {

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::channel::{ChannelCut, ChannelRead, ChannelWrite};
+use super::channel::{Bulk, ChannelCut, ChannelRead, ChannelWrite};
 use super::socket::{SocketRead, SocketWrite};
 use super::staging::Land;
 use std::net::{Shutdown, TcpStream};
@@ -30,15 +30,6 @@ pub enum Cut {
     Socket(Arc<TcpStream>),
     /// A channel.
     Channel(ChannelCut),
-}
-
-/// Bulk in the session's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bulk {
-    /// Where it begins.
-    pub place: u64,
-    /// How long it is.
-    pub len: u64,
 }
 
 impl ReadHalf {

@@ -13,14 +13,14 @@ use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind};
 use genie_shm::{RingConsumer, RingError};
 
+use super::channel::Bulk;
 use super::end::End;
 use super::inbox::Undelivered;
 use super::link::Link;
-use super::memory::{SessionMemory, SessionMemoryError};
+use super::memory::SessionMemory;
 use super::running::Running;
 use super::session::Session;
-use super::staging::Staged;
-use super::stream::Bulk;
+use super::staging::{SessionMemoryError, Staged};
 
 /// Gathered bytes that leave although more frames wait.
 const GATHER_BYTES: usize = 64 << 10;

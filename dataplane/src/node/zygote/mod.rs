@@ -14,7 +14,8 @@ use genie_gpudev::{
 };
 
 use super::data::executor::{Executor, Launcher, Process};
-use super::data::memory::{SessionMemory, SessionMemoryError};
+use super::data::memory::SessionMemory;
+use super::data::staging::SessionMemoryError;
 use super::libtorch::Found;
 use crate::metrics::Metrics;
 use nursery::Nursery;

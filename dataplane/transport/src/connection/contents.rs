@@ -1,7 +1,7 @@
 //! Which messages, resets and pieces of transfers go into a frame.
 
 use super::Connection;
-use super::transmit::Plan;
+use super::plan::Plan;
 use crate::block::{Block, DATA_BLOCK_BYTES};
 use crate::content::Content;
 use crate::header::HEADER_BYTES;

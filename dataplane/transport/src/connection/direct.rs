@@ -1,15 +1,16 @@
 //! Frames whose data lie in device memory: the CPU reads the head, a device checks the data.
 
 use super::receive::asks;
-use super::{Connection, Credit, Event, State, Touched, TransferError};
+use super::{Connection, Credit, Event, State, Touched};
 use crate::block::{Block, Blocks, Grant, ResetBy};
 use crate::checksum::CHECKSUM_BYTES;
 use crate::drops::DropReason;
+use crate::error::TransferError;
 use crate::grants::{Ending, Verified};
 use crate::header::Header;
+use crate::payload::{DeviceData, PayloadRef, PayloadToken, Unverified};
 use crate::pending::{Part, Waiting};
 use crate::regions::Regions;
-use crate::split::{DeviceData, PayloadRef, PayloadToken, Unverified};
 use crate::time::Time;
 
 impl Connection {

@@ -1,7 +1,7 @@
 //! Makes a frame of its plan: header, data, tags.
 
 use super::Connection;
-use super::transmit::Plan;
+use super::plan::Plan;
 use crate::checksum::CHECKSUM_BYTES;
 use crate::header::{HEADER_BYTES, Header};
 use crate::limits::REFERENCE_MIN;

@@ -6,6 +6,7 @@ mod contents;
 mod direct;
 mod event;
 mod frame;
+mod plan;
 mod receive;
 mod status;
 mod timers;
@@ -14,14 +15,14 @@ mod transmit;
 use std::collections::VecDeque;
 
 pub use config::{Config, ConfigError, Credit, PeerId};
-pub use event::{ConnectionError, Event, GrantError, MessageError, SendError, TransferError};
-
+pub use event::Event;
 pub use status::{Counters, Status};
 
 use crate::block::{Grant, RegionId, ResetBy};
 use crate::congestion::{Controller, Delay};
 use crate::content::Content;
 use crate::drops::DropCounters;
+use crate::error::{ConnectionError, GrantError, MessageError, SendError, TransferError};
 use crate::grants::Grants;
 use crate::header::Role;
 use crate::limits::{

@@ -1,8 +1,9 @@
 //! What arrives.
 
-use super::{Connection, ConnectionError, Credit, Event, State, Touched, TransferError};
+use super::{Connection, Credit, Event, State, Touched};
 use crate::block::{Block, Blocks, Grant, ResetBy};
 use crate::drops::DropReason;
+use crate::error::{ConnectionError, TransferError};
 use crate::header::{HEADER_BYTES, Header};
 use crate::limits::{ACK_EVERY, DAMAGED_MAX, REFUSALS_MAX};
 use crate::regions::Regions;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Connection, ConnectionError};
+use super::Connection;
+use crate::error::ConnectionError;
 
 /// What a connection did since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

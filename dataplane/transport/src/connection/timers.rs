@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Connection, ConnectionError, State, Touched, TransferError};
+use super::{Connection, State, Touched};
 use crate::content::Content;
+use crate::error::{ConnectionError, TransferError};
 use crate::limits::{
     FRAME_DATA_MAX, KEEPALIVE, PEER_TIMEOUT, PROBE_INTERVAL_MAX, SOURCE_CHANGES_MAX,
 };

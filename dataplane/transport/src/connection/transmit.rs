@@ -1,30 +1,19 @@
 //! What leaves.
 
 use super::frame::Frame;
-use super::{Connection, State, Touched, TransferError};
+use super::plan::Plan;
+use super::{Connection, State, Touched};
 use crate::ack::encode_ack;
 use crate::block::Block;
-use crate::content::{Content, Contents};
+use crate::content::Content;
+use crate::error::{ConnectionError, TransferError};
 use crate::header::HEADER_BYTES;
-use crate::limits::CONTENTS_MAX;
-use crate::outbox::{Piece, Transfer, TransferId};
+use crate::outbox::TransferId;
 use crate::regions::Regions;
 use crate::sent::Packet;
 use crate::split::SplitTransmit;
 use crate::time::Time;
 use crate::wire::Writer;
-
-/// What goes into a frame.
-#[derive(Default)]
-pub(super) struct Plan {
-    pub(super) control_len: usize,
-    pub(super) data_len: usize,
-    pub(super) acks: bool,
-    pub(super) asks: bool,
-    pub(super) tries_mtu: bool,
-    pub(super) contents: Contents,
-    pub(super) pieces: [Option<(Piece, Transfer)>; CONTENTS_MAX],
-}
 
 impl Connection {
     /// Writes the next frame to the front of `out` and returns its length; `None` when there is
@@ -95,7 +84,7 @@ impl Connection {
     }
 
     fn plan_close(&mut self, out: &mut [u8], plan: &mut Plan) -> Option<()> {
-        self.state = State::Ended(super::ConnectionError::Closed);
+        self.state = State::Ended(ConnectionError::Closed);
         let mut to = Writer::new(out.get_mut(HEADER_BYTES..)?);
         Block::Close.encode(&mut to);
         plan.control_len = to.len();

@@ -9,7 +9,8 @@ use cudarc::driver::{CudaEvent, CudaStream, sys};
 use super::Driver;
 use super::kernel::{Kernel, LazyKernel};
 use crate::device::gather::{GatherTable, Table};
-use crate::device::queue::{QUEUE_DEPTH, check_copy, check_reach};
+use crate::device::memory::check_reach;
+use crate::device::queue::{QUEUE_DEPTH, check_copy};
 use crate::device::{CopyOrder, CopyPiece, DeviceError, DeviceKind, Event, Memory, Queue};
 
 /// What must live until a submission is done.

@@ -62,10 +62,10 @@ fn on_this_cpu() -> Option<libloading::Library> {
     let folder = std::env::temp_dir().join(format!("genie-gather-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let library = folder.join("gather.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/device/cuda/on_cpu.h");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/device/cuda/on_cpu.cpp");
     let compiled = std::process::Command::new("c++")
         .args(["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread"])
-        .args(["-x", "c++", source, "-o"])
+        .args([source, "-o"])
         .arg(&library)
         .output();
     let result = match compiled {
@@ -90,7 +90,7 @@ fn on_this_cpu() -> Option<libloading::Library> {
 #[test]
 fn the_kernel_does_what_the_hosts_loop_does() {
     let Some(library) = on_this_cpu() else { return };
-    // SAFETY: the function has this signature, see `on_cpu.h`.
+    // SAFETY: the function has this signature, see `on_cpu.cpp`.
     let play = unsafe { library.get::<Play>(b"genie_gather_on_cpu") }.unwrap();
     let host = HostDevice::new(0);
     let payload = host.allocate(1 << 18).unwrap();

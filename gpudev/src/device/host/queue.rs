@@ -6,7 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::device::gather::{GatherTable, Table};
-use crate::device::queue::{QUEUE_DEPTH, check_copy, check_reach};
+use crate::device::memory::check_reach;
+use crate::device::queue::{QUEUE_DEPTH, check_copy};
 use crate::device::{CopyOrder, CopyPiece, DeviceError, DeviceKind, Event, Memory, Queue};
 
 enum Job {

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use genie_dpdk_sys::{self as sys, rte_epoll_event};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 
-use crate::port::{Open, PortError, Step};
+use super::error::{PortError, Step};
+use super::open::Open;
 
 /// The interrupt of one receive queue, in an epoll instance of its own: drivers differ in what must
 /// be read from their descriptor, and DPDK knows.
