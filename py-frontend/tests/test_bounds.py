@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from typing import Any
 
 import genie
@@ -55,3 +56,26 @@ def test_one_tensor_that_takes_long_to_prepare(session: Any) -> None:
     big = torch.ones(int(1.6 * 2**30) // 4).to(DEVICE)
     assert big[-5:].tolist() == [1.0] * 5
     assert time.monotonic() - started < 60
+
+
+def test_code_that_a_program_makes_as_it_runs_goes_again(session: Any) -> None:
+    """Lines are remembered for errors, and so is whose they are, but not all for ever."""
+    made = []
+    x = torch.ones(2, device=DEVICE)
+    for number in range(10_000):
+        names: dict[str, Any] = {}
+        exec(compile("def f(x):\n    return x + 1", f"/user/made_{number}.py", "exec"), names)
+        names["f"](x)
+        made.append(weakref.ref(names["f"].__code__))
+    del names
+    gc.collect()
+    alive = [number for number, code in enumerate(made) if code() is not None]
+    assert len(alive) < 5000
+    assert 0 not in alive
+    # What comes after is told by its own line, whatever address its code has.
+    names = {}
+    index = torch.tensor([7_000_000], device=DEVICE)
+    exec(compile("def h(x, i):\n\n    return x[i]", "/user/last.py", "exec"), names)
+    failed = names["h"](x, index)
+    with pytest.raises(IndexError, match=r'"/user/last.py", line 3, in h'):
+        failed.cpu()

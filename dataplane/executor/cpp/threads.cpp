@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <ATen/Parallel.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -34,6 +35,8 @@ struct Chooser {
 };
 
 Chooser chooser;
+// omp_set_num_threads of the OpenMP that libtorch has, if it has one.
+void (*set_num_threads)(int) = nullptr;
 // /proc/stat. Opened before executors lose the right to.
 int stat_file = -1;
 
@@ -86,7 +89,14 @@ void look() {
 
 void tell(int threads) {
   if (threads != chooser.told) {
-    at::set_num_threads(threads);
+    // Not at::set_num_threads where it can be helped: that forbids MKL to use fewer threads, so a
+    // product within a team (attention makes thousands) opens a team of one, and ends it by two
+    // system calls.
+    if (set_num_threads != nullptr) {
+      set_num_threads(threads);
+    } else {
+      at::set_num_threads(threads);
+    }
     chooser.told = threads;
   }
 }
@@ -95,6 +105,8 @@ void tell(int threads) {
 
 void start_threads(uint32_t wanted) {
   chooser = Chooser{};
+  set_num_threads =
+      reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
   chooser.fixed = wanted > 0;
   chooser.most = wanted > 0 ? static_cast<int>(wanted) : std::max(1, at::get_num_threads());
   chooser.team = chooser.most;

@@ -61,6 +61,7 @@ impl Shared {
     /// A node without executors yet, and the events that it will tell.
     #[must_use]
     pub fn new(config: Config) -> (Arc<Self>, mpsc::UnboundedReceiver<NodeEvent>) {
+        // One event a session, of which the control plane's table holds a bounded number.
         let (events, receiver) = mpsc::unbounded_channel();
         let bytes = config
             .node_memory_bytes

@@ -33,7 +33,8 @@ impl Session {
                 std::thread::sleep(FLUSH_AFTER);
             }
             let waited = std::mem::replace(&mut waits, self.slots.waits()) != waits;
-            rests = waited && !self.dirty.load(Ordering::Relaxed) && !self.outbox.has_work();
+            let waits_now = waited || self.slots.waiting() > 0;
+            rests = waits_now && !self.dirty.load(Ordering::Relaxed) && !self.outbox.has_work();
             if waited {
                 last_work = Instant::now();
             }

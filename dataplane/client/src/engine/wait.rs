@@ -51,10 +51,12 @@ impl Session {
                 }
                 Ok(false)
             });
-            match turn {
-                Some(ticked) if !ticked? => continue,
-                Some(_) => {}
-                None => self.slots.pause(seen, LOOK_EVERY),
+            if let Some(ticked) = turn {
+                if !ticked? {
+                    continue;
+                }
+            } else {
+                self.slots.pause(seen, LOOK_EVERY);
             }
             self.look()?;
             self.look_after_node(PING_AFTER)?;
