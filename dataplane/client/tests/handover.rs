@@ -1,21 +1,26 @@
 //! Who reads for whom, in every order that threads can take (loom): a wait for something that is
 //! never told is a deadlock here, however short the client's own patience is.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
 use std::time::Duration;
 
 mod link {
     pub const TICK: std::time::Duration = std::time::Duration::from_millis(100);
 }
 
+#[path = "handover"]
 mod engine {
-    #[path = "../handover/sync.rs"]
     pub mod sync;
 
     #[path = "../../src/engine/slots.rs"]
     #[allow(dead_code, reason = "a part of it is what is tried here")]
     pub mod slots;
 
-    #[path = "../handover/models.rs"]
     mod models;
 }
 

@@ -60,9 +60,17 @@ impl Session {
     }
 }
 
+/// Tries all orders of threads with so many changes of thread where none has to wait: more than any
+/// race here needs, and few enough to be over in seconds.
+fn orders(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
 #[test]
 fn what_the_housekeeper_reads_reaches_who_waits() {
-    loom::model(|| {
+    orders(|| {
         let session = Session::asked(&[Key::Wait(1)]);
         let other = Arc::clone(&session);
         let housekeeper = thread::spawn(move || other.keep_house());
@@ -74,7 +82,7 @@ fn what_the_housekeeper_reads_reaches_who_waits() {
 #[test]
 fn who_stops_reading_leaves_it_to_who_still_waits() {
     let keys = [Key::Wait(1), Key::Call(2)];
-    loom::model(move || {
+    orders(move || {
         let session = Session::asked(&keys);
         let other = Arc::clone(&session);
         let waiter = thread::spawn(move || other.wait(keys[0]));
@@ -85,7 +93,7 @@ fn who_stops_reading_leaves_it_to_who_still_waits() {
 
 #[test]
 fn memory_goes_only_when_nobody_writes_to_it() {
-    loom::model(|| {
+    orders(|| {
         let slots = Arc::new(Slots::default());
         let gone = Arc::new(AtomicBool::new(false));
         let key = Key::Wait(1);

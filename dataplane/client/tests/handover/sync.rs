@@ -14,10 +14,6 @@ pub struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
 pub struct Condvar(loom::sync::Condvar);
 
 impl<T> Mutex<T> {
-    pub fn new(value: T) -> Self {
-        Self(loom::sync::Mutex::new(value))
-    }
-
     pub fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(self.0.lock().ok())
     }
