@@ -16,6 +16,7 @@ import os
 import platform
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -330,6 +331,39 @@ def measure_transfer(
         report.add(group, "genie, both ways", rate, "Gbit/s")
 
 
+def bench_uploads(report: Report, options: argparse.Namespace) -> None:
+    """A thousand uploads of a size in a row, from one thread and from eight."""
+    for threads in (1, 8):
+        for size in (1024, 8192, 16384, 65536):
+            rates = [measure_uploads(options, threads, size) for _ in range(options.turns)]
+            report.add(
+                f"A thousand uploads in a row from each of {threads} threads",
+                f"of {size} bytes",
+                statistics.median(rates),
+                "GB/s",
+                target=0.5 if size >= 8192 else None,
+                target_is_minimum=True,
+            )
+
+
+def measure_uploads(options: argparse.Namespace, threads: int, size: int) -> float:
+    """Gigabytes a second until all are there."""
+    tensor = torch.ones(size, dtype=torch.uint8)
+    kept: list[list[torch.Tensor]] = [[] for _ in range(threads)]
+
+    def upload(into: list[torch.Tensor]) -> None:
+        into.extend(tensor.to(options.device) for _ in range(1000))
+
+    workers = [threading.Thread(target=upload, args=(each,)) for each in kept]
+    start = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    genie.synchronize()
+    return threads * 1000 * size / (time.perf_counter() - start) / 1e9
+
+
 # --- Models ---------------------------------------------------------------------------------
 
 
@@ -425,6 +459,7 @@ BENCHMARKS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
     "capture": bench_capture,
     "plan": bench_plan,
     "transfer": bench_transfer,
+    "uploads": bench_uploads,
     "minilm": bench_minilm,
     "gpt2": bench_gpt2,
 }

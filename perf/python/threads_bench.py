@@ -35,6 +35,7 @@ TRAINING = "training step, 8 layers of width 64"
 MINILM = "MiniLM, 64 sentences"
 GPT2 = "GPT-2 small, a token"
 PROGRAMS = (TRAINING, MINILM, GPT2)
+TRANSFER = "64 MiB there, relu, and back"
 # Remote over local that is promised for TRAINING: quiet, and beside one busy process.
 PROMISED = {False: 1.1, True: 1.6}
 
@@ -100,7 +101,15 @@ def gpt2(device: str) -> Step:
     return step
 
 
-MAKE = {TRAINING: (training, 1), MINILM: (minilm, 1), GPT2: (gpt2, 8)}
+def transfer(device: str) -> Step:
+    """A tensor of 64 MiB."""
+    import torch
+
+    tensor = torch.randn(16 << 20)
+    return lambda: torch.relu(tensor.to(device)).cpu()
+
+
+MAKE = {TRAINING: (training, 1), MINILM: (minilm, 1), GPT2: (gpt2, 8), TRANSFER: (transfer, 1)}
 
 
 def serve(name: str, address: str | None) -> None:

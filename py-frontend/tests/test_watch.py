@@ -66,6 +66,11 @@ def test_an_operator_has_the_time_that_was_set(make_daemon: Callable[..., Daemon
     for _ in range(3):
         some = some @ some / 400
         assert some[0, 0].item() == pytest.approx(1)
+    # In one message, too: seconds of work, and no operator of it takes long.
+    some = torch.ones(1200, 1200, device=REMOTE)
+    for _ in range(80):
+        some = some @ some / 1200
+    assert some[0, 0].item() == pytest.approx(1)
     large = torch.ones(9000, 9000, device=REMOTE)
     with pytest.raises(genie.GenieError, match="operator_timeout_seconds"):
         for _ in range(20):

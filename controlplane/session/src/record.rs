@@ -152,10 +152,6 @@ pub enum Item<'a> {
 }
 
 /// Appends a record.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the parts of a record, in its order"
-)]
 pub fn put_plain(
     out: &mut Vec<u8>,
     kind: Kind,

@@ -323,6 +323,7 @@ impl Machine for TorchMachine {
     }
 
     fn call(&mut self, call: &Call<'_>) -> Result<(), Failure> {
+        memory::count_operator();
         let operator = self.operator(call.op)?;
         self.gather(call)?;
         self.unpin(call)?;
@@ -340,6 +341,7 @@ impl Machine for TorchMachine {
     }
 
     fn call_sync(&mut self, call: &Call<'_>) -> Result<Metas, Failure> {
+        memory::count_operator();
         let operator = self.operator(call.op)?;
         self.gather(call)?;
         self.unpin(call)?;

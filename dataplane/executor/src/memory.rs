@@ -124,6 +124,13 @@ pub fn set_allowance(word: Word) {
     let _ = ALLOWANCE.set(word);
 }
 
+/// One more operator begins: the daemon sees that the one before has ended.
+pub fn count_operator() {
+    if let Some(word) = ALLOWANCE.get() {
+        word.count();
+    }
+}
+
 /// Bytes in use.
 pub fn used() -> u64 {
     USED.load(Ordering::Relaxed)

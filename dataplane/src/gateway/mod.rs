@@ -2,6 +2,7 @@
 //! that owns the link.
 //!
 //! - [`serve`]: who connects, and what they want.
+//! - [`seats`]: how many may.
 //! - [`arenas`]: the memory that is shared.
 //! - [`relay`]: bytes of the control channel, to the node and back.
 //!
@@ -11,6 +12,7 @@
 
 mod arenas;
 mod relay;
+mod seats;
 mod serve;
 
 pub use serve::{GatewayError, serve};

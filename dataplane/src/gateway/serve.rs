@@ -17,15 +17,13 @@ use genie_poll::{Channel, PeerPlace, PollLoop};
 use genie_transport::limits::CONNECTIONS_MAX;
 use genie_transport::{Config, ConnectionId, Epoch, Protection, Role};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 
 use super::arenas::Arenas;
 use super::relay::{self, Carries, Upstream};
+use super::seats::Seats;
 use crate::config::GatewayConfig;
 use crate::fallback::FallbackManager;
 
-/// Clients' connections at a time, of all kinds.
-const CLIENTS_MAX: usize = 512;
 /// How long a client may take to begin to say what it wants, and to end.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(500)];
 /// Who may use the gateway: its user and its group.
@@ -80,7 +78,7 @@ fn serve_patiently(
         config,
         fallback,
         arenas: Arenas::new(Root::system(), Sizes::GATEWAY.arena_bytes),
-        permits: Arc::new(Semaphore::new(CLIENTS_MAX)),
+        seats: Arc::default(),
         patience,
     });
     Ok(async move {
@@ -122,7 +120,7 @@ struct Gateway {
     config: GatewayConfig,
     fallback: Arc<FallbackManager>,
     arenas: Arenas,
-    permits: Arc<Semaphore>,
+    seats: Arc<Seats>,
     patience: [Duration; 2],
 }
 
@@ -147,16 +145,20 @@ impl Gateway {
                     continue;
                 }
             };
-            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-                tracing::warn!("a client is turned away: there are {CLIENTS_MAX} connections");
-                continue;
+            let process = client.peer_cred().ok().and_then(|who| who.pid());
+            let seat = match self.seats.take(process.unwrap_or_default()) {
+                Ok(seat) => seat,
+                Err(why) => {
+                    turn_away(client, &why);
+                    continue;
+                }
             };
             let this = Arc::clone(&self);
             tokio::spawn(async move {
                 if let Err(error) = this.client(client).await {
                     tracing::info!("a client's connection ended: {error}");
                 }
-                drop(permit);
+                drop(seat);
             });
         }
     }
@@ -317,6 +319,14 @@ impl Gateway {
         poll.open(channel)
             .map_err(|error| AttachError::Refused(error.to_string()))
     }
+}
+
+/// Tells a client why it is not served. What it is told fits into its socket.
+fn turn_away(client: UnixStream, why: &str) {
+    tracing::warn!("a client is turned away: {why}");
+    let told = client.into_std().map_err(AttachError::from);
+    // It may be gone already.
+    let _ = told.and_then(|client| refuse(&client, Status::Refused, why));
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ const HANGS_AFTER: Duration = Duration::from_secs(60);
 struct Look {
     /// It has work that it has not done.
     busy: bool,
-    /// Changes with each frame that it takes or says.
-    progress: (u64, u64),
+    /// Changes with each frame that it takes or says, and with each operator that it begins.
+    progress: [u64; 3],
     /// Its process is stopped.
     stopped: bool,
     /// CPU time it has taken. `None`: not to be told, or it may well wait for a device.
@@ -159,7 +159,7 @@ mod tests {
 
     const BUSY: Look = Look {
         busy: true,
-        progress: (7, 7),
+        progress: [7; 3],
         stopped: false,
         cpu: Some(1),
     };
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(first(works, Some(most)), Some((5, Verdict::Endless(most))));
         // Many operators, each of which ends.
         let steps = |second| Look {
-            progress: (second / 4, 0),
+            progress: [0, 0, second / 4],
             ..works(second)
         };
         assert_eq!(first(steps, Some(most)), None);

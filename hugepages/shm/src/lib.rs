@@ -3,7 +3,7 @@
 //! - [`mapping`]: memory that two processes share, sealed against shrinking.
 //! - [`arena`]: places in such memory; [`space`]: their books.
 //! - [`ring`]: a bounded queue of frames in such memory.
-//! - [`word`]: one number in such memory.
+//! - [`word`]: one number in such memory, and its reader's count.
 //! - [`seqpacket`]: messages with open files between processes of one machine.
 
 #![warn(missing_docs)]

@@ -98,3 +98,29 @@ fn a_client_that_does_not_go_on_is_sent_away() {
     assert!(text.contains("no request to a gateway"), "{text}");
     runtime.shutdown_background();
 }
+
+#[test]
+fn a_process_with_too_many_connections_is_told_so() {
+    let socket = socket("many");
+    let runtime = gateway(&socket, ENDLESS);
+    let mut many: Vec<_> = (0..129)
+        .map(|_| Client::connect(&socket).unwrap())
+        .collect();
+    let mut last = many.pop().unwrap();
+    last.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut answer = Vec::new();
+    last.read_to_end(&mut answer).unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(
+        text.contains("has 128 connections to the gateway"),
+        "{text}"
+    );
+    drop(many);
+    // They are noticed to be gone.
+    let began = std::time::Instant::now();
+    while info(&socket, LIMIT).is_err() {
+        assert!(began.elapsed() < LIMIT);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    runtime.shutdown_background();
+}

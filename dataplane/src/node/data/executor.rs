@@ -16,7 +16,7 @@ pub struct Executor {
     pub from: RingConsumer,
     /// Where its tensors are.
     pub memory: SessionMemory,
-    /// What its tensors may come to: it reads it.
+    /// What its tensors may come to: it reads it, and counts there what operators it has begun.
     pub allowance: Arc<Word>,
     /// The process.
     pub process: Box<dyn Process>,

@@ -135,7 +135,8 @@ fn start_charged<'a>(session: &Arc<Session>, link: &'a Link) -> Result<&'a Runni
     )?;
     let (pid, from) = (executor.pid, executor.from);
     if session.host().is_charged() {
-        session.host().budget.tell(session.id(), executor.allowance);
+        let word = Arc::clone(&executor.allowance);
+        session.host().budget.tell(session.id(), word);
     }
     let running = Running {
         pid,
@@ -143,6 +144,7 @@ fn start_charged<'a>(session: &Arc<Session>, link: &'a Link) -> Result<&'a Runni
         inbox: Inbox::new(executor.to),
         memory: executor.memory,
         process: executor.process,
+        word: executor.allowance,
     };
     let running = link.running.get_or_init(|| running);
     if let Some(Carrier { poll, connection }) = &link.carrier {

@@ -1,7 +1,9 @@
 //! A session's executor.
 
+use std::sync::Arc;
+
 use genie_session::frame::{Header, Kind};
-use genie_shm::RingCloser;
+use genie_shm::{RingCloser, Word};
 
 use super::executor::Process;
 use super::inbox::{Inbox, Undelivered};
@@ -18,6 +20,8 @@ pub struct Running {
     /// The ring to it, and the one from it.
     pub(super) closers: [RingCloser; 2],
     pub(super) process: Box<dyn Process>,
+    /// It counts here.
+    pub(super) word: Arc<Word>,
 }
 
 /// What an executor has to do.
@@ -25,8 +29,8 @@ pub struct Running {
 pub struct Work {
     /// Something, and it does not wait for its client.
     pub busy: bool,
-    /// Changes with each frame that it takes or says.
-    pub progress: (u64, u64),
+    /// Changes with each frame that it takes or says, and with each operator that it begins.
+    pub progress: [u64; 3],
 }
 
 impl Running {
@@ -37,7 +41,7 @@ impl Running {
         let waits = to.put == to.taken && to.consumer_sleeps;
         Work {
             busy: !waits && !from.producer_sleeps,
-            progress: (to.taken, from.put),
+            progress: [to.taken, from.put, self.word.counted()],
         }
     }
 
