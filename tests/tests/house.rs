@@ -9,13 +9,13 @@
 use std::path::Path;
 use std::process::Command;
 
-/// The crates that `package` is built with, itself among them.
-fn dependencies(package: &str) -> Vec<String> {
+/// What cargo says of this workspace.
+fn cargo(arguments: &[&str]) -> String {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["tree", "--locked", "--offline", "--edges", "normal"])
-        .args(["--prefix", "none", "--format", "{p}", "--package", package])
+        .args(arguments)
+        .args(["--locked", "--offline"])
         .output()
         .expect("cargo runs");
     assert!(
@@ -23,7 +23,13 @@ fn dependencies(package: &str) -> Vec<String> {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let text = String::from_utf8(output.stdout).expect("names");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The crates that `package` is built with, itself among them.
+fn dependencies(package: &str) -> Vec<String> {
+    let tree = ["tree", "--edges", "normal", "--prefix", "none"];
+    let text = cargo(&[&tree[..], &["--format", "{p}", "--package", package]].concat());
     text.lines()
         .filter_map(|line| line.split_whitespace().next())
         .map(str::to_owned)
@@ -68,14 +74,8 @@ fn floor(folder: &Path) -> usize {
 #[test]
 fn no_crate_rests_on_one_of_a_floor_above() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .current_dir(root)
-        .args(["metadata", "--locked", "--offline", "--no-deps"])
-        .args(["--format-version", "1"])
-        .output()
-        .expect("cargo runs");
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
+    let metadata: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let mut arrows = 0;
     for package in metadata["packages"].as_array().expect("packages") {
         let manifest = Path::new(package["manifest_path"].as_str().unwrap());

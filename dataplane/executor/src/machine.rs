@@ -210,9 +210,9 @@ impl TorchMachine {
         if charged > 0 && !memory::charge(charged) {
             return Err(over_budget(charged));
         }
-        if let Err(failure) = self.charge_books() {
+        if !self.keep_books(self.storages.len() + 1) {
             memory::discharge(charged);
-            return Err(failure);
+            return Err(over_budget(STORAGE_BYTES));
         }
         self.hold_charged(id, storage, charged);
         Ok(())
@@ -228,25 +228,19 @@ impl TorchMachine {
         if let Some(old) = self.storages.remove(&id) {
             memory::discharge(old.charged);
         }
-        let over = self.storages.len().saturating_sub(STORAGES_FREE) as u64;
-        let wanted = over * STORAGE_BYTES;
-        if self.books > wanted {
-            memory::discharge(self.books - wanted);
-            self.books = wanted;
-        }
+        self.keep_books(self.storages.len());
     }
 
-    /// Empty ones cost memory too, where there are very many.
-    fn charge_books(&mut self) -> Result<(), Failure> {
-        let over = (self.storages.len() + 1).saturating_sub(STORAGES_FREE) as u64;
-        let wanted = over * STORAGE_BYTES;
-        if wanted > self.books {
-            if !memory::charge(wanted - self.books) {
-                return Err(over_budget(STORAGE_BYTES));
-            }
-            self.books = wanted;
+    /// Charges for there being so many storages: empty ones cost memory too, where there are very many.
+    /// False, and nothing changed, if that is past the budget.
+    fn keep_books(&mut self, storages: usize) -> bool {
+        let wanted = storages.saturating_sub(STORAGES_FREE) as u64 * STORAGE_BYTES;
+        if wanted > self.books && !memory::charge(wanted - self.books) {
+            return false;
         }
-        Ok(())
+        memory::discharge(self.books.saturating_sub(wanted));
+        self.books = wanted;
+        true
     }
 
     /// Memory for a reply of `bytes` bytes, once earlier replies have left.
@@ -384,9 +378,9 @@ impl Machine for TorchMachine {
                     .map(|address| NonNull::new(address as *mut u8))
                     .map_err(|error| Failure::new(Code::Protocol, error.to_string()))?
                     .ok_or_else(|| Failure::new(Code::Protocol, "a place at address zero"))?;
-                if let Err(failure) = self.charge_books() {
+                if !self.keep_books(self.storages.len() + 1) {
                     memory::release_place(place, 0);
-                    return Err(failure);
+                    return Err(over_budget(STORAGE_BYTES));
                 }
                 // What is replaced and what replaces it need no room at once, if there is little.
                 if !memory::charge(bytes) {

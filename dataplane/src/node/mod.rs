@@ -274,7 +274,8 @@ impl Shared {
 
     /// Whether executors may wait long for a device, and take no time of a core.
     fn waits_for_devices(&self) -> bool {
-        self.host.executors().is_ok() && !self.host.is_charged()
+        let executors = self.host.executors();
+        executors.is_ok_and(|executors| matches!(executors.device.kind, DeviceKind::Cuda(_)))
     }
 
     /// How long an operator may run.

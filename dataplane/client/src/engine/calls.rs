@@ -126,12 +126,13 @@ impl Session {
         bytes: Vec<u8>,
         site: SiteId,
     ) -> Result<Asked<'_>, Error> {
-        let mut asked = Asked {
+        let key = self.ask(draft, destination, site)?;
+        // Gives it up where it can't be sent.
+        let asked = Asked {
             session: self,
-            key: None,
+            key: Some(key),
             bytes,
         };
-        asked.key = Some(self.ask(draft, destination, site)?);
         self.pump()?;
         Ok(asked)
     }

@@ -32,14 +32,14 @@ impl Session {
             } else {
                 std::thread::sleep(FLUSH_AFTER);
             }
-            let waited = std::mem::replace(&mut waits, self.slots.waits()) != waits;
-            let waits_now = waited || self.slots.waiting() > 0;
-            rests = waits_now && !self.dirty.load(Ordering::Relaxed) && !self.outbox.has_work();
-            if waited {
+            let waited = self.slots.waits() != waits;
+            waits = self.slots.waits();
+            let dirty = self.dirty.load(Ordering::Relaxed);
+            rests = (waited || self.slots.waiting() > 0) && !dirty && !self.outbox.has_work();
+            if waited || dirty {
                 last_work = Instant::now();
             }
-            if self.dirty.load(Ordering::Relaxed) {
-                last_work = Instant::now();
+            if dirty {
                 let mut append = self.append.lock();
                 self.flush_into_outbox(&mut append);
             }

@@ -111,7 +111,7 @@ fn welcome(
 /// Starts the session's executor, with its first frame that needs one.
 ///
 /// # Errors
-/// Why there is none, for a person.
+/// The node has no memory for it; it does not start.
 fn start_executor<'a>(session: &Arc<Session>, link: &'a Link) -> Result<&'a Running, ReadError> {
     if !session.host().budget.enter(session.id()) {
         return Err(ReadError::NoMemory);
