@@ -96,6 +96,7 @@ impl<P: Path> Serving<P> {
             plan,
             flip: plan.flip_byte,
             messages: 0,
+            filled: 0,
             told: 0,
             echo: Vec::with_capacity(self.path.message_max()),
             owed: None,
@@ -120,7 +121,7 @@ impl<P: Path> Serving<P> {
                 None => {}
                 Some(Ask::Mark) => since = Since::mark(),
                 Some(Ask::Verify { round, count }) => {
-                    self.wait_for_messages(&mut state, count)?;
+                    self.wait_for_round(&mut state, count)?;
                     let began = Instant::now();
                     let differences = self.compare(plan, round, count)?;
                     since.compared += began.elapsed();
@@ -149,6 +150,7 @@ impl<P: Path> Serving<P> {
         };
         match (event, state.plan.kind) {
             (Event::Filled(slot), kind) => {
+                state.filled += 1;
                 if std::mem::take(&mut state.flip) {
                     self.path.fetch(slot)?;
                     if let Some(byte) = self.path.memory(Part::Region, slot).last_mut() {
@@ -223,19 +225,24 @@ impl<P: Path> Serving<P> {
         Ok(())
     }
 
-    /// The last messages of a round may still be on their way when the question comes.
-    fn wait_for_messages(&mut self, state: &mut State<'_>, count: u64) -> Result<()> {
-        let wanted = match state.plan.kind {
-            Kind::Messages => count.min(ROUND_MESSAGES) * state.plan.size,
-            _ => 0,
-        };
+    /// What a round sent may not be taken yet when the question comes: messages are on their way,
+    /// transfers were acknowledged by the path and wait for this end (which copies them to a device).
+    fn wait_for_round(&mut self, state: &mut State<'_>, count: u64) -> Result<()> {
         let began = Instant::now();
-        while (self.kept.len() as u64) < wanted && began.elapsed() < PATIENCE / 3 {
+        while !self.has_round(state, count) && began.elapsed() < PATIENCE / 3 {
             if !self.step(state)? {
                 self.path.wait(Wait::Path)?;
             }
         }
+        state.filled = 0;
         Ok(())
+    }
+
+    fn has_round(&self, state: &State<'_>, count: u64) -> bool {
+        match state.plan.kind {
+            Kind::Messages => self.kept.len() as u64 >= count.min(ROUND_MESSAGES) * state.plan.size,
+            _ => state.filled >= count.min(u64::from(state.plan.slots)),
+        }
     }
 
     fn compare(&mut self, plan: &Plan, round: u64, count: u64) -> Result<u64> {
@@ -274,6 +281,8 @@ struct State<'a> {
     /// A byte is still to be changed.
     flip: bool,
     messages: u64,
+    /// Transfers since the last comparison.
+    filled: u64,
     told: u64,
     echo: Vec<u8>,
     owed: Option<Owed>,
@@ -285,4 +294,120 @@ enum Owed {
     Transfer(u32),
     Echo,
     Count,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::os::fd::RawFd;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use super::*;
+    use crate::path::Facts;
+
+    const SLOTS: u32 = 16;
+    const BYTES: usize = 64;
+
+    /// Transfers that were acknowledged when they came, and reach their slots when they are taken.
+    struct Acknowledged {
+        slots: Vec<[u8; BYTES]>,
+        waiting: VecDeque<u32>,
+    }
+
+    impl Path for Acknowledged {
+        fn facts(&mut self) -> Facts {
+            unreachable!("not asked of an end that serves")
+        }
+
+        fn message_max(&self) -> usize {
+            0
+        }
+
+        fn begin(&mut self, plan: &Plan) -> Result<()> {
+            self.slots = vec![[0; BYTES]; plan.slots as usize];
+            self.waiting = (0..plan.slots).collect();
+            Ok(())
+        }
+
+        fn memory(&mut self, _: Part, slot: u32) -> &mut [u8] {
+            &mut self.slots[slot as usize]
+        }
+
+        fn send(&mut self, _: u32, _: Part) -> Result<bool> {
+            Ok(true)
+        }
+
+        fn message(&mut self, _: &[u8]) -> Result<bool> {
+            Ok(true)
+        }
+
+        fn next(&mut self) -> Result<Option<Event>> {
+            let Some(slot) = self.waiting.pop_front() else {
+                return Ok(None);
+            };
+            // So long that the control socket is looked at before all are taken.
+            thread::sleep(LOOK);
+            pattern::fill(&mut self.slots[slot as usize], seed(0, u64::from(slot)));
+            Ok(Some(Event::Filled(slot)))
+        }
+
+        fn message_bytes(&self) -> &[u8] {
+            &[]
+        }
+
+        fn wait(&mut self, _: Wait) -> Result<bool> {
+            thread::sleep(LOOK);
+            Ok(true)
+        }
+
+        fn breathe(&mut self) {}
+
+        fn nudge(&mut self) -> Result<()> {
+            Ok(())
+        }
+
+        fn watch(&mut self, _: RawFd) {}
+
+        fn retransmissions(&mut self) -> u64 {
+            0
+        }
+
+        fn dropped(&mut self) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn what_waits_to_be_taken_is_taken_before_it_is_compared() {
+        let (here, there) = UnixStream::pair().unwrap();
+        here.set_nonblocking(true).unwrap();
+        there.set_nonblocking(true).unwrap();
+        let (mut asks, mut serves) = (Control::over_unix(here), Control::over_unix(there));
+        let plan = Plan {
+            kind: Kind::Transfers,
+            size: BYTES as u64,
+            batch: SLOTS,
+            slots: SLOTS,
+            verify: true,
+            flip_byte: false,
+        };
+        let round = Ask::Verify {
+            round: 0,
+            count: u64::from(SLOTS),
+        };
+        for ask in [Ask::Begin(plan), round, Ask::Stop, Ask::Bye] {
+            asks.send(&ask).unwrap();
+        }
+        let path = Acknowledged {
+            slots: Vec::new(),
+            waiting: VecDeque::new(),
+        };
+        serve_tests(&mut serves, path, 0).unwrap();
+        assert!(matches!(asks.receive(PATIENCE).unwrap(), Answer::Ready));
+        match asks.receive(PATIENCE).unwrap() {
+            Answer::Verified { differences } => assert_eq!(differences, 0),
+            other => panic!("{other:?}"),
+        }
+    }
 }
