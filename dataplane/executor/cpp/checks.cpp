@@ -226,6 +226,9 @@ class Reader {
     if (word == "scale") {
       return scale();
     }
+    if (word == "windows") {
+      return windows();
+    }
     if (word == "if" || word == "unless") {
       std::string name;
       words_ >> name;
@@ -478,6 +481,42 @@ class Reader {
       return larger && smaller &&
           std::abs(static_cast<double>(*larger) -
                    static_cast<double>(*smaller) * arguments[at].toDouble()) <= 1;
+    });
+  }
+
+  // windows TENSOR SIZES DIM SIZE STEP: sizes with one dimension cut into windows, which lie last.
+  std::optional<Rule> windows() {
+    std::vector<size_t> at;
+    for (int i = 0; i < 5; i++) {
+      std::string name;
+      words_ >> name;
+      const auto found = argument(name);
+      if (!found) {
+        return std::nullopt;
+      }
+      at.push_back(*found);
+    }
+    return Rule([at](const Arguments& arguments) {
+      const at::Tensor* cut = tensor(arguments[at[0]]);
+      if (!cut) {
+        return true;
+      }
+      auto sizes = arguments[at[1]].toIntVector();
+      const auto dims = static_cast<int64_t>(sizes.size());
+      const int64_t size = arguments[at[3]].toInt();
+      const int64_t step = arguments[at[4]].toInt();
+      int64_t dim = arguments[at[2]].toInt();
+      dim += dim < 0 ? dims : 0;
+      if (dim < 0 || dim >= dims || size < 0 || step < 1) {
+        return false;
+      }
+      int64_t& whole = sizes[static_cast<size_t>(dim)];
+      if (size > whole) {
+        return false;
+      }
+      whole = (whole - size) / step + 1;
+      sizes.push_back(size);
+      return cut->sizes() == c10::IntArrayRef(sizes);
     });
   }
 
