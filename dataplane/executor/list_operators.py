@@ -2,8 +2,9 @@
 
 Run it with the Python of the checkout's .venv when the torch release changes, and read the diff.
 What is left out reads or writes files, holds Python or raw storages, pins or shares memory,
-prints, belongs to one vendor's library, or makes tensors that are not strided; and what checks.txt
-refuses.
+prints, belongs to one vendor's library, or makes tensors that are not strided; what checks.txt
+refuses; and what PyTorch composes of others before any backend sees it, since no frontend records
+that, and a composition reaches kernels whose arguments nobody has checked.
 """
 
 import re
@@ -43,12 +44,24 @@ REFUSED = {
 }
 
 
+# Compositions whose parts look at everything themselves. Clients without PyTorch name them.
+COMPOSED = {"conv1d", "conv2d", "embedding_bag", "linear", "matmul", "outer", "softmax.int"}
+
+
+def is_composed(name: str) -> bool:
+    key = "CompositeImplicitAutograd"
+    return name.removeprefix("aten::") not in COMPOSED and (
+        torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+    )
+
+
 def allowed(name: str) -> bool:
     base, _, overload = name.partition(".")
     schema = str(torch._C._get_schema(base, overload))
     return not (
         LEFT_OUT.fullmatch(base.removeprefix("aten::"))
         or {base.removeprefix("aten::"), name.removeprefix("aten::")} & REFUSED
+        or is_composed(name)
         or overload == "quantized"
         or TYPES.search(schema)
         or NAMED.search(schema)

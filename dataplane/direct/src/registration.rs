@@ -107,16 +107,18 @@ impl Registration {
         // gpudev (`GPUDEV`).
         let gpu = NonNull::new(unsafe { api.rte_gpu_allocate(name.as_ptr()) }).ok_or(refused)?;
         // SAFETY: DPDK has just allocated the device and its shared part for this driver to fill,
-        // and nobody knows of them before `rte_gpu_complete_new`.
+        // and nobody knows of them before `rte_gpu_complete_new`. Its memory is from `calloc`, less
+        // aligned than its type says, so it is never looked at as a whole.
         let id = unsafe {
             let gpu = gpu.as_ptr();
-            let shared = &mut (*(*gpu).mpshared).info;
+            let mpshared = (&raw const (*gpu).mpshared).read();
+            let shared = &mut (*mpshared).info;
             shared.parent = gpudev::GENIE_GPU_ID_NONE;
             shared.processor_count = info.processors;
             shared.total_memory = usize::try_from(info.memory_bytes).unwrap_or(usize::MAX);
             shared.page_size = usize::try_from(info.page_bytes).unwrap_or(4096);
             shared.numa_node = -1;
-            let ops = &mut (*gpu).ops;
+            let ops = &mut *(&raw mut (*gpu).ops);
             ops.dev_close = Some(dev_close);
             ops.mem_alloc = Some(mem_alloc);
             ops.mem_free = Some(mem_free);
@@ -128,9 +130,10 @@ impl Registration {
                 ops.wmb = Some(wmb);
             }
             // One count is gpudev's, until `dev_close`.
-            (*gpu).process_private = Arc::into_raw(Arc::clone(&state)).cast_mut().cast();
+            let private = Arc::into_raw(Arc::clone(&state)).cast_mut().cast();
+            (&raw mut (*gpu).process_private).write(private);
             api.rte_gpu_complete_new(gpu);
-            (*(*gpu).mpshared).info.dev_id
+            (*mpshared).info.dev_id
         };
         Ok(Self {
             api,
@@ -181,7 +184,7 @@ impl State {
     /// `gpu` is a device that `Registration::new` filled and that is not closed.
     unsafe fn of<'a>(gpu: *mut rte_gpu) -> &'a State {
         // SAFETY: the caller vouches for the device, which holds one count of the state.
-        unsafe { &*(*gpu).process_private.cast::<State>() }
+        unsafe { &*private_of(gpu) }
     }
 
     fn allocate(&self, size: usize, align: c_uint) -> Result<u64, c_int> {
@@ -224,9 +227,18 @@ fn code(result: Result<(), c_int>) -> c_int {
     result.err().unwrap_or(0)
 }
 
+/// # Safety
+/// `gpu` is a device of ours. It need not be as aligned as its type says: DPDK has it from `calloc`.
+unsafe fn private_of(gpu: *mut rte_gpu) -> *const State {
+    // SAFETY: as the caller says; a pointer is aligned there.
+    unsafe { (&raw const (*gpu).process_private).read() }
+        .cast_const()
+        .cast()
+}
+
 unsafe extern "C" fn dev_close(gpu: *mut rte_gpu) -> c_int {
     // SAFETY: gpudev closes a device once, and this count was given to it by `Registration::new`.
-    let state = unsafe { Arc::from_raw((*gpu).process_private.cast_const().cast::<State>()) };
+    let state = unsafe { Arc::from_raw(private_of(gpu)) };
     state.closed.store(true, Ordering::Release);
     let books = std::mem::take(&mut *locked(&state.books));
     let mut pool = locked(&state.pool);

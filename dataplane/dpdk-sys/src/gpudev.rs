@@ -7,6 +7,7 @@
 //! 1. [`load`] gives the table, once a process.
 //! 2. `rte_gpu_allocate(name)` makes a device, null where one of that name was announced or there
 //!    are too many (32, unless `rte_gpu_init` came first).
+//!    It lies in memory from `calloc`, less aligned than its type says: no reference to all of it.
 //! 3. Fill `(*gpu).ops`, `(*gpu).process_private` and, in `(*(*gpu).mpshared).info`, everything but
 //!    `name` and `dev_id`: `parent` is [`GENIE_GPU_ID_NONE`] for a whole device, `page_size` is a
 //!    power of two, `numa_node` -1 where there is none. `name` must point to a string that outlives

@@ -65,10 +65,12 @@ fn a_device_of_ours_holds_a_pool() {
         assert_eq!(api.rte_gpu_count_avail(), 0);
         let gpu = api.rte_gpu_allocate(c"genie-test".as_ptr());
         assert!(!gpu.is_null());
-        (*gpu).ops.mem_alloc = Some(mem_alloc);
-        (*gpu).ops.mem_free = Some(mem_free);
-        (*gpu).ops.dev_close = Some(close);
-        let info = &mut (*(*gpu).mpshared).info;
+        // DPDK has it from `calloc`, less aligned than its type says.
+        let ops = &mut *(&raw mut (*gpu).ops);
+        ops.mem_alloc = Some(mem_alloc);
+        ops.mem_free = Some(mem_free);
+        ops.dev_close = Some(close);
+        let info = &mut (*(&raw const (*gpu).mpshared).read()).info;
         info.parent = GENIE_GPU_ID_NONE;
         info.total_memory = 1 << 30;
         info.page_size = PAGE;

@@ -96,6 +96,9 @@ std::optional<int64_t> evaluate(const Factor& factor, const Arguments& arguments
   }
 }
 
+// What numbers in lists (sizes, paddings, windows) may come to: kernels add and multiply them.
+constexpr int64_t NUMBER_MAX = int64_t{1} << 48;
+
 using Product = std::vector<Factor>;
 
 std::optional<int64_t> evaluate(const Product& product, const Arguments& arguments) {
@@ -676,6 +679,14 @@ void check_by_type(const c10::Argument& argument, const c10::IValue& value, bool
                 (n == 0 && (argument.name() == "stride" ||
                             (given && !given->isNone() && length(*given) == 0))),
             "`", argument.name(), "` has ", n, " numbers, not ", *fixed);
+      }
+      // How large a tensor is to be is for the allocator to say.
+      if (value.isIntList() && argument.name() != "size") {
+        for (const int64_t number : value.toIntList()) {
+          TORCH_CHECK_VALUE(
+              number >= -NUMBER_MAX && number <= NUMBER_MAX,
+              "`", argument.name(), "` has ", number, ", which no size can be");
+        }
       }
       if (value.isTensorList()) {
         for (const c10::IValue& item : value.toListRef()) {

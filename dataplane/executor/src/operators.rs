@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn every_operator_is_known_to_libtorch() {
         let names: Vec<&str> = include_str!("../operators.txt").lines().collect();
-        assert!(names.len() > 2000);
+        assert!(names.len() > 1800);
         assert!(names.is_sorted(), "the list is sorted");
         for name in &names {
             assert!(name.starts_with("aten::"), "{name}");
