@@ -47,6 +47,14 @@ pub enum Refusal {
         /// The node's hash.
         ours: u64,
     },
+    /// A device that is not there.
+    #[error("the client wants device {wanted} of this node, which has {have}")]
+    Device {
+        /// The index it asked for.
+        wanted: u32,
+        /// Devices there are.
+        have: usize,
+    },
     /// More memory than there is.
     #[error(
         "the client wants {wanted} bytes of memory, this node gives a session at most {most}: ask \
@@ -68,7 +76,7 @@ impl Refusal {
             Self::Version { .. } => ErrorCode::VersionMismatch,
             Self::Torch { .. } => ErrorCode::TorchMismatch,
             Self::Schema { .. } => ErrorCode::SchemaMismatch,
-            Self::Memory { .. } => ErrorCode::Busy,
+            Self::Device { .. } | Self::Memory { .. } => ErrorCode::Busy,
         }
     }
 }
@@ -106,7 +114,20 @@ pub fn negotiate(
             ours: ours_hash,
         });
     }
-    let most = node.session_memory_bytes;
+    let device = usize::try_from(request.device).ok();
+    let device = device.and_then(|device| node.devices.get(device));
+    let most = match device.map(|device| device.memory_bytes) {
+        Some(has) if has > 0 => node.session_memory_bytes.min(has),
+        // A gateway has none: it refuses later, with its own reason.
+        Some(_) => node.session_memory_bytes,
+        None if request.device == 0 => node.session_memory_bytes,
+        None => {
+            return Err(Refusal::Device {
+                wanted: request.device,
+                have: node.devices.len(),
+            });
+        }
+    };
     match request.memory_bytes_wanted {
         0 => Ok(most),
         wanted if wanted <= most => Ok(wanted),
@@ -206,6 +227,27 @@ mod tests {
             ..node()
         };
         assert!(negotiate(&request, &gateway, 1).is_ok());
+    }
+
+    #[test]
+    fn a_device_has_its_share_and_must_be_there() {
+        let node = Capabilities {
+            devices: vec![
+                v1::Device::default(),
+                v1::Device {
+                    memory_bytes: 4096,
+                    ..Default::default()
+                },
+            ],
+            ..node()
+        };
+        let on = |device| v1::OpenSessionRequest { device, ..client() };
+        assert_eq!(negotiate(&on(0), &node, 1), Ok(1 << 30));
+        assert_eq!(negotiate(&on(1), &node, 1), Ok(4096));
+        for missing in [2, u32::MAX] {
+            let refusal = negotiate(&on(missing), &node, 1).unwrap_err();
+            assert!(refusal.to_string().contains("which has 2"), "{refusal}");
+        }
     }
 
     #[test]

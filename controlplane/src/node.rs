@@ -30,7 +30,7 @@ pub struct Capabilities {
     pub schema_hash: u64,
     /// Each is an index of `remote_accelerator`.
     pub devices: Vec<v1::Device>,
-    /// What one session's tensors may take at most, in bytes.
+    /// What one session's tensors may take at most, in bytes; and no more than its device has.
     pub session_memory_bytes: u64,
     /// Records a session may have under way.
     pub window_records: u64,
@@ -51,6 +51,8 @@ pub struct SessionSpec {
     pub identity: Identity,
     /// Where it was opened from, if that is known.
     pub peer: Option<Peer>,
+    /// Which of the node's devices it uses.
+    pub device: usize,
     /// What its data connection must show.
     pub token: Token,
     /// What its tensors may take, in bytes.

@@ -218,6 +218,7 @@ impl Control for ControlPlane {
             id: session.id,
             identity: session.identity.clone(),
             peer,
+            device: usize::try_from(request.device).unwrap_or(usize::MAX),
             token: session.token.clone(),
             memory_budget_bytes: budget,
             transport_wanted: request.transport_wanted,

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
 use genie_controlplane::service::{ControlPlane, Limits};
-use genie_gpudev::device::{self, DeviceInfo, DeviceKind};
-use genie_gpudev::{Sandbox, SandboxMode};
+use genie_gpudev::SandboxMode;
+use genie_gpudev::device::{self, DeviceKind};
 use genie_netstack::PipeStream;
 use genie_poll::packet::TRANSPORT_PORT;
 use genie_poll::run::OnAccept;
@@ -19,7 +19,8 @@ use crate::config::{Config, ConfigError, SandboxChoice, Settings, TensorsChoice}
 use crate::fallback::{FallbackManager, check_core};
 use crate::gateway::{self, GatewayError};
 use crate::logging::LogControl;
-use crate::node::zygote::{Told, ZygoteLauncher, ZygoteOptions};
+use crate::node::data::host::Executors;
+use crate::node::zygote::{LaunchDevice, Told, ZygoteLauncher, ZygoteOptions};
 use crate::node::{LocalNode, Shared, libtorch, table, watch};
 use crate::server::{self, Bounds, DoorConfig, Server};
 use crate::tls;
@@ -322,9 +323,10 @@ async fn start_executors(node: &Arc<Shared>, config: &Config) {
     let (node, config) = (Arc::clone(node), config.clone());
     // Loading takes a while, and must not hold up signals.
     let started = tokio::task::spawn_blocking(move || match launcher(&node, &config) {
-        Ok((launcher, info, device, sandbox)) => {
-            tracing::info!("libtorch: {} in {}", info.version, info.directory);
-            node.set_executors(Box::new(launcher), info, device, sandbox);
+        Ok(executors) => {
+            let libtorch = &executors.libtorch;
+            tracing::info!("libtorch: {} in {}", libtorch.version, libtorch.directory);
+            node.set_executors(executors);
         }
         Err(reason) => {
             tracing::warn!("libtorch: none, so this node is a gateway: {reason}");
@@ -336,23 +338,26 @@ async fn start_executors(node: &Arc<Shared>, config: &Config) {
     }
 }
 
-fn launcher(
-    node: &Arc<Shared>,
-    config: &Config,
-) -> Result<(ZygoteLauncher, v1::Libtorch, DeviceInfo, Sandbox), String> {
+fn launcher(node: &Arc<Shared>, config: &Config) -> Result<Executors, String> {
     let binary = std::env::current_exe().unwrap_or_default();
     let working = std::env::current_dir().unwrap_or_default();
     let configured = (config.libtorch.as_deref(), config.executor.as_deref());
     let found = libtorch::find(configured, &binary, Path::new(&working))
         .map_err(|missing| missing.to_string())?;
     let directory = found.libtorch.display().to_string();
-    let device = *config.devices.first().ok_or("there is no device")?;
-    let opened = device::open(device).map_err(|error| error.to_string())?;
-    let device_info = opened.info();
-    let pools = match (device, config.tensors) {
-        (DeviceKind::Host(_), TensorsChoice::Auto) => None,
-        _ => Some(opened),
-    };
+    let (mut devices, mut launched) = (Vec::new(), Vec::new());
+    for choice in &config.devices {
+        let opened = device::open(choice.kind).map_err(|error| error.to_string())?;
+        devices.push(opened.info());
+        launched.push(LaunchDevice {
+            kind: choice.kind,
+            pools: match (choice.kind, config.tensors) {
+                (DeviceKind::Host(_), TensorsChoice::Auto) => None,
+                _ => Some(opened),
+            },
+            threads: choice.threads.unwrap_or(config.threads),
+        });
+    }
     let told = Arc::downgrade(node);
     let on_exit = Arc::new(move |session, how: String| {
         if let Some(node) = told.upgrade() {
@@ -366,21 +371,25 @@ fn launcher(
         },
         // Certificates say whose a client is; without them all are one tenant's.
         tenants: config.tls.is_some(),
-        threads: config.threads,
     };
     let told = Told {
         on_exit,
         metrics: Arc::clone(&node.metrics),
     };
-    let (launcher, info) = ZygoteLauncher::start(found, device, pools, options, told)
-        .map_err(|error| error.to_string())?;
-    let libtorch = v1::Libtorch {
-        version: info.torch_version,
-        directory,
-        missing_reason: String::new(),
-        schema_hash: info.schema_hash,
-    };
-    Ok((launcher, libtorch, device_info, info.sandbox))
+    let (launcher, info) = ZygoteLauncher::start(found, launched, options, &told)
+        .map_err(|error| error.to_string())?
+        .ok_or("there is no device")?;
+    Ok(Executors {
+        launcher: Box::new(launcher),
+        libtorch: v1::Libtorch {
+            version: info.torch_version,
+            directory,
+            missing_reason: String::new(),
+            schema_hash: info.schema_hash,
+        },
+        devices,
+        sandbox: info.sandbox,
+    })
 }
 
 /// Lets sessions finish, then ends them. A second signal ends it at once.

@@ -13,12 +13,12 @@ namespace {
 
 // Fake addresses: apart for every storage, never used twice, and far above what a process maps, so
 // that a stray dereference faults. PyTorch rebuilds tensors from a bare data pointer when it
-// pickles storages, so the address tells the handle: 13 bits of epoch, 40 bits of id, 512 bytes
+// pickles storages, so the address tells the handle: 13 bits of its device's number, 40 bits of id, 512 bytes
 // apart. Handles beyond that have an address which tells nothing.
 constexpr uint64_t kFirstAddress = uint64_t{1} << 62;
 constexpr unsigned kStepBits = 9;
 constexpr unsigned kIdBits = 40;
-constexpr unsigned kEpochBits = 13;
+constexpr unsigned kNumberBits = 13;
 constexpr unsigned kHandleIdBits = 48;
 constexpr uint64_t kOpaqueAddress = uint64_t{1} << 63;
 
@@ -27,12 +27,12 @@ constexpr uint64_t low_bits(uint64_t value, unsigned bits) noexcept {
 }
 
 void* address_of(GenieStorage handle) noexcept {
-  const uint64_t epoch = handle >> kHandleIdBits;
+  const uint64_t number = handle >> kHandleIdBits;
   const uint64_t id = low_bits(handle, kHandleIdBits);
-  if (epoch >> kEpochBits != 0 || id >> kIdBits != 0) {
+  if (number >> kNumberBits != 0 || id >> kIdBits != 0) {
     return reinterpret_cast<void*>(kOpaqueAddress);
   }
-  return reinterpret_cast<void*>(kFirstAddress | ((epoch << kIdBits | id) << kStepBits));
+  return reinterpret_cast<void*>(kFirstAddress | ((number << kIdBits | id) << kStepBits));
 }
 
 // The handle that an address tells, or 0.

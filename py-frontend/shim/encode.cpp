@@ -112,6 +112,7 @@ void Encoder::encode(const Operator& op, Arguments arguments, Seeds seeds) {
   call_.n_params = params_.size();
   call_.data = data_.data();
   call_.n_data = data_.size();
+  call_.device = device();
   call_.sequence_nr = requires_grad_ && c10::GradMode::is_enabled()
       ? seeds.sequence_nr
       : -1;

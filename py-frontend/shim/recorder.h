@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-// A remote storage: (session epoch << 48) | id. Zero is no storage. Never used twice.
+// A remote storage: (number of a session's device in this process << 48) | id. Zero is no storage. Never used twice.
 typedef uint64_t GenieStorage;
 
 typedef enum GenieStatus {
@@ -53,6 +53,7 @@ typedef struct GenieCall {
   size_t n_params;
   const int64_t* data;
   size_t n_data;
+  int32_t device;         // where it runs if it names no storage
   int64_t sequence_nr;    // autograd's sequence number of this forward operator, or -1;
   int64_t forward_nr;     // in a backward: the sequence number of the forward operator, or -1
 } GenieCall;
@@ -132,7 +133,7 @@ GenieStatus genie_usable(void);
 // Waits until everything recorded so far has run.
 GenieStatus genie_barrier(void);
 
-// Devices of the connected node; 0 when not connected.
+// Devices of the session; 0 when not connected.
 int32_t genie_device_count(void);
 
 // Counts one operator that ran on the client's CPU, for stats; true the first time for `name`

@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
 use genie_client::address::{Address, Tls};
-use genie_client::control::{Control, ControlError};
-use genie_client::engine::{Error, Exception, Session};
-use genie_client::handshake::handshake;
-use genie_client::link::Link;
+use genie_client::control::ControlError;
+use genie_client::engine::{Error, Exception, Lane, Session};
+use genie_client::opening::{self, DEVICES_MAX, OpenError, Why};
 use genie_control_api::ErrorCode;
 use genie_control_api::v1::OpenSessionRequest;
 use genie_session::frame::PROTOCOL_VERSION;
@@ -22,6 +21,7 @@ static CURRENT: AtomicPtr<Session> = AtomicPtr::new(std::ptr::null_mut());
 /// Held while connecting or disconnecting.
 static CONNECTING: Mutex<Book> = Mutex::new(Book {
     sessions: Vec::new(),
+    numbered: 0,
     torch_version: String::new(),
     schema_hash: 0,
 });
@@ -29,15 +29,17 @@ static FALLBACKS: AtomicU64 = AtomicU64::new(0);
 
 struct Book {
     sessions: Vec<&'static Session>,
+    /// Devices that sessions have had so far.
+    numbered: u16,
     torch_version: String,
     schema_hash: u64,
 }
 
-/// How to reach a node.
+/// How to reach nodes.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
-    /// `tcp://host:port` or `unix:///socket`.
-    pub address: String,
+    /// `tcp://host:port` or `unix:///socket`, one a node.
+    pub addresses: Vec<String>,
     /// Authority, certificate and key files.
     pub ca: Option<String>,
     /// This client's certificate.
@@ -47,17 +49,27 @@ pub struct Target {
 }
 
 impl Target {
-    /// From GENIE_ADDRESS (empty if unset), GENIE_CA, GENIE_CERT and GENIE_KEY.
+    /// From GENIE_ADDRESS (nodes with commas between them; none if unset), GENIE_CA, GENIE_CERT and GENIE_KEY.
     #[must_use]
     pub fn from_environment() -> Self {
         let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self {
-            address: read("GENIE_ADDRESS").unwrap_or_default(),
+            addresses: split(&read("GENIE_ADDRESS").unwrap_or_default()),
             ca: read("GENIE_CA"),
             cert: read("GENIE_CERT"),
             key: read("GENIE_KEY"),
         }
     }
+}
+
+/// Addresses with commas between them.
+#[must_use]
+pub fn split(addresses: &str) -> Vec<String> {
+    let parts = addresses.split(',').map(str::trim);
+    parts
+        .filter(|address| !address.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What the handshake compares; and from now on a forked child knows that it is one.
@@ -89,7 +101,7 @@ pub fn session() -> Result<&'static Session, Error> {
         return Ok(session);
     }
     let target = Target::from_environment();
-    match target.address.is_empty() {
+    match target.addresses.is_empty() {
         false => connect(&target, Duration::from_secs(5)),
         true => Err(Error::Genie(
             Exception::NotConnected,
@@ -100,15 +112,13 @@ pub fn session() -> Result<&'static Session, Error> {
     }
 }
 
-/// The session of `epoch`, living or not.
+/// The device of this number, of a session that lives or not.
 #[must_use]
-pub fn of_epoch(epoch: u16) -> Option<&'static Session> {
-    CONNECTING
-        .lock()
-        .sessions
+pub fn of_number(number: u16) -> Option<&'static Lane> {
+    let book = CONNECTING.lock();
+    book.sessions
         .iter()
-        .copied()
-        .find(|session| session.epoch == epoch)
+        .find_map(|session| session.numbered(number))
 }
 
 /// Opens a session and makes it the one in use.
@@ -118,7 +128,17 @@ pub fn of_epoch(epoch: u16) -> Option<&'static Session> {
 pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, Error> {
     fork::check()?;
     let bad = |error: genie_client::address::AddressError| Error::Value(error.to_string());
-    let address = Address::parse(&target.address).map_err(bad)?;
+    let addresses: Result<Vec<_>, _> = target
+        .addresses
+        .iter()
+        .map(|address| Address::parse(address))
+        .collect();
+    let addresses = addresses.map_err(bad)?;
+    if let Some(twice) = repeated(&addresses) {
+        return Err(Error::Value(format!(
+            "{twice} is named twice: name each node once, its devices come in their order"
+        )));
+    }
     let tls = Tls::from_files(
         target.ca.as_deref(),
         target.cert.as_deref(),
@@ -136,8 +156,6 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
                 .to_owned(),
         ));
     }
-    let epoch = u16::try_from(book.sessions.len() + 1)
-        .map_err(|_| Error::Runtime("too many sessions in one process".to_owned()))?;
     let request = OpenSessionRequest {
         protocol_version: PROTOCOL_VERSION,
         client_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -148,30 +166,46 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
             .unwrap_or_default()
             .trim()
             .to_owned(),
-        memory_bytes_wanted: 0,
-        transport_wanted: address.is_gateway(),
+        ..OpenSessionRequest::default()
     };
-    let (control, opened) = Control::open(address.clone(), tls.clone(), request, timeout)
-        .map_err(|error| control_error(&address, &error))?;
-    let lost = |why: String| {
-        Error::Genie(
-            Exception::Connect,
-            format!("the node at {address} was lost: {why}"),
-        )
-    };
-    let link = Link::open(&address, tls.as_ref(), opened.transport.as_ref(), timeout)
-        .map_err(|error| lost(error.to_string()))?;
-    match handshake(&link, &opened.data_token, timeout) {
-        Ok(Ok(())) => {}
-        Ok(Err(fault)) => return Err(Error::Genie(Exception::Connect, fault.message)),
-        Err(error) => return Err(lost(error.to_string())),
-    }
-    let session = Session::start(epoch, opened, link, control, Box::new(Python))
-        .map_err(|error| lost(error.to_string()))?;
+    let opened = opening::open(&addresses, tls.as_ref(), &request, timeout)
+        .map_err(|error| open_error(&error))?;
+    let devices = u16::try_from(opened.len()).ok();
+    let next = devices.and_then(|devices| book.numbered.checked_add(devices));
+    let next = next.ok_or_else(|| Error::Runtime("too many sessions in one process".to_owned()))?;
+    let session = Session::start(book.numbered + 1, opened, Box::new(Python))
+        .map_err(|error| Error::Genie(Exception::Connect, format!("no session: {error}")))?;
+    book.numbered = next;
     let session: &'static Session = Box::leak(Box::new(session));
     book.sessions.push(session);
     CURRENT.store(std::ptr::from_ref(session).cast_mut(), Ordering::Release);
     Ok(session)
+}
+
+fn repeated(addresses: &[Address]) -> Option<&Address> {
+    let before = |at: usize| addresses[..at].contains(&addresses[at]);
+    (0..addresses.len())
+        .find(|&at| before(at))
+        .map(|at| &addresses[at])
+}
+
+fn open_error(error: &OpenError) -> Error {
+    let address = &error.address;
+    match &error.why {
+        Why::Control(error) => control_error(address, error),
+        Why::Link(error) => Error::Genie(
+            Exception::Connect,
+            format!("the node at {address} was lost: {error}"),
+        ),
+        Why::Refused(message) => Error::Genie(
+            Exception::Connect,
+            format!("the node at {address} refused: {message}"),
+        ),
+        Why::TooMany => Error::Genie(
+            Exception::Connect,
+            format!("with the node at {address} there are more than {DEVICES_MAX} devices"),
+        ),
+    }
 }
 
 fn control_error(address: &Address, error: &ControlError) -> Error {

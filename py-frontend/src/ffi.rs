@@ -12,7 +12,7 @@ use genie_session::skeleton;
 use parking_lot::Mutex;
 
 use genie_client::engine::{
-    Error, Exception, Origin, Recorded, Results, Session, Signature, SiteId,
+    Error, Exception, Lane, Origin, Recorded, Results, Session, Signature, SiteId,
 };
 use genie_recorder::{host_cache, names};
 
@@ -40,6 +40,7 @@ pub struct RawCall {
     n_params: usize,
     data: *const i64,
     n_data: usize,
+    device: i32,
     sequence_nr: i64,
     forward_nr: i64,
 }
@@ -115,35 +116,68 @@ fn status(result: Result<i32, Error>) -> i32 {
     })
 }
 
-fn handle(session: &Session, id: u64) -> u64 {
-    u64::from(session.epoch) << ID_BITS | id
+fn handle(lane: &Lane, id: u64) -> u64 {
+    u64::from(lane.number) << ID_BITS | id
 }
 
-fn id_of(session: &Session, handle: u64) -> Result<u64, Error> {
-    let epoch = handle >> ID_BITS;
-    if epoch == u64::from(session.epoch) {
+fn number_of(handle: u64) -> u16 {
+    (handle >> ID_BITS) as u16
+}
+
+fn id_of(lane: &Lane, handle: u64) -> Result<u64, Error> {
+    if number_of(handle) == lane.number {
         return Ok(handle & ID_MASK);
     }
-    Err(Error::Genie(
+    if current::get().is_some_and(|session| session.numbered(number_of(handle)).is_some()) {
+        return Err(Error::Runtime(
+            "Expected all tensors to be on the same device, but found at least two devices of this \
+             session"
+                .to_owned(),
+        ));
+    }
+    Err(stale())
+}
+
+fn stale() -> Error {
+    Error::Genie(
         Exception::StaleTensor,
         "this tensor belongs to an earlier session, whose memory is gone: make it again in this \
          one"
         .to_owned(),
-    ))
+    )
 }
 
-/// The session for calls on tensors that exist: a lost one says why it was lost.
-fn session_of(handles: &[u64]) -> Result<&'static Session, Error> {
+/// The session and device of a tensor that exists: a lost one says why it was lost.
+fn place_of(handle: u64) -> Result<(&'static Session, &'static Lane), Error> {
     fork::check()?;
-    if let Some(session) = current::get() {
-        return Ok(session);
-    }
-    if let Some(&handle) = handles.first()
-        && let Some(earlier) = current::of_epoch((handle >> ID_BITS) as u16)
-    {
-        earlier.check()?;
-    }
-    current::session()
+    let number = number_of(handle);
+    let session = match current::get() {
+        Some(session) => session,
+        None => {
+            if let Some(lane) = current::of_number(number) {
+                lane.check()?;
+            }
+            current::session()?
+        }
+    };
+    session
+        .numbered(number)
+        .map_or_else(|| Err(stale()), |lane| Ok((session, lane)))
+}
+
+/// The session in use, and its device of this index.
+fn device(index: i32) -> Result<(&'static Session, &'static Lane), Error> {
+    let session = current::session()?;
+    let lanes = session.lanes();
+    let lane = usize::try_from(index)
+        .ok()
+        .and_then(|index| lanes.get(index));
+    lane.map(|lane| (session, lane)).ok_or_else(|| {
+        Error::Runtime(format!(
+            "remote_accelerator:{index} does not exist: the session has {} device(s)",
+            lanes.len()
+        ))
+    })
 }
 
 impl RawCall {
@@ -181,6 +215,14 @@ impl RawCall {
                     },
                 ),
             }
+        }
+    }
+
+    /// Where it runs: where its tensors are, or where its result is to be.
+    fn place(&self, handles: &[u64]) -> Result<(&'static Session, &'static Lane), Error> {
+        match handles.first() {
+            Some(&handle) => place_of(handle),
+            None => device(self.device),
         }
     }
 
@@ -241,18 +283,18 @@ unsafe fn record(
 ) -> Result<i32, Error> {
     // SAFETY: as the caller says.
     let handles = unsafe { slice(call.storages, call.n_storages) };
-    let session = session_of(handles)?;
+    let (session, lane) = call.place(handles)?;
     let origin = call.origin();
     let site = site_of(origin);
     let mut ids = KEPT.with(|kept| std::mem::take(&mut kept.borrow_mut().ids));
     ids.clear();
     for &handle in handles {
-        ids.push(id_of(session, handle)?);
+        ids.push(id_of(lane, handle)?);
     }
     // SAFETY: as the caller says.
     let (draft, signature) = unsafe { (call.draft(&ids), call.signature()) };
     let name = || names::name(call.op);
-    let found = session.record_known(&draft, &signature, name, origin, site)?;
+    let found = session.record_known(lane, &draft, &signature, name, origin, site)?;
     KEPT.with(|kept| {
         let kept = &mut *kept.borrow_mut();
         kept.ids = ids;
@@ -263,7 +305,7 @@ unsafe fn record(
         };
         // SAFETY: the backend passes valid places.
         unsafe {
-            first_fresh.write(handle(session, appended.first_fresh));
+            first_fresh.write(handle(lane, appended.first_fresh));
             results.write(raw(&known));
         }
         kept.results = Some(known);
@@ -316,8 +358,8 @@ unsafe extern "C" fn genie_call_sync(call: *const RawCall, out: *mut RawSyncResu
 unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Error> {
     // SAFETY: as the caller says.
     let handles = unsafe { slice(call.storages, call.n_storages) };
-    let session = session_of(handles)?;
-    let ids: Result<Vec<u64>, Error> = handles.iter().map(|&h| id_of(session, h)).collect();
+    let (session, lane) = call.place(handles)?;
+    let ids: Result<Vec<u64>, Error> = handles.iter().map(|&h| id_of(lane, h)).collect();
     let ids = ids?;
     let origin = call.origin();
     let site = site_of(origin);
@@ -326,7 +368,8 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
         kind: Kind::CallSync,
         ..unsafe { call.draft(&ids) }
     };
-    let (first_fresh, metas) = session.call_sync(&draft, names::name(call.op), origin, site)?;
+    let (first_fresh, metas) =
+        session.call_sync(lane, &draft, names::name(call.op), origin, site)?;
     KEPT.with(|kept| {
         let metas = {
             let kept = &mut *kept.borrow_mut();
@@ -338,7 +381,7 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
                     params: kept.metas.out_params.as_ptr(),
                     n_params: kept.metas.out_params.len(),
                 },
-                first_fresh: handle(session, first_fresh),
+                first_fresh: handle(lane, first_fresh),
                 value_skeleton: kept.metas.value_skeleton.as_ptr(),
                 value_skeleton_len: kept.metas.value_skeleton.len(),
                 value_data: kept.metas.value_data.as_ptr(),
@@ -354,15 +397,9 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
 /// # Safety
 /// As recorder.h says.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn genie_alloc(device: i32, nbytes: u64, storage: *mut u64) -> i32 {
+unsafe extern "C" fn genie_alloc(index: i32, nbytes: u64, storage: *mut u64) -> i32 {
     status((|| {
-        let session = current::session()?;
-        if device < 0 || device as usize >= session.opened.devices.len() {
-            return Err(Error::Runtime(format!(
-                "remote_accelerator:{device} does not exist: the node has {} device(s)",
-                session.opened.devices.len()
-            )));
-        }
+        let (session, lane) = device(index)?;
         let bytes = [nbytes as i64];
         let draft = Draft {
             tail_numbers: &bytes,
@@ -370,9 +407,9 @@ unsafe extern "C" fn genie_alloc(device: i32, nbytes: u64, storage: *mut u64) ->
             ..Draft::new(Kind::Alloc)
         };
         let site = sites::here();
-        let appended = session.record(&draft, "", Origin::NONE, site)?;
+        let appended = session.record(lane, &draft, "", Origin::NONE, site)?;
         // SAFETY: the backend passes a valid place.
-        unsafe { storage.write(handle(session, appended.first_fresh)) };
+        unsafe { storage.write(handle(lane, appended.first_fresh)) };
         Ok(OK)
     })())
 }
@@ -380,26 +417,27 @@ unsafe extern "C" fn genie_alloc(device: i32, nbytes: u64, storage: *mut u64) ->
 #[unsafe(no_mangle)]
 extern "C" fn genie_free(storage: u64) {
     if let Some(session) = current::get()
-        && u64::from(session.epoch) == storage >> ID_BITS
+        && let Some(lane) = session.numbered(number_of(storage))
         && storage & ID_MASK != 0
-        && session.check().is_ok()
+        && lane.check().is_ok()
     {
-        session.free(storage & ID_MASK);
+        session.free(lane, storage & ID_MASK);
     }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn genie_resize(storage: u64, nbytes: u64) -> i32 {
     status((|| {
-        let session = session_of(&[storage])?;
-        let ids = [id_of(session, storage)?];
+        let (session, lane) = place_of(storage)?;
+        let ids = [id_of(lane, storage)?];
         let bytes = [nbytes as i64];
         let draft = Draft {
             storages: &ids,
             tail_numbers: &bytes,
             ..Draft::new(Kind::Resize)
         };
-        session.record(&draft, "", Origin::NONE, 0).map(|_| OK)
+        let done = session.record(lane, &draft, "", Origin::NONE, 0);
+        done.map(|_| OK)
     })())
 }
 
@@ -408,11 +446,11 @@ extern "C" fn genie_resize(storage: u64, nbytes: u64) -> i32 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_upload(storage: u64, source: *const c_void, nbytes: u64) -> i32 {
     status((|| {
-        let session = session_of(&[storage])?;
-        let id = id_of(session, storage)?;
+        let (session, lane) = place_of(storage)?;
+        let id = id_of(lane, storage)?;
         let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
         // SAFETY: as the caller says.
-        unsafe { session.upload(id, source.cast(), len, sites::here()) }.map(|()| OK)
+        unsafe { session.upload(lane, id, source.cast(), len, sites::here()) }.map(|()| OK)
     })())
 }
 
@@ -427,8 +465,8 @@ unsafe extern "C" fn genie_fetch(
     // SAFETY: as the caller says.
     let view = unsafe { &*view };
     status((|| {
-        let session = session_of(&[view.storage])?;
-        let ids = [id_of(session, view.storage)?];
+        let (session, lane) = place_of(view.storage)?;
+        let ids = [id_of(lane, view.storage)?];
         let ndim = u8::try_from(view.ndim).map_err(|error| Error::Value(error.to_string()))?;
         let skeleton = [skeleton::tag::TENSOR, view.flags, view.dtype, ndim];
         let mut params = Vec::with_capacity(1 + 2 * view.ndim);
@@ -447,7 +485,9 @@ unsafe extern "C" fn genie_fetch(
         let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
         // SAFETY: as the caller says; the memory was made for this and holds no references.
         let into = unsafe { slice_mut(destination.cast::<u8>(), len) };
-        session.fetch(&draft, into, sites::here()).map(|()| OK)
+        session
+            .fetch(lane, &draft, into, sites::here())
+            .map(|()| OK)
     })())
 }
 
@@ -507,7 +547,7 @@ extern "C" fn genie_barrier() -> i32 {
 
 #[unsafe(no_mangle)]
 extern "C" fn genie_device_count() -> i32 {
-    current::get().map_or(0, |session| session.opened.devices.len() as i32)
+    current::get().map_or(0, |session| session.lanes().len() as i32)
 }
 
 /// # Safety

@@ -11,6 +11,7 @@ mod sites;
 use std::ffi::{CStr, c_char};
 use std::time::Duration;
 
+use genie_client::engine::Lane;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -49,12 +50,12 @@ fn register(
     Ok(())
 }
 
-/// Opens a session.
+/// Opens a session with the nodes at `addresses`.
 #[pyfunction]
-#[pyo3(signature = (address=None, ca=None, cert=None, key=None, timeout=5.0))]
+#[pyo3(signature = (addresses=None, ca=None, cert=None, key=None, timeout=5.0))]
 fn connect(
     py: Python<'_>,
-    address: Option<String>,
+    addresses: Option<Vec<String>>,
     ca: Option<String>,
     cert: Option<String>,
     key: Option<String>,
@@ -62,7 +63,7 @@ fn connect(
 ) -> PyResult<()> {
     let environment = Target::from_environment();
     let target = Target {
-        address: address.unwrap_or(environment.address),
+        addresses: addresses.unwrap_or(environment.addresses),
         ca: ca.or(environment.ca),
         cert: cert.or(environment.cert),
         key: key.or(environment.key),
@@ -108,6 +109,27 @@ fn is_connected() -> bool {
     current::get().is_some_and(|session| session.check().is_ok())
 }
 
+/// The session's devices, as the package's `Device` wants them.
+#[pyfunction]
+fn devices(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
+    fork::check().map_err(errors::raised)?;
+    let lanes = current::get().map_or(&[][..], |session| session.lanes());
+    let describe = |(index, lane): (usize, &Lane)| {
+        let out = PyDict::new(py);
+        let device = lane.device();
+        out.set_item("index", index)?;
+        out.set_item("node", &lane.node)?;
+        out.set_item("name", format!("{}:{}", device.kind, device.index))?;
+        out.set_item("description", &device.name)?;
+        out.set_item("memory_bytes", device.memory_bytes)?;
+        out.set_item("memory_limit_bytes", lane.opened.memory_budget_bytes)?;
+        out.set_item("link", lane.link.transport().0)?;
+        out.set_item("alive", lane.check().is_ok())?;
+        Ok(out)
+    };
+    lanes.iter().enumerate().map(describe).collect()
+}
+
 /// What the session has done, by name.
 #[pyfunction]
 fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
@@ -121,12 +143,14 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         .map(|session| session.counters.read())
         .unwrap_or_default();
     out.set_item("connected", is_connected())?;
-    let (transport, reason) = session.map_or(("none", "not connected"), |s| s.link.transport());
+    let (transport, reason) = session.map_or(("none", "not connected"), |session| {
+        session.first().link.transport()
+    });
     out.set_item("transport", transport)?;
     out.set_item("transport_reason", reason)?;
     out.set_item(
         "session",
-        session.map_or(0, |session| session.opened.session_id),
+        session.map_or(0, |session| session.first().opened.session_id),
     )?;
     out.set_item("operators", log.operators)?;
     out.set_item("records", log.records)?;
@@ -162,6 +186,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(is_forked, module)?)?;
     module.add_function(wrap_pyfunction!(synchronize, module)?)?;
     module.add_function(wrap_pyfunction!(is_connected, module)?)?;
+    module.add_function(wrap_pyfunction!(devices, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
     Ok(())
 }

@@ -9,3 +9,4 @@ pub mod control;
 pub mod engine;
 pub mod handshake;
 pub mod link;
+pub mod opening;

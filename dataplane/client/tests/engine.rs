@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use genie_client::address::Address;
 use genie_client::control::Control;
-use genie_client::engine::{Error, Exception, Host, Interrupted, Origin, Session};
+use genie_client::engine::{Error, Exception, Host, Interrupted, Opened, Origin, Session};
 use genie_client::link::Link;
 use genie_control_api::v1::OpenSessionReply;
 use genie_session::client::Draft;
@@ -144,7 +144,14 @@ fn session(handler: Option<Handler>) -> (Arc<Session>, Node) {
         handler,
         session: Arc::clone(&made),
     };
-    let session = Session::start(1, opened, link, Control::to_nobody(), Box::new(program)).unwrap();
+    let opened = Opened {
+        node: address.to_string(),
+        device: 0,
+        reply: opened,
+        link,
+        control: Control::to_nobody(),
+    };
+    let session = Session::start(1, vec![opened], Box::new(program)).unwrap();
     assert!(made.set(Arc::clone(&session)).is_ok());
     (session, node)
 }
@@ -155,7 +162,9 @@ fn alloc(session: &Session, bytes: usize) -> u64 {
         fresh: 1,
         ..Draft::new(record::Kind::Alloc)
     };
-    let appended = session.record(&draft, "", Origin::NONE, 0).unwrap();
+    let appended = session
+        .record(session.first(), &draft, "", Origin::NONE, 0)
+        .unwrap();
     appended.first_fresh
 }
 
@@ -166,12 +175,12 @@ fn fetch(session: &Session, id: u64, into: &mut [u8]) -> Result<(), Error> {
         params: &[0, into.len() as i64, 1],
         ..Draft::new(record::Kind::Fetch)
     };
-    session.fetch(&draft, into, 0)
+    session.fetch(session.first(), &draft, into, 0)
 }
 
 fn upload(session: &Session, id: u64, bytes: &[u8]) -> Result<(), Error> {
     // SAFETY: the bytes outlive the call.
-    unsafe { session.upload(id, bytes.as_ptr(), bytes.len(), 0) }
+    unsafe { session.upload(session.first(), id, bytes.as_ptr(), bytes.len(), 0) }
 }
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
@@ -387,7 +396,7 @@ fn a_handler_in_a_wait_for_room() {
     let ran = Arc::clone(&runs);
     let (session, mut node) = session(Some(Box::new(move |session: &Session| {
         if ran.fetch_add(1, Ordering::Relaxed) == 0 {
-            session.free(1);
+            session.free(session.first(), 1);
         }
         Err(Interrupted)
     })));
@@ -398,7 +407,7 @@ fn a_handler_in_a_wait_for_room() {
             fresh: 1,
             ..Draft::new(record::Kind::Alloc)
         };
-        match session.record(&draft, "", Origin::NONE, 0) {
+        match session.record(session.first(), &draft, "", Origin::NONE, 0) {
             Ok(_) => recorded += 1,
             Err(error) => break error,
         }

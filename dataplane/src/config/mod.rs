@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use genie_gpudev::DeviceKind;
 pub use values::{
-    Address, Count, DeviceName, LinkAddress, LogFilter, PollingChoice, Port, ReceiveChoice,
+    Address, Count, DeviceChoice, LinkAddress, LogFilter, PollingChoice, Port, ReceiveChoice,
     SandboxChoice, Size, TensorsChoice, TransportChoice,
 };
 
@@ -48,13 +48,17 @@ macro_rules! settings {
     };
 }
 
+/// Devices of a node.
+pub const DEVICES_MAX: usize = 16;
+
 settings! {
     /// Where to listen: HOST:PORT
     #[arg(long, env = "GENIE_LISTEN", value_name = "HOST:PORT")]
     listen: Address = "127.0.0.1:7700".parse().ok(),
-    /// The device to serve, host:N or cuda:N
+    /// A device to serve, host:N or cuda:N; may be given several times. host:0?threads=1&memory=4GiB
+    /// gives a device its share of this machine
     #[arg(long = "device", env = "GENIE_DEVICES", value_name = "KIND:N", value_delimiter = ',')]
-    devices: Vec<DeviceName> = Some(vec![DeviceName(DeviceKind::Host(0))]),
+    devices: Vec<DeviceChoice> = Some(vec![DeviceKind::Host(0).into()]),
     /// Listen off loopback without TLS: anybody who reaches the port may use this machine
     #[arg(long, env = "GENIE_INSECURE", num_args = 0..=1, default_missing_value = "true",
           value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new())]
@@ -206,9 +210,12 @@ pub enum ConfigError {
     /// No device.
     #[error("devices is empty: name at least one, such as \"host:0\"")]
     NoDevices,
-    /// More devices than one.
-    #[error("devices has {0}: a node serves one device: name one, and start a node for each")]
+    /// More devices than a node may have.
+    #[error("devices has {0}: a node serves {DEVICES_MAX} at most: start another for the others")]
     ManyDevices(usize),
+    /// A device twice.
+    #[error("devices has {0} twice: each is an index of its own, so give each its own number")]
+    SameDevice(DeviceKind),
     /// A port is reached by others, and nothing guards it.
     #[error(
         "refusing to serve on the DPDK port {port} without TLS: a port reaches beyond this process, \
@@ -300,7 +307,7 @@ pub struct GatewayConfig {
 )]
 pub struct Config {
     pub listen: Address,
-    pub devices: Vec<DeviceKind>,
+    pub devices: Vec<DeviceChoice>,
     pub insecure: bool,
     pub tls: Option<TlsFiles>,
     pub libtorch: Option<PathBuf>,
@@ -387,8 +394,12 @@ impl Settings {
         if devices.is_empty() {
             return Err(ConfigError::NoDevices);
         }
-        if devices.len() > 1 {
+        if devices.len() > DEVICES_MAX {
             return Err(ConfigError::ManyDevices(devices.len()));
+        }
+        let kinds: Vec<_> = devices.iter().map(|device| device.kind).collect();
+        if let Some(twice) = (1..kinds.len()).find(|&at| kinds[..at].contains(&kinds[at])) {
+            return Err(ConfigError::SameDevice(kinds[twice]));
         }
         let link = [
             ("dpdk_address", all.dpdk_address.is_some()),
@@ -455,7 +466,7 @@ impl Settings {
         let small = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         Ok(Config {
             listen: set(all.listen),
-            devices: devices.into_iter().map(|DeviceName(kind)| kind).collect(),
+            devices,
             insecure: set(all.insecure),
             tls,
             libtorch: all.libtorch,
@@ -667,10 +678,12 @@ mod tests {
     }
 
     #[test]
-    fn one_device_and_no_more() {
-        let two = parse("devices = [\"host:0\", \"host:1\"]").unwrap();
-        let refused = two.into_config().unwrap_err();
-        assert_eq!(refused, ConfigError::ManyDevices(2));
+    fn each_device_once() {
+        let two = parse("devices = [\"host:0\", \"host:1?threads=1\"]").unwrap();
+        assert_eq!(two.into_config().unwrap().devices.len(), 2);
+        let twice = parse("devices = [\"host:0\", \"host:0?threads=1\"]").unwrap();
+        let refused = twice.into_config().unwrap_err();
+        assert_eq!(refused, ConfigError::SameDevice(DeviceKind::Host(0)));
     }
 
     #[test]

@@ -110,23 +110,68 @@ impl fmt::Display for Address {
     }
 }
 
-/// A device: `host:0`, `cuda:1`.
+/// A device and what it has of this machine: `cuda:1`, `host:0`, `host:0?threads=1&memory=4GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceName(pub DeviceKind);
+pub struct DeviceChoice {
+    /// Which.
+    pub kind: DeviceKind,
+    /// Threads that one operator may use there, if not as everywhere on the node.
+    pub threads: Option<u32>,
+    /// What the tensors of one session may take there, if not as everywhere on the node.
+    pub memory_bytes: Option<u64>,
+}
 
-impl FromStr for DeviceName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map(Self)
-            .map_err(|error: genie_gpudev::device::DeviceNameError| error.to_string())
+impl From<DeviceKind> for DeviceChoice {
+    fn from(kind: DeviceKind) -> Self {
+        Self {
+            kind,
+            threads: None,
+            memory_bytes: None,
+        }
     }
 }
 
-impl fmt::Display for DeviceName {
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, options) = text.split_once('?').unwrap_or((text, ""));
+        let kind: DeviceKind = name
+            .parse()
+            .map_err(|error: genie_gpudev::device::DeviceNameError| error.to_string())?;
+        let mut choice = Self::from(kind);
+        for option in options.split('&').filter(|option| !option.is_empty()) {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            match (key, kind) {
+                ("threads", DeviceKind::Host(_)) => {
+                    choice.threads = u32::try_from(value.parse::<Count<1, 1024>>()?.0).ok();
+                }
+                ("memory", _) => choice.memory_bytes = Some(value.parse::<Size>()?.0),
+                _ => {
+                    return Err(format!(
+                        "{text:?}: {key:?} is nothing that {kind} has; write \
+                         host:N?threads=COUNT&memory=SIZE, or cuda:N?memory=SIZE"
+                    ));
+                }
+            }
+        }
+        Ok(choice)
+    }
+}
+
+impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.kind.fmt(f)?;
+        let options = [
+            self.threads.map(|threads| format!("threads={threads}")),
+            self.memory_bytes
+                .map(|bytes| format!("memory={}", Size(bytes))),
+        ];
+        let options: Vec<_> = options.into_iter().flatten().collect();
+        match options.is_empty() {
+            true => Ok(()),
+            false => write!(f, "?{}", options.join("&")),
+        }
     }
 }
 
@@ -337,7 +382,7 @@ from_text_or_number! {
     [] Size,
     [const MIN: u64, const MAX: u64] Count<MIN, MAX>,
     [] Address,
-    [] DeviceName,
+    [] DeviceChoice,
     [] LogFilter,
     [] Port,
     [] LinkAddress,
@@ -382,13 +427,31 @@ mod tests {
     #[test]
     fn devices_are_host_or_cuda() {
         assert_eq!(
-            "host:1".parse::<DeviceName>().unwrap().to_string(),
+            "host:1".parse::<DeviceChoice>().unwrap().to_string(),
             "host:1"
         );
-        assert_eq!("cuda".parse::<DeviceName>().unwrap().to_string(), "cuda:0");
+        assert_eq!(
+            "cuda".parse::<DeviceChoice>().unwrap().to_string(),
+            "cuda:0"
+        );
+        let part = "host:1?threads=1&memory=4GiB";
+        let choice: DeviceChoice = part.parse().unwrap();
+        assert_eq!(
+            (choice.threads, choice.memory_bytes),
+            (Some(1), Some(4 << 30))
+        );
+        assert_eq!(choice.to_string(), part);
+        for text in [
+            "host:0?threads=0",
+            "host:0?speed",
+            "cuda:0?threads=1",
+            "host:0?memory=x",
+        ] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
         for text in ["hots:0", "cuda:x", "cuda:128", ""] {
             assert!(
-                text.parse::<DeviceName>().unwrap_err().contains("host:N"),
+                text.parse::<DeviceChoice>().unwrap_err().contains("host:N"),
                 "{text}"
             );
         }

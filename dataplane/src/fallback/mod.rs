@@ -102,7 +102,7 @@ impl FallbackManager {
             device: config
                 .devices
                 .first()
-                .copied()
+                .map(|device| device.kind)
                 .filter(|_| gateway.is_none()),
             pools: config.tensors == TensorsChoice::Pools,
             port,

@@ -29,11 +29,10 @@ use genie_session::frame::TOKEN_BYTES;
 use genie_transport::{Config as TransportConfig, ConnectionId, Epoch, Protection, Role};
 use tokio::sync::mpsc;
 
-use crate::config::Config;
+use crate::config::{Config, DeviceChoice};
 use crate::fallback::{FallbackManager, Level, State};
 use crate::metrics::{Gauges, Metrics};
 use data::budget::Budget;
-use data::executor::Launcher;
 use data::host::{Executors, Host};
 use data::link::Carrier;
 use data::session::OnEnd;
@@ -81,20 +80,9 @@ impl Shared {
         (Arc::new(shared), receiver)
     }
 
-    /// It can run operators on this device from now on.
-    pub fn set_executors(
-        &self,
-        launcher: Box<dyn Launcher>,
-        libtorch: v1::Libtorch,
-        device: DeviceInfo,
-        sandbox: Sandbox,
-    ) {
-        self.host.set_executors(Ok(Executors {
-            launcher,
-            libtorch,
-            device,
-            sandbox,
-        }));
+    /// It can run operators from now on.
+    pub fn set_executors(&self, executors: Executors) {
+        self.host.set_executors(Ok(executors));
     }
 
     /// It can't, and why.
@@ -266,16 +254,10 @@ impl Shared {
         }
     }
 
-    /// What the tensors of one session may take at most.
+    /// What the tensors of one session may take at most on a device.
     #[must_use]
     pub fn session_memory_bytes(&self) -> u64 {
         self.config.memory_bytes.min(self.host.budget.bytes())
-    }
-
-    /// Whether executors may wait long for a device, and take no time of a core.
-    fn waits_for_devices(&self) -> bool {
-        let executors = self.host.executors();
-        executors.is_ok_and(|executors| matches!(executors.device.kind, DeviceKind::Cuda(_)))
     }
 
     /// How long an operator may run.
@@ -362,10 +344,11 @@ impl Shared {
     /// Its devices, in the order of their indices.
     #[must_use]
     pub fn devices(&self) -> Vec<v1::Device> {
-        self.config
-            .devices
-            .iter()
-            .map(|&device| describe_device(device, self.host.executors().ok()))
+        let executors = self.host.executors().ok();
+        let opened = |at: usize| executors.and_then(|executors| executors.devices.get(at));
+        let devices = self.config.devices.iter().enumerate();
+        devices
+            .map(|(at, device)| describe_device(device, opened(at)))
             .collect()
     }
 }
@@ -375,22 +358,27 @@ fn draining() -> End {
     End::lost(Fault::new(Code::Draining, 0, message))
 }
 
-fn describe_device(device: DeviceKind, executors: Option<&Executors>) -> v1::Device {
-    let opened = executors.map(|executors| &executors.device);
-    let info = opened.filter(|info| info.kind == device).cloned();
-    let (kind, info) = match device {
-        DeviceKind::Host(index) => ("host", info.or_else(|| Some(HostDevice::new(index).info()))),
-        DeviceKind::Cuda(_) => ("cuda", info),
+fn describe_device(device: &DeviceChoice, opened: Option<&DeviceInfo>) -> v1::Device {
+    let (kind, info) = match device.kind {
+        DeviceKind::Host(index) => (
+            "host",
+            opened
+                .cloned()
+                .or_else(|| Some(HostDevice::new(index).info())),
+        ),
+        DeviceKind::Cuda(_) => ("cuda", opened.cloned()),
     };
     let (name, memory_bytes) = match info {
         Some(info) => (info.name, info.memory_bytes),
         // Nothing has opened it.
-        None => (device.to_string(), 0),
+        None => (device.kind.to_string(), 0),
     };
     v1::Device {
         kind: kind.to_owned(),
-        index: u32::from(device.index()),
+        index: u32::from(device.kind.index()),
         name,
-        memory_bytes,
+        memory_bytes: device
+            .memory_bytes
+            .map_or(memory_bytes, |share| share.min(memory_bytes)),
     }
 }

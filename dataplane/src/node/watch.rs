@@ -107,7 +107,7 @@ fn run(node: &Weak<Shared>) {
         seen.retain(|id, _| sessions.iter().any(|session| session.id() == *id));
         for session in &sessions {
             let now = Instant::now();
-            let Some(look) = look(session, node.waits_for_devices()) else {
+            let Some(look) = look(session) else {
                 continue;
             };
             let known = seen.entry(session.id());
@@ -122,7 +122,7 @@ fn run(node: &Weak<Shared>) {
     }
 }
 
-fn look(session: &Session, waits_for_devices: bool) -> Option<Look> {
+fn look(session: &Session) -> Option<Look> {
     let running = session.running()?;
     let state = process::state(running.pid);
     let work = running.work();
@@ -132,7 +132,7 @@ fn look(session: &Session, waits_for_devices: bool) -> Option<Look> {
         stopped: state.is_some_and(|state| state.stopped),
         cpu: state
             .map(|state| state.cpu_ticks)
-            .filter(|_| !waits_for_devices),
+            .filter(|_| !session.host().waits_for(session.spec().device)),
     })
 }
 

@@ -44,7 +44,7 @@ pub fn request() -> v1::OpenSessionRequest {
         pid: std::process::id(),
         hostname: "here".into(),
         memory_bytes_wanted: 0,
-        transport_wanted: false,
+        ..Default::default()
     }
 }
 

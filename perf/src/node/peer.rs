@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use genie_client::address::{Address, Tls};
 use genie_client::bare::{self, Bare};
-use genie_client::engine::{Asked, Host, Interrupted, Origin, Session};
+use genie_client::engine::{Asked, Host, Interrupted, Opened, Origin, Session};
 use genie_session::client::Draft;
 use genie_session::record;
 use genie_session::skeleton::tag;
@@ -63,7 +63,14 @@ impl Peer {
             control,
             opened,
         } = bare::open(&address, tls.as_ref(), &version, TIMEOUT)?;
-        let session = Session::start(1, opened, link, control, Box::new(Plain))?;
+        let opened = Opened {
+            node: options.address.clone(),
+            device: 0,
+            reply: opened,
+            link,
+            control,
+        };
+        let session = Session::start(1, vec![opened], Box::new(Plain))?;
         Ok(Self(session))
     }
 
@@ -74,16 +81,19 @@ impl Peer {
             fresh: 1,
             ..Draft::new(record::Kind::Alloc)
         };
-        Ok(self
-            .0
-            .record(&draft, "", Origin::NONE, NOWHERE)?
-            .first_fresh)
+        let lane = self.0.first();
+        let appended = self.0.record(lane, &draft, "", Origin::NONE, NOWHERE)?;
+        Ok(appended.first_fresh)
     }
 
     /// Overwrites a storage. Small messages leave with what is asked next.
     pub fn put(&self, storage: u64, bytes: &[u8]) -> Result<()> {
+        let lane = self.0.first();
         // SAFETY: the memory is borrowed for the call.
-        Ok(unsafe { self.0.upload(storage, bytes.as_ptr(), bytes.len(), NOWHERE) }?)
+        Ok(unsafe {
+            self.0
+                .upload(lane, storage, bytes.as_ptr(), bytes.len(), NOWHERE)
+        }?)
     }
 
     /// Asks for as many of a storage's bytes as `into` takes.
@@ -94,23 +104,23 @@ impl Peer {
             params: &[0, into.len() as i64, 1],
             ..Draft::new(record::Kind::Fetch)
         };
-        Ok(self.0.start_fetch(&draft, into, NOWHERE)?)
+        Ok(self.0.start_fetch(self.0.first(), &draft, into, NOWHERE)?)
     }
 
     /// Asks to be told when all before it has run.
     pub fn barrier(&self) -> Result<Asked<'_>> {
-        Ok(self.0.start_barrier(NOWHERE)?)
+        Ok(self.0.start_barrier(self.0.first(), NOWHERE)?)
     }
 
     /// What really carries the data, and why it is this.
     pub fn transport(&self) -> (&'static str, String) {
-        let (name, reason) = self.0.link.transport();
+        let (name, reason) = self.0.first().link.transport();
         (name, reason.to_owned())
     }
 
     /// The data path's socket, to ask the kernel about.
     pub fn descriptor(&self) -> i32 {
-        self.0.link.descriptor()
+        self.0.first().link.descriptor()
     }
 
     /// Ends the session.

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import atexit
 import os
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,6 +29,9 @@ from .errors import (
     VersionMismatchError,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __version__: str = _native.__version__
 
 #: The one release of torch that this build's native backend fits.
@@ -35,6 +39,7 @@ TORCH_VERSION = "2.11.0"
 
 __all__ = [
     "ConnectError",
+    "Device",
     "ForkError",
     "GenieError",
     "NodeLostError",
@@ -43,6 +48,7 @@ __all__ = [
     "StaleTensorError",
     "VersionMismatchError",
     "connect",
+    "devices",
     "disconnect",
     "is_connected",
     "stats",
@@ -51,6 +57,28 @@ __all__ = [
 
 
 _registered = False
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of a session: one index of ``remote_accelerator``."""
+
+    #: ``remote_accelerator:INDEX``.
+    index: int
+    #: The address of its node.
+    node: str
+    #: As its node calls it: ``host:0``, ``cuda:1``.
+    name: str
+    #: What it is, for a person.
+    description: str
+    #: Bytes that it has.
+    memory_bytes: int
+    #: Bytes of them that this session's tensors may take.
+    memory_limit_bytes: int
+    #: What carries the data: ``dpdk`` or ``tcp``.
+    link: str
+    #: Whether its node still is there.
+    alive: bool
 
 
 def _register() -> None:
@@ -80,28 +108,34 @@ def _register_on_import() -> None:
 
 
 def connect(
-    address: str | None = None,
+    address: str | Iterable[str] | None = None,
     *,
     ca: str | None = None,
     cert: str | None = None,
     key: str | None = None,
     timeout: float = 5.0,
 ) -> None:
-    """Open a session with the node at ``address``.
+    """Open a session with the node at ``address``, or with several nodes.
 
     ``tcp://HOST:PORT`` is a node, ``unix:///run/genie/gateway.sock`` this host's gateway to one.
+    Several are a list, or one string with commas between them. Each device of each node is an index
+    of ``remote_accelerator``, in their order: :func:`devices` lists them.
 
     What is not given comes from GENIE_ADDRESS, GENIE_CA, GENIE_CERT and GENIE_KEY. The three
     files (an authority, this client's certificate and its key, in PEM) turn TLS on.
 
-    Raises :class:`ConnectError` if nobody answers within ``timeout`` seconds or the node refuses,
-    :class:`VersionMismatchError` if it runs another version, and :class:`RuntimeError` if a
-    session is open already.
+    Raises :class:`ConnectError` if a node does not answer within ``timeout`` seconds or refuses,
+    :class:`VersionMismatchError` if it runs another version (then none of them has a session), and
+    :class:`RuntimeError` if a session is open already.
     """
-    if address is None and not os.environ.get("GENIE_ADDRESS"):
+    addresses = address.split(",") if isinstance(address, str) else address
+    if addresses is None:
+        addresses = os.environ.get("GENIE_ADDRESS", "").split(",")
+    addresses = [one.strip() for one in addresses if one.strip()]
+    if not addresses:
         raise ValueError("no address: pass one (tcp://HOST:PORT), or set GENIE_ADDRESS")
     _register()
-    _native.connect(address, ca, cert, key, timeout)
+    _native.connect(addresses, ca, cert, key, timeout)
 
 
 def disconnect() -> None:
@@ -121,6 +155,11 @@ def synchronize() -> None:
 def is_connected() -> bool:
     """Whether a session is open."""
     return _native.is_connected()
+
+
+def devices() -> list[Device]:
+    """List the devices of the session, in the order of their indices."""
+    return [Device(**device) for device in _native.devices()]
 
 
 def stats() -> dict[str, Any]:

@@ -158,6 +158,19 @@ pub struct ClientCounters {
     pub refused: u64,
 }
 
+impl std::iter::Sum for ClientCounters {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            records: sum.records + one.records,
+            operators: sum.operators + one.operators,
+            planned: sum.planned + one.planned,
+            plan_hits: sum.plan_hits + one.plan_hits,
+            plan_misses: sum.plan_misses + one.plan_misses,
+            refused: sum.refused + one.refused,
+        })
+    }
+}
+
 /// The client's end.
 #[derive(Debug, Default)]
 pub struct ClientLog {
@@ -404,13 +417,25 @@ impl ClientLog {
         Ok((before, Message { header, payload }))
     }
 
+    /// Ends the segment, if there is anything in it: another log of the session ends its own here.
+    pub fn cut(&mut self) {
+        if self.segment_records > 0 || self.staged.is_some() {
+            self.unstage();
+            self.cut_now();
+        }
+    }
+
     fn cut_if_long(&mut self) {
         if self.segment_records >= SEGMENT_RECORDS_MAX {
-            let cut = Draft::new(Kind::Cut);
-            // A cut names no storage, so naming it can't fail.
-            if self.name(&cut).is_ok() {
-                let _ = self.place(&cut, false);
-            }
+            self.cut_now();
+        }
+    }
+
+    fn cut_now(&mut self) {
+        let cut = Draft::new(Kind::Cut);
+        // A cut names no storage, so naming it can't fail.
+        if self.name(&cut).is_ok() {
+            let _ = self.place(&cut, false);
         }
     }
 

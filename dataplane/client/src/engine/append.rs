@@ -7,7 +7,7 @@ use genie_control_api::v1::SubmitSegmentRequest;
 use genie_session::client::{AppendError, Appended, Draft};
 
 use super::shapes::{Results, Signature};
-use super::{Append, Error, Exception, Origin, REST_RECORDS, Session};
+use super::{Append, Error, Exception, Lane, Origin, REST_RECORDS, Session};
 
 /// A line of the program, as the host numbers them; zero is unknown.
 pub type SiteId = u32;
@@ -24,45 +24,61 @@ pub enum Recorded {
 }
 
 impl Session {
-    /// Runs `body` under the append lock, once the window has room.
+    /// Runs `body` under the append lock, once the window of `lane` has room.
     pub(super) fn appending<R>(
         &self,
+        lane: &Lane,
         bulk: u64,
         body: impl FnOnce(&mut Append) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        self.check()?;
+        lane.check()?;
         let mut append = self.append.lock();
-        while !append.log.has_room(bulk) {
-            self.flush_into_outbox(&mut append);
+        while !append.logs[lane.index].log.has_room(bulk) {
+            // What makes room here may hang on what lies there.
+            self.flush_all(&mut append);
             drop(append);
-            self.pump()?;
-            self.wait_while(|| !self.append.lock().log.has_room(bulk))?;
+            self.pump_all(lane)?;
+            let is_full = || !self.append.lock().logs[lane.index].log.has_room(bulk);
+            self.wait_while(lane, is_full)?;
             append = self.append.lock();
         }
         body(&mut append)
     }
 
-    /// Waits until a record has room, with handlers of the program let in between.
+    /// Waits until a record has room on every device, with handlers of the program let in between.
     ///
     /// # Errors
-    /// The session is over; interrupted.
+    /// Interrupted. A node that is lost says so to whoever uses it.
     pub fn wait_for_room(&self) -> Result<(), Error> {
-        self.appending(0, |_| Ok(()))
+        for lane in &self.lanes {
+            if let Err(Error::Interrupted) = self.appending(lane, 0, |_| Ok(())) {
+                return Err(Error::Interrupted);
+            }
+        }
+        Ok(())
     }
 
-    pub(super) fn flush_into_outbox(&self, append: &mut Append) {
-        self.dirty.store(false, Ordering::Relaxed);
-        append.unsent = 0;
-        if let Some(message) = append.log.flush() {
-            self.outbox.put(message);
-        }
-        if append.log.is_dirty() {
-            self.mark_dirty();
+    /// Puts what lies in any log into its outbox.
+    pub(super) fn flush_all(&self, append: &mut Append) {
+        for lane in &self.lanes {
+            self.flush_into_outbox(lane, append);
         }
     }
 
-    pub(super) fn mark_dirty(&self) {
-        if !self.dirty.swap(true, Ordering::Relaxed) {
+    pub(super) fn flush_into_outbox(&self, lane: &Lane, append: &mut Append) {
+        lane.dirty.store(false, Ordering::Relaxed);
+        let written = &mut append.logs[lane.index];
+        written.unsent = 0;
+        if let Some(message) = written.log.flush() {
+            lane.outbox.put(message);
+        }
+        if written.log.is_dirty() {
+            self.mark_dirty(lane);
+        }
+    }
+
+    pub(super) fn mark_dirty(&self, lane: &Lane) {
+        if !lane.dirty.swap(true, Ordering::Relaxed) {
             self.wake.wake_if_idle();
         }
     }
@@ -70,18 +86,19 @@ impl Session {
     /// Appends `draft`; after it, what is full leaves.
     ///
     /// # Errors
-    /// The session is over; a record that can't be; an interrupted wait for room.
+    /// The node is lost; a record that can't be; an interrupted wait for room.
     pub fn record(
         &self,
+        lane: &Lane,
         draft: &Draft<'_>,
         name: &str,
         origin: Origin,
         site: SiteId,
     ) -> Result<Appended, Error> {
-        let appended = self.appending(0, |append| {
-            self.append_noted(append, draft, name, origin, site)
+        let appended = self.appending(lane, 0, |append| {
+            self.append_noted(lane, append, draft, name, origin, site)
         })?;
-        self.sent_later(&appended)?;
+        self.sent_later(lane, &appended)?;
         Ok(appended)
     }
 
@@ -92,16 +109,18 @@ impl Session {
     /// As [`Session::record`].
     pub fn record_known(
         &self,
+        lane: &Lane,
         draft: &Draft<'_>,
         signature: &Signature<'_>,
         name: impl FnOnce() -> &'static str,
         origin: Origin,
         site: SiteId,
     ) -> Result<Recorded, Error> {
-        self.check()?;
+        lane.check()?;
         let (appended, results) = {
             let append = &mut *self.append.lock();
-            if !append.log.has_room(0) {
+            let log = &mut append.logs[lane.index].log;
+            if !log.has_room(0) {
                 return Ok(Recorded::NoRoom);
             }
             let Some(results) = append.shapes.find(signature) else {
@@ -113,15 +132,11 @@ impl Session {
                 fresh: results.fresh,
                 ..*draft
             };
-            let name = if append.log.is_defined(draft.op) {
-                ""
-            } else {
-                name()
-            };
-            let appended = self.append_noted(append, &draft, name, origin, site)?;
+            let name = if log.is_defined(draft.op) { "" } else { name() };
+            let appended = self.append_noted(lane, append, &draft, name, origin, site)?;
             (appended, results)
         };
-        self.sent_later(&appended)?;
+        self.sent_later(lane, &appended)?;
         Ok(Recorded::Done(appended, results))
     }
 
@@ -132,54 +147,58 @@ impl Session {
 
     pub(super) fn append_noted(
         &self,
+        lane: &Lane,
         append: &mut Append,
         draft: &Draft<'_>,
         name: &str,
         origin: Origin,
         mut site: SiteId,
     ) -> Result<Appended, Error> {
+        let written = &mut append.logs[lane.index];
         if !name.is_empty() {
-            append.log.define_op(draft.op, name);
+            written.log.define_op(draft.op, name);
         }
-        let appended = append.log.append(draft).map_err(append_error)?;
-        if origin.forward_nr >= 0 {
-            site = append.trace.forward(origin.forward_nr);
-        }
+        let appended = written.log.append(draft).map_err(append_error)?;
         let backward = origin.forward_nr >= 0;
-        append
+        if backward {
+            site = append.forwards.of_number(origin.forward_nr);
+        }
+        written
             .trace
             .note(appended.seq, draft.kind, draft.op, site, backward);
         if origin.sequence_nr >= 0 {
-            append.trace.note_forward(origin.sequence_nr, site);
+            append.forwards.note(origin.sequence_nr, site);
         }
-        append.unsent += 1;
-        if append.unsent == REST_RECORDS {
+        written.unsent += 1;
+        if written.unsent == REST_RECORDS {
             self.wake.wake_if_resting();
         }
         if appended.ended {
-            self.submit(append);
+            self.submit(lane, append);
         }
         if appended.full {
-            self.flush_into_outbox(append);
+            self.flush_into_outbox(lane, append);
         }
         Ok(appended)
     }
 
     /// Sends a finished segment to be planned.
-    pub(super) fn submit(&self, append: &mut Append) {
-        let Some(submission) = append.log.take_submission() else {
+    pub(super) fn submit(&self, lane: &Lane, append: &mut Append) {
+        let index = lane.index;
+        let log = &mut append.logs[index].log;
+        let Some(submission) = log.take_submission() else {
             return;
         };
         let plan = submission.plan;
         self.counters.sent(submission.segment.len() as u64);
         let request = SubmitSegmentRequest {
-            session_id: self.opened.session_id,
+            session_id: lane.opened.session_id,
             plan_id: plan,
             segment: submission.segment,
-            data_token: self.opened.data_token.clone(),
+            data_token: lane.opened.data_token.clone(),
         };
         let this = self.this.clone();
-        let accepted = self.control.submit(
+        let accepted = lane.control.submit(
             request,
             Box::new(move |reply| {
                 let Some(session) = this.upgrade() else {
@@ -190,27 +209,28 @@ impl Session {
                 if let Ok(reply) = reply {
                     session.counters.analysed(&reply);
                 }
-                session.append.lock().log.plan_answered(plan, installed);
+                let mut append = session.append.lock();
+                append.logs[index].log.plan_answered(plan, installed);
             }),
         );
         if !accepted {
-            append.log.plan_answered(plan, false);
+            log.plan_answered(plan, false);
         }
     }
 
-    pub(super) fn sent_later(&self, appended: &Appended) -> Result<(), Error> {
+    pub(super) fn sent_later(&self, lane: &Lane, appended: &Appended) -> Result<(), Error> {
         if appended.full {
-            self.pump()
+            self.pump(lane)
         } else {
-            self.mark_dirty();
+            self.mark_dirty(lane);
             Ok(())
         }
     }
 
     /// Notes that a storage died. Never blocks for long: the lock is held for appends only.
-    pub fn free(&self, id: u64) {
-        self.append.lock().log.free(id);
-        self.mark_dirty();
+    pub fn free(&self, lane: &Lane, id: u64) {
+        self.append.lock().logs[lane.index].log.free(id);
+        self.mark_dirty(lane);
     }
 }
 

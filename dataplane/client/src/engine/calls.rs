@@ -8,12 +8,13 @@ use genie_session::record;
 
 use super::append::{SiteId, append_error};
 use super::slots::{Destination, Key};
-use super::{Error, Origin, RESERVED, Session};
+use super::{Error, Lane, Origin, RESERVED, Session};
 
 /// What was asked and is not answered yet. Dropping it gives it up.
 #[must_use]
 pub struct Asked<'s> {
     session: &'s Session,
+    lane: &'s Lane,
     /// None once it was waited for.
     key: Option<Key>,
     bytes: Vec<u8>,
@@ -26,7 +27,7 @@ impl Asked<'_> {
     /// As [`Session::fetch`].
     pub fn wait(mut self) -> Result<Vec<u8>, Error> {
         if let Some(key) = self.key.take() {
-            self.session.wait(key)?;
+            self.session.wait(self.lane, key)?;
         }
         Ok(std::mem::take(&mut self.bytes))
     }
@@ -35,7 +36,7 @@ impl Asked<'_> {
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.session.slots.forget(key);
+            self.lane.slots.forget(key);
         }
     }
 }
@@ -50,6 +51,7 @@ impl Session {
     /// `source` is valid for `len` bytes during the call.
     pub unsafe fn upload(
         &self,
+        lane: &Lane,
         id: u64,
         source: *const u8,
         len: usize,
@@ -63,23 +65,26 @@ impl Session {
                 blob: Some(blob),
                 ..Draft::upload(&id, &bytes)
             };
-            return self.record(&draft, "", Origin::NONE, site).map(|_| ());
+            return self
+                .record(lane, &draft, "", Origin::NONE, site)
+                .map(|_| ());
         }
-        let ticket = self.appending(len as u64, |append| {
-            let (before, bulk) = append
+        let ticket = self.appending(lane, len as u64, |append| {
+            let written = &mut append.logs[lane.index];
+            let (before, bulk) = written
                 .log
                 .append_bulk(id, len as u64)
                 .map_err(append_error)?;
             let kind = record::Kind::Upload;
-            append.trace.note(bulk.header.seq, kind, 0, site, false);
+            written.trace.note(bulk.header.seq, kind, 0, site, false);
             if let Some(before) = before {
-                self.outbox.put(before);
+                lane.outbox.put(before);
             }
             // SAFETY: as the caller says; `pump_own` returns when the memory is free, and what is
             // not sent when the session is over is dropped by `lose`.
-            Ok(unsafe { self.outbox.lend(bulk, self.owner(), source, len) })
+            Ok(unsafe { lane.outbox.lend(bulk, self.owner(), source, len) })
         })?;
-        self.pump_own(ticket)
+        self.pump_own(lane, ticket)
     }
 
     /// Waits for the elements of a view, written to `into`. `draft` is the fetch's skeleton, storage
@@ -87,68 +92,94 @@ impl Session {
     ///
     /// # Errors
     /// The elements' fault; the session is over; interrupted.
-    pub fn fetch(&self, draft: &Draft<'_>, into: &mut [u8], site: SiteId) -> Result<(), Error> {
+    pub fn fetch(
+        &self,
+        lane: &Lane,
+        draft: &Draft<'_>,
+        into: &mut [u8],
+        site: SiteId,
+    ) -> Result<(), Error> {
         // SAFETY: `wait` returns once the answer was taken or nobody waits for it any more.
         let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
-        let key = self.ask(draft, destination, site)?;
-        self.wait(key).map(|_| ())
+        let key = self.ask(lane, draft, destination, site)?;
+        self.wait(lane, key).map(|_| ())
     }
 
     /// As [`Session::fetch`], and goes on: the elements come into `into` meanwhile.
     ///
     /// # Errors
     /// The session is over; interrupted.
-    pub fn start_fetch(
-        &self,
+    pub fn start_fetch<'s>(
+        &'s self,
+        lane: &'s Lane,
         draft: &Draft<'_>,
         mut into: Vec<u8>,
         site: SiteId,
-    ) -> Result<Asked<'_>, Error> {
+    ) -> Result<Asked<'s>, Error> {
         // SAFETY: `Asked` owns the memory, which stays where it is when the vector is moved, and
         // lets go of it only once the answer was taken or nobody waits for it any more.
         let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
-        self.asked(draft, destination, into, site)
+        self.asked(lane, draft, destination, into, site)
     }
 
     /// As [`Session::barrier`], and goes on.
     ///
     /// # Errors
     /// The session is over; interrupted.
-    pub fn start_barrier(&self, site: SiteId) -> Result<Asked<'_>, Error> {
+    pub fn start_barrier<'s>(&'s self, lane: &'s Lane, site: SiteId) -> Result<Asked<'s>, Error> {
         let draft = Draft::new(record::Kind::Barrier);
-        self.asked(&draft, Destination::NOWHERE, Vec::new(), site)
+        self.asked(lane, &draft, Destination::NOWHERE, Vec::new(), site)
     }
 
-    fn asked(
-        &self,
+    fn asked<'s>(
+        &'s self,
+        lane: &'s Lane,
         draft: &Draft<'_>,
         destination: Destination,
         bytes: Vec<u8>,
         site: SiteId,
-    ) -> Result<Asked<'_>, Error> {
-        let key = self.ask(draft, destination, site)?;
+    ) -> Result<Asked<'s>, Error> {
+        let key = self.ask(lane, draft, destination, site)?;
         // Gives it up where it can't be sent.
         let asked = Asked {
             session: self,
+            lane,
             key: Some(key),
             bytes,
         };
-        self.pump()?;
+        self.pump_all(lane)?;
         Ok(asked)
     }
 
-    /// Waits until everything recorded so far has run.
+    /// Waits until everything recorded so far has run, on every device. Of several failures the
+    /// first device's is raised; the others are told of, too, and go.
     ///
     /// # Errors
-    /// The session is over; interrupted.
+    /// An operator's fault; a node is lost; interrupted.
     pub fn barrier(&self, site: SiteId) -> Result<(), Error> {
-        let draft = Draft::new(record::Kind::Barrier);
-        let key = self.ask(&draft, Destination::NOWHERE, site)?;
-        self.wait(key).map(|_| ())
+        // All are asked before any is waited for.
+        let asked: Vec<_> = (self.lanes.iter())
+            .map(|lane| self.start_barrier(lane, site))
+            .collect();
+        let mut first = Ok(());
+        for asked in asked {
+            let done = asked.and_then(Asked::wait).map(|_| ());
+            if matches!(done, Err(Error::Interrupted)) {
+                return done;
+            }
+            first = first.and(done);
+        }
+        first
     }
 
-    fn ask(&self, draft: &Draft<'_>, destination: Destination, site: SiteId) -> Result<Key, Error> {
-        self.appending(0, |append| {
+    fn ask(
+        &self,
+        lane: &Lane,
+        draft: &Draft<'_>,
+        destination: Destination,
+        site: SiteId,
+    ) -> Result<Key, Error> {
+        self.appending(lane, 0, |append| {
             let id = append.next_wait;
             append.next_wait += 1;
             let key = Key::Wait(id);
@@ -156,10 +187,10 @@ impl Session {
                 tail_numbers: &[id as i64],
                 ..*draft
             };
-            self.slots.open(key, destination);
-            self.append_noted(append, &draft, "", Origin::NONE, site)
-                .inspect_err(|_| self.slots.forget(key))?;
-            self.flush_into_outbox(append);
+            lane.slots.open(key, destination);
+            self.append_noted(lane, append, &draft, "", Origin::NONE, site)
+                .inspect_err(|_| lane.slots.forget(key))?;
+            self.flush_all(append);
             Ok(key)
         })
     }
@@ -170,6 +201,7 @@ impl Session {
     /// The operator's fault; the session is over; interrupted.
     pub fn call_sync(
         &self,
+        lane: &Lane,
         draft: &Draft<'_>,
         name: &str,
         origin: Origin,
@@ -182,35 +214,33 @@ impl Session {
             fresh: RESERVED,
             ..*draft
         };
-        let (key, first_fresh) = self.appending(0, |append| {
-            let appended = self.append_noted(append, &draft, name, origin, site)?;
+        let (key, first_fresh) = self.appending(lane, 0, |append| {
+            let appended = self.append_noted(lane, append, &draft, name, origin, site)?;
             let key = Key::Call(appended.seq);
-            self.slots.open(key, Destination::NOWHERE);
-            self.flush_into_outbox(append);
+            lane.slots.open(key, Destination::NOWHERE);
+            self.flush_all(append);
             Ok((key, appended.first_fresh))
         })?;
-        let payload = self.wait(key)?;
+        let payload = self.wait(lane, key)?;
         let metas = decode_metas(&payload).map_err(|error| Error::Runtime(error.to_string()))?;
         Ok((first_fresh, metas))
     }
 
-    fn wait(&self, key: Key) -> Result<Vec<u8>, Error> {
-        self.pump()
-            .and_then(|()| self.wait_while(|| !self.slots.is_done(key)))
-            .inspect_err(|_| self.slots.forget(key))?;
+    fn wait(&self, lane: &Lane, key: Key) -> Result<Vec<u8>, Error> {
+        self.pump_all(lane)
+            .and_then(|()| self.wait_while(lane, || !lane.slots.is_done(key)))
+            .inspect_err(|_| lane.slots.forget(key))?;
         self.counters.round_trip();
-        match self.slots.take(key) {
+        match lane.slots.take(key) {
             Some(Ok(payload)) => Ok(payload),
-            Some(Err(fault)) => Err(self.explain(&fault)),
+            Some(Err(fault)) => Err(self.explain(lane, &fault)),
             None => Err(Error::Runtime("an answer was lost".to_owned())),
         }
     }
 
     /// The error of a fault, with the operator and the user's line.
-    pub(super) fn explain(&self, fault: &Fault) -> Error {
-        let place = self
-            .append
-            .lock()
+    pub(super) fn explain(&self, lane: &Lane, fault: &Fault) -> Error {
+        let place = self.append.lock().logs[lane.index]
             .trace
             .describe(fault.cause_seq, &*self.host);
         Error::from_fault(fault, &place)

@@ -6,29 +6,28 @@ use genie_session::fault::Fault;
 use genie_session::frame::{Header, Kind};
 
 use super::slots::Key;
-use super::{Error, Session};
+use super::{Error, Lane, Session};
 
 impl Session {
-    /// Handles a frame without raw bytes.
-    pub(super) fn handle(&self, header: &Header, payload: &[u8]) -> io::Result<()> {
+    /// Handles a frame without raw bytes that came on `lane`.
+    pub(super) fn handle(&self, lane: &Lane, header: &Header, payload: &[u8]) -> io::Result<()> {
         let hostile = |error: genie_session::WireError| {
             io::Error::new(io::ErrorKind::InvalidData, error.to_string())
         };
         match header.kind {
             Kind::Ack => {
-                self.append
-                    .lock()
+                self.append.lock().logs[lane.index]
                     .log
                     .acknowledged(header.seq, header.aux)
                     .map_err(hostile)?;
                 Ok(())
             }
             Kind::Synced => {
-                self.slots.answer(Key::Wait(header.seq), Ok(Vec::new()));
+                lane.slots.answer(Key::Wait(header.seq), Ok(Vec::new()));
                 Ok(())
             }
             Kind::Metas => {
-                self.slots
+                lane.slots
                     .answer(Key::Call(header.seq), Ok(payload.to_vec()));
                 Ok(())
             }
@@ -38,7 +37,7 @@ impl Session {
                     0 => Key::Wait(header.seq),
                     _ => Key::Call(header.seq),
                 };
-                self.slots.answer(key, Err(fault));
+                lane.slots.answer(key, Err(fault));
                 Ok(())
             }
             Kind::Fault => {
@@ -47,23 +46,23 @@ impl Session {
             }
             Kind::Refused => {
                 let mut append = self.append.lock();
-                let messages = append
+                let messages = append.logs[lane.index]
                     .log
                     .refused(header.seq, header.aux)
                     .map_err(hostile)?;
                 for message in messages {
-                    self.outbox.put(message);
+                    lane.outbox.put(message);
                 }
-                self.flush_into_outbox(&mut append);
+                self.flush_into_outbox(lane, &mut append);
                 drop(append);
                 // Written by whoever comes next: a reader must not wait for a writer.
-                self.mark_dirty();
+                self.mark_dirty(lane);
                 Ok(())
             }
             Kind::Pong => Ok(()),
             Kind::Lost => {
                 let fault = Fault::decode(payload).map_err(hostile)?;
-                self.lose(Error::from_fault(&fault, ""));
+                lane.lose(Error::from_fault(&fault, ""));
                 Ok(())
             }
             _ => Err(io::Error::new(

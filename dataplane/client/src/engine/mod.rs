@@ -9,6 +9,7 @@ mod frames;
 mod heartbeat;
 mod host;
 mod housekeeper;
+mod lane;
 mod outbox;
 mod reader;
 mod shapes;
@@ -21,28 +22,22 @@ mod wait;
 mod wake;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use genie_control_api::v1::OpenSessionReply;
-use genie_session::client::{ClientLog, Window};
+use genie_session::client::ClientCounters;
 use parking_lot::Mutex;
 
 pub use self::append::{Recorded, SiteId};
 pub use self::calls::Asked;
 pub use self::counters::{Analysis, Counters, Reading};
 pub use self::error::{Error, Exception};
-use self::heartbeat::Heartbeat;
 pub use self::host::{Host, Interrupted};
-use self::outbox::Outbox;
-use self::reader::Reader;
+use self::lane::LaneLog;
+pub use self::lane::{Lane, Opened};
 pub use self::shapes::{Results, SIGNATURES_MAX, ShapeCache, Signature};
-use self::slots::Slots;
-use self::trace::Trace;
+use self::trace::Forwards;
 use self::wake::Wake;
-use crate::control::Control;
-use crate::link::Link;
 
 /// Bytes of records under way at most; less than a ring to an executor holds.
 const KEPT_BYTES_MAX: u64 = 2 << 20;
@@ -64,12 +59,11 @@ const IDLE_AFTER: Duration = Duration::from_millis(20);
 
 /// What appending needs, under the append lock.
 pub(crate) struct Append {
-    pub log: ClientLog,
+    /// A log for each lane.
+    logs: Box<[LaneLog]>,
     pub shapes: ShapeCache,
-    pub trace: Trace,
+    pub forwards: Forwards,
     next_wait: u64,
-    /// Records since the last flush.
-    unsent: u32,
 }
 
 /// Where a record comes from.
@@ -89,72 +83,46 @@ impl Origin {
     };
 }
 
-/// One session.
+/// One session: a log for each device that it uses, all appended under one lock, which makes one
+/// order of them.
 pub struct Session {
     this: Weak<Self>,
     host: Box<dyn Host>,
-    /// Its number in this process; part of every tensor's storage handle.
-    pub epoch: u16,
-    /// What the node answered.
-    pub opened: OpenSessionReply,
-    /// The data path.
-    pub link: Link,
-    control: Control,
+    lanes: Box<[Lane]>,
     append: Mutex<Append>,
-    outbox: Outbox,
-    reading: Mutex<Reader>,
-    slots: Slots,
-    heart: Heartbeat,
-    dirty: AtomicBool,
     wake: Wake,
-    lost: OnceLock<Error>,
-    is_lost: AtomicBool,
     /// What was sent and received.
     pub counters: Counters,
 }
 
 impl Session {
-    /// A session over a link that was welcomed, with a thread that keeps house for it.
+    /// A session over links that were welcomed, one a device and at least one, with a thread that
+    /// keeps house for it. `number` is the first device's in this process, the others' follow.
     ///
     /// # Errors
-    /// No descriptors or threads left.
-    pub fn start(
-        epoch: u16,
-        opened: OpenSessionReply,
-        link: Link,
-        control: Control,
-        host: Box<dyn Host>,
-    ) -> io::Result<Arc<Self>> {
+    /// No descriptors or threads left; no link.
+    pub fn start(number: u16, opened: Vec<Opened>, host: Box<dyn Host>) -> io::Result<Arc<Self>> {
+        if opened.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let wake = Wake::new()?;
-        let heart = Heartbeat::new(link.is_watched());
-        let mut log = ClientLog::new();
-        log.set_window(Window {
-            records: opened.window_records,
-            kept_bytes: KEPT_BYTES_MAX,
-            bulk_bytes: opened.window_bytes,
-        });
+        let logs = (opened.iter())
+            .map(|opened| LaneLog::new(&opened.reply))
+            .collect();
+        let lanes = (number..).zip(opened).enumerate();
         let session = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             host,
-            epoch,
-            opened,
-            link,
-            control,
+            lanes: lanes
+                .map(|(index, (number, opened))| Lane::new(index, number, opened))
+                .collect(),
             append: Mutex::new(Append {
-                log,
+                logs,
                 shapes: ShapeCache::default(),
-                trace: Trace::default(),
+                forwards: Forwards::default(),
                 next_wait: 1,
-                unsent: 0,
             }),
-            outbox: Outbox::default(),
-            reading: Mutex::default(),
-            slots: Slots::default(),
-            heart,
-            dirty: AtomicBool::new(false),
             wake,
-            lost: OnceLock::new(),
-            is_lost: AtomicBool::new(false),
             counters: Counters::default(),
         });
         let housekeeper = Arc::clone(&session);
@@ -164,43 +132,44 @@ impl Session {
         Ok(session)
     }
 
-    /// Fails once the session is over.
+    /// Its devices, in the order of their indices.
+    #[must_use]
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// The device of this number in the process.
+    #[must_use]
+    pub fn numbered(&self, number: u16) -> Option<&Lane> {
+        let index = number.checked_sub(self.first().number)?;
+        self.lanes.get(usize::from(index))
+    }
+
+    /// Its first device.
+    #[must_use]
+    pub fn first(&self) -> &Lane {
+        // There is at least one.
+        &self.lanes[0]
+    }
+
+    /// Fails once a node of it is lost, or it is over.
     ///
     /// # Errors
     /// Why it is.
     pub fn check(&self) -> Result<(), Error> {
-        if self.is_lost.load(Ordering::Acquire) {
-            return Err(self.lost.get().cloned().unwrap_or(Error::Interrupted));
-        }
-        Ok(())
+        self.lanes.iter().try_for_each(Lane::check)
     }
 
-    /// The session is over; the first reason stays.
-    pub fn lose(&self, reason: Error) {
-        let _ = self.lost.set(reason);
-        self.is_lost.store(true, Ordering::Release);
-        self.link.shutdown();
-        self.outbox.drop_all();
-        self.slots.wake();
+    /// Whether nothing of it is left.
+    fn is_over(&self) -> bool {
+        self.lanes.iter().all(Lane::is_lost)
     }
 
-    fn lose_link(&self, error: &io::Error) {
-        let why = match error.kind() {
-            io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
-            _ => error.to_string(),
-        };
-        self.lose(Error::Genie(
-            Exception::NodeLost,
-            format!(
-                "the node was lost: {why}. Tensors of this session are gone; genie.connect() \
-                 starts another"
-            ),
-        ));
-    }
-
-    /// Counters of the log: records, operators, plan hits and misses.
-    pub fn log_counters(&self) -> genie_session::client::ClientCounters {
-        self.append.lock().log.counters()
+    /// Counters of the logs: records, operators, plan hits and misses.
+    pub fn log_counters(&self) -> ClientCounters {
+        let append = self.append.lock();
+        let counters = append.logs.iter().map(|lane| lane.log.counters());
+        counters.sum()
     }
 
     /// Signatures in the shape cache.

@@ -18,15 +18,48 @@ struct Origin {
     backward: bool,
 }
 
-/// Lines of records and of forward operators.
+/// Lines of a log's records.
 pub struct Trace {
     records: Vec<Origin>,
-    forwards: Vec<(i64, SiteId)>,
+}
+
+/// Lines of forward operators, by autograd's sequence numbers.
+pub struct Forwards(Vec<(i64, SiteId)>);
+
+impl Default for Forwards {
+    fn default() -> Self {
+        Self::of(FORWARDS)
+    }
+}
+
+impl Forwards {
+    /// For a session that is over.
+    #[must_use]
+    pub fn small() -> Self {
+        Self::of(1)
+    }
+
+    fn of(forwards: usize) -> Self {
+        Self(vec![(-1, 0); forwards])
+    }
+
+    /// Forward operator `nr` is of line `site`.
+    pub fn note(&mut self, nr: i64, site: SiteId) {
+        let at = nr.unsigned_abs() as usize % self.0.len();
+        self.0[at] = (nr, site);
+    }
+
+    /// The line of forward operator `nr`.
+    #[must_use]
+    pub fn of_number(&self, nr: i64) -> SiteId {
+        let (known, site) = self.0[nr.unsigned_abs() as usize % self.0.len()];
+        if known == nr { site } else { 0 }
+    }
 }
 
 impl Default for Trace {
     fn default() -> Self {
-        Self::of(RECORDS, FORWARDS)
+        Self::of(RECORDS)
     }
 }
 
@@ -34,10 +67,10 @@ impl Trace {
     /// For a session that is over.
     #[must_use]
     pub fn small() -> Self {
-        Self::of(1, 1)
+        Self::of(1)
     }
 
-    fn of(records: usize, forwards: usize) -> Self {
+    fn of(records: usize) -> Self {
         Self {
             records: vec![
                 Origin {
@@ -49,7 +82,6 @@ impl Trace {
                 };
                 records
             ],
-            forwards: vec![(-1, 0); forwards],
         }
     }
 
@@ -63,19 +95,6 @@ impl Trace {
             site,
             backward,
         };
-    }
-
-    /// Forward operator `nr` (autograd's sequence number) is of line `site`.
-    pub fn note_forward(&mut self, nr: i64, site: SiteId) {
-        let at = nr.unsigned_abs() as usize % self.forwards.len();
-        self.forwards[at] = (nr, site);
-    }
-
-    /// The line of forward operator `nr`.
-    #[must_use]
-    pub fn forward(&self, nr: i64) -> SiteId {
-        let (known, site) = self.forwards[nr.unsigned_abs() as usize % self.forwards.len()];
-        if known == nr { site } else { 0 }
     }
 
     /// The operator of record `seq`, and a sentence that names it and its line.

@@ -2,7 +2,6 @@
 //! run here and nowhere else in a session.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use genie_session::client::Message;
@@ -11,7 +10,7 @@ use genie_session::frame::{Header, Kind};
 use super::heartbeat::{PING_AFTER, Verdict};
 use super::outbox::{Ask, COPIED_BYTES_MAX, Owner, Sent, Ticket, is_ping};
 use super::reader::{Desk, Reader};
-use super::{Error, Exception, Session};
+use super::{Error, Exception, Lane, Session};
 use crate::link::TICK;
 
 /// How long a thread waits for another that reads before it looks itself.
@@ -21,31 +20,31 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const TURN_AFTER: Duration = Duration::from_micros(50);
 
 impl Session {
-    /// Reads and handles frames until `pending` is false.
-    pub(super) fn wait_while(&self, pending: impl Fn() -> bool) -> Result<(), Error> {
+    /// Reads and handles frames of `lane` until `pending` is false. The housekeeper reads the others.
+    pub(super) fn wait_while(&self, lane: &Lane, pending: impl Fn() -> bool) -> Result<(), Error> {
         let result = {
-            let _waiting = self.slots.wait();
-            self.wait_inner(&pending)
+            let _waiting = lane.slots.wait();
+            self.wait_inner(lane, &pending)
         };
-        if self.link.reading_disarms() {
+        if lane.link.reading_disarms() {
             // Nothing would wake the housekeeper otherwise, for what nobody waits for.
             self.wake.wake_if_idle();
         }
         result
     }
 
-    fn wait_inner(&self, pending: &impl Fn() -> bool) -> Result<(), Error> {
+    fn wait_inner(&self, lane: &Lane, pending: &impl Fn() -> bool) -> Result<(), Error> {
         loop {
             // Before the look, so that what comes after it ends the pause.
-            let seen = self.slots.changes();
+            let seen = lane.slots.changes();
             if !pending() {
                 return Ok(());
             }
-            self.check()?;
-            let turn = self.slots.turn(&self.reading, |reading| {
+            lane.check()?;
+            let turn = lane.slots.turn(&lane.reading, |reading| {
                 let began = Instant::now();
                 while pending() {
-                    if !self.read_frame(reading)? || began.elapsed() > TICK {
+                    if !self.read_frame(lane, reading)? || began.elapsed() > TICK {
                         return Ok(true);
                     }
                 }
@@ -56,10 +55,10 @@ impl Session {
                     continue;
                 }
             } else {
-                self.slots.pause(seen, LOOK_EVERY);
+                lane.slots.pause(seen, LOOK_EVERY);
             }
             self.look()?;
-            self.look_after_node(PING_AFTER)?;
+            self.look_after_node(lane, PING_AFTER)?;
         }
     }
 
@@ -70,34 +69,46 @@ impl Session {
     }
 
     /// One frame, or a tick (`false`).
-    pub(super) fn read_frame(&self, reading: &mut Reader) -> Result<bool, Error> {
+    pub(super) fn read_frame(&self, lane: &Lane, reading: &mut Reader) -> Result<bool, Error> {
         let desk = Desk {
-            link: &self.link,
-            slots: &self.slots,
+            link: &lane.link,
+            slots: &lane.slots,
             counters: &self.counters,
-            heart: &self.heart,
-            handle: &|header, payload| self.handle(header, payload),
+            heart: &lane.heart,
+            handle: &|header, payload| self.handle(lane, header, payload),
         };
         match reading.frame(&desk) {
             Ok(got) => Ok(got),
             Err(error) => {
-                self.lose_link(&error);
-                self.check().map(|()| false)
+                lane.lose_link(&error);
+                lane.check().map(|()| false)
             }
         }
     }
 
+    /// Sends what is in any outbox. What waits for `lane` does not care how others fare.
+    pub(super) fn pump_all(&self, lane: &Lane) -> Result<(), Error> {
+        for other in self.lanes.iter().filter(|other| other.index != lane.index) {
+            match self.pump(other) {
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                // It says so to whoever uses it.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        self.pump(lane)
+    }
+
     /// Sends what is in the outbox, unless another thread is at it, or as far as this thread gets.
-    pub(super) fn pump(&self) -> Result<(), Error> {
+    pub(super) fn pump(&self, lane: &Lane) -> Result<(), Error> {
         // Somebody may have found the right to send taken after the last look: so once more.
-        while self.outbox.has_work() {
-            let Some(mut sender) = self.outbox.try_sender() else {
+        while lane.outbox.has_work() {
+            let Some(mut sender) = lane.outbox.try_sender() else {
                 return Ok(());
             };
-            if self.send(&mut sender, None)? == Sent::LetGo {
+            if self.send(lane, &mut sender, None)? == Sent::LetGo {
                 drop(sender);
                 // The housekeeper goes on.
-                self.mark_dirty();
+                self.mark_dirty(lane);
                 return Ok(());
             }
         }
@@ -114,42 +125,42 @@ impl Session {
 
     /// Sends up to the bulk of `ticket`, which this thread has lent as [`Session::owner`] says; its
     /// memory is free afterwards.
-    pub(super) fn pump_own(&self, ticket: Ticket) -> Result<(), Error> {
+    pub(super) fn pump_own(&self, lane: &Lane, ticket: Ticket) -> Result<(), Error> {
         match self.owner() {
-            Owner::SendsItself => self.send_and_look(ticket),
-            Owner::Waits => self.send_and_wait(ticket),
+            Owner::SendsItself => self.send_and_look(lane, ticket),
+            Owner::Waits => self.send_and_wait(lane, ticket),
         }
     }
 
-    fn send_and_wait(&self, ticket: Ticket) -> Result<(), Error> {
+    fn send_and_wait(&self, lane: &Lane, ticket: Ticket) -> Result<(), Error> {
         loop {
             // Whoever has it sends, maybe this memory, and stops soon if the session is over.
-            let Some(mut sender) = self.outbox.sender_within(TICK) else {
+            let Some(mut sender) = lane.outbox.sender_within(TICK) else {
                 continue;
             };
-            let sent = self
+            let sent = lane
                 .check()
-                .and_then(|()| self.send(&mut sender, Some(ticket)));
+                .and_then(|()| self.send(lane, &mut sender, Some(ticket)));
             if sent.is_err() {
-                self.outbox.withdraw(ticket);
+                lane.outbox.withdraw(ticket);
             }
-            let is_free = !self.outbox.is_lent(ticket);
+            let is_free = !lane.outbox.is_lent(ticket);
             drop(sender);
             sent?;
             if is_free {
-                return self.pump();
+                return self.pump(lane);
             }
             // Another sends what comes before it.
             std::thread::sleep(TURN_AFTER);
         }
     }
 
-    fn send_and_look(&self, ticket: Ticket) -> Result<(), Error> {
-        let sent = self.send_own(ticket);
-        if sent.is_err() && self.check().is_ok() && !self.outbox.take_back(ticket, COPIED_BYTES_MAX)
+    fn send_and_look(&self, lane: &Lane, ticket: Ticket) -> Result<(), Error> {
+        let sent = self.send_own(lane, ticket);
+        if sent.is_err() && lane.check().is_ok() && !lane.outbox.take_back(ticket, COPIED_BYTES_MAX)
         {
             // Neither sent nor copied: the log can't go on without it.
-            self.lose(Error::Genie(
+            lane.lose(Error::Genie(
                 Exception::NodeLost,
                 "interrupted in the middle of sending: the session is over; genie.connect() \
                  starts another"
@@ -158,28 +169,28 @@ impl Session {
             // The handler that had to wait runs now.
             self.look()?;
         }
-        if self.is_lost.load(Ordering::Acquire) {
-            self.outbox.drop_all();
-            return sent.and_then(|()| self.check());
+        if lane.is_lost() {
+            lane.outbox.drop_all();
+            return sent.and_then(|()| lane.check());
         }
         sent
     }
 
-    fn send_own(&self, ticket: Ticket) -> Result<(), Error> {
-        while self.outbox.is_lent(ticket) {
-            self.check()?;
-            if let Some(mut sender) = self.outbox.sender_within(TICK) {
-                let sent = self.send(&mut sender, Some(ticket))?;
+    fn send_own(&self, lane: &Lane, ticket: Ticket) -> Result<(), Error> {
+        while lane.outbox.is_lent(ticket) {
+            lane.check()?;
+            if let Some(mut sender) = lane.outbox.sender_within(TICK) {
+                let sent = self.send(lane, &mut sender, Some(ticket))?;
                 drop(sender);
                 if sent == Sent::LetGo {
-                    self.mark_dirty();
+                    self.mark_dirty(lane);
                 }
             }
-            if !self.outbox.is_lent(ticket) {
+            if !lane.outbox.is_lent(ticket) {
                 break;
             }
             // Another thread is in the midst of a frame, or this one let go of another's.
-            if self.host.runs_handlers() && self.outbox.take_back(ticket, COPIED_BYTES_MAX) {
+            if self.host.runs_handlers() && lane.outbox.take_back(ticket, COPIED_BYTES_MAX) {
                 break;
             }
             if self.host.is_interrupt_waiting() {
@@ -187,18 +198,19 @@ impl Session {
             }
         }
         // What this thread could not send it has left as a copy: now handlers may run.
-        if self.outbox.has_work() && self.host.runs_handlers() {
+        if lane.outbox.has_work() && self.host.runs_handlers() {
             self.look()?;
         }
-        self.pump()
+        self.pump(lane)
     }
 
     fn send(
         &self,
+        lane: &Lane,
         sender: &mut super::outbox::Sender,
         mine: Option<Ticket>,
     ) -> Result<Sent, Error> {
-        let is_over = || self.is_lost.load(Ordering::Acquire);
+        let is_over = || lane.is_lost();
         let lets_go = self.host.runs_handlers();
         let ask = Ask {
             begin: &|header| {
@@ -206,7 +218,7 @@ impl Session {
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
                 if is_ping(header) {
-                    self.heart.asking();
+                    lane.heart.asking();
                 }
                 Ok(())
             },
@@ -220,7 +232,7 @@ impl Session {
                         "interrupted in the middle of sending",
                     ));
                 }
-                if self.heart.is_stuck(stalled) {
+                if lane.heart.is_stuck(stalled) {
                     return Err(io::Error::new(
                         io::ErrorKind::TimedOut,
                         "it takes no more bytes",
@@ -231,43 +243,37 @@ impl Session {
             sent: &|bytes, payload| {
                 self.counters.sent(bytes as u64);
                 if let Some(mut append) = self.append.try_lock() {
-                    append.log.recycle(payload);
+                    append.logs[lane.index].log.recycle(payload);
                 }
             },
             lets_go,
         };
-        match self.outbox.send(sender, &self.link, mine, &ask) {
+        match lane.outbox.send(sender, &lane.link, mine, &ask) {
             Ok(sent) => Ok(sent),
             Err(error) => {
-                self.check()?;
-                self.lose_link(&error);
-                self.check().map(|()| Sent::All)
+                lane.check()?;
+                lane.lose_link(&error);
+                lane.check().map(|()| Sent::All)
             }
         }
     }
 
     /// Asks a node that was silent for `quiet` whether it lives; gives it up when it does not answer.
-    pub(super) fn look_after_node(&self, quiet: Duration) -> Result<(), Error> {
-        match self.heart.look(quiet, self.link.moved()) {
+    pub(super) fn look_after_node(&self, lane: &Lane, quiet: Duration) -> Result<(), Error> {
+        match lane.heart.look(quiet, lane.link.moved()) {
             Verdict::Well => Ok(()),
             Verdict::Ask(now) => {
-                self.outbox.put(Message {
+                lane.outbox.put(Message {
                     header: Header::new(Kind::Ping, now, 0),
                     payload: Vec::new(),
                 });
                 // Not waited for: whoever writes now takes it along.
-                self.pump()
+                self.pump(lane)
             }
             Verdict::Dead(silent) => {
-                self.lose(Error::Genie(
-                    Exception::NodeLost,
-                    format!(
-                        "the node was lost: it has not answered for {} ms. Tensors of this session \
-                         are gone; genie.connect() starts another",
-                        silent.as_millis()
-                    ),
-                ));
-                self.check()
+                let why = format!("it has not answered for {} ms", silent.as_millis());
+                lane.lose_node(&why);
+                lane.check()
             }
         }
     }

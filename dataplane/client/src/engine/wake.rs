@@ -2,10 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use crate::link::Link;
+use super::Lane;
 
 /// An event that one thread sleeps on.
 pub struct Wake {
@@ -68,12 +68,14 @@ impl Wake {
         self.rise();
     }
 
-    /// Sleeps until woken, until `link` has something to read, or for `timeout`; not at all if
-    /// `dirty`.
-    pub fn sleep(&self, link: &Link, dirty: &AtomicBool, timeout: Duration) {
+    /// Sleeps until woken, until a link has something to read, or for `timeout`; not at all if a lane
+    /// is dirty.
+    pub fn sleep(&self, lanes: &[Lane], timeout: Duration) {
         self.state.store(ASLEEP, Ordering::SeqCst);
-        if !dirty.load(Ordering::SeqCst) && link.arm() {
-            poll([link.descriptor(), self.event.as_raw_fd()], timeout);
+        let living = || lanes.iter().filter(|lane| !lane.is_lost());
+        if living().all(|lane| !lane.dirty.load(Ordering::SeqCst) && lane.link.arm()) {
+            let links = living().map(|lane| lane.link.descriptor());
+            poll(links.chain([self.event.as_raw_fd()]), timeout);
         }
         self.rise();
     }
@@ -93,15 +95,16 @@ impl Wake {
 }
 
 /// Until one of `descriptors`, which outlive the call, has something to read.
-fn poll<const N: usize>(descriptors: [RawFd; N], timeout: Duration) {
-    let mut polled = descriptors.map(|fd| libc::pollfd {
+fn poll(descriptors: impl IntoIterator<Item = RawFd>, timeout: Duration) {
+    let polled = |fd| libc::pollfd {
         fd,
         events: libc::POLLIN,
         revents: 0,
-    });
+    };
+    let mut polled: Vec<_> = descriptors.into_iter().map(polled).collect();
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: as many valid pollfds as said; one that is not open is an answer and no fault.
-    unsafe { libc::poll(polled.as_mut_ptr(), N as libc::nfds_t, millis) };
+    unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) };
 }
 
 #[cfg(test)]

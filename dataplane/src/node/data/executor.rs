@@ -30,11 +30,18 @@ pub trait Process: Send + Sync {
 
 /// Starts executors. Tells of each exit, by the session's id, to whom it was made for.
 pub trait Launcher: Send + Sync {
-    /// An executor for a session of `tenant` whose tensors may take `memory_bytes`.
+    /// An executor for a session of `tenant` on the node's device `device`, whose tensors may take
+    /// `memory_bytes`.
     ///
     /// # Errors
     /// Why there is none, for a person.
-    fn launch(&self, session: u64, tenant: &str, memory_bytes: u64) -> Result<Executor, String>;
+    fn launch(
+        &self,
+        session: u64,
+        tenant: &str,
+        device: usize,
+        memory_bytes: u64,
+    ) -> Result<Executor, String>;
 
     /// Processes that executors are started from.
     fn zygotes(&self) -> u64;

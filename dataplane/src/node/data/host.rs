@@ -19,8 +19,8 @@ pub struct Executors {
     pub launcher: Box<dyn Launcher>,
     /// What they load.
     pub libtorch: v1::Libtorch,
-    /// What they run on.
-    pub device: DeviceInfo,
+    /// What they run on, in the order of the node's devices.
+    pub devices: Vec<DeviceInfo>,
     /// What holds them in.
     pub sandbox: Sandbox,
 }
@@ -75,11 +75,21 @@ impl Host {
         }
     }
 
-    /// Whether sessions' tensors are in this machine's memory, and so in the budget.
+    /// Whether tensors on this device are in this machine's memory, and so in the budget.
     #[must_use]
-    pub fn is_charged(&self) -> bool {
-        let executors = self.executors();
-        executors.is_ok_and(|executors| matches!(executors.device.kind, DeviceKind::Host(_)))
+    pub fn is_charged(&self, device: usize) -> bool {
+        matches!(self.kind(device), Some(DeviceKind::Host(_)))
+    }
+
+    /// Whether executors on this device may wait long for it, and take no time of a core.
+    #[must_use]
+    pub fn waits_for(&self, device: usize) -> bool {
+        matches!(self.kind(device), Some(DeviceKind::Cuda(_)))
+    }
+
+    fn kind(&self, device: usize) -> Option<DeviceKind> {
+        let executors = self.executors().ok()?;
+        executors.devices.get(device).map(|info| info.kind)
     }
 
     /// How long an operator may run, if there is a limit.
@@ -97,7 +107,7 @@ impl Host {
         self.operator_max_ms.store(most, Ordering::Relaxed);
     }
 
-    /// Starts an executor for a session.
+    /// Starts an executor for a session on a device.
     ///
     /// # Errors
     /// Why not, for a person.
@@ -105,10 +115,11 @@ impl Host {
         &self,
         session: u64,
         tenant: &str,
+        device: usize,
         memory_bytes: u64,
     ) -> Result<Executor, String> {
         let launcher = &self.executors()?.launcher;
-        launcher.launch(session, tenant, memory_bytes)
+        launcher.launch(session, tenant, device, memory_bytes)
     }
 
     /// A place for a session that is getting its data connection. `None`: all are taken.

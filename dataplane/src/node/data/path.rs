@@ -131,10 +131,11 @@ fn start_charged<'a>(session: &Arc<Session>, link: &'a Link) -> Result<&'a Runni
     let executor = session.host().launch(
         session.id(),
         spec.identity.tenant.as_str(),
+        spec.device,
         spec.memory_budget_bytes,
     )?;
     let (pid, from) = (executor.pid, executor.from);
-    if session.host().is_charged() {
+    if session.host().is_charged(spec.device) {
         let word = Arc::clone(&executor.allowance);
         session.host().budget.tell(session.id(), word);
     }

@@ -385,12 +385,12 @@ impl Session {
     /// Whether the node has `bytes` for an upload.
     #[must_use]
     pub fn has_room(&self, bytes: u64) -> bool {
-        !self.host.is_charged() || self.host.budget.has(bytes)
+        !self.host.is_charged(self.spec.device) || self.host.budget.has(bytes)
     }
 
     /// An upload has come, or its place is free again.
     pub fn count_arrived(&self, running: &Running) {
-        if self.host.is_charged() {
+        if self.host.is_charged(self.spec.device) {
             let bytes = || running.memory.arrived_bytes();
             self.host.budget.arrived(self.id(), bytes);
         }
@@ -398,7 +398,7 @@ impl Session {
 
     /// Its executor says what it holds.
     pub fn count_held(&self, bytes: u64) {
-        if self.host.is_charged() {
+        if self.host.is_charged(self.spec.device) {
             self.host.budget.held(self.id(), bytes);
         }
     }

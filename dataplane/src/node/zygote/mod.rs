@@ -39,6 +39,15 @@ pub struct ZygoteOptions {
     pub sandbox: SandboxMode,
     /// Clients may be of several tenants: then one zygote waits for the next tenant.
     pub tenants: bool,
+}
+
+/// A device that executors are started on.
+pub struct LaunchDevice {
+    /// Which.
+    pub kind: DeviceKind,
+    /// Where sessions' tensors are in pools of the device: that device. Else they are in memory that
+    /// is shared with executors.
+    pub pools: Option<Arc<dyn Device>>,
     /// Threads that one operator may use; 0 is as many as have a free core.
     pub threads: u32,
 }
@@ -46,41 +55,53 @@ pub struct ZygoteOptions {
 /// Starts executors by forking processes that have loaded libtorch.
 pub struct ZygoteLauncher {
     libtorch: PathBuf,
-    device: DeviceKind,
-    threads: u32,
-    /// Where sessions' tensors are in pools of the device: that device.
-    pools: Option<Arc<dyn Device>>,
-    nursery: Arc<Nursery>,
+    devices: Vec<LaunchDevice>,
+    /// For the host's devices, for accelerators: what holds executors in differs.
+    nurseries: [Option<Arc<Nursery>>; 2],
+}
+
+/// Which nursery is this device's.
+fn class(kind: DeviceKind) -> usize {
+    match kind {
+        DeviceKind::Host(_) => 0,
+        DeviceKind::Cuda(_) => 1,
+    }
 }
 
 impl ZygoteLauncher {
-    /// Starts the first zygote; `told` hears of exits. With `pools`, tensors are in pools of that device,
-    /// which is `device`; else in memory that is shared with executors.
+    /// Starts a first zygote for the devices of each kind; `told` hears of exits. `None`: no device.
     ///
     /// # Errors
-    /// It can't be started, or can't load libtorch.
+    /// One can't be started, or can't load libtorch.
     pub fn start(
         found: Found,
-        device: DeviceKind,
-        pools: Option<Arc<dyn Device>>,
+        devices: Vec<LaunchDevice>,
         options: ZygoteOptions,
-        told: Told,
-    ) -> Result<(Self, ZygoteInfo), ZygoteError> {
-        let program = ZygoteProgram {
-            executable: found.executor,
-            libtorch: found.libtorch.clone(),
-            sandbox: options.sandbox,
-            device,
-        };
-        let (nursery, info) = Nursery::start(program, options.tenants, told)?;
+        told: &Told,
+    ) -> Result<Option<(Self, ZygoteInfo)>, ZygoteError> {
+        let mut nurseries = [None, None];
+        let mut first = None;
+        for LaunchDevice { kind, .. } in &devices {
+            let nursery = &mut nurseries[class(*kind)];
+            if nursery.is_some() {
+                continue;
+            }
+            let program = ZygoteProgram {
+                executable: found.executor.clone(),
+                libtorch: found.libtorch.clone(),
+                sandbox: options.sandbox,
+                device: *kind,
+            };
+            let (started, info) = Nursery::start(program, options.tenants, told.clone())?;
+            *nursery = Some(started);
+            first.get_or_insert(info);
+        }
         let launcher = Self {
             libtorch: found.libtorch,
-            device,
-            threads: options.threads,
-            pools,
-            nursery,
+            devices,
+            nurseries,
         };
-        Ok((launcher, info))
+        Ok(first.map(|info| (launcher, info)))
     }
 
     /// The folder of its libtorch.
@@ -91,18 +112,26 @@ impl ZygoteLauncher {
 }
 
 impl Launcher for ZygoteLauncher {
-    fn launch(&self, session: u64, tenant: &str, memory_bytes: u64) -> Result<Executor, String> {
-        let home = self.nursery.home(tenant)?;
+    fn launch(
+        &self,
+        session: u64,
+        tenant: &str,
+        device: usize,
+        memory_bytes: u64,
+    ) -> Result<Executor, String> {
+        let device = self.devices.get(device).ok_or("there is no such device")?;
+        let nursery = self.nurseries[class(device.kind)].as_ref();
+        let home = nursery.ok_or("there is no zygote")?.home(tenant)?;
         let limits = Limits {
             memory_bytes,
             arena_bytes: memory_bytes,
-            threads: self.threads,
+            threads: device.threads,
             ..Limits::default()
         };
         let zygote = home.zygote();
-        let forked = match &self.pools {
+        let forked = match &device.pools {
             None => zygote
-                .fork(session, self.device, limits)
+                .fork(session, device.kind, limits)
                 .map_err(|error| error.to_string())
                 .and_then(|handle| executor(handle, |arenas| Ok(arenas.into()))),
             Some(device) => zygote
@@ -119,11 +148,15 @@ impl Launcher for ZygoteLauncher {
     }
 
     fn look_after(&self) {
-        self.nursery.look_after();
+        self.nurseries
+            .iter()
+            .flatten()
+            .for_each(|nursery| nursery.look_after());
     }
 
     fn zygotes(&self) -> u64 {
-        self.nursery.zygotes()
+        let nurseries = self.nurseries.iter().flatten();
+        nurseries.map(|nursery| nursery.zygotes()).sum()
     }
 }
 

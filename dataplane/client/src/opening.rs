@@ -1,0 +1,171 @@
+//! Opens a session over nodes: a log for each device of each of them, or none at all.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use genie_control_api::v1::{CloseSessionRequest, OpenSessionReply, OpenSessionRequest};
+
+use crate::address::{Address, Tls};
+use crate::control::{Control, ControlError};
+use crate::engine::Opened;
+use crate::handshake::handshake;
+use crate::link::Link;
+
+/// Devices of all nodes of a session.
+pub const DEVICES_MAX: usize = 128;
+/// How long a node has to hear that its session is not wanted after all.
+const CLOSING: Duration = Duration::from_millis(500);
+
+/// Why there is no session, and which node is to blame.
+#[derive(Debug)]
+pub struct OpenError {
+    /// Where it was looked for.
+    pub address: Address,
+    /// What it did.
+    pub why: Why,
+}
+
+/// Why a node is not there.
+#[derive(Debug)]
+pub enum Why {
+    /// The control channel.
+    Control(ControlError),
+    /// The data path.
+    Link(io::Error),
+    /// The node turned the data connection away.
+    Refused(String),
+    /// Too many devices for one session.
+    TooMany,
+}
+
+/// Opens the devices of the nodes at `addresses`, in their order. A node that can't be had costs
+/// those that can: nothing stays half open.
+///
+/// # Errors
+/// Of the first node that can't be had.
+pub fn open(
+    addresses: &[Address],
+    tls: Option<&Tls>,
+    request: &OpenSessionRequest,
+    timeout: Duration,
+) -> Result<Vec<Opened>, OpenError> {
+    let nodes: Vec<_> = std::thread::scope(|scope| {
+        let opening = |address| scope.spawn(move || node(address, tls, request, timeout));
+        let opening: Vec<_> = addresses.iter().map(opening).collect();
+        let joined = opening.into_iter().zip(addresses);
+        joined
+            .map(|(node, address)| node.join().unwrap_or_else(|_| died(address)))
+            .collect()
+    });
+    let (mut all, mut failed) = (Vec::new(), None);
+    for (node, address) in nodes.into_iter().zip(addresses) {
+        match node {
+            Ok(opened) => all.extend(opened),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+        if all.len() > DEVICES_MAX && failed.is_none() {
+            failed = Some(OpenError {
+                address: address.clone(),
+                why: Why::TooMany,
+            });
+        }
+    }
+    match failed {
+        None => Ok(all),
+        Some(error) => {
+            close(all);
+            Err(error)
+        }
+    }
+}
+
+fn died(address: &Address) -> Result<Vec<Opened>, OpenError> {
+    Err(OpenError {
+        address: address.clone(),
+        why: Why::Link(io::Error::other("the thread that connects died")),
+    })
+}
+
+/// All devices of one node.
+fn node(
+    address: &Address,
+    tls: Option<&Tls>,
+    request: &OpenSessionRequest,
+    timeout: Duration,
+) -> Result<Vec<Opened>, OpenError> {
+    let deadline = Instant::now() + timeout;
+    let mut all: Vec<Opened> = Vec::new();
+    let mut devices = 1;
+    while all.len() < devices {
+        let request = OpenSessionRequest {
+            device: u32::try_from(all.len()).unwrap_or(u32::MAX),
+            transport_wanted: address.is_gateway(),
+            ..request.clone()
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        match device(address, tls, request, left.max(Duration::from_millis(1))) {
+            Ok(opened) => {
+                devices = opened.reply.devices.len().min(DEVICES_MAX + 1);
+                all.push(opened);
+            }
+            Err(why) => {
+                close(all);
+                let address = address.clone();
+                return Err(OpenError { address, why });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// One device.
+fn device(
+    address: &Address,
+    tls: Option<&Tls>,
+    request: OpenSessionRequest,
+    timeout: Duration,
+) -> Result<Opened, Why> {
+    let index = request.device;
+    let (control, reply) =
+        Control::open(address.clone(), tls.cloned(), request, timeout).map_err(Why::Control)?;
+    match connect(address, tls, &reply, timeout) {
+        Ok(link) => Ok(Opened {
+            node: address.to_string(),
+            device: index as usize,
+            reply,
+            link,
+            control,
+        }),
+        Err(why) => {
+            control.close(goodbye(&reply), CLOSING);
+            Err(why)
+        }
+    }
+}
+
+fn connect(
+    address: &Address,
+    tls: Option<&Tls>,
+    reply: &OpenSessionReply,
+    timeout: Duration,
+) -> Result<Link, Why> {
+    let link = Link::open(address, tls, reply.transport.as_ref(), timeout).map_err(Why::Link)?;
+    match handshake(&link, &reply.data_token, timeout).map_err(Why::Link)? {
+        Ok(()) => Ok(link),
+        Err(fault) => Err(Why::Refused(fault.message)),
+    }
+}
+
+fn close(all: Vec<Opened>) {
+    for opened in all {
+        opened.link.shutdown();
+        opened.control.close(goodbye(&opened.reply), CLOSING);
+    }
+}
+
+fn goodbye(reply: &OpenSessionReply) -> CloseSessionRequest {
+    CloseSessionRequest {
+        session_id: reply.session_id,
+        data_token: reply.data_token.clone(),
+    }
+}
