@@ -61,6 +61,19 @@ pub struct SessionSpec {
     pub transport_wanted: bool,
 }
 
+/// Another device of a session, which is to get values of this one.
+#[derive(Clone, Debug)]
+pub struct PeerSpec {
+    /// Number of the log that sends, among its client's.
+    pub log: u16,
+    /// Number of the log that receives.
+    pub to: u16,
+    /// What the receiver's node has given for it.
+    pub token: Token,
+    /// HOST:PORT of the receiver's node.
+    pub address: String,
+}
+
 /// What a node tells without being asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeEvent {
@@ -88,6 +101,9 @@ pub enum NodeError {
     /// It is shutting down.
     #[error("this node is shutting down and takes no new sessions: connect to another, or again")]
     Draining,
+    /// A way to another device can't be had.
+    #[error("{0}")]
+    NoWay(String),
     /// It knows no such session.
     #[error("this node has no session {0}: it ended; reconnect")]
     UnknownSession(u64),
@@ -97,7 +113,7 @@ impl From<NodeError> for tonic::Status {
     fn from(error: NodeError) -> Self {
         let code = match &error {
             NodeError::NoExecutor { .. } => ErrorCode::NoExecutor,
-            NodeError::Busy(_) => ErrorCode::Busy,
+            NodeError::Busy(_) | NodeError::NoWay(_) => ErrorCode::Busy,
             NodeError::Draining => ErrorCode::Draining,
             NodeError::UnknownSession(_) => ErrorCode::UnknownSession,
         };
@@ -129,6 +145,19 @@ pub trait Node: Send + Sync + 'static {
     fn analysed(&self, took: Duration) {
         let _ = took;
     }
+
+    /// Prepares for values of log `from` to a session, which is log `log` of its client: gives what its
+    /// sender has to show.
+    ///
+    /// # Errors
+    /// An unknown session; too many.
+    async fn offer(&self, session: u64, log: u16, from: u16) -> Result<Token, NodeError>;
+
+    /// Connects a session to another device; gives what carries the values.
+    ///
+    /// # Errors
+    /// An unknown session; nobody there.
+    async fn connect(&self, session: u64, peer: PeerSpec) -> Result<&'static str, NodeError>;
 
     /// Ends a session and frees what it holds. False where there was none.
     async fn close_session(&self, session: u64) -> bool;

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use genie_control_api::v1::control_server::Control;
+use genie_control_api::v1::peers_server::Peers;
 use genie_control_api::{ErrorCode, v1};
-use genie_session::frame::PROTOCOL_VERSION;
+use genie_session::frame::{PROTOCOL_VERSION, TOKEN_BYTES};
+use genie_session::transfer::LOGS_MAX;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::analysis::{self, Findings, Graph, Structure};
 use crate::fact_cache::{self, FactCache};
 use crate::identity::{Identity, Peer};
 use crate::negotiate::{negotiate, shown};
-use crate::node::{Node, NodeEvent, PlanForNode, SessionSpec};
-use crate::sessions::{Session, SessionError, Sessions};
+use crate::node::{Node, NodeEvent, PeerSpec, PlanForNode, SessionSpec};
+use crate::sessions::{Session, SessionError, Sessions, Token};
 
 /// Segments analysed at a time. Analysis is behind the client's back and must not take the cores
 /// from its work.
@@ -321,5 +323,56 @@ impl Control for ControlPlane {
     ) -> Result<Response<v1::StatusReply>, Status> {
         let identity = identity_of(&request)?;
         Ok(Response::new(ControlPlane::status(self, &identity).await))
+    }
+}
+
+/// A client's number of a log.
+fn log_number(number: u32) -> Result<u16, Status> {
+    let known = usize::try_from(number).is_ok_and(|number| number < LOGS_MAX);
+    match (known, u16::try_from(number)) {
+        (true, Ok(number)) => Ok(number),
+        _ => Err(Status::invalid_argument(format!(
+            "log {number}: a session has {LOGS_MAX} at most"
+        ))),
+    }
+}
+
+#[async_trait]
+impl Peers for ControlPlane {
+    async fn offer_way(
+        &self,
+        request: Request<v1::OfferWayRequest>,
+    ) -> Result<Response<v1::OfferWayReply>, Status> {
+        let identity = identity_of(&request)?;
+        let request = request.into_inner();
+        let (id, token) = (request.session_id, &request.data_token);
+        self.inner.sessions.authenticate(id, &identity, token)?;
+        let (log, from) = (log_number(request.log)?, log_number(request.from)?);
+        let token = self.inner.node.offer(id, log, from).await?;
+        Ok(Response::new(v1::OfferWayReply {
+            token: token.bytes().to_vec(),
+        }))
+    }
+
+    async fn open_way(
+        &self,
+        request: Request<v1::OpenWayRequest>,
+    ) -> Result<Response<v1::OpenWayReply>, Status> {
+        let identity = identity_of(&request)?;
+        let request = request.into_inner();
+        let (id, token) = (request.session_id, &request.data_token);
+        self.inner.sessions.authenticate(id, &identity, token)?;
+        let shown = <[u8; TOKEN_BYTES]>::try_from(request.token.as_slice());
+        let shown = shown.map_err(|_| Status::invalid_argument("a token of another length"))?;
+        let peer = PeerSpec {
+            log: log_number(request.log)?,
+            to: log_number(request.to)?,
+            token: Token::from_bytes(shown),
+            address: request.address,
+        };
+        let way = self.inner.node.connect(id, peer).await?;
+        Ok(Response::new(v1::OpenWayReply {
+            way: way.to_owned(),
+        }))
     }
 }

@@ -110,7 +110,11 @@ fn make(hosts: &[String], client: &str) -> Result<[String; 6], CertsError> {
     let server_name = hosts.first().map_or("localhost", String::as_str);
     let mut server = params(&names, server_name).map_err(of("the server"))?;
     server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    // A node is a client of the nodes that it brings values to.
+    server.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     let server_key = KeyPair::generate().map_err(of("the server"))?;
     let server_pem = server
         .signed_by(&server_key, &issuer)

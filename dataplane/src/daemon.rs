@@ -108,6 +108,7 @@ pub async fn serve(
     let address = resolve(&config)?;
     check_core(&config)?;
     let tls = config.tls.as_ref().map(tls::server_config).transpose()?;
+    let peer_tls = config.tls.as_ref().map(tls::peer_config).transpose()?;
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     let listener = server::bind(address)
         .await
@@ -127,6 +128,7 @@ pub async fn serve(
     let (link, from_link) = tokio::sync::mpsc::channel(LINK_BACKLOG);
     let fallback = start_transport(&config, address, link).await?;
     node.set_fallback(Arc::clone(&fallback));
+    node.set_peer_tls(peer_tls);
     if let Some(gateway) = &config.gateway {
         let serving = gateway::serve(gateway.clone(), Arc::clone(&fallback))?;
         tokio::spawn(serving);
@@ -203,11 +205,13 @@ impl Reload {
             return Err(StartError::TlsToggled);
         }
         let tls = new.tls.as_ref().map(tls::server_config).transpose()?;
+        let peer_tls = new.tls.as_ref().map(tls::peer_config).transpose()?;
         let changed = settings.changed(&self.settings);
         let (now, later): (Vec<_>, Vec<_>) = changed
             .into_iter()
             .partition(|key| RELOADABLE.contains(key));
         server.configure(tls, door(&new));
+        node.set_peer_tls(peer_tls);
         node.set_operator_max(new.operator_max);
         self.log.set(&new.log);
         tracing::info!(

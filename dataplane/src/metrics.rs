@@ -111,6 +111,10 @@ pub struct Metrics {
     pub zygotes_replaced: Counter,
     pub connections: Counter,
     pub connections_rejected: Counter,
+    /// Bytes of values that went to other nodes, and that came from other devices.
+    pub peer_bytes_sent: Counter,
+    /// See there.
+    pub peer_bytes_received: Counter,
     pub times: Times,
     faults: [Counter; FAULT_CODES.len()],
 }
@@ -136,6 +140,8 @@ impl Default for Metrics {
             zygotes_replaced: Counter::default(),
             connections: Counter::default(),
             connections_rejected: Counter::default(),
+            peer_bytes_sent: Counter::default(),
+            peer_bytes_received: Counter::default(),
             times: Times::default(),
             faults: Default::default(),
         }
@@ -378,6 +384,16 @@ impl Metrics {
                 "genie_connections_rejected",
                 "Connections that spoke no known protocol, were too slow or too many.",
                 self.connections_rejected.value(),
+            ),
+            (
+                "genie_peer_bytes_sent",
+                "Bytes of values that went to other nodes.",
+                self.peer_bytes_sent.value(),
+            ),
+            (
+                "genie_peer_bytes_received",
+                "Bytes of values that came from other devices of their session.",
+                self.peer_bytes_received.value(),
             ),
             (
                 "genie_log_lines_lost",

@@ -89,6 +89,15 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
+/// A node that goes to another one, with the certificate that it shows its own clients.
+///
+/// # Errors
+/// As [`server_config`].
+pub fn peer_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
+    let identity = (files.certificate.as_path(), files.key.as_path());
+    client_config(&files.client_ca, Some(identity), alpn::DATA)
+}
+
 /// Why a certificate says of nobody who its bearer is.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {

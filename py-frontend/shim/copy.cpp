@@ -3,6 +3,7 @@
 #include <ATen/ExpandUtils.h>
 #include <ATen/ops/_to_copy_native.h>
 #include <c10/util/Exception.h>
+#include <c10/util/strides.h>
 #include <torch/library.h>
 
 #include "allocator.h"
@@ -75,6 +76,21 @@ void to_remote(const Tensor& destination, const Tensor& source) {
   record_copy(destination, upload(bytes, destination.device()));
 }
 
+// The same elements on another device of the session, contiguous.
+Tensor move_to(const Tensor& source, c10::DeviceIndex device) {
+  const auto strides = c10::contiguous_strides(source.sizes());
+  if (source.numel() == 0) {
+    return allocate_tensor(source.scalar_type(), source.sizes(), strides, device);
+  }
+  const uint64_t nbytes =
+      static_cast<uint64_t>(source.numel()) * c10::elementSize(source.scalar_type());
+  const GenieView view = view_of(source);
+  GenieStorage moved = 0;
+  check(genie_move(&view, device, nbytes, &moved));
+  return make_tensor(
+      adopt_storage(moved, nbytes, device), source.scalar_type(), source.sizes(), strides);
+}
+
 void from_remote(const Tensor& destination, const Tensor& source) {
   if (destination.numel() == 0) {
     return;
@@ -107,7 +123,8 @@ Tensor& copy_(Tensor& self, const Tensor& source, bool /*non_blocking*/) {
     if (self.device() == source.device()) {
       record_copy(self, source);
     } else {
-      to_remote(self, fetch(source));  // a call runs on one device
+      // A call runs on one device.
+      record_copy(self, move_to(source, self.device().index()));
     }
   } else if (is_remote(self)) {
     to_remote(self, source.device().is_cpu() ? source : source.cpu());
@@ -158,6 +175,13 @@ Tensor to_copy(
       (device->type() == kRemote && index_or_current(*device) == self.device().index());
   if (!stays && is_plain_fetch(self, dtype, *device, pin_memory, memory_format)) {
     return fetch(self);
+  }
+  const bool keeps_layout = self.is_contiguous() &&
+      memory_format.value_or(c10::MemoryFormat::Preserve) != c10::MemoryFormat::ChannelsLast &&
+      memory_format.value_or(c10::MemoryFormat::Preserve) != c10::MemoryFormat::ChannelsLast3d;
+  if (!stays && is_remote(self) && device->type() == kRemote && keeps_layout && !pin_memory.value_or(false)) {
+    const Tensor moved = move_to(self, index_or_current(*device));
+    return dtype.value_or(self.scalar_type()) == self.scalar_type() ? moved : moved.to(*dtype);
   }
   if (!stays) {
     return at::native::_to_copy(

@@ -119,6 +119,11 @@ typedef struct GenieView {
 // Waits, and writes the view's elements, contiguous, into `destination`.
 GenieStatus genie_fetch(const GenieView* view, void* destination, uint64_t nbytes);
 
+// Moves the view's elements to another device of the session, contiguous, into a new storage. Does not
+// wait for them.
+GenieStatus genie_move(
+    const GenieView* view, int32_t device, uint64_t nbytes, GenieStorage* storage);
+
 // Memory on this machine for a large result, kept for the next one when it is given back.
 // NULL if the system has none. *capacity goes back with the memory.
 void* genie_host_take(uint64_t nbytes, uint64_t* capacity);

@@ -454,6 +454,25 @@ unsafe extern "C" fn genie_upload(storage: u64, source: *const c_void, nbytes: u
     })())
 }
 
+impl RawView {
+    /// Its skeleton and params, as a fetch has them.
+    ///
+    /// # Safety
+    /// The pointers are valid for their lengths.
+    unsafe fn encode(&self) -> Result<([u8; 4], Vec<i64>), Error> {
+        let ndim = u8::try_from(self.ndim).map_err(|error| Error::Value(error.to_string()))?;
+        let skeleton = [skeleton::tag::TENSOR, self.flags, self.dtype, ndim];
+        let mut params = Vec::with_capacity(1 + 2 * self.ndim);
+        params.push(self.offset);
+        // SAFETY: as the caller says.
+        unsafe {
+            params.extend_from_slice(slice(self.sizes, self.ndim));
+            params.extend_from_slice(slice(self.strides, self.ndim));
+        }
+        Ok((skeleton, params))
+    }
+}
+
 /// # Safety
 /// As recorder.h says.
 #[unsafe(no_mangle)]
@@ -467,15 +486,8 @@ unsafe extern "C" fn genie_fetch(
     status((|| {
         let (session, lane) = place_of(view.storage)?;
         let ids = [id_of(lane, view.storage)?];
-        let ndim = u8::try_from(view.ndim).map_err(|error| Error::Value(error.to_string()))?;
-        let skeleton = [skeleton::tag::TENSOR, view.flags, view.dtype, ndim];
-        let mut params = Vec::with_capacity(1 + 2 * view.ndim);
-        params.push(view.offset);
         // SAFETY: as the caller says.
-        unsafe {
-            params.extend_from_slice(slice(view.sizes, view.ndim));
-            params.extend_from_slice(slice(view.strides, view.ndim));
-        }
+        let (skeleton, params) = unsafe { view.encode() }?;
         let draft = Draft {
             skeleton: &skeleton,
             storages: &ids,
@@ -488,6 +500,36 @@ unsafe extern "C" fn genie_fetch(
         session
             .fetch(lane, &draft, into, sites::here())
             .map(|()| OK)
+    })())
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_move(
+    view: *const RawView,
+    index: i32,
+    nbytes: u64,
+    storage: *mut u64,
+) -> i32 {
+    // SAFETY: as the caller says.
+    let view = unsafe { &*view };
+    status((|| {
+        let (session, from) = place_of(view.storage)?;
+        let (_, to) = device(index)?;
+        let ids = [id_of(from, view.storage)?];
+        // SAFETY: as the caller says.
+        let (skeleton, params) = unsafe { view.encode() }?;
+        let draft = Draft {
+            skeleton: &skeleton,
+            storages: &ids,
+            params: &params,
+            ..Draft::new(Kind::Send)
+        };
+        let id = session.move_to(from, &draft, to, nbytes, sites::here())?;
+        // SAFETY: the backend passes a valid place.
+        unsafe { storage.write(handle(to, id)) };
+        Ok(OK)
     })())
 }
 

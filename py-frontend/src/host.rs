@@ -84,6 +84,21 @@ impl Host for Python {
         sites::text(site)
     }
 
+    fn warn(&self, text: &str) {
+        let Ok(text) = std::ffi::CString::new(text) else {
+            return;
+        };
+        with_gil(|| {
+            // SAFETY: the GIL is held; the text outlives the call. Where warnings are errors there is
+            // nobody here to raise it to.
+            unsafe {
+                if ffi::PyErr_WarnEx(ffi::PyExc_UserWarning, text.as_ptr(), 1) < 0 {
+                    ffi::PyErr_WriteUnraisable(std::ptr::null_mut());
+                }
+            }
+        });
+    }
+
     fn rest(&self) {
         host_cache::CACHE.lock().trim();
     }

@@ -164,6 +164,9 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     out.set_item("plan_misses", log.plan_misses)?;
     out.set_item("plans_refused", log.refused)?;
     out.set_item("faults", moved.faults)?;
+    out.set_item("moves", moved.moves)?;
+    out.set_item("moved_bytes", moved.moved_bytes)?;
+    out.set_item("relayed_bytes", moved.relayed_bytes)?;
     out.set_item("fallback_operators", current::fallbacks())?;
     out.set_item(
         "shape_signatures",

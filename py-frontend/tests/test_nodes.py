@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
+import socket
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,11 +16,64 @@ from pathlib import Path
 import genie
 import pytest
 import torch
-from daemon import Daemon, free_port
+from daemon import BINARY, Daemon, free_port
 from support import Client, wait_until
 
 D = "remote_accelerator"
 ONE_THREAD = "host:0?threads=1"
+# As `genie.connect` calls them, and as `genie-dataplane certs init` does.
+FILES = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
+
+
+class Forwarder:
+    """A port that leads clients to a node, and no other node."""
+
+    def __init__(self, port: int) -> None:
+        """`port` is the node's."""
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._ends: list[socket.socket] = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near = self._listener.accept()[0]
+                first = near.recv(8)
+                if first == b"GENIEPR1":
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._port))
+                far.sendall(first)
+                self._ends += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._copy, args=pair, daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def __enter__(self) -> Forwarder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A folder with an authority, and certificates of a node and a client."""
+    folder = tmp_path / "certs"
+    subprocess.run([str(BINARY), "certs", "init", str(folder)], check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +88,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Daemon]]:
         assert b.running, b.log()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def session(nodes: list[Daemon]) -> Iterator[list[Daemon]]:
     """This process connected to both."""
     genie.connect([node.address for node in nodes])
@@ -152,7 +210,6 @@ print(x.to("remote_accelerator:0").tolist(), torch.accelerator.device_count())
 def test_a_node_that_is_not_there_is_named_and_nothing_stays_open(
     make_daemon: Callable[..., Daemon],
 ) -> None:
-    genie.disconnect()
     node = make_daemon()
     nobody = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(genie.ConnectError, match=nobody.rpartition(":")[2]):
@@ -166,7 +223,6 @@ def test_a_node_that_is_not_there_is_named_and_nothing_stays_open(
 
 
 def test_a_node_that_dies_takes_only_what_it_held(make_daemon: Callable[..., Daemon]) -> None:
-    genie.disconnect()
     a, b = make_daemon(), make_daemon()
     genie.connect([a.address, b.address])
     kept, lost = torch.ones(4, device=f"{D}:0"), torch.ones(4, device=f"{D}:1")
@@ -187,10 +243,191 @@ def test_a_node_that_dies_takes_only_what_it_held(make_daemon: Callable[..., Dae
 
 
 def test_a_share_of_the_machine(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
-    genie.disconnect()
     node = make_daemon("--device", "host:1", device="host:0?memory=64MiB")
     genie.connect(node.address)
     assert genie.devices()[0].memory_limit_bytes == 64 << 20
     with pytest.raises(torch.OutOfMemoryError):
         torch.ones(32 << 20, device=f"{D}:0").sum().item()
     assert torch.ones(32 << 20, device=f"{D}:1").sum().item() == 32 << 20
+
+
+# ---- values between devices ---------------------------------------------------------------------
+
+
+def test_a_gigabyte_between_nodes_is_none_of_the_clients_business(session: list[Daemon]) -> None:
+    a, b = session
+    big = torch.ones(32 << 20, device=f"{D}:0")  # 128 MiB
+    genie.synchronize()
+    before, came = (
+        genie.stats(),
+        [node.metric("genie_peer_bytes_received_total") for node in (a, b)],
+    )
+    for _ in range(4):
+        big = big.to(f"{D}:1") + 1
+        big = big.to(f"{D}:0") + 1
+    assert big[-1].item() == 1 + 8
+    after = genie.stats()
+    assert after["moves"] - before["moves"] == 8
+    assert after["moved_bytes"] - before["moved_bytes"] == 1 << 30
+    assert after["relayed_bytes"] == before["relayed_bytes"]
+    assert after["bytes_received"] - before["bytes_received"] < 64 << 10
+    assert after["bytes_sent"] - before["bytes_sent"] < 64 << 10
+    grown = [
+        node.metric("genie_peer_bytes_received_total") - count
+        for node, count in zip((a, b), came, strict=True)
+    ]
+    assert grown == [1 << 29, 1 << 29]
+
+
+def test_devices_of_one_node_need_no_network(session: list[Daemon]) -> None:
+    node = session[1]
+    sent = node.metric("genie_peer_bytes_sent_total")
+    x = torch.randn(1 << 20, device=f"{D}:1")
+    assert torch.equal((x.to(f"{D}:2") * 2).cpu(), x.cpu() * 2)
+    assert node.metric("genie_peer_bytes_sent_total") == sent
+
+
+def test_a_move_does_not_wait(session: list[Daemon]) -> None:
+    x = torch.ones(4, device=f"{D}:0")
+    (x.to(f"{D}:1") + 1).cpu()
+    before = genie.stats()["round_trips"]
+    for _ in range(50):
+        x = (x + 1).to(f"{D}:1")
+        x = (x * 1).to(f"{D}:2")
+        x = (x * 1).to(f"{D}:0")
+    assert genie.stats()["round_trips"] == before
+    assert x.tolist() == [51.0] * 4
+
+
+def test_every_layout_moves(session: list[Daemon]) -> None:
+    base = torch.randn(6, 4, 5)
+    remote = base.to(f"{D}:0")
+    for view in (
+        lambda t: t,
+        lambda t: t.transpose(0, 2),
+        lambda t: t[1:4, :, ::2],
+        lambda t: t[:0],
+        lambda t: t[2, 1, 3],
+        lambda t: t.expand(3, 6, 4, 5),
+        lambda t: t.to(torch.complex64).conj(),
+        lambda t: t > 0,
+    ):
+        there = view(remote).to(f"{D}:1")
+        assert torch.equal(there.cpu(), view(base).resolve_conj())
+    assert remote.to(f"{D}:1", torch.float64).dtype == torch.float64
+    image = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    moved = image.to(f"{D}:0").to(f"{D}:2")
+    assert moved.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(moved.cpu(), image)
+
+
+def test_what_moved_is_a_copy(session: list[Daemon]) -> None:
+    x = torch.ones(1 << 18, device=f"{D}:0")
+    there = x.to(f"{D}:1")
+    x.add_(1)
+    there.mul_(10)
+    assert there[0].item() == 10
+    assert x[0].item() == 2
+
+
+def test_values_that_nobody_waits_for_cost_nothing_for_good(session: list[Daemon]) -> None:
+    node = session[1]
+    x = torch.ones(1 << 20, device=f"{D}:0")
+    for _ in range(40):
+        del_me = x.to(f"{D}:1")
+        del del_me
+    genie.synchronize()
+    (x.to(f"{D}:1")).sum().item()
+
+    def small() -> bool:
+        genie.synchronize()
+        return sum(one["memory_bytes"] for one in node.sessions()) < 16 << 20
+
+    wait_until(small, 5, "the memory of freed values")
+
+
+def test_a_failure_moves_with_its_value_and_is_raised_once(session: list[Daemon]) -> None:
+    genie.synchronize()
+    table = torch.randn(4, 3, device=f"{D}:0")
+    kept = torch.ones(3, device=f"{D}:1")
+    bad = table[torch.tensor([9], device=f"{D}:0")]  # the line of the failure
+    there = bad.to(f"{D}:1") + kept
+    with pytest.raises(IndexError, match=r"test_nodes\.py") as raised:
+        there.cpu()
+    told = re.search(r'test_nodes\.py", line (\d+)', str(raised.value))
+    assert told, str(raised.value)
+    lines = Path(__file__).read_text().splitlines()
+    assert "the line of the failure" in lines[int(told[1]) - 1]
+    genie.synchronize()
+    assert kept.tolist() == [1, 1, 1]
+    assert table.shape == (4, 3)
+    assert torch.isfinite(table.sum()).item()
+
+
+def test_no_memory_at_the_receiver_is_its_failure_alone(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    a, b = make_daemon(), make_daemon(device="host:0?memory=64MiB")
+    genie.connect([a.address, b.address])
+    big, small = torch.ones(32 << 20, device=f"{D}:0"), torch.ones(4, device=f"{D}:1")
+    there = big.to(f"{D}:1")
+    with pytest.raises(torch.OutOfMemoryError):
+        there.sum().item()
+    assert small.to(f"{D}:0").tolist() == [1] * 4
+    assert big.sum().item() == 32 << 20
+    assert big[:4].to(f"{D}:1").tolist() == [1] * 4
+
+
+def test_a_sender_that_dies_fails_what_was_on_its_way(make_daemon: Callable[..., Daemon]) -> None:
+    a, b = make_daemon(), make_daemon()
+    genie.connect([a.address, b.address])
+    kept = torch.ones(4, device=f"{D}:1")
+    torch.ones(4, device=f"{D}:0").to(f"{D}:1").cpu()
+    for pid in a.executors():
+        os.kill(pid, signal.SIGSTOP)
+    coming = torch.ones(1 << 22, device=f"{D}:0").to(f"{D}:1") + 1
+    os.kill(a.pid, signal.SIGKILL)
+    began = time.monotonic()
+    with pytest.raises(genie.NodeLostError):
+        coming.cpu()
+    assert time.monotonic() - began < 2
+    assert (kept + 1).tolist() == [2] * 4
+
+
+def test_nodes_with_certificates_show_them_to_each_other(
+    make_daemon: Callable[..., Daemon], certificates: Path
+) -> None:
+    genie.disconnect()
+    server = (
+        *("--tls-certificate", str(certificates / "server.pem")),
+        *("--tls-key", str(certificates / "server.key")),
+        *("--tls-client-ca", str(certificates / "ca.pem")),
+    )
+    a, b = make_daemon(*server), make_daemon(*server)
+    files = {key: str(certificates / name) for key, name in FILES.items()}
+    genie.connect([a.address, b.address], **files)
+    x = torch.randn(1 << 16, device=f"{D}:0")
+    assert torch.equal(x.to(f"{D}:1").cpu(), x.cpu())
+    assert genie.stats()["relayed_bytes"] == 0
+
+
+def test_nodes_that_cannot_reach_each_other_are_relayed_with_one_warning(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    a, b = make_daemon(), make_daemon()
+    with Forwarder(b.port) as forwarder:
+        genie.connect([a.address, forwarder.address])
+        x = torch.randn(1 << 16, device=f"{D}:0")
+        with pytest.warns(UserWarning, match="can't reach") as warned:
+            there, again = (x.to(f"{D}:1") for _ in range(2))
+        assert len(warned) == 1
+        text = str(warned[0].message)
+        assert a.address in text
+        assert forwarder.address in text
+        assert torch.equal(there.cpu(), x.cpu())
+        assert torch.equal(again.cpu(), x.cpu())
+        assert genie.stats()["relayed_bytes"] == 2 * 4 << 16
+        # The other way is open.
+        assert torch.equal(there.to(f"{D}:0").cpu(), x.cpu())
+        assert genie.stats()["relayed_bytes"] == 2 * 4 << 16
+        genie.disconnect()

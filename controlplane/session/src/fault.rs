@@ -66,6 +66,8 @@ pub struct Fault {
     pub code: Code,
     /// Sequence number of the record that failed first.
     pub cause_seq: u64,
+    /// Whose log that record is in, as the session numbers its logs. None: the log that tells.
+    pub log: Option<u16>,
     /// What happened and what to do.
     pub message: String,
 }
@@ -85,11 +87,21 @@ impl Fault {
         Self {
             code,
             cause_seq,
+            log: None,
             message,
         }
     }
 
-    /// Its bytes: code, cause (varint), length (varint), message.
+    /// The same, as another log tells it of `log`.
+    #[must_use]
+    pub fn of_log(self, log: u16) -> Self {
+        Self {
+            log: self.log.or(Some(log)),
+            ..self
+        }
+    }
+
+    /// Its bytes: code, cause (varint), length (varint), message, and the log (varint) if it is another.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.message.len() + 12);
@@ -97,6 +109,9 @@ impl Fault {
         put_u64(&mut out, self.cause_seq);
         put_u64(&mut out, self.message.len() as u64);
         out.extend_from_slice(self.message.as_bytes());
+        if let Some(log) = self.log {
+            put_u64(&mut out, u64::from(log));
+        }
         out
     }
 
@@ -112,9 +127,17 @@ impl Fault {
         let len = reader.count("message bytes", MESSAGE_MAX)?;
         let message = std::str::from_utf8(reader.bytes(len)?)
             .map_err(|_| WireError::Malformed("a fault message that is not UTF-8"))?;
+        let log = match reader.is_empty() {
+            true => None,
+            false => Some(
+                u16::try_from(reader.var_u64()?)
+                    .map_err(|_| WireError::Malformed("a fault of a log past 16 bits"))?,
+            ),
+        };
         Ok(Self {
             code,
             cause_seq,
+            log,
             message: message.to_owned(),
         })
     }

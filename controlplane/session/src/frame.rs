@@ -7,9 +7,11 @@ use crate::WireError;
 pub use crate::limits::PAYLOAD_MAX;
 
 /// Version of everything on the wire. Peers of another version are refused.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// First bytes of a data connection. Anything else on the port is HTTP (gRPC, metrics).
 pub const DATA_MAGIC: [u8; 8] = *b"GENIEDT1";
+/// First bytes of a connection from another node, which brings values of a session.
+pub const PEER_MAGIC: [u8; 8] = *b"GENIEPR1";
 /// Bytes of the token that ties a data connection to its session.
 pub const TOKEN_BYTES: usize = 32;
 /// Bytes of a data connection's opening: magic, version (u32), zero (u32), token.
@@ -42,6 +44,14 @@ pub enum Kind {
     PlaceSent = 8,
     /// Ring only, daemon to executor: the pool of device memory whose places began at `seq` is gone.
     PoolGone = 9,
+    /// Ring only, daemon to executor: transfer `seq` is here, `aux` bytes. Payload: the place (u64).
+    Arrived = 10,
+    /// Ring only, daemon to executor: transfer `seq` will never be here. Payload:
+    /// [`crate::fault::Fault`].
+    ArrivedFault = 11,
+    /// Ring only, daemon to executor: nothing more comes from log `seq` of the session. Payload:
+    /// [`crate::fault::Fault`].
+    PeerGone = 12,
 
     /// Node: every record below `seq` was executed. `aux`: bytes of bulk that were consumed
     /// since the session began.
@@ -74,6 +84,12 @@ pub enum Kind {
     PlaceFree = 27,
     /// Ring only, executor to daemon: bytes now held (`aux`), tensors now held (`seq`).
     Usage = 28,
+    /// Node to node: `aux` bytes of transfer `seq`, in order and without a gap until all are there.
+    /// Payload: how many there are in all (u64); the raw bytes follow.
+    /// In a ring, executor to daemon: payload is place (u64), then that; nothing follows.
+    Transfer = 29,
+    /// Node to node, and in a ring: transfer `seq` fails. Payload: [`crate::fault::Fault`].
+    TransferFault = 30,
 }
 
 impl Kind {
@@ -90,6 +106,9 @@ impl Kind {
             7 => Self::DropPlan,
             8 => Self::PlaceSent,
             9 => Self::PoolGone,
+            10 => Self::Arrived,
+            11 => Self::ArrivedFault,
+            12 => Self::PeerGone,
             16 => Self::Ack,
             17 => Self::Data,
             18 => Self::Fault,
@@ -103,6 +122,8 @@ impl Kind {
             26 => Self::PlanInstalled,
             27 => Self::PlaceFree,
             28 => Self::Usage,
+            29 => Self::Transfer,
+            30 => Self::TransferFault,
             _ => return None,
         })
     }
@@ -236,8 +257,18 @@ pub fn split_refusal(aux: u64) -> (u32, u32) {
 /// The opening of a data connection.
 #[must_use]
 pub fn encode_hello(token: &[u8; TOKEN_BYTES]) -> [u8; HELLO_BYTES] {
+    encode_opening(&DATA_MAGIC, token)
+}
+
+/// The opening of a connection to another node.
+#[must_use]
+pub fn encode_peer_hello(token: &[u8; TOKEN_BYTES]) -> [u8; HELLO_BYTES] {
+    encode_opening(&PEER_MAGIC, token)
+}
+
+fn encode_opening(magic: &[u8; 8], token: &[u8; TOKEN_BYTES]) -> [u8; HELLO_BYTES] {
     let mut bytes = [0; HELLO_BYTES];
-    bytes[..8].copy_from_slice(&DATA_MAGIC);
+    bytes[..8].copy_from_slice(magic);
     bytes[8..12].copy_from_slice(&PROTOCOL_VERSION.to_le_bytes());
     bytes[16..].copy_from_slice(token);
     bytes
@@ -248,7 +279,22 @@ pub fn encode_hello(token: &[u8; TOKEN_BYTES]) -> [u8; HELLO_BYTES] {
 /// # Errors
 /// [`WireError::NotGenie`] for other first bytes, [`WireError::Version`] for another version.
 pub fn decode_hello(bytes: &[u8; HELLO_BYTES]) -> Result<[u8; TOKEN_BYTES], WireError> {
-    if bytes[..8] != DATA_MAGIC {
+    decode_opening(&DATA_MAGIC, bytes)
+}
+
+/// Parses the opening of another node; gives the token.
+///
+/// # Errors
+/// As [`decode_hello`].
+pub fn decode_peer_hello(bytes: &[u8; HELLO_BYTES]) -> Result<[u8; TOKEN_BYTES], WireError> {
+    decode_opening(&PEER_MAGIC, bytes)
+}
+
+fn decode_opening(
+    magic: &[u8; 8],
+    bytes: &[u8; HELLO_BYTES],
+) -> Result<[u8; TOKEN_BYTES], WireError> {
+    if &bytes[..8] != magic {
         return Err(WireError::NotGenie);
     }
     let theirs = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);

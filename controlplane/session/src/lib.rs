@@ -6,6 +6,7 @@
 //! - [`record`]: one entry of the log in its normal form.
 //! - [`plan`]: a repeated segment, and the prediction of its numbers.
 //! - [`client`] and [`node`]: the two ends.
+//! - [`transfer`]: what passes between the devices of a session.
 //! - [`limits`]: every bound, once.
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod record;
 pub mod replies;
 pub mod segment;
 pub mod skeleton;
+pub mod transfer;
 pub mod varint;
 
 /// Why bytes from a peer were refused.

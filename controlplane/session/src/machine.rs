@@ -1,6 +1,7 @@
 //! What runs the records of a session: the executor implements it, [`crate::node`] drives it.
 
-use crate::fault::Code;
+use crate::fault::{Code, Fault};
+use crate::frame::Header;
 
 /// One operator call with every storage named by its id.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +136,45 @@ pub trait Machine {
     /// # Errors
     /// What copying raised.
     fn fetch(&mut self, fetch: u64, view: &View<'_>) -> Result<(), Failure>;
+
+    /// Sends the elements of `view`, contiguous in row-major order, as `transfer` to the device of the
+    /// session that expects it.
+    ///
+    /// # Errors
+    /// What copying raised; no way to another device.
+    fn send(&mut self, transfer: u64, view: &View<'_>) -> Result<(), Failure> {
+        let _ = (transfer, view);
+        Err(Failure::new(Code::Protocol, "there is no other device"))
+    }
+
+    /// What was to be sent as `transfer` is not there: whoever expects it hears why.
+    fn send_fault(&mut self, transfer: u64, fault: &Fault) {
+        let _ = (transfer, fault);
+    }
+
+    /// Storage `id` will have `bytes` bytes, which another device of the session sends as `transfer`.
+    /// Nothing waits yet; freeing `id` gives them up.
+    ///
+    /// # Errors
+    /// No way to another device.
+    fn expect(&mut self, id: u64, bytes: u64, transfer: u64) -> Result<(), Failure> {
+        let _ = (id, bytes, transfer);
+        Err(Failure::new(Code::Protocol, "there is no other device"))
+    }
+
+    /// The machine is about to wait: what was said before leaves first, if it can.
+    fn say(&mut self, frames: &mut Vec<(Header, Vec<u8>)>) {
+        let _ = frames;
+    }
+
+    /// Waits until what storage `id` expects is here.
+    ///
+    /// # Errors
+    /// Why it never will be; [`Fault::log`] says if that is the sender's. There is no such storage then.
+    fn arrive(&mut self, id: u64) -> Result<(), Fault> {
+        let _ = id;
+        Ok(())
+    }
 
     /// Forgets a storage, and what was kept of it. Unknown ids are no error.
     fn free(&mut self, id: u64);

@@ -6,7 +6,8 @@
 //! the kind: a result skeleton ([`Kind::Op`]), reserved ids ([`Kind::CallSync`]), 0 or 1 for
 //! bulk ([`Kind::Upload`]).
 //! Numbers: `ids of new external storages, params, data, tail numbers`. The tail numbers are
-//! the results' sizes and strides, a byte count, or a fetch's id.
+//! the results' sizes and strides, a byte count, or a fetch's id; a transfer's id ([`Kind::Send`]), a
+//! byte count and a transfer's id ([`Kind::Recv`]).
 
 use crate::WireError;
 pub use crate::limits::{
@@ -38,6 +39,11 @@ pub enum Kind {
     Cut = 8,
     /// Only frees. Not part of a segment's structure.
     Frees = 9,
+    /// Sends a view's elements to another device of the session.
+    Send = 10,
+    /// Makes a storage of what another device of the session sends. It is pending until that is
+    /// here: the first record that uses it waits.
+    Recv = 11,
 }
 
 impl Kind {
@@ -52,6 +58,8 @@ impl Kind {
             7 => Self::Resize,
             8 => Self::Cut,
             9 => Self::Frees,
+            10 => Self::Send,
+            11 => Self::Recv,
             _ => return None,
         })
     }
@@ -390,12 +398,17 @@ impl Shape {
                     return Err(WireError::Malformed("too many reserved results"));
                 }
             }
-            Kind::Fetch => {
+            Kind::Fetch | Kind::Send => {
                 shape.expect_refs(1)?;
                 if counts.storages != 1 || counts.data != 0 || !tail_bytes.is_empty() {
                     return Err(WireError::Malformed("a fetch of something but one tensor"));
                 }
                 shape.tail_numbers = 1;
+            }
+            Kind::Recv => {
+                shape.expect_refs(0)?;
+                shape.fresh = 1;
+                shape.tail_numbers = 2;
             }
             Kind::Upload => {
                 // Without a storage it makes one.
@@ -427,7 +440,7 @@ impl Shape {
             }
             Kind::Cut | Kind::Frees => shape.expect_refs(0)?,
         }
-        let bare = matches!(kind, Kind::Upload | Kind::Resize | Kind::Alloc)
+        let bare = matches!(kind, Kind::Upload | Kind::Resize | Kind::Alloc | Kind::Recv)
             || matches!(kind, Kind::Barrier | Kind::Cut | Kind::Frees);
         if bare && skeleton_len != 0 {
             return Err(WireError::Malformed(

@@ -209,6 +209,15 @@ impl<'a> Builder<'a> {
                 let node = Node::operator(0, "genie::fetch").with_call(skeleton, Vec::new());
                 self.operator(node, "fetch", arguments, inputs, Vec::new(), 0);
             }
+            Kind::Send => {
+                let node = Node::operator(0, "genie::send").with_call(skeleton, Vec::new());
+                self.operator(node, "send", arguments, inputs, Vec::new(), 0);
+            }
+            Kind::Recv => {
+                let storage = self.local();
+                let node = self.node(Node::input(0, "recv"));
+                self.written(storage, node, 0);
+            }
             // A storage that grows keeps what it holds.
             Kind::Resize | Kind::Barrier | Kind::Cut | Kind::Frees => {}
         }

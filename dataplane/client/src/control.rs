@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use genie_control_api::ErrorCode;
 use genie_control_api::v1::control_client::ControlClient;
+use genie_control_api::v1::peers_client::PeersClient;
 use genie_control_api::v1::{
-    CloseSessionRequest, OpenSessionReply, OpenSessionRequest, StatusReply, StatusRequest,
-    SubmitSegmentReply, SubmitSegmentRequest,
+    CloseSessionRequest, OfferWayReply, OfferWayRequest, OpenSessionReply, OpenSessionRequest,
+    OpenWayReply, OpenWayRequest, StatusReply, StatusRequest, SubmitSegmentReply,
+    SubmitSegmentRequest,
 };
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -49,7 +51,7 @@ pub fn status(
     timeout: Duration,
 ) -> Result<StatusReply, ControlError> {
     runtime()?.block_on(async {
-        let mut client = channel(address, tls, timeout).await?;
+        let mut client = control(channel(address, tls, timeout).await?);
         within(timeout, client.status(StatusRequest {})).await
     })
 }
@@ -79,8 +81,12 @@ async fn within<T>(
 /// What is done with the answer to a submitted segment.
 pub type OnPlan = Box<dyn FnOnce(Result<SubmitSegmentReply, ControlError>) + Send>;
 
+type Answer<T> = std::sync::mpsc::Sender<Result<T, ControlError>>;
+
 enum Request {
     Submit(SubmitSegmentRequest, OnPlan),
+    OfferWay(OfferWayRequest, Answer<OfferWayReply>),
+    OpenWay(OpenWayRequest, Answer<OpenWayReply>),
     Close(CloseSessionRequest, std::sync::mpsc::Sender<()>),
     Abandon,
 }
@@ -134,6 +140,41 @@ impl Control {
             .is_ok()
     }
 
+    /// Prepares the node for values of another device of the session; waits at most `timeout`.
+    ///
+    /// # Errors
+    /// Nobody there, or refused.
+    pub fn offer_way(
+        &self,
+        request: OfferWayRequest,
+        timeout: Duration,
+    ) -> Result<OfferWayReply, ControlError> {
+        self.ask(|answer| Request::OfferWay(request, answer), timeout)
+    }
+
+    /// Connects the node to where another device of the session was offered; waits at most `timeout`.
+    ///
+    /// # Errors
+    /// Nobody there, or refused.
+    pub fn open_way(
+        &self,
+        request: OpenWayRequest,
+        timeout: Duration,
+    ) -> Result<OpenWayReply, ControlError> {
+        self.ask(|answer| Request::OpenWay(request, answer), timeout)
+    }
+
+    fn ask<T>(
+        &self,
+        request: impl FnOnce(Answer<T>) -> Request,
+        timeout: Duration,
+    ) -> Result<T, ControlError> {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let asked = self.requests.try_send(request(answer));
+        asked.map_err(|_| ControlError::Unreachable("too many requests wait".to_owned()))?;
+        answered.recv_timeout(timeout).map_err(|_| late(timeout))?
+    }
+
     /// The node is lost: the channel's thread ends.
     pub fn abandon(&self) {
         // With a full queue the thread is in a call, which fails by itself.
@@ -163,10 +204,10 @@ async fn serve(
     opened: Opened,
     mut inbox: mpsc::Receiver<Request>,
 ) {
-    let mut client = match open(&address, tls, request, timeout).await {
-        Ok((client, reply)) => {
+    let (mut client, peers) = match open(&address, tls, request, timeout).await {
+        Ok((channel, reply)) => {
             let _ = opened.send(Ok(reply));
-            client
+            (control(channel.clone()), PeersClient::new(channel))
         }
         Err(error) => {
             let _ = opened.send(Err(error));
@@ -178,6 +219,21 @@ async fn serve(
             Request::Submit(request, done) => {
                 let reply = client.submit_segment(request).await;
                 done(reply.map(tonic::Response::into_inner).map_err(refused));
+            }
+            // Dialling may take a while, and nobody else should wait for it.
+            Request::OfferWay(request, answer) => {
+                let mut peers = peers.clone();
+                tokio::spawn(async move {
+                    let reply = peers.offer_way(request).await;
+                    let _ = answer.send(reply.map(tonic::Response::into_inner).map_err(refused));
+                });
+            }
+            Request::OpenWay(request, answer) => {
+                let mut peers = peers.clone();
+                tokio::spawn(async move {
+                    let reply = peers.open_way(request).await;
+                    let _ = answer.send(reply.map(tonic::Response::into_inner).map_err(refused));
+                });
             }
             Request::Abandon => return,
             Request::Close(request, done) => {
@@ -194,17 +250,23 @@ async fn open(
     tls: Option<Tls>,
     request: OpenSessionRequest,
     timeout: Duration,
-) -> Result<(ControlClient<Channel>, OpenSessionReply), ControlError> {
-    let mut client = channel(address, tls.as_ref(), timeout).await?;
-    let reply = within(timeout, client.open_session(request)).await?;
-    Ok((client, reply))
+) -> Result<(Channel, OpenSessionReply), ControlError> {
+    let channel = channel(address, tls.as_ref(), timeout).await?;
+    let reply = within(timeout, control(channel.clone()).open_session(request)).await?;
+    Ok((channel, reply))
+}
+
+fn control(channel: Channel) -> ControlClient<Channel> {
+    ControlClient::new(channel)
+        .max_encoding_message_size(MESSAGE_MAX)
+        .max_decoding_message_size(MESSAGE_MAX)
 }
 
 async fn channel(
     address: &Address,
     tls: Option<&Tls>,
     timeout: Duration,
-) -> Result<ControlClient<Channel>, ControlError> {
+) -> Result<Channel, ControlError> {
     let unreachable = |error: &dyn std::fmt::Display| ControlError::Unreachable(error.to_string());
     // A gateway's socket has no authority: the node is asked for by its name.
     let authority = match address {
@@ -241,10 +303,7 @@ async fn channel(
             endpoint.connect_with_connector(service).await
         }
     };
-    let channel = channel.map_err(|error| ControlError::Unreachable(chain(&error)))?;
-    Ok(ControlClient::new(channel)
-        .max_encoding_message_size(MESSAGE_MAX)
-        .max_decoding_message_size(MESSAGE_MAX))
+    channel.map_err(|error| ControlError::Unreachable(chain(&error)))
 }
 
 /// A pipe to the node's port, through a gateway.

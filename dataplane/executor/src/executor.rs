@@ -220,6 +220,9 @@ impl Session {
             Kind::Goodbye => return Err(End::Closed),
             Kind::PlaceSent => machine.place_sent(header.seq),
             Kind::PoolGone => machine.pool_gone(header.seq),
+            Kind::Arrived | Kind::ArrivedFault | Kind::PeerGone => {
+                machine.transfer_news(&header, payload)?;
+            }
             Kind::Bulk => {
                 let (place, record) = payload
                     .split_first_chunk::<8>()

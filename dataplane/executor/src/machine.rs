@@ -4,8 +4,9 @@ use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use genie_gpudev::DeviceKind;
-use genie_session::fault::Code;
-use genie_session::frame::{Header, Kind, NO_PLACE};
+use genie_session::WireError;
+use genie_session::fault::{Code, Fault};
+use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
 use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
 use genie_session::segment::IdMap;
 use genie_session::skeleton;
@@ -13,6 +14,7 @@ use genie_session::skeleton;
 use crate::ffi::{self, Operator, RawStorage, Storage};
 use crate::places::{Inbound, Outbound};
 use crate::port::Port;
+use crate::transfers::{Expected, Here, Transfers, other_bytes};
 use crate::{memory, operators};
 
 /// Storages that cost nothing beside their bytes, and what each further one costs: its books.
@@ -27,6 +29,15 @@ const PART_BYTES: u64 = 1 << 20;
 const DEVICE_PART_BYTES: u64 = 8 << 20;
 /// How long a fetch waits for the daemon to send earlier replies.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the elements of a view go.
+#[derive(Clone, Copy)]
+enum To {
+    /// To the client, as the answer to this fetch.
+    Client(u64),
+    /// To another device of the session: the transfer, and its bytes in all.
+    Device(u64, u64),
+}
 
 /// A storage, and what it counts on a device whose memory libtorch manages itself.
 struct Held {
@@ -46,6 +57,8 @@ pub struct TorchMachine {
     /// Frames of replies leave while others are still being worked on.
     pub port: Port,
     inbound: Inbound,
+    /// What comes from other devices of the session.
+    transfers: Transfers,
     /// What is being sent from where it lies.
     pins: Vec<Pin>,
     on_host: bool,
@@ -66,6 +79,7 @@ impl TorchMachine {
         Self {
             port,
             inbound,
+            transfers: Transfers::default(),
             pins: Vec::new(),
             on_host: matches!(device, DeviceKind::Host(_)),
             operators: IdMap::default(),
@@ -137,7 +151,7 @@ impl TorchMachine {
     /// Sends a large contiguous tensor from where it lies. False if it lies elsewhere.
     fn send_in_place(
         &mut self,
-        fetch: u64,
+        to: To,
         view: &View<'_>,
         element: u64,
         bytes: u64,
@@ -154,7 +168,7 @@ impl TorchMachine {
         };
         let place = place + offset;
         self.pins.push(Pin { place, storage });
-        self.reply(fetch, bytes, place).map(|()| true)
+        self.reply(to, bytes, place).map(|()| true)
     }
 
     /// Waits until the device has done what it was told. On the host it has.
@@ -271,7 +285,7 @@ impl TorchMachine {
     }
 
     /// Copies `bytes` bytes of `view` into the outbound memory and sends them.
-    fn part(&mut self, fetch: u64, view: &View<'_>, bytes: u64) -> Result<(), Failure> {
+    fn part(&mut self, to: To, view: &View<'_>, bytes: u64) -> Result<(), Failure> {
         let place = self.outbound_place(bytes)?;
         let done = memory::outbound_address(place, bytes)
             .ok_or_else(|| Failure::new(Code::Protocol, "a place outside the outbound memory"))
@@ -284,13 +298,115 @@ impl TorchMachine {
             self.place_sent(place);
             return Err(failure);
         }
-        self.reply(fetch, bytes, place)
+        self.reply(to, bytes, place)
     }
 
-    fn reply(&mut self, fetch: u64, bytes: u64, place: u64) -> Result<(), Failure> {
-        self.port
-            .send(Header::new(Kind::Data, fetch, bytes), &place.to_le_bytes())
-            .map_err(|error| Failure::new(Code::ExecutorDied, error.to_string()))
+    fn reply(&mut self, to: To, bytes: u64, place: u64) -> Result<(), Failure> {
+        let place = place.to_le_bytes();
+        let sent = match to {
+            To::Client(fetch) => {
+                let header = Header::new(Kind::Data, fetch, bytes);
+                self.port.send(header, &place)
+            }
+            To::Device(transfer, all) => {
+                let mut payload = [0; 16];
+                payload[..8].copy_from_slice(&place);
+                payload[8..].copy_from_slice(&all.to_le_bytes());
+                let header = Header::new(Kind::Transfer, transfer, bytes);
+                self.port.send(header, &payload)
+            }
+        };
+        sent.map_err(|error| Failure::new(Code::ExecutorDied, error.to_string()))
+    }
+
+    /// Sends the elements of a view, contiguous.
+    fn stream(&mut self, to: To, view: &View<'_>, bytes: u64) -> Result<(), Failure> {
+        self.storage(view.storage)?;
+        if bytes == 0 {
+            return self.reply(to, 0, NO_PLACE);
+        }
+        let element = skeleton::element_bytes(view.dtype).unwrap_or(1);
+        let part = if self.on_host {
+            PART_BYTES
+        } else {
+            DEVICE_PART_BYTES
+        };
+        if bytes < part || view.flags != 0 || !is_contiguous(view) {
+            return self.part(to, view, bytes);
+        }
+        if self.send_in_place(to, view, element, bytes)? {
+            return Ok(());
+        }
+        // In parts, so that one is sent while the next is copied.
+        let (part, all) = (part / element, bytes / element);
+        let mut done = 0;
+        while done < all {
+            let elements = part.min(all - done);
+            let flat = View {
+                offset: view.offset.saturating_add_unsigned(done),
+                sizes: &[elements as i64],
+                strides: &[1],
+                ..*view
+            };
+            self.part(to, &flat, elements * element)?;
+            done += elements;
+        }
+        Ok(())
+    }
+
+    /// The daemon says what became of a transfer to here.
+    ///
+    /// # Errors
+    /// Nonsense, or more than there can be.
+    pub fn transfer_news(&mut self, header: &Header, payload: &[u8]) -> Result<(), WireError> {
+        let fault = || Fault::decode(payload);
+        let here = match header.kind {
+            Kind::PeerGone => {
+                let log = u16::try_from(header.seq)
+                    .map_err(|_| WireError::Malformed("a log past 16 bits"))?;
+                self.transfers.gone(log, fault()?);
+                return Ok(());
+            }
+            Kind::ArrivedFault => Here::Fault(fault()?),
+            _ => {
+                let place = payload.first_chunk::<8>().ok_or(WireError::Truncated)?;
+                Here::At(u64::from_le_bytes(*place), header.aux)
+            }
+        };
+        let unwanted = self.transfers.arrived(header.seq, here);
+        let unwanted =
+            unwanted.map_err(|_| WireError::Malformed("more transfers than are expected"))?;
+        self.drop_place(unwanted);
+        Ok(())
+    }
+
+    /// What lies at a place that came is not wanted.
+    fn drop_place(&self, place: Option<u64>) {
+        if let Some(place) = place.filter(|&place| place != NO_PLACE) {
+            memory::release_place(place, 0);
+        }
+    }
+
+    /// Waits for what storage `id` expects.
+    fn wait_for(&mut self, id: u64) -> Result<Option<(Expected, Here)>, Fault> {
+        let lost = |why: String| Fault::new(Code::ExecutorDied, 0, why);
+        while self.transfers.expected(id).is_some() {
+            if let Some(found) = self.transfers.take(id) {
+                return Ok(Some(found));
+            }
+            let frame = self.port.wait_transfer();
+            let frame = frame.map_err(|error| lost(error.to_string()))?;
+            let frame = frame.ok_or_else(|| {
+                lost("too much was recorded while a value of another device was on its way".into())
+            })?;
+            let header = frame.first_chunk::<HEADER_BYTES>();
+            let news = header
+                .ok_or(WireError::Truncated)
+                .and_then(|header| Header::decode(header))
+                .and_then(|header| self.transfer_news(&header, &frame[HEADER_BYTES..]));
+            news.map_err(|error| lost(error.to_string()))?;
+        }
+        Ok(None)
     }
 }
 
@@ -403,47 +519,56 @@ impl Machine for TorchMachine {
     }
 
     fn fetch(&mut self, fetch: u64, view: &View<'_>) -> Result<(), Failure> {
-        let bytes = skeleton::element_bytes(view.dtype)
-            .and_then(|element| {
-                view.sizes.iter().try_fold(element, |bytes, &size| {
-                    bytes.checked_mul(u64::try_from(size).ok()?)
-                })
-            })
-            .ok_or_else(|| Failure::new(Code::Protocol, "a fetch of an impossible size"))?;
-        self.storage(view.storage)?;
-        if bytes == 0 {
-            return self.reply(fetch, 0, NO_PLACE);
-        }
-        let element = skeleton::element_bytes(view.dtype).unwrap_or(1);
-        let part = if self.on_host {
-            PART_BYTES
-        } else {
-            DEVICE_PART_BYTES
-        };
-        if bytes < part || view.flags != 0 || !is_contiguous(view) {
-            return self.part(fetch, view, bytes);
-        }
-        if self.send_in_place(fetch, view, element, bytes)? {
-            return Ok(());
-        }
-        // In parts, so that one is sent while the next is copied.
-        let (part, all) = (part / element, bytes / element);
-        let mut done = 0;
-        while done < all {
-            let elements = part.min(all - done);
-            let flat = View {
-                offset: view.offset.saturating_add_unsigned(done),
-                sizes: &[elements as i64],
-                strides: &[1],
-                ..*view
-            };
-            self.part(fetch, &flat, elements * element)?;
-            done += elements;
-        }
+        self.stream(To::Client(fetch), view, bytes_of(view)?)
+    }
+
+    fn send(&mut self, transfer: u64, view: &View<'_>) -> Result<(), Failure> {
+        let bytes = bytes_of(view)?;
+        self.stream(To::Device(transfer, bytes), view, bytes)
+    }
+
+    fn send_fault(&mut self, transfer: u64, fault: &Fault) {
+        // Without a daemon nobody hears of anything.
+        let header = Header::new(Kind::TransferFault, transfer, 0);
+        drop(self.port.send(header, &fault.encode()));
+    }
+
+    fn expect(&mut self, id: u64, bytes: u64, transfer: u64) -> Result<(), Failure> {
+        self.transfers.expect(id, Expected { transfer, bytes });
         Ok(())
     }
 
+    fn say(&mut self, frames: &mut Vec<(Header, Vec<u8>)>) {
+        for (header, payload) in frames.drain(..) {
+            // Without a daemon the wait ends, too.
+            drop(self.port.send(header, &payload));
+        }
+    }
+
+    fn arrive(&mut self, id: u64) -> Result<(), Fault> {
+        let Some((expected, here)) = self.wait_for(id)? else {
+            return Ok(());
+        };
+        let (place, bytes) = match here {
+            Here::Fault(fault) => return Err(fault),
+            Here::At(place, bytes) => (place, bytes),
+        };
+        if bytes != expected.bytes {
+            self.drop_place(Some(place));
+            return Err(other_bytes(expected, bytes));
+        }
+        let source = match place {
+            NO_PLACE if bytes > 0 => Source::NoMemory,
+            NO_PLACE => Source::Inline(&[]),
+            place => Source::Place(place),
+        };
+        let landed = self.upload(id, bytes, source);
+        landed.map_err(|failure| Fault::new(failure.code, 0, failure.message))
+    }
+
     fn free(&mut self, id: u64) {
+        let place = self.transfers.give_up(id);
+        self.drop_place(place);
         self.release(id);
         if let Some(kept) = self.kept.remove(&id) {
             memory::discharge(kept.charged);
@@ -479,6 +604,17 @@ impl Machine for TorchMachine {
             self.storages.insert(id, held);
         }
     }
+}
+
+/// Bytes of a view's elements.
+fn bytes_of(view: &View<'_>) -> Result<u64, Failure> {
+    let element = skeleton::element_bytes(view.dtype);
+    let product = element.and_then(|element| {
+        view.sizes.iter().try_fold(element, |bytes, &size| {
+            bytes.checked_mul(u64::try_from(size).ok()?)
+        })
+    });
+    product.ok_or_else(|| Failure::new(Code::Protocol, "a fetch of an impossible size"))
 }
 
 /// Row-major without gaps.

@@ -13,6 +13,7 @@ mod operators;
 mod places;
 mod port;
 mod sandbox;
+mod transfers;
 mod zygote;
 
 use std::os::fd::{FromRawFd, OwnedFd};

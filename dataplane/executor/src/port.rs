@@ -7,7 +7,9 @@ use genie_session::frame::{HEADER_BYTES, Header, Kind};
 use genie_shm::{RingConsumer, RingError, RingProducer};
 
 /// Bytes of frames that are set aside while the executor waits for a place to be sent.
-const BACKLOG_BYTES: usize = 16 << 20;
+const BACKLOG_BYTES: usize = 32 << 20;
+/// How long a wait without an end sleeps at a time.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Frames in and out.
 #[derive(Debug)]
@@ -68,23 +70,45 @@ impl Port {
     /// # Errors
     /// As [`RingConsumer::pop_timeout`].
     pub fn wait_place_sent(&mut self, deadline: Instant) -> Result<Option<u64>, RingError> {
-        if let Some(at) = self
-            .backlog
-            .iter()
-            .position(|frame| place_sent(frame).is_some())
-        {
+        let frame = self.wait_for(&[Kind::PlaceSent], Some(deadline))?;
+        Ok(frame.and_then(|frame| header(&frame).map(|header| header.seq)))
+    }
+
+    /// Waits until the daemon tells of a transfer, for as long as it takes: the daemon says so when
+    /// none will come. Other frames are kept for later; `None` when too many came.
+    ///
+    /// # Errors
+    /// As [`RingConsumer::pop_timeout`].
+    pub fn wait_transfer(&mut self) -> Result<Option<Vec<u8>>, RingError> {
+        const NEWS: [Kind; 3] = [Kind::Arrived, Kind::ArrivedFault, Kind::PeerGone];
+        self.wait_for(&NEWS, None)
+    }
+
+    fn wait_for(
+        &mut self,
+        kinds: &[Kind],
+        deadline: Option<Instant>,
+    ) -> Result<Option<Vec<u8>>, RingError> {
+        let is_wanted =
+            |frame: &[u8]| header(frame).is_some_and(|header| kinds.contains(&header.kind));
+        if let Some(at) = self.backlog.iter().position(|frame| is_wanted(frame)) {
             let frame = self.backlog.remove(at).unwrap_or_default();
             self.backlog_bytes -= frame.len();
-            return Ok(place_sent(&frame));
+            return Ok(Some(frame));
         }
         let mut frame = Vec::new();
         while self.backlog_bytes <= BACKLOG_BYTES {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || !self.inbox.pop_timeout(&mut frame, left)? {
+            let left = deadline.map_or(TICK, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
                 return Ok(None);
             }
-            if let Some(place) = place_sent(&frame) {
-                return Ok(Some(place));
+            if !self.inbox.pop_timeout(&mut frame, left)? {
+                continue;
+            }
+            if is_wanted(&frame) {
+                return Ok(Some(frame));
             }
             self.backlog_bytes += frame.len();
             self.backlog.push_back(std::mem::take(&mut frame));
@@ -93,7 +117,6 @@ impl Port {
     }
 }
 
-fn place_sent(frame: &[u8]) -> Option<u64> {
-    let header = Header::decode(frame.first_chunk::<HEADER_BYTES>()?).ok()?;
-    (header.kind == Kind::PlaceSent).then_some(header.seq)
+fn header(frame: &[u8]) -> Option<Header> {
+    Header::decode(frame.first_chunk::<HEADER_BYTES>()?).ok()
 }

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
 use genie_controlplane::node::{
-    Capabilities, Node, NodeError, NodeEvent, PlanForNode, SessionSpec,
+    Capabilities, Node, NodeError, NodeEvent, PeerSpec, PlanForNode, SessionSpec,
 };
+use genie_controlplane::sessions::Token;
 use genie_gpudev::sandbox::Held;
 use tokio::sync::mpsc;
 use tonic::async_trait;
 
 use super::Shared;
+use super::data::peers::{self, Ends};
 use super::data::{End, Session};
+use super::dial::dial;
 
 /// How long a session may wait for its data connection, if its lease is longer.
 const ATTACH_MAX: Duration = Duration::from_secs(5);
@@ -31,6 +34,13 @@ impl LocalNode {
             shared,
             events: tokio::sync::Mutex::new(events),
         }
+    }
+}
+
+impl LocalNode {
+    fn known(&self, session: u64) -> Result<Arc<Session>, NodeError> {
+        let known = self.shared.session(session);
+        known.ok_or(NodeError::UnknownSession(session))
     }
 }
 
@@ -105,16 +115,47 @@ impl Node for LocalNode {
     }
 
     async fn install(&self, session: u64, plan: &PlanForNode) -> Result<bool, NodeError> {
-        let session = self
-            .shared
-            .session(session)
-            .ok_or(NodeError::UnknownSession(session))?;
+        let session = self.known(session)?;
         session.install(plan.id, &plan.template).await
     }
 
     fn analysed(&self, took: Duration) {
         let took = took.as_secs_f64();
         self.shared.metrics.times.analysis.observe(took);
+    }
+
+    async fn offer(&self, session: u64, log: u16, from: u16) -> Result<Token, NodeError> {
+        let to = self.known(session)?;
+        self.shared.offers.add(&to, Ends { from, to: log })
+    }
+
+    async fn connect(&self, session: u64, peer: PeerSpec) -> Result<&'static str, NodeError> {
+        let from = self.known(session)?;
+        let ends = Ends {
+            from: peer.log,
+            to: peer.to,
+        };
+        let no_way = |error: std::io::Error| {
+            NodeError::NoWay(format!(
+                "the node at {} can't be reached: {error}",
+                peer.address
+            ))
+        };
+        if let Some((to, offered)) = self.shared.offers.take(peer.token.bytes()) {
+            if to.spec().identity != from.spec().identity || offered != ends {
+                let why = "that was offered to another session";
+                return Err(NodeError::NoWay(why.to_owned()));
+            }
+            peers::within(&from, &to, ends).map_err(no_way)?;
+            return Ok("memory");
+        }
+        let (address, tls) = (peer.address.clone(), self.shared.tls.lock().clone());
+        let lease = self.shared.host.lease;
+        let dialled = move || dial(&address, tls, peer.token.bytes(), lease);
+        let half = tokio::task::spawn_blocking(dialled).await;
+        let half = half.map_err(std::io::Error::other).and_then(|half| half);
+        peers::send_over(&from, half.map_err(no_way)?, ends).map_err(no_way)?;
+        Ok("tcp")
     }
 
     async fn close_session(&self, session: u64) -> bool {

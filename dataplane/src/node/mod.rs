@@ -1,14 +1,17 @@
 //! This node: its sessions and what it offers.
 //!
 //! - [`local`]: the node, as the control plane sees it; [`table`]: its sessions.
+//! - [`offers`]: what other nodes may bring; [`dial`]: how this one goes there.
 //! - [`watch`]: looks after executors; [`available`]: how much memory there is.
 //! - [`data`]: the data path of a session.
 //! - [`zygote`]: the processes that run operators; [`libtorch`]: what they need.
 
 pub mod available;
 pub mod data;
+pub mod dial;
 pub mod libtorch;
 pub mod local;
+pub mod offers;
 pub mod table;
 pub mod watch;
 pub mod zygote;
@@ -35,9 +38,13 @@ use crate::metrics::{Gauges, Metrics};
 use data::budget::Budget;
 use data::host::{Executors, Host};
 use data::link::Carrier;
+use data::peers::Ends;
 use data::session::OnEnd;
 use data::{Claim, End, Session, path};
 pub use local::LocalNode;
+use offers::Offers;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
 use table::Table;
 
 /// The epoch of a session's connection: each session has a connection of its own.
@@ -52,6 +59,9 @@ pub struct Shared {
     config: Config,
     sessions: Arc<Table>,
     fallback: OnceLock<Arc<FallbackManager>>,
+    offers: Offers,
+    /// How this node is known to others, where it has certificates.
+    tls: Mutex<Option<Arc<ClientConfig>>>,
     draining: AtomicBool,
     events: mpsc::UnboundedSender<NodeEvent>,
 }
@@ -74,6 +84,8 @@ impl Shared {
             config,
             sessions: Arc::default(),
             fallback: OnceLock::new(),
+            offers: Offers::default(),
+            tls: Mutex::new(None),
             draining: AtomicBool::new(false),
             events,
         };
@@ -209,6 +221,22 @@ impl Shared {
                 Err(fault.unwrap_or_else(|| Fault::new(Code::Busy, 0, "there is no room")))
             }
         }
+    }
+
+    /// The session to which another node may bring values, if this is the token for it.
+    ///
+    /// # Errors
+    /// What that node is told.
+    pub fn expected_peer(&self, token: &[u8; TOKEN_BYTES]) -> Result<(Arc<Session>, Ends), Fault> {
+        self.offers.take(token).ok_or_else(|| {
+            let message = "nobody here waits for values of that node";
+            Fault::new(Code::SessionGone, 0, message)
+        })
+    }
+
+    /// How this node is known to others from now on.
+    pub fn set_peer_tls(&self, tls: Option<Arc<ClientConfig>>) {
+        *self.tls.lock() = tls;
     }
 
     /// What a session does with the news of its end.

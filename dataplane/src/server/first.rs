@@ -4,13 +4,15 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use genie_session::frame::{DATA_MAGIC, HELLO_BYTES};
+use genie_session::frame::{DATA_MAGIC, HELLO_BYTES, PEER_MAGIC};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 /// What a connection speaks.
 pub enum First {
     /// The data path; this is its whole opening.
     Data([u8; HELLO_BYTES]),
+    /// Another node, which brings values; this is its whole opening.
+    Peer([u8; HELLO_BYTES]),
     /// Nothing: it closed. Somebody looked whether the port is open.
     Nothing,
     /// Anything else: HTTP will say whether it is its own. These bytes were read already.
@@ -33,12 +35,18 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<First> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         have += n;
-        if hello[..have] != DATA_MAGIC[..have] {
+        if [DATA_MAGIC, PEER_MAGIC]
+            .iter()
+            .all(|magic| hello[..have] != magic[..have])
+        {
             return Ok(First::Http(hello[..have].to_vec()));
         }
     }
     stream.read_exact(&mut hello[have..]).await?;
-    Ok(First::Data(hello))
+    Ok(match hello.starts_with(&PEER_MAGIC) {
+        true => First::Peer(hello),
+        false => First::Data(hello),
+    })
 }
 
 /// A stream that gives back what was read ahead.

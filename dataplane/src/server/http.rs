@@ -11,6 +11,7 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use genie_control_api::v1::control_server::ControlServer;
+use genie_control_api::v1::peers_server::PeersServer;
 use genie_controlplane::identity::Identity;
 use genie_controlplane::service::ControlPlane;
 use hyper::body::Incoming;
@@ -54,11 +55,13 @@ struct Context {
 /// What is served, and where.
 pub fn router(node: Arc<Shared>, control: ControlPlane) -> Router {
     let grpc = ControlServer::new(control.clone());
+    let peers = PeersServer::new(control.clone());
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .with_state(Context { node, control })
         .route_service("/genie.control.v1.Control/{*method}", grpc)
+        .route_service("/genie.control.v1.Peers/{*method}", peers)
 }
 
 async fn metrics(State(context): State<Context>) -> impl IntoResponse {

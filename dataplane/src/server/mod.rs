@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::node::Shared;
+use crate::node::data::peers::{self, Ends};
 use crate::node::data::{End, Session, path};
 pub use door::DoorConfig;
 use door::{Door, Guest};
@@ -190,6 +191,11 @@ impl Server {
                     let session = self.attach::<S>(&hello, &identity, &mut stream).await?;
                     self.hand_over(&session, stream, None)
                 }
+                First::Peer(hello) => {
+                    let (session, ends) = self.peer::<S>(&hello, &mut stream).await?;
+                    let socket = stream.into_socket()?;
+                    Ok(peers::accept(&session, socket, None, ends)?)
+                }
                 First::Nothing => Ok(()),
                 First::Http(bytes) => {
                     self.http(Prefixed::new(bytes, stream), identity, guest)
@@ -219,6 +225,12 @@ impl Server {
                 let (stream, tls) = stream.into_inner();
                 self.hand_over(&session, stream, Some(tls))
             }
+            First::Peer(hello) => {
+                let (session, ends) = self.peer::<S>(&hello, &mut stream).await?;
+                let (stream, tls) = stream.into_inner();
+                let socket = stream.into_socket()?;
+                Ok(peers::accept(&session, socket, Some(tls), ends)?)
+            }
             First::Nothing => Ok(()),
             First::Http(bytes) => {
                 self.http(Prefixed::new(bytes, stream), identity, guest)
@@ -239,10 +251,35 @@ impl Server {
             Ok(token) => self.find(&token, identity),
             Err(error) => Err(Fault::new(Code::Protocol, 0, error.to_string())),
         };
-        let fault = match found {
-            Ok(session) => return Ok(session),
-            Err(fault) => fault,
+        match found {
+            Ok(session) => Ok(session),
+            Err(fault) => Err(self.refuse(fault, stream).await),
+        }
+    }
+
+    /// Finds the session to which another node brings values; tells it where there is none.
+    async fn peer<S: Connection>(
+        &self,
+        hello: &[u8; HELLO_BYTES],
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    ) -> Result<(Arc<Session>, Ends), Rejected> {
+        let found = match frame::decode_peer_hello(hello) {
+            Ok(_) if !S::CARRIES_DATA => Err(Fault::new(Code::Protocol, 0, NO_DATA_HERE)),
+            Ok(token) => self.node.expected_peer(&token),
+            Err(error) => Err(Fault::new(Code::Protocol, 0, error.to_string())),
         };
+        match found {
+            Ok(found) => Ok(found),
+            Err(fault) => Err(self.refuse(fault, stream).await),
+        }
+    }
+
+    /// Says why a connection is refused.
+    async fn refuse(
+        &self,
+        fault: Fault,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    ) -> Rejected {
         self.node.metrics.fault(fault.code);
         let payload = fault.encode();
         let mut last = Header::new(Kind::Lost, 0, 0)
@@ -260,7 +297,7 @@ impl Server {
         };
         // Whether it arrived or not, it is refused.
         let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
-        Err(Rejected::Refused(fault))
+        Rejected::Refused(fault)
     }
 
     fn find(&self, token: &[u8; TOKEN_BYTES], identity: &Identity) -> Result<Arc<Session>, Fault> {

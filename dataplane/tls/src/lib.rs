@@ -20,7 +20,7 @@ mod write;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::Connection;
+pub use rustls::Connection;
 
 pub use self::read::TlsRead;
 pub use self::ticks::{is_tick, write_all};

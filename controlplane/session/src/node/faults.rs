@@ -38,6 +38,8 @@ struct Trouble {
     missing: Option<u64>,
     /// What it held at the pending fault is seen to: the machine keeps it, or there was nothing.
     old: Option<Old>,
+    /// It comes from another device, by this record, and nobody has used it yet.
+    pending: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +57,26 @@ impl Value {
                 cause: Some(cause),
                 missing: Some(bytes),
                 old: None,
+                pending: None,
             })),
         }
+    }
+
+    /// One that another device sends, by record `seq`.
+    pub(super) fn expected(seq: u64) -> Self {
+        let mut value = Self::default();
+        value.change(|trouble| trouble.pending = Some(seq));
+        value
+    }
+
+    /// The record by which it comes, if it still has to be waited for.
+    pub(super) fn pending(&self) -> Option<u64> {
+        self.trouble.as_ref()?.pending
+    }
+
+    /// It is here.
+    pub(super) fn arrived(&mut self) {
+        self.change(|trouble| trouble.pending = None);
     }
 
     /// Why it can't be used.
@@ -93,7 +113,10 @@ impl Value {
     fn change(&mut self, change: impl FnOnce(&mut Trouble)) {
         let mut trouble = self.trouble.take().unwrap_or_default();
         change(&mut trouble);
-        let matters = trouble.cause.is_some() || trouble.missing.is_some() || trouble.old.is_some();
+        let matters = trouble.cause.is_some()
+            || trouble.missing.is_some()
+            || trouble.old.is_some()
+            || trouble.pending.is_some();
         self.trouble = matters.then_some(trouble);
     }
 }

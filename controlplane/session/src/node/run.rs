@@ -65,11 +65,18 @@ impl NodeLog {
             });
         }
         let mut troubled = self.faults.pending().is_some();
-        for id in &ids {
-            let value = self.values.get(id).ok_or(WireError::Malformed(
+        for &id in &ids {
+            let value = self.values.get(&id).ok_or(WireError::Malformed(
                 "a storage that was freed or never made",
             ))?;
-            troubled |= value.cause().is_some();
+            if let Some(seq) = value.pending() {
+                self.arrive(id, seq, machine, out);
+                troubled |= self.faults.pending().is_some();
+            }
+            troubled |= self
+                .values
+                .get(&id)
+                .is_some_and(|value| value.cause().is_some());
         }
         let call = Call {
             seq,
@@ -105,6 +112,34 @@ impl NodeLog {
             }
         }
         Ok(())
+    }
+
+    /// A value that another device sends is used for the first time: it is waited for.
+    fn arrive(&mut self, id: u64, seq: u64, machine: &mut impl Machine, out: &mut Outgoing) {
+        // The sender has to go on meanwhile, and may wait for an acknowledgement of this log.
+        machine.say(out);
+        let arrived = machine.arrive(id);
+        let Some(value) = self.values.get_mut(&id) else {
+            return;
+        };
+        match arrived {
+            Ok(()) => value.arrived(),
+            Err(fault) => {
+                let is_ours = fault.log.is_none();
+                let cause_seq = if is_ours { seq } else { fault.cause_seq };
+                let fault = Arc::new(Fault { cause_seq, ..fault });
+                *value = Value::missing(Arc::clone(&fault), 0);
+                // The sender's own is raised there.
+                if is_ours {
+                    self.counters.faults += 1;
+                    out.push((
+                        Header::new(frame::Kind::Fault, fault.cause_seq, 0),
+                        fault.encode(),
+                    ));
+                    self.faults.add(&fault, id);
+                }
+            }
+        }
     }
 
     /// A record that is answered: with what it asks for, or with the failure that comes first.
@@ -173,7 +208,12 @@ impl NodeLog {
         };
         match outcome {
             Ok(()) => self.settle(ready, call),
-            Err(cause) => self.spoil(ready, call, tail, &cause, machine),
+            Err(cause) => {
+                if ready.kind == Kind::Send {
+                    machine.send_fault(tail.unwrap_or_default() as u64, &cause);
+                }
+                self.spoil(ready, call, tail, &cause, machine);
+            }
         }
     }
 
@@ -188,8 +228,12 @@ impl NodeLog {
     /// What the record wrote and made is there.
     fn settle(&mut self, ready: &Ready<'_>, call: &Call<'_>) {
         self.mark_written(ready, call);
+        let made = match ready.kind {
+            Kind::Recv => Value::expected(call.seq),
+            _ => Value::default(),
+        };
         for id in call.first_fresh..call.first_fresh + call.fresh {
-            self.values.insert(id, Value::default());
+            self.values.insert(id, made.clone());
         }
     }
 
@@ -226,7 +270,7 @@ impl NodeLog {
         }
         // What was raised once and only spreads to new results is found where they are looked at. All
         // else is a failure to be raised.
-        if cause.cause_seq == call.seq || spoiled {
+        if (cause.log.is_none() && cause.cause_seq == call.seq) || spoiled {
             self.faults.add(cause, call.first_fresh);
         }
     }
@@ -338,6 +382,15 @@ impl NodeLog {
                 let view = view_of(call)
                     .ok_or_else(|| Failure::new(Code::Protocol, "a fetch of no tensor"))?;
                 machine.fetch(tail.unwrap_or_default() as u64, &view)
+            }
+            Kind::Send => {
+                let view = view_of(call)
+                    .ok_or_else(|| Failure::new(Code::Protocol, "a transfer of no tensor"))?;
+                machine.send(tail.unwrap_or_default() as u64, &view)
+            }
+            Kind::Recv => {
+                let transfer = call.out_params.get(1).copied().unwrap_or_default();
+                machine.expect(call.first_fresh, bytes()?, transfer as u64)
             }
             Kind::Barrier => {
                 let id = tail.unwrap_or_default() as u64;

@@ -58,6 +58,14 @@ impl Session {
         Ok(())
     }
 
+    /// A segment of `lane` has ended: so have those of the others, at the same point of their order.
+    pub(super) fn cut_others(&self, lane: &Lane, append: &mut Append) {
+        for other in self.lanes.iter().filter(|other| other.index != lane.index) {
+            append.logs[other.index].log.cut();
+            self.submit(other, append);
+        }
+    }
+
     /// Puts what lies in any log into its outbox.
     pub(super) fn flush_all(&self, append: &mut Append) {
         for lane in &self.lanes {
@@ -163,9 +171,11 @@ impl Session {
         if backward {
             site = append.forwards.of_number(origin.forward_nr);
         }
+        append.position += 1;
+        let (origin_of, position) = ((site, backward), append.position);
         written
             .trace
-            .note(appended.seq, draft.kind, draft.op, site, backward);
+            .note(appended.seq, draft.kind, draft.op, origin_of, position);
         if origin.sequence_nr >= 0 {
             append.forwards.note(origin.sequence_nr, site);
         }

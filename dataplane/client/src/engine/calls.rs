@@ -76,7 +76,11 @@ impl Session {
                 .append_bulk(id, len as u64)
                 .map_err(append_error)?;
             let kind = record::Kind::Upload;
-            written.trace.note(bulk.header.seq, kind, 0, site, false);
+            append.position += 1;
+            let position = append.position;
+            written
+                .trace
+                .note(bulk.header.seq, kind, 0, (site, false), position);
             if let Some(before) = before {
                 lane.outbox.put(before);
             }
@@ -151,25 +155,47 @@ impl Session {
         Ok(asked)
     }
 
-    /// Waits until everything recorded so far has run, on every device. Of several failures the
-    /// first device's is raised; the others are told of, too, and go.
+    /// Waits until everything recorded so far has run, on every device.
     ///
     /// # Errors
-    /// An operator's fault; a node is lost; interrupted.
+    /// Of the operators that failed, the first one's fault; a node is lost; interrupted.
     pub fn barrier(&self, site: SiteId) -> Result<(), Error> {
+        self.look_at(&self.lanes.iter().collect::<Vec<_>>(), None, site)
+    }
+
+    /// Asks `lanes` for their failures, and raises the first in the order of records, `known` among
+    /// them. The others are over with it: the program hears of one at a time.
+    fn look_at(
+        &self,
+        lanes: &[&Lane],
+        known: Option<(usize, Fault)>,
+        site: SiteId,
+    ) -> Result<(), Error> {
+        let draft = Draft::new(record::Kind::Barrier);
         // All are asked before any is waited for.
-        let asked: Vec<_> = (self.lanes.iter())
-            .map(|lane| self.start_barrier(lane, site))
+        let asked: Vec<_> = (lanes.iter())
+            .map(|lane| (*lane, self.ask(lane, &draft, Destination::NOWHERE, site)))
             .collect();
-        let mut first = Ok(());
-        for asked in asked {
-            let done = asked.and_then(Asked::wait).map(|_| ());
-            if matches!(done, Err(Error::Interrupted)) {
-                return done;
+        let (mut faults, mut failed) = (Vec::from_iter(known), Ok(()));
+        for (lane, key) in asked {
+            match key.and_then(|key| self.answer(lane, key)) {
+                Ok(Ok(_)) => {}
+                Ok(Err(fault)) => faults.push((lane.index, fault)),
+                Err(error) => failed = failed.and(Err(error)),
             }
-            first = first.and(done);
         }
-        first
+        let first = {
+            let append = self.append.lock();
+            faults.into_iter().min_by_key(|(lane, fault)| {
+                let of = fault.log.map_or(*lane, usize::from);
+                let log = append.logs.get(of);
+                log.map_or(0, |log| log.trace.position(fault.cause_seq))
+            })
+        };
+        match first {
+            Some((lane, fault)) => Err(self.explain(&self.lanes[lane], &fault)),
+            None => failed,
+        }
     }
 
     fn ask(
@@ -190,6 +216,7 @@ impl Session {
             lane.slots.open(key, destination);
             self.append_noted(lane, append, &draft, "", Origin::NONE, site)
                 .inspect_err(|_| lane.slots.forget(key))?;
+            self.cut_others(lane, append);
             self.flush_all(append);
             Ok(key)
         })
@@ -218,6 +245,7 @@ impl Session {
             let appended = self.append_noted(lane, append, &draft, name, origin, site)?;
             let key = Key::Call(appended.seq);
             lane.slots.open(key, Destination::NOWHERE);
+            self.cut_others(lane, append);
             self.flush_all(append);
             Ok((key, appended.first_fresh))
         })?;
@@ -227,22 +255,38 @@ impl Session {
     }
 
     fn wait(&self, lane: &Lane, key: Key) -> Result<Vec<u8>, Error> {
+        let fault = match self.answer(lane, key)? {
+            Ok(payload) => return Ok(payload),
+            Err(fault) => fault,
+        };
+        let others: Vec<_> = (self.lanes.iter())
+            .filter(|other| other.index != lane.index && !other.is_lost())
+            .collect();
+        if others.is_empty() {
+            return Err(self.explain(lane, &fault));
+        }
+        // What failed there by the same cause, or before it.
+        let raised = self.look_at(&others, Some((lane.index, fault)), 0);
+        raised.and(Err(Error::Runtime("a failure was lost".to_owned())))
+    }
+
+    /// What became of what was asked.
+    fn answer(&self, lane: &Lane, key: Key) -> Result<Result<Vec<u8>, Fault>, Error> {
         self.pump_all(lane)
             .and_then(|()| self.wait_while(lane, || !lane.slots.is_done(key)))
             .inspect_err(|_| lane.slots.forget(key))?;
         self.counters.round_trip();
-        match lane.slots.take(key) {
-            Some(Ok(payload)) => Ok(payload),
-            Some(Err(fault)) => Err(self.explain(lane, &fault)),
-            None => Err(Error::Runtime("an answer was lost".to_owned())),
-        }
+        let answer = lane.slots.take(key);
+        answer.ok_or_else(|| Error::Runtime("an answer was lost".to_owned()))
     }
 
-    /// The error of a fault, with the operator and the user's line.
+    /// The error of a fault that `lane` tells of, with the operator and the user's line.
     pub(super) fn explain(&self, lane: &Lane, fault: &Fault) -> Error {
-        let place = self.append.lock().logs[lane.index]
-            .trace
-            .describe(fault.cause_seq, &*self.host);
-        Error::from_fault(fault, &place)
+        let of = fault.log.map_or(lane.index, usize::from);
+        let append = self.append.lock();
+        let log = append.logs.get(of);
+        let place = log.map(|log| log.trace.describe(fault.cause_seq, &*self.host));
+        drop(append);
+        Error::from_fault(fault, &place.unwrap_or_default())
     }
 }

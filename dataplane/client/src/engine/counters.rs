@@ -25,6 +25,9 @@ pub struct Counters {
     bytes_received: AtomicU64,
     round_trips: AtomicU64,
     faults: AtomicU64,
+    moves: AtomicU64,
+    moved_bytes: AtomicU64,
+    relayed_bytes: AtomicU64,
     analysis: Mutex<Analysis>,
 }
 
@@ -43,6 +46,12 @@ pub struct Reading {
     pub round_trips: u64,
     /// Operators that failed on the node.
     pub faults: u64,
+    /// Values that went from one device to another.
+    pub moves: u64,
+    /// Their bytes.
+    pub moved_bytes: u64,
+    /// Those of them that went through this process, since their nodes can't reach each other.
+    pub relayed_bytes: u64,
     /// Of the last segment analysed.
     pub analysis: Analysis,
 }
@@ -75,6 +84,18 @@ impl Counters {
         self.faults.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A value of `bytes` goes from one device to another.
+    pub fn moved(&self, bytes: u64) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        self.moved_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The same, through this process.
+    pub fn relayed(&self, bytes: u64) {
+        self.moved(bytes);
+        self.relayed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// A segment was analysed.
     pub fn analysed(&self, reply: &SubmitSegmentReply) {
         let mut analysis = self.analysis.lock();
@@ -98,6 +119,9 @@ impl Counters {
             bytes_received: of(&self.bytes_received),
             round_trips: of(&self.round_trips),
             faults: of(&self.faults),
+            moves: of(&self.moves),
+            moved_bytes: of(&self.moved_bytes),
+            relayed_bytes: of(&self.relayed_bytes),
             analysis: self.analysis.lock().clone(),
         }
     }

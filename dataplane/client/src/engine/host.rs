@@ -26,6 +26,11 @@ pub trait Host: Send + Sync {
     /// The line of the program that is `site`; empty if it is not known.
     fn line(&self, site: u32) -> String;
 
+    /// Tells the user something that is no error.
+    fn warn(&self, text: &str) {
+        let _ = text;
+    }
+
     /// Nothing was to be done for a while: memory that is kept for speed may go.
     fn rest(&self);
 }

@@ -10,6 +10,7 @@ mod heartbeat;
 mod host;
 mod housekeeper;
 mod lane;
+mod moves;
 mod outbox;
 mod reader;
 mod shapes;
@@ -35,6 +36,7 @@ pub use self::error::{Error, Exception};
 pub use self::host::{Host, Interrupted};
 use self::lane::LaneLog;
 pub use self::lane::{Lane, Opened};
+use self::moves::Ways;
 pub use self::shapes::{Results, SIGNATURES_MAX, ShapeCache, Signature};
 use self::trace::Forwards;
 use self::wake::Wake;
@@ -64,6 +66,9 @@ pub(crate) struct Append {
     pub shapes: ShapeCache,
     pub forwards: Forwards,
     next_wait: u64,
+    next_transfer: u64,
+    /// Records of all logs so far: their one order.
+    position: u64,
 }
 
 /// Where a record comes from.
@@ -90,6 +95,7 @@ pub struct Session {
     host: Box<dyn Host>,
     lanes: Box<[Lane]>,
     append: Mutex<Append>,
+    ways: Ways,
     wake: Wake,
     /// What was sent and received.
     pub counters: Counters,
@@ -121,7 +127,10 @@ impl Session {
                 shapes: ShapeCache::default(),
                 forwards: Forwards::default(),
                 next_wait: 1,
+                next_transfer: 0,
+                position: 0,
             }),
+            ways: Ways::default(),
             wake,
             counters: Counters::default(),
         });

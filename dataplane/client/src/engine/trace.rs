@@ -16,6 +16,8 @@ struct Origin {
     op: u32,
     site: SiteId,
     backward: bool,
+    /// Among the records of all logs.
+    position: u64,
 }
 
 /// Lines of a log's records.
@@ -79,14 +81,23 @@ impl Trace {
                     op: 0,
                     site: 0,
                     backward: false,
+                    position: 0,
                 };
                 records
             ],
         }
     }
 
-    /// Record `seq` is of `kind`, of operator `op` if it runs one, and of line `site`.
-    pub fn note(&mut self, seq: u64, kind: Kind, op: u32, site: SiteId, backward: bool) {
+    /// Record `seq` is of `kind`, of operator `op` if it runs one, and of line `site`; `position` is
+    /// its among the records of all logs.
+    pub fn note(
+        &mut self,
+        seq: u64,
+        kind: Kind,
+        op: u32,
+        (site, backward): (SiteId, bool),
+        position: u64,
+    ) {
         let at = seq as usize % self.records.len();
         self.records[at] = Origin {
             seq,
@@ -94,7 +105,19 @@ impl Trace {
             op,
             site,
             backward,
+            position,
         };
+    }
+
+    /// Where record `seq` is among the records of all logs; 0 if that is long ago.
+    #[must_use]
+    pub fn position(&self, seq: u64) -> u64 {
+        let origin = self.records[seq as usize % self.records.len()];
+        if origin.seq == seq {
+            origin.position
+        } else {
+            0
+        }
     }
 
     /// The operator of record `seq`, and a sentence that names it and its line.
@@ -110,6 +133,7 @@ impl Trace {
             Kind::Alloc => "a new tensor".to_owned(),
             Kind::Resize => "a resize".to_owned(),
             Kind::Fetch => "a copy to the CPU".to_owned(),
+            Kind::Send | Kind::Recv => "a copy to another device".to_owned(),
             Kind::Barrier | Kind::Cut | Kind::Frees => "a synchronisation".to_owned(),
         };
         let line = host.line(origin.site);

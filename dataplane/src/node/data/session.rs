@@ -23,6 +23,7 @@ use super::host::Host;
 use super::installs::Installs;
 use super::link::Link;
 use super::running::Running;
+use super::ways::Ways;
 
 /// How long a client has to read the last frame before its connection is cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -39,6 +40,8 @@ pub struct Session {
     on_end: OnEnd,
     /// What it did.
     pub counters: Counters,
+    /// To other devices of its client.
+    pub ways: Ways,
     opened: Instant,
     /// Milliseconds from the opening to the last sign of life.
     heard_ms: AtomicU64,
@@ -88,6 +91,7 @@ impl Session {
             host,
             on_end,
             counters: Counters::default(),
+            ways: Ways::default(),
             opened: Instant::now(),
             heard_ms: AtomicU64::new(0),
             worked_ms: AtomicU64::new(0),
@@ -269,6 +273,7 @@ impl Session {
 
     /// Stops the executor, tells the client, cuts the connection.
     fn take_down(self: &Arc<Self>) {
+        self.ways.close();
         let Some(link) = self.link.get() else { return };
         if let Some(running) = link.running.get() {
             running.stop();

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use genie_tls::{TlsRead, TlsWrite};
 use nix::sys::socket::{MsgFlags, recv};
-use rustls::ServerConnection;
 
 /// Bytes that one system call waits for. The client's signs of life are counted between them.
 const WHOLE_BYTES: usize = 4 << 20;
@@ -67,7 +66,7 @@ impl Write for Timed<'_> {
 #[must_use]
 pub fn split(
     socket: TcpStream,
-    tls: Option<ServerConnection>,
+    tls: Option<impl Into<genie_tls::Connection>>,
     patience: Duration,
 ) -> (SocketRead, SocketWrite, Arc<TcpStream>) {
     let socket = Arc::new(socket);

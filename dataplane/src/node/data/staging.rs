@@ -47,6 +47,8 @@ pub enum SessionMemoryError {
 /// A session's memory on a device.
 pub struct Staged {
     pools: Mutex<Pools>,
+    /// Held from a new pool's making until the executor was told.
+    placing: Mutex<()>,
     announcer: Announcer,
     outbound: Memory,
     /// Towards the device.
@@ -108,6 +110,7 @@ impl Staged {
         let (pools, outbound, announcer) = pools.into_parts();
         Ok(Self {
             pools: Mutex::new(pools),
+            placing: Mutex::new(()),
             announcer,
             outbound,
             incoming: Lane::new(device)?,
@@ -115,7 +118,7 @@ impl Staged {
         })
     }
 
-    /// A place for an upload, and the way to it. Only the thread that reads calls this. `None`: the session or the device has no room.
+    /// A place for an upload, and the way to it. `None`: the session or the device has no room.
     ///
     /// # Errors
     /// The executor can't be told of a new pool.
@@ -124,6 +127,7 @@ impl Staged {
         bytes: u64,
         copies: &'a Copies,
     ) -> Result<Option<Landing<'a>>, SessionMemoryError> {
+        let _alone = self.placing.lock();
         let (Allocated { place, made }, target, offset) = {
             let mut pools = self.pools.lock();
             let allocated = pools.allocate(bytes).and_then(|allocated| {
@@ -139,7 +143,7 @@ impl Staged {
                 }
             }
         };
-        // Without the lock: the executor may take its time. Nobody else allocates meanwhile.
+        // Without the lock of the pools: the executor may take its time.
         if let Some((base, memory)) = made {
             self.announcer.announce(base, &memory)?;
         }

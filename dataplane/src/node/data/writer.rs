@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use genie_channel::BULK_PART_MAX;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind};
+use genie_session::transfer::Transfer;
 use genie_shm::{RingConsumer, RingError};
 
 use super::channel::Bulk;
@@ -21,6 +22,7 @@ use super::memory::SessionMemory;
 use super::running::Running;
 use super::session::Session;
 use super::staging::{SessionMemoryError, Staged};
+use super::ways::Parcel;
 
 /// Gathered bytes that leave although more frames wait.
 const GATHER_BYTES: usize = 64 << 10;
@@ -166,6 +168,29 @@ impl Writer<'_> {
             Kind::Data => {
                 self.session.result(Some(header.aux));
                 return self.data(&header);
+            }
+            Kind::Transfer => {
+                let [place, total] = match payload.as_chunks::<8>() {
+                    ([place, total], []) => [place, total].map(|word| u64::from_le_bytes(*word)),
+                    _ => return Err(WriteError::Violation("a transfer without a place")),
+                };
+                let parcel = Parcel::Part {
+                    transfer: header.seq,
+                    place,
+                    bytes: header.aux,
+                    total,
+                };
+                let sent = self.session.ways.send(Transfer(header.seq).to(), parcel);
+                if !sent && header.aux > 0 {
+                    self.running.place_sent(place)?;
+                }
+            }
+            Kind::TransferFault => {
+                let fault = Fault::decode(payload)
+                    .map_err(|_| WriteError::Violation("a fault that is none"))?;
+                let parcel = Parcel::Fault(header.seq, fault);
+                // Without a way nobody waits for it.
+                let _ = self.session.ways.send(Transfer(header.seq).to(), parcel);
             }
             Kind::Lost => {
                 let fault = Fault::decode(payload)

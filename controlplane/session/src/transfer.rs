@@ -1,0 +1,56 @@
+//! Names of transfers between the devices of a session.
+
+/// Logs of a session, one a device.
+pub const LOGS_MAX: usize = 128;
+
+const LOG_BITS: u32 = 8;
+const NUMBER_BITS: u32 = 48;
+
+/// A transfer: from which log of a session to which, and its number, which is never used twice. It has
+/// nothing to do with a place in a log, so it stays when a log is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Transfer(pub u64);
+
+impl Transfer {
+    /// Number `number` from log `from` to log `to`. `None`: there are no such logs, or too many
+    /// transfers.
+    #[must_use]
+    pub fn new(from: usize, to: usize, number: u64) -> Option<Self> {
+        (from < LOGS_MAX && to < LOGS_MAX && number < 1 << NUMBER_BITS).then(|| {
+            Self((from as u64) << (NUMBER_BITS + LOG_BITS) | (to as u64) << NUMBER_BITS | number)
+        })
+    }
+
+    /// Who sends.
+    #[must_use]
+    pub fn from(self) -> u16 {
+        (self.0 >> (NUMBER_BITS + LOG_BITS)) as u16
+    }
+
+    /// Who receives.
+    #[must_use]
+    pub fn to(self) -> u16 {
+        u16::from((self.0 >> NUMBER_BITS) as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_its_ends_and_is_a_number_of_a_record() {
+        let last = (1 << NUMBER_BITS) - 1;
+        for (from, to, number) in [(0, 0, 0), (3, 127, 5), (127, 127, last)] {
+            let name = Transfer::new(from, to, number).unwrap();
+            assert_eq!(
+                (usize::from(name.from()), usize::from(name.to())),
+                (from, to)
+            );
+            assert!(name.0 as i64 >= 0);
+        }
+        for (from, to, number) in [(128, 0, 0), (0, 128, 0), (0, 0, last + 1)] {
+            assert_eq!(Transfer::new(from, to, number), None);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Values from one device of a session to another.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use genie_control_api::v1::{OfferWayRequest, OpenWayRequest};
+use genie_session::client::Draft;
+use genie_session::record;
+use genie_session::transfer::Transfer;
+use parking_lot::Mutex;
+
+use super::append::SiteId;
+use super::{Append, Error, Lane, Origin, Session};
+
+/// How long two nodes may take to find each other.
+const DIALLING: Duration = Duration::from_secs(5);
+
+/// How values get from one device to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By their nodes.
+    Direct,
+    /// Through this process, since their nodes can't reach each other.
+    Relayed,
+}
+
+/// By the indices of the two devices. Held while two nodes find each other.
+#[derive(Default)]
+pub(super) struct Ways(Mutex<HashMap<(usize, usize), Way>>);
+
+impl Session {
+    /// Moves the elements of a view to device `to`: gives a storage there that holds them, contiguous
+    /// in row-major order. `draft` is a fetch's skeleton, storage and params; `bytes` is what they are.
+    ///
+    /// # Errors
+    /// A node is lost; interrupted. Where the value is relayed, its fault.
+    pub fn move_to(
+        &self,
+        from: &Lane,
+        draft: &Draft<'_>,
+        to: &Lane,
+        bytes: u64,
+        site: SiteId,
+    ) -> Result<u64, Error> {
+        from.check()?;
+        to.check()?;
+        match self.way(from, to) {
+            Way::Direct => self.send_to(from, draft, to, bytes, site),
+            Way::Relayed => self.relay(from, draft, to, bytes, site),
+        }
+    }
+
+    fn way(&self, from: &Lane, to: &Lane) -> Way {
+        let mut ways = self.ways.0.lock();
+        *ways
+            .entry((from.index, to.index))
+            .or_insert_with(|| match self.connect(from, to) {
+                Ok(()) => Way::Direct,
+                Err(why) => {
+                    self.host.warn(&format!(
+                        "values from {} to {} go through this process, since the one can't reach \
+                         the other: {why}",
+                        from.node, to.node
+                    ));
+                    Way::Relayed
+                }
+            })
+    }
+
+    /// Has the two nodes find each other.
+    fn connect(&self, from: &Lane, to: &Lane) -> Result<(), String> {
+        let address = to.node.strip_prefix("tcp://");
+        let address = address.ok_or("it is behind a gateway")?;
+        let (log, other) = (from.index as u32, to.index as u32);
+        let offer = OfferWayRequest {
+            session_id: to.opened.session_id,
+            data_token: to.opened.data_token.clone(),
+            log: other,
+            from: log,
+        };
+        let offered = to.control.offer_way(offer, DIALLING);
+        let open = OpenWayRequest {
+            session_id: from.opened.session_id,
+            data_token: from.opened.data_token.clone(),
+            log,
+            to: other,
+            token: offered.map_err(|error| error.to_string())?.token,
+            address: address.to_owned(),
+        };
+        let opened = from.control.open_way(open, DIALLING);
+        opened.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Both ends are recorded next to each other, after room was found for both, so that neither log
+    /// ever waits for what the other has not been told.
+    fn send_to(
+        &self,
+        from: &Lane,
+        draft: &Draft<'_>,
+        to: &Lane,
+        bytes: u64,
+        site: SiteId,
+    ) -> Result<u64, Error> {
+        let mut append = self.append.lock();
+        while let Some(full) = full(&mut append, [from, to]) {
+            self.flush_all(&mut append);
+            drop(append);
+            self.pump_all(full)?;
+            let is_full = || !self.append.lock().logs[full.index].log.has_room(0);
+            self.wait_while(full, is_full)?;
+            append = self.append.lock();
+        }
+        let number = append.next_transfer;
+        let transfer = Transfer::new(from.index, to.index, number);
+        let transfer = transfer.ok_or_else(|| Error::Runtime("too many transfers".to_owned()))?;
+        append.next_transfer += 1;
+        let name = [transfer.0 as i64];
+        let send = Draft {
+            kind: record::Kind::Send,
+            tail_numbers: &name,
+            ..*draft
+        };
+        let recv = Draft {
+            tail_numbers: &[bytes as i64, name[0]],
+            fresh: 1,
+            ..Draft::new(record::Kind::Recv)
+        };
+        let sent = self.append_noted(from, &mut append, &send, "", Origin::NONE, site)?;
+        let received = self.append_noted(to, &mut append, &recv, "", Origin::NONE, site)?;
+        drop(append);
+        self.counters.moved(bytes);
+        self.sent_later(from, &sent)?;
+        self.sent_later(to, &received)?;
+        Ok(received.first_fresh)
+    }
+
+    fn relay(
+        &self,
+        from: &Lane,
+        draft: &Draft<'_>,
+        to: &Lane,
+        bytes: u64,
+        site: SiteId,
+    ) -> Result<u64, Error> {
+        let len = usize::try_from(bytes).map_err(|error| Error::Value(error.to_string()))?;
+        let mut copy = vec![0; len];
+        let fetch = Draft {
+            kind: record::Kind::Fetch,
+            ..*draft
+        };
+        self.fetch(from, &fetch, &mut copy, site)?;
+        let alloc = Draft {
+            tail_numbers: &[bytes as i64],
+            fresh: 1,
+            ..Draft::new(record::Kind::Alloc)
+        };
+        let made = self.record(to, &alloc, "", Origin::NONE, site)?;
+        self.counters.relayed(bytes);
+        // SAFETY: the copy outlives the call.
+        unsafe { self.upload(to, made.first_fresh, copy.as_ptr(), len, site) }?;
+        Ok(made.first_fresh)
+    }
+}
+
+/// One of the two that has no room for a record.
+fn full<'l>(append: &mut Append, lanes: [&'l Lane; 2]) -> Option<&'l Lane> {
+    lanes
+        .into_iter()
+        .find(|lane| !append.logs[lane.index].log.has_room(0))
+}
