@@ -11,13 +11,14 @@ const FORWARDS: usize = 1 << 15;
 
 #[derive(Clone, Copy)]
 struct Origin {
-    seq: u64,
-    kind: Kind,
-    op: u32,
-    site: SiteId,
-    backward: bool,
     /// Among the records of all logs.
     position: u64,
+    /// Of the record's number the low bits: others of the same place and low bits are long gone.
+    seq: u32,
+    op: u32,
+    site: SiteId,
+    kind: Kind,
+    backward: bool,
 }
 
 /// Lines of a log's records.
@@ -76,7 +77,8 @@ impl Trace {
         Self {
             records: vec![
                 Origin {
-                    seq: u64::MAX,
+                    // Of no record that this place will have for long.
+                    seq: u32::MAX,
                     kind: Kind::Cut,
                     op: 0,
                     site: 0,
@@ -100,7 +102,7 @@ impl Trace {
     ) {
         let at = seq as usize % self.records.len();
         self.records[at] = Origin {
-            seq,
+            seq: seq as u32,
             kind,
             op,
             site,
@@ -113,7 +115,7 @@ impl Trace {
     #[must_use]
     pub fn position(&self, seq: u64) -> u64 {
         let origin = self.records[seq as usize % self.records.len()];
-        if origin.seq == seq {
+        if origin.seq == seq as u32 {
             origin.position
         } else {
             0
@@ -124,7 +126,7 @@ impl Trace {
     #[must_use]
     pub fn describe(&self, seq: u64, host: &dyn Host) -> String {
         let origin = self.records[seq as usize % self.records.len()];
-        if origin.seq != seq {
+        if origin.seq != seq as u32 {
             return "recorded too long ago to tell by which line".to_owned();
         }
         let name = match origin.kind {
