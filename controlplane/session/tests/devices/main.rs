@@ -1,0 +1,75 @@
+//! Three logs of one session, each at a node of its own that runs when it likes, with values moving
+//! between them: every answer is what one machine that runs the records in their order gives, and
+//! nothing waits in a circle. Every run has a seed; `GENIE_SEED=n` replays one, `GENIE_SEEDS=n` sets how
+//! many run.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it can't go on"
+)]
+
+#[path = "../simulation/rng.rs"]
+mod rng;
+
+mod node;
+mod session;
+
+use rng::Rng;
+use session::{Kinds, Session, Totals};
+
+fn run(name: &str, kinds: Kinds, count: u64) -> Totals {
+    let chosen = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|n: String| n.parse().ok())
+    };
+    let seeds = match chosen("GENIE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..chosen("GENIE_SEEDS").unwrap_or(count),
+    };
+    let mut totals = Totals::default();
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut session = Session::start(Rng::new(seed), kinds);
+            session.run();
+            session.finish()
+        });
+        match outcome {
+            Ok(one) => totals.add(&one),
+            Err(panic) => {
+                eprintln!("{name}: seed {seed} fails; GENIE_SEED={seed} replays it");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    totals
+}
+
+#[test]
+fn three_devices_give_what_one_gives() {
+    let totals = run("moves", Kinds::InPlace, 150);
+    assert!(totals.moves > 1500, "{totals:?}");
+    assert!(
+        totals.waited > 100,
+        "nobody ever waited for a value: {totals:?}"
+    );
+    assert!(totals.early > 100, "no value ever came early: {totals:?}");
+    assert!(totals.plan_hits > 100, "{totals:?}");
+    assert!(totals.freed_early > 10, "{totals:?}");
+}
+
+#[test]
+fn a_failure_goes_where_its_value_goes_and_nowhere_else() {
+    let totals = run("failures", Kinds::Failures, 150);
+    assert!(totals.moves > 1500, "{totals:?}");
+    assert!(totals.failed_elsewhere > 50, "{totals:?}");
+    assert!(totals.fetched > 500, "{totals:?}");
+}
+
+#[test]
+fn a_device_that_dies_fails_what_it_was_to_send_and_nothing_else() {
+    let totals = run("deaths", Kinds::Death, 100);
+    assert!(totals.lost > 50, "{totals:?}");
+    assert!(totals.fetched > 300, "{totals:?}");
+}
