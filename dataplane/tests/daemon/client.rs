@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use genie_control_api::v1;
 use genie_control_api::v1::control_client::ControlClient;
+use genie_control_api::v1::peers_client::PeersClient;
 use genie_dataplane::tls;
 use genie_session::client::{ClientLog, Draft, Message};
 use genie_session::fault::{Code, Fault};
@@ -52,6 +53,7 @@ pub fn request() -> v1::OpenSessionRequest {
 pub struct Control {
     runtime: tokio::runtime::Runtime,
     client: ControlClient<Channel>,
+    peers: PeersClient<Channel>,
 }
 
 impl Control {
@@ -83,7 +85,8 @@ impl Control {
             .map_err(|error| format!("{error:?}"))?;
         Ok(Self {
             runtime,
-            client: ControlClient::new(channel),
+            client: ControlClient::new(channel.clone()),
+            peers: PeersClient::new(channel),
         })
     }
 
@@ -102,6 +105,24 @@ impl Control {
     ) -> Result<v1::SubmitSegmentReply, tonic::Status> {
         self.runtime
             .block_on(self.client.submit_segment(request))
+            .map(tonic::Response::into_inner)
+    }
+
+    pub fn offer_way(
+        &mut self,
+        request: v1::OfferWayRequest,
+    ) -> Result<v1::OfferWayReply, tonic::Status> {
+        self.runtime
+            .block_on(self.peers.offer_way(request))
+            .map(tonic::Response::into_inner)
+    }
+
+    pub fn open_way(
+        &mut self,
+        request: v1::OpenWayRequest,
+    ) -> Result<v1::OpenWayReply, tonic::Status> {
+        self.runtime
+            .block_on(self.peers.open_way(request))
             .map(tonic::Response::into_inner)
     }
 

@@ -152,6 +152,18 @@ fn executor(files: Vec<OwnedFd>, tensors: Tensors, kill: &AtomicBool) -> Exit {
             keeper.places.pool_gone(header.seq);
             continue;
         }
+        // What another device sends is given back at once.
+        if header.kind == Kind::Arrived {
+            let place = payload.first_chunk::<8>().unwrap();
+            let place = u64::from_le_bytes(*place);
+            if place != NO_PLACE {
+                keeper.send(Header::new(Kind::PlaceFree, place, 0), &[]);
+            }
+            continue;
+        }
+        if matches!(header.kind, Kind::ArrivedFault | Kind::PeerGone) {
+            continue;
+        }
         if header.kind == Kind::Bulk {
             let (place, record) = payload.split_first_chunk::<8>().unwrap();
             payload = record;

@@ -14,6 +14,7 @@ mod executors;
 mod fake;
 mod log;
 mod memory;
+mod peers;
 mod places;
 mod process;
 mod sessions;
