@@ -16,7 +16,7 @@ impl Transfer {
     /// transfers.
     #[must_use]
     pub fn new(from: usize, to: usize, number: u64) -> Option<Self> {
-        (from < LOGS_MAX && to < LOGS_MAX && number < 1 << NUMBER_BITS).then(|| {
+        (from < LOGS_MAX && to < LOGS_MAX && number < 1 << NUMBER_BITS).then_some({
             Self((from as u64) << (NUMBER_BITS + LOG_BITS) | (to as u64) << NUMBER_BITS | number)
         })
     }

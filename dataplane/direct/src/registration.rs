@@ -118,7 +118,8 @@ impl Registration {
             shared.total_memory = usize::try_from(info.memory_bytes).unwrap_or(usize::MAX);
             shared.page_size = usize::try_from(info.page_bytes).unwrap_or(4096);
             shared.numa_node = -1;
-            let ops = &mut *(&raw mut (*gpu).ops);
+            let ops = &raw mut (*gpu).ops;
+            let ops = &mut *ops;
             ops.dev_close = Some(dev_close);
             ops.mem_alloc = Some(mem_alloc);
             ops.mem_free = Some(mem_free);

@@ -66,7 +66,8 @@ fn a_device_of_ours_holds_a_pool() {
         let gpu = api.rte_gpu_allocate(c"genie-test".as_ptr());
         assert!(!gpu.is_null());
         // DPDK has it from `calloc`, less aligned than its type says.
-        let ops = &mut *(&raw mut (*gpu).ops);
+        let ops = &raw mut (*gpu).ops;
+        let ops = &mut *ops;
         ops.mem_alloc = Some(mem_alloc);
         ops.mem_free = Some(mem_free);
         ops.dev_close = Some(close);

@@ -402,7 +402,7 @@ impl TorchMachine {
             let header = frame.first_chunk::<HEADER_BYTES>();
             let news = header
                 .ok_or(WireError::Truncated)
-                .and_then(|header| Header::decode(header))
+                .and_then(Header::decode)
                 .and_then(|header| self.transfer_news(&header, &frame[HEADER_BYTES..]));
             news.map_err(|error| lost(error.to_string()))?;
         }

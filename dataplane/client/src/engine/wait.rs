@@ -89,10 +89,9 @@ impl Session {
     /// Sends what is in any outbox. What waits for `lane` does not care how others fare.
     pub(super) fn pump_all(&self, lane: &Lane) -> Result<(), Error> {
         for other in self.lanes.iter().filter(|other| other.index != lane.index) {
-            match self.pump(other) {
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
-                // It says so to whoever uses it.
-                Ok(()) | Err(_) => {}
+            // A node that is lost says so to whoever uses it.
+            if let Err(Error::Interrupted) = self.pump(other) {
+                return Err(Error::Interrupted);
             }
         }
         self.pump(lane)
