@@ -19,14 +19,14 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts" / "lib"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "lib"))
 
 import command_line
 import genie
 import torch
 from daemon import Daemon
 
+ROOT = Path(__file__).resolve().parents[2]
 D = "remote_accelerator"
 DEVICE = "host:0?threads=1"
 LARGE_BYTES = 64 << 20
