@@ -1,4 +1,4 @@
-"""Values between two nodes on this machine, beside what genie-perf moves between two processes of it.
+"""Values between two nodes of this machine, beside what genie-perf moves between processes.
 
 Starts two nodes with one thread each, and one with two devices; moves a tensor from one device to
 another and looks at one element of it there; and sends a small one back and forth many times before
