@@ -147,14 +147,16 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
     .map_err(bad)?;
     fork::note_use();
     let mut book = CONNECTING.lock();
-    if let Some(session) = get()
-        && session.check().is_ok()
-    {
-        return Err(Error::Runtime(
-            "a session is open already: call genie.disconnect() first (its tensors are gone \
-             then)"
-                .to_owned(),
-        ));
+    if let Some(session) = get() {
+        if session.check().is_ok() {
+            return Err(Error::Runtime(
+                "a session is open already: call genie.disconnect() first (its tensors are gone \
+                 then)"
+                    .to_owned(),
+            ));
+        }
+        // What is left of one that has lost a node.
+        session.close();
     }
     let request = OpenSessionRequest {
         protocol_version: PROTOCOL_VERSION,

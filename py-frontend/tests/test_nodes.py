@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
+import random
 import re
 import signal
 import socket
@@ -12,12 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import genie
 import pytest
 import torch
+import transformers
 from daemon import BINARY, Daemon, free_port
 from support import Client, wait_until
+from torch.utils._pytree import tree_map
 
 D = "remote_accelerator"
 ONE_THREAD = "host:0?threads=1"
@@ -175,16 +180,28 @@ def test_a_model_over_three_devices_trains_as_on_the_cpu(session: list[Daemon]) 
         torch.testing.assert_close(one.weight.cpu(), other.weight.detach(), atol=1e-4, rtol=1e-3)
 
 
-def test_a_failure_is_raised_on_its_device_and_the_others_go_on(session: list[Daemon]) -> None:
+def test_a_look_anywhere_raises_what_failed_first(session: list[Daemon]) -> None:
     other = torch.ones(3, device=f"{D}:0") * 5
-    bad = torch.linalg.cholesky_ex(-torch.eye(3, device=f"{D}:2"), check_errors=False)[0]
-    torch.linalg.cholesky(-torch.eye(3, device=f"{D}:1"))
-    assert other.tolist() == [5, 5, 5]
+    table = torch.ones(2, 2, device=f"{D}:2")
+    bad = torch.linalg.cholesky(-torch.eye(3, device=f"{D}:1"))
+    table[torch.tensor([5], device=f"{D}:2")] = 0
+    # Of three devices that were used since the last look, two have failed.
     with pytest.raises(torch.linalg.LinAlgError):
-        genie.synchronize()
+        other.tolist()
     genie.synchronize()
+    assert other.tolist() == [5, 5, 5]
     assert bad.shape == (3, 3)
+    assert table.tolist() == [[1, 1], [1, 1]]
     assert (torch.ones(3, device=f"{D}:1") + 1).tolist() == [2, 2, 2]
+
+
+def test_a_look_asks_nobody_who_has_done_nothing(session: list[Daemon]) -> None:
+    used = [torch.ones(3, device=f"{D}:{index}") for index in range(3)]
+    genie.synchronize()
+    before = genie.stats()["round_trips"]
+    for _ in range(5):
+        (used[1] + 1).cpu()
+    assert genie.stats()["round_trips"] - before == 5
 
 
 def test_seeds_give_each_device_its_own_numbers(session: list[Daemon]) -> None:
@@ -237,8 +254,11 @@ def test_a_node_that_dies_takes_only_what_it_held(make_daemon: Callable[..., Dae
     assert [device.alive for device in genie.devices()] == [True, False]
     with pytest.raises(genie.NodeLostError):
         kept.to(f"{D}:1")
-    # Whoever connects anew starts from nothing.
+    # Whoever connects anew starts from nothing, and leaves nothing behind.
     genie.connect(a.address)
+    with pytest.raises(genie.StaleTensorError):
+        kept.cpu()
+    wait_until(lambda: len(a.sessions()) == 1, 2, "the old session to end")
     assert torch.ones(1, device=D).item() == 1
 
 
@@ -431,3 +451,112 @@ def test_nodes_that_cannot_reach_each_other_are_relayed_with_one_warning(
         assert torch.equal(there.to(f"{D}:0").cpu(), x.cpu())
         assert genie.stats()["relayed_bytes"] == 2 * 4 << 16
         genie.disconnect()
+
+
+# ---- one device and several give the same -------------------------------------------------------
+
+
+def run_program(seed: int, several: bool) -> list[torch.Tensor]:
+    """Runs a made-up program; with `several`, each value is where a seeded choice puts it."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+
+    def somewhere() -> str:
+        chosen = rng.randrange(3)
+        return f"{D}:{chosen if several else 0}"
+
+    pool = [torch.randn(8, 8).to(somewhere()) for _ in range(6)]
+    for _ in range(80):
+        a = pool[rng.randrange(len(pool))].to(somewhere())
+        b = pool[rng.randrange(len(pool))].to(a.device)
+        match rng.randrange(12):
+            case 0:
+                made = a + b.t()
+            case 1:
+                made = (a @ b).tanh()
+            case 2:
+                made = torch.cat([a[:4], b[4:]])
+            case 3:
+                made = a.clone()
+                made[2:5].mul_(b[:3])
+            case 4:
+                made = torch.softmax(a, dim=rng.randrange(2))
+            case 5:
+                made = a.clone().t().add_(b).relu_()
+            case 6:
+                made = torch.where(a > b, a, b)
+            case 7:
+                made = a.sum(0, keepdim=True).expand(8, 8).clone()
+            case 8:
+                made = a.to(torch.float64).sin().to(torch.float32)
+            case 9:
+                # Through a view. Of a copy: what moves is one, what stays is seen by others.
+                made = b.clone().contiguous()
+                made.view(64)[::2].fill_(0.5)
+                made[1:] += made[:-1].clone()
+            case 10:
+                made = a.flip(0)
+            case _:
+                made = a * 2
+        pool[rng.randrange(len(pool))] = made
+    return [value.cpu() for value in pool]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_program_over_three_devices_gives_what_one_gives(
+    session: list[Daemon], seed: int
+) -> None:
+    for ours, theirs in zip(run_program(seed, True), run_program(seed, False), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def spread(model: torch.nn.Module, blocks: list[torch.nn.Module], several: bool) -> None:
+    """Puts a model's blocks on the devices in turns, and what reaches a block there, too."""
+    model.to(f"{D}:0")
+    for index, block in enumerate(blocks):
+        device = f"{D}:{index % 3 if several else 0}"
+        block.to(device)
+
+        def bring(_: Any, args: Any, kwargs: Any, to: str = device) -> Any:
+            return tree_map(lambda x: x.to(to) if torch.is_tensor(x) else x, (args, kwargs))
+
+        def back(_: Any, __: Any, ___: Any, output: Any) -> Any:
+            return tree_map(lambda x: x.to(f"{D}:0") if torch.is_tensor(x) else x, output)
+
+        block.register_forward_pre_hook(bring, with_kwargs=True)
+        block.register_forward_hook(back, with_kwargs=True)
+
+
+def test_gpt2_over_three_devices_trains_as_on_one(session: list[Daemon]) -> None:
+    config = transformers.GPT2Config(
+        n_layer=5, n_embd=48, n_head=4, vocab_size=200, n_positions=64, attn_pdrop=0.0,
+        resid_pdrop=0.0, embd_pdrop=0.0,
+    )  # fmt: skip
+    torch.manual_seed(7)
+    source = transformers.GPT2LMHeadModel(config)
+    tokens = torch.randint(0, 200, (2, 24))
+    results = []
+    for several in (True, False):
+        model = copy.deepcopy(source)
+        spread(model, list(model.transformer.h), several)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        losses = []
+        for _ in range(3):
+            remote = tokens.to(f"{D}:0")
+            loss = model(remote, labels=remote, use_cache=False).loss
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        results.append((losses, [parameter.detach().cpu() for parameter in model.parameters()]))
+    (ours, weights), (theirs, others) = results
+    assert ours == theirs
+    assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
+
+
+def test_where_a_value_is(session: list[Daemon]) -> None:
+    place = genie.where(torch.ones(2, device=f"{D}:2"))
+    assert place.device == genie.devices()[2]
+    assert "remote_accelerator:2" in place.why
+    with pytest.raises(TypeError, match="cpu"):
+        genie.where(torch.ones(2))

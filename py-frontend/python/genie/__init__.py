@@ -44,6 +44,7 @@ __all__ = [
     "GenieError",
     "NodeLostError",
     "NotConnectedError",
+    "Place",
     "RemoteOperatorError",
     "StaleTensorError",
     "VersionMismatchError",
@@ -53,6 +54,7 @@ __all__ = [
     "is_connected",
     "stats",
     "synchronize",
+    "where",
 ]
 
 
@@ -79,6 +81,16 @@ class Device:
     link: str
     #: Whether its node still is there.
     alive: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value is."""
+
+    #: The device that holds it.
+    device: Device
+    #: What put it there.
+    why: str
 
 
 def _register() -> None:
@@ -160,6 +172,18 @@ def is_connected() -> bool:
 def devices() -> list[Device]:
     """List the devices of the session, in the order of their indices."""
     return [Device(**device) for device in _native.devices()]
+
+
+def where(tensor: torch.Tensor) -> Place:
+    """Tell where the elements of ``tensor`` are, and why they are there.
+
+    Raises :class:`TypeError` for a tensor that is on no remote accelerator.
+    """
+    if tensor.device.type != "remote_accelerator":
+        raise TypeError(f"this tensor is on {tensor.device}, and not on a remote accelerator")
+    index = tensor.device.index or 0
+    why = f"the program chose remote_accelerator:{index}, and values stay where they are made"
+    return Place(devices()[index], why)
 
 
 def stats() -> dict[str, Any]:

@@ -180,6 +180,7 @@ impl Session {
             append.forwards.note(origin.sequence_nr, site);
         }
         written.unsent += 1;
+        written.unheard = !draft.kind.is_look();
         if written.unsent == REST_RECORDS {
             self.wake.wake_if_resting();
         }

@@ -76,6 +76,7 @@ impl Session {
                 .append_bulk(id, len as u64)
                 .map_err(append_error)?;
             let kind = record::Kind::Upload;
+            written.unheard = true;
             append.position += 1;
             let position = append.position;
             written
@@ -160,41 +161,52 @@ impl Session {
     /// # Errors
     /// Of the operators that failed, the first one's fault; a node is lost; interrupted.
     pub fn barrier(&self, site: SiteId) -> Result<(), Error> {
-        self.look_at(&self.lanes.iter().collect::<Vec<_>>(), None, site)
-    }
-
-    /// Asks `lanes` for their failures, and raises the first in the order of records, `known` among
-    /// them. The others are over with it: the program hears of one at a time.
-    fn look_at(
-        &self,
-        lanes: &[&Lane],
-        known: Option<(usize, Fault)>,
-        site: SiteId,
-    ) -> Result<(), Error> {
-        let draft = Draft::new(record::Kind::Barrier);
-        // All are asked before any is waited for.
-        let asked: Vec<_> = (lanes.iter())
-            .map(|lane| (*lane, self.ask(lane, &draft, Destination::NOWHERE, site)))
-            .collect();
-        let (mut faults, mut failed) = (Vec::from_iter(known), Ok(()));
-        for (lane, key) in asked {
-            match key.and_then(|key| self.answer(lane, key)) {
-                Ok(Ok(_)) => {}
-                Ok(Err(fault)) => faults.push((lane.index, fault)),
-                Err(error) => failed = failed.and(Err(error)),
+        let mut asked = Vec::with_capacity(self.lanes.len());
+        let mut lost = Ok(());
+        for lane in &self.lanes {
+            match self.ask_barrier(lane, site) {
+                Ok(key) => asked.push((lane, key)),
+                Err(error) => lost = lost.and(Err(error)),
             }
         }
-        let first = {
+        let all = asked.len();
+        self.collect(asked, all).and(lost)
+    }
+
+    fn ask_barrier(&self, lane: &Lane, site: SiteId) -> Result<Key, Error> {
+        let draft = Draft::new(record::Kind::Barrier);
+        self.ask(lane, &draft, Destination::NOWHERE, site)
+    }
+
+    /// Waits for what was asked, and raises of all failures the first in the order of records; the
+    /// others are over with it. Gives what the first was answered. Of lanes that are lost those after
+    /// the first `needed` say so to whoever uses them.
+    fn collect(&self, asked: Vec<(&Lane, Key)>, needed: usize) -> Result<Vec<u8>, Error> {
+        let (mut faults, mut first) = (Vec::new(), Ok(Vec::new()));
+        let mut asked = asked.into_iter().enumerate();
+        while let Some((at, (lane, key))) = asked.next() {
+            match self.answer(lane, key) {
+                Ok(Ok(payload)) if at == 0 => first = first.map(|_| payload),
+                Ok(Ok(_)) => {}
+                Ok(Err(fault)) => faults.push((lane.index, fault)),
+                Err(Error::Interrupted) => {
+                    asked.for_each(|(_, (lane, key))| lane.slots.forget(key));
+                    return Err(Error::Interrupted);
+                }
+                Err(error) if at < needed => first = first.and(Err(error)),
+                Err(_) => {}
+            }
+        }
+        let raised = {
             let append = self.append.lock();
             faults.into_iter().min_by_key(|(lane, fault)| {
-                let of = fault.log.map_or(*lane, usize::from);
-                let log = append.logs.get(of);
+                let log = append.logs.get(fault.log.map_or(*lane, usize::from));
                 log.map_or(0, |log| log.trace.position(fault.cause_seq))
             })
         };
-        match first {
+        match raised {
             Some((lane, fault)) => Err(self.explain(&self.lanes[lane], &fault)),
-            None => failed,
+            None => first,
         }
     }
 
@@ -254,20 +266,28 @@ impl Session {
         Ok((first_fresh, metas))
     }
 
+    /// Waits for an answer, and for what was recorded before it on other devices: a look hears of
+    /// every failure before it.
     fn wait(&self, lane: &Lane, key: Key) -> Result<Vec<u8>, Error> {
-        let fault = match self.answer(lane, key)? {
-            Ok(payload) => return Ok(payload),
-            Err(fault) => fault,
-        };
-        let others: Vec<_> = (self.lanes.iter())
-            .filter(|other| other.index != lane.index && !other.is_lost())
-            .collect();
-        if others.is_empty() {
-            return Err(self.explain(lane, &fault));
+        if let [_] = *self.lanes {
+            let answer = self.answer(lane, key)?;
+            return answer.map_err(|fault| self.explain(lane, &fault));
         }
-        // What failed there by the same cause, or before it.
-        let raised = self.look_at(&others, Some((lane.index, fault)), 0);
-        raised.and(Err(Error::Runtime("a failure was lost".to_owned())))
+        let mut asked = vec![(lane, key)];
+        for other in self.lanes.iter().filter(|other| other.index != lane.index) {
+            if other.is_lost() || !self.append.lock().logs[other.index].unheard {
+                continue;
+            }
+            match self.ask_barrier(other, 0) {
+                Ok(key) => asked.push((other, key)),
+                Err(Error::Interrupted) => {
+                    asked.iter().for_each(|(lane, key)| lane.slots.forget(*key));
+                    return Err(Error::Interrupted);
+                }
+                Err(_) => {}
+            }
+        }
+        self.collect(asked, 1)
     }
 
     /// What became of what was asked.

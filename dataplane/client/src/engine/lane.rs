@@ -61,6 +61,8 @@ pub(super) struct LaneLog {
     pub(super) trace: Trace,
     /// Records since the last flush.
     pub(super) unsent: u32,
+    /// Records since the last look: one of them may have failed.
+    pub(super) unheard: bool,
 }
 
 impl LaneLog {
@@ -75,6 +77,7 @@ impl LaneLog {
             log,
             trace: Trace::default(),
             unsent: 0,
+            unheard: false,
         }
     }
 

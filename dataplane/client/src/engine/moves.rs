@@ -51,20 +51,25 @@ impl Session {
     }
 
     fn way(&self, from: &Lane, to: &Lane) -> Way {
-        let mut ways = self.ways.0.lock();
-        *ways
+        let mut warning = None;
+        let way = *(self.ways.0.lock())
             .entry((from.index, to.index))
             .or_insert_with(|| match self.connect(from, to) {
                 Ok(()) => Way::Direct,
                 Err(why) => {
-                    self.host.warn(&format!(
-                        "values from {} to {} go through this process, since the one can't reach \
-                         the other: {why}",
-                        from.node, to.node
-                    ));
+                    warning = Some(why);
                     Way::Relayed
                 }
-            })
+            });
+        // With nothing in hand: a warning may run code of the program.
+        if let Some(why) = warning {
+            self.host.warn(&format!(
+                "values from {} to {} go through this process, since the one can't reach the \
+                 other: {why}",
+                from.node, to.node
+            ));
+        }
+        way
     }
 
     /// Has the two nodes find each other.

@@ -235,6 +235,10 @@ fn carry(
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let here = executor(&to)?;
+        let (Parcel::Fault(transfer, _) | Parcel::Part { transfer, .. }) = &parcel;
+        if !ends.are_of(*transfer) {
+            return Err(hostile("a value of other devices"));
+        }
         match parcel {
             Parcel::Fault(transfer, fault) => tell_fault(&to, here, transfer, fault, ends.from)?,
             Parcel::Part {
