@@ -6,7 +6,7 @@ use std::time::Duration;
 use genie_client::address::{Address, Tls};
 use genie_client::control::ControlError;
 use genie_client::engine::{Error, Exception, Lane, Session};
-use genie_client::opening::{self, DEVICES_MAX, OpenError, Why};
+use genie_client::opening::{self, OpenError, Why};
 use genie_control_api::ErrorCode;
 use genie_control_api::v1::OpenSessionRequest;
 use genie_session::frame::PROTOCOL_VERSION;
@@ -203,9 +203,9 @@ fn open_error(error: &OpenError) -> Error {
             Exception::Connect,
             format!("the node at {address} refused: {message}"),
         ),
-        Why::TooMany => Error::Genie(
+        why @ Why::TooMany => Error::Genie(
             Exception::Connect,
-            format!("with the node at {address} there are more than {DEVICES_MAX} devices"),
+            format!("with the node at {address} {why}"),
         ),
     }
 }

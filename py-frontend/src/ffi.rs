@@ -401,12 +401,7 @@ unsafe extern "C" fn genie_alloc(index: i32, nbytes: u64, storage: *mut u64) -> 
     status((|| {
         let (session, lane) = device(index)?;
         let bytes = [nbytes as i64];
-        let draft = Draft {
-            tail_numbers: &bytes,
-            fresh: 1,
-            ..Draft::new(Kind::Alloc)
-        };
-        let site = sites::here();
+        let (draft, site) = (Draft::alloc(&bytes), sites::here());
         let appended = session.record(lane, &draft, "", Origin::NONE, site)?;
         // SAFETY: the backend passes a valid place.
         unsafe { storage.write(handle(lane, appended.first_fresh)) };

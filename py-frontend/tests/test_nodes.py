@@ -221,7 +221,7 @@ x = torch.ones(3, device="remote_accelerator:1") + torch.arange(3, device="remot
 print(x.to("remote_accelerator:0").tolist(), torch.accelerator.device_count())
 """
     client = make_client(code, GENIE_ADDRESS=f"{a.address}, {b.address}")
-    client.expect("[1.0, 2.0, 3.0] 2")
+    assert client.expect("[1.0, 2.0, 3.0] 2") == ""
 
 
 def test_a_node_that_is_not_there_is_named_and_nothing_stays_open(
@@ -364,6 +364,7 @@ def test_values_that_nobody_waits_for_cost_nothing_for_good(session: list[Daemon
         return sum(one["memory_bytes"] for one in node.sessions()) < 16 << 20
 
     wait_until(small, 5, "the memory of freed values")
+    assert small()  # and it stays so
 
 
 def test_a_failure_moves_with_its_value_and_is_raised_once(session: list[Daemon]) -> None:

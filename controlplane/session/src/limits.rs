@@ -26,6 +26,8 @@ pub const TEMPLATE_MAX: usize = PAYLOAD_MAX;
 pub const CAPTURED_MAX: usize = 8 << 20;
 /// Most numbers of one template.
 pub const TEMPLATE_NUMBERS_MAX: usize = 1 << 20;
+/// Logs of a session, one a device.
+pub const LOGS_MAX: usize = 128;
 /// Plans that a session may have at a time.
 pub const PLANS_MAX: usize = 256;
 /// Plans that a node holds for a session: as many as a client may have, and as many again that it

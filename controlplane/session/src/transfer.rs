@@ -1,7 +1,6 @@
 //! Names of transfers between the devices of a session.
 
-/// Logs of a session, one a device.
-pub const LOGS_MAX: usize = 128;
+pub use crate::limits::LOGS_MAX;
 
 const LOG_BITS: u32 = 8;
 const NUMBER_BITS: u32 = 48;

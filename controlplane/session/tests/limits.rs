@@ -7,10 +7,11 @@ use genie_session::limits;
 use genie_session::plan::Template;
 use genie_session::record::{self, Kind, Shape};
 use genie_session::skeleton::{self, out, tag};
+use genie_session::transfer::Transfer;
 use genie_session::varint::{Reader, put_u64};
 
 /// `at(limit)` passes, `at(limit + 1)` doesn't.
-fn bound<E: std::fmt::Debug>(name: &str, limit: usize, at: impl Fn(usize) -> Result<(), E>) {
+fn bound<T, E: std::fmt::Debug>(name: &str, limit: usize, at: impl Fn(usize) -> Result<T, E>) {
     assert!(at(limit).is_ok(), "{name}: {limit} is refused");
     assert!(at(limit + 1).is_err(), "{name}: {} passes", limit + 1);
 }
@@ -35,6 +36,15 @@ fn structure(skeleton: &[u8], tail: &[u8]) -> Vec<u8> {
     put_u64(&mut structure, 0);
     structure.extend_from_slice(tail);
     structure
+}
+
+#[test]
+fn transfers() {
+    // Counted from zero.
+    bound("LOGS_MAX", limits::LOGS_MAX - 1, |n| {
+        let ends = Transfer::new(n, 0, 0).and(Transfer::new(0, n, 0));
+        ends.ok_or("no such log")
+    });
 }
 
 #[test]

@@ -8,8 +8,9 @@ use genie_session::frame::PROTOCOL_VERSION;
 
 use crate::address::{Address, Tls};
 use crate::control::{self, Control, ControlError};
-use crate::handshake::handshake;
+use crate::engine::Opened;
 use crate::link::Link;
+use crate::opening::{self, Why};
 
 /// A session that was opened and welcomed.
 pub struct Bare {
@@ -65,14 +66,19 @@ pub fn open(
         transport_wanted: address.is_gateway(),
         ..OpenSessionRequest::default()
     };
-    let (control, opened) =
-        Control::open(address.clone(), tls.cloned(), request, timeout).map_err(failed)?;
-    let link = Link::open(address, tls, opened.transport.as_ref(), timeout)?;
-    handshake(&link, &opened.data_token, timeout)?
-        .map_err(|fault| BareError::Refused(fault.message))?;
-    Ok(Bare {
-        link,
-        control,
-        opened,
-    })
+    match opening::device(address, tls, request, timeout) {
+        Ok(Opened {
+            reply,
+            link,
+            control,
+            ..
+        }) => Ok(Bare {
+            link,
+            control,
+            opened: reply,
+        }),
+        Err(Why::Control(source)) => Err(failed(source)),
+        Err(Why::Link(error)) => Err(error.into()),
+        Err(why) => Err(BareError::Refused(why.to_string())),
+    }
 }

@@ -78,6 +78,15 @@ async fn within<T>(
     Ok(reply.map_err(refused)?.into_inner())
 }
 
+/// Ends the session that was answered to.
+#[must_use]
+pub fn goodbye(opened: &OpenSessionReply) -> CloseSessionRequest {
+    CloseSessionRequest {
+        session_id: opened.session_id,
+        data_token: opened.data_token.clone(),
+    }
+}
+
 /// What is done with the answer to a submitted segment.
 pub type OnPlan = Box<dyn FnOnce(Result<SubmitSegmentReply, ControlError>) + Send>;
 

@@ -3,16 +3,15 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use genie_control_api::v1::{CloseSessionRequest, OpenSessionReply, OpenSessionRequest};
+use genie_control_api::v1::{OpenSessionReply, OpenSessionRequest};
+use genie_session::limits::LOGS_MAX;
 
 use crate::address::{Address, Tls};
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, goodbye};
 use crate::engine::Opened;
 use crate::handshake::handshake;
 use crate::link::Link;
 
-/// Devices of all nodes of a session.
-pub const DEVICES_MAX: usize = 128;
 /// How long a node has to hear that its session is not wanted after all.
 const CLOSING: Duration = Duration::from_millis(500);
 
@@ -26,15 +25,19 @@ pub struct OpenError {
 }
 
 /// Why a node is not there.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Why {
     /// The control channel.
+    #[error(transparent)]
     Control(ControlError),
     /// The data path.
+    #[error(transparent)]
     Link(io::Error),
     /// The node turned the data connection away.
+    #[error("{0}")]
     Refused(String),
     /// Too many devices for one session.
+    #[error("there are more than {LOGS_MAX} devices")]
     TooMany,
 }
 
@@ -63,7 +66,7 @@ pub fn open(
             Ok(opened) => all.extend(opened),
             Err(error) => failed = failed.or(Some(error)),
         }
-        if all.len() > DEVICES_MAX && failed.is_none() {
+        if all.len() > LOGS_MAX && failed.is_none() {
             failed = Some(OpenError {
                 address: address.clone(),
                 why: Why::TooMany,
@@ -105,7 +108,7 @@ fn node(
         let left = deadline.saturating_duration_since(Instant::now());
         match device(address, tls, request, left.max(Duration::from_millis(1))) {
             Ok(opened) => {
-                devices = opened.reply.devices.len().min(DEVICES_MAX + 1);
+                devices = opened.reply.devices.len().min(LOGS_MAX + 1);
                 all.push(opened);
             }
             Err(why) => {
@@ -118,8 +121,11 @@ fn node(
     Ok(all)
 }
 
-/// One device.
-fn device(
+/// One device of a node.
+///
+/// # Errors
+/// What the node did.
+pub fn device(
     address: &Address,
     tls: Option<&Tls>,
     request: OpenSessionRequest,
@@ -160,12 +166,5 @@ fn close(all: Vec<Opened>) {
     for opened in all {
         opened.link.shutdown();
         opened.control.close(goodbye(&opened.reply), CLOSING);
-    }
-}
-
-fn goodbye(reply: &OpenSessionReply) -> CloseSessionRequest {
-    CloseSessionRequest {
-        session_id: reply.session_id,
-        data_token: reply.data_token.clone(),
     }
 }

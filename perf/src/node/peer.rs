@@ -76,12 +76,8 @@ impl Peer {
 
     /// A new storage of `bytes` bytes.
     pub fn alloc(&self, bytes: u64) -> Result<u64> {
-        let draft = Draft {
-            tail_numbers: &[bytes as i64],
-            fresh: 1,
-            ..Draft::new(record::Kind::Alloc)
-        };
-        let lane = self.0.first();
+        let (lane, bytes) = (self.0.first(), [bytes as i64]);
+        let draft = Draft::alloc(&bytes);
         let appended = self.0.record(lane, &draft, "", Origin::NONE, NOWHERE)?;
         Ok(appended.first_fresh)
     }

@@ -60,6 +60,16 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// A new storage of `bytes` uninitialised bytes (one number).
+    #[must_use]
+    pub fn alloc(bytes: &'a [i64; 1]) -> Self {
+        Self {
+            tail_numbers: bytes,
+            fresh: 1,
+            ..Self::new(Kind::Alloc)
+        }
+    }
+
     /// A record of `kind` with nothing in it.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
@@ -355,11 +365,8 @@ impl ClientLog {
     /// The held-back storage is made by a record of its own.
     fn unstage(&mut self) {
         if let Some(bytes) = self.staged.take() {
-            let alloc = Draft {
-                tail_numbers: &[bytes],
-                fresh: 1,
-                ..Draft::new(Kind::Alloc)
-            };
+            let bytes = [bytes];
+            let alloc = Draft::alloc(&bytes);
             // It names no storage, so naming it can't fail.
             if self.name(&alloc).is_ok() {
                 let _ = self.place(&alloc, false);

@@ -11,38 +11,22 @@
 
 #[path = "../simulation/rng.rs"]
 mod rng;
+#[path = "../simulation/seeds.rs"]
+mod seeds;
 
 mod node;
 mod session;
 
-use rng::Rng;
 use session::{Kinds, Session, Totals};
 
 fn run(name: &str, kinds: Kinds, count: u64) -> Totals {
-    let chosen = |name| {
-        std::env::var(name)
-            .ok()
-            .and_then(|n: String| n.parse().ok())
-    };
-    let seeds = match chosen("GENIE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..chosen("GENIE_SEEDS").unwrap_or(count),
-    };
     let mut totals = Totals::default();
-    for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| {
-            let mut session = Session::start(Rng::new(seed), kinds);
-            session.run();
-            session.finish()
-        });
-        match outcome {
-            Ok(one) => totals.add(&one),
-            Err(panic) => {
-                eprintln!("{name}: seed {seed} fails; GENIE_SEED={seed} replays it");
-                std::panic::resume_unwind(panic);
-            }
-        }
-    }
+    let one = |rng| {
+        let mut session = Session::start(rng, kinds);
+        session.run();
+        session.finish()
+    };
+    seeds::each(name, count, one, |one| totals.add(one));
     totals
 }
 

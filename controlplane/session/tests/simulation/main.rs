@@ -12,36 +12,19 @@ mod machine;
 mod oracle;
 mod program;
 mod rng;
+mod seeds;
 mod world;
 
-use rng::Rng;
 use world::{Faults, World};
-
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    if let Ok(seed) = std::env::var("GENIE_SEED") {
-        let seed = seed.parse().expect("GENIE_SEED is a number");
-        return seed..seed + 1;
-    }
-    let count = std::env::var("GENIE_SEEDS").map_or(default, |n| n.parse().expect("a number"));
-    0..count
-}
 
 fn run(name: &str, faults: Faults, count: u64) -> world::Totals {
     let mut totals = world::Totals::default();
-    for seed in seeds(count) {
-        let outcome = std::panic::catch_unwind(|| {
-            let mut world = World::new(Rng::new(seed), faults);
-            world.run();
-            world.totals()
-        });
-        match outcome {
-            Ok(one) => totals.add(&one),
-            Err(panic) => {
-                eprintln!("{name}: seed {seed} fails; GENIE_SEED={seed} replays it");
-                std::panic::resume_unwind(panic);
-            }
-        }
-    }
+    let one = |rng| {
+        let mut world = World::new(rng, faults);
+        world.run();
+        world.totals()
+    };
+    seeds::each(name, count, one, |one| totals.add(one));
     totals
 }
 

@@ -23,23 +23,31 @@ pub enum Recorded {
     NoRoom,
 }
 
+impl Append {
+    /// One of `lanes` that has no room for a record with `bulk` bytes of an upload.
+    fn full<'l>(&mut self, lanes: &[&'l Lane], bulk: u64) -> Option<&'l Lane> {
+        let mut lanes = lanes.iter().copied();
+        lanes.find(|lane| !self.logs[lane.index].log.has_room(bulk))
+    }
+}
+
 impl Session {
-    /// Runs `body` under the append lock, once the window of `lane` has room.
+    /// Runs `body` under the append lock, once the windows of `lanes` all have room.
     pub(super) fn appending<R>(
         &self,
-        lane: &Lane,
+        lanes: &[&Lane],
         bulk: u64,
         body: impl FnOnce(&mut Append) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        lane.check()?;
+        lanes.iter().try_for_each(|lane| lane.check())?;
         let mut append = self.append.lock();
-        while !append.logs[lane.index].log.has_room(bulk) {
+        while let Some(full) = append.full(lanes, bulk) {
             // What makes room here may hang on what lies there.
             self.flush_all(&mut append);
             drop(append);
-            self.pump_all(lane)?;
-            let is_full = || !self.append.lock().logs[lane.index].log.has_room(bulk);
-            self.wait_while(lane, is_full)?;
+            self.pump_all(full)?;
+            let is_full = || self.append.lock().full(&[full], bulk).is_some();
+            self.wait_while(full, is_full)?;
             append = self.append.lock();
         }
         body(&mut append)
@@ -51,7 +59,7 @@ impl Session {
     /// Interrupted. A node that is lost says so to whoever uses it.
     pub fn wait_for_room(&self) -> Result<(), Error> {
         for lane in &self.lanes {
-            if let Err(Error::Interrupted) = self.appending(lane, 0, |_| Ok(())) {
+            if let Err(Error::Interrupted) = self.appending(&[lane], 0, |_| Ok(())) {
                 return Err(Error::Interrupted);
             }
         }
@@ -103,7 +111,7 @@ impl Session {
         origin: Origin,
         site: SiteId,
     ) -> Result<Appended, Error> {
-        let appended = self.appending(lane, 0, |append| {
+        let appended = self.appending(&[lane], 0, |append| {
             self.append_noted(lane, append, draft, name, origin, site)
         })?;
         self.sent_later(lane, &appended)?;

@@ -69,7 +69,7 @@ impl Session {
                 .record(lane, &draft, "", Origin::NONE, site)
                 .map(|_| ());
         }
-        let ticket = self.appending(lane, len as u64, |append| {
+        let ticket = self.appending(&[lane], len as u64, |append| {
             let written = &mut append.logs[lane.index];
             let (before, bulk) = written
                 .log
@@ -217,7 +217,7 @@ impl Session {
         destination: Destination,
         site: SiteId,
     ) -> Result<Key, Error> {
-        self.appending(lane, 0, |append| {
+        self.appending(&[lane], 0, |append| {
             let id = append.next_wait;
             append.next_wait += 1;
             let key = Key::Wait(id);
@@ -253,7 +253,7 @@ impl Session {
             fresh: RESERVED,
             ..*draft
         };
-        let (key, first_fresh) = self.appending(lane, 0, |append| {
+        let (key, first_fresh) = self.appending(&[lane], 0, |append| {
             let appended = self.append_noted(lane, append, &draft, name, origin, site)?;
             let key = Key::Call(appended.seq);
             lane.slots.open(key, Destination::NOWHERE);

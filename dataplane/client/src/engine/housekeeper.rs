@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use genie_control_api::v1::CloseSessionRequest;
 use genie_session::client::Message;
 use genie_session::frame::{Header, Kind};
 
@@ -14,6 +13,7 @@ use super::{
     Error, Exception, FLUSH_AFTER, IDLE_AFTER, IDLE_TICK, Lane, REST, REST_RECORDS, Session,
     TRIM_AFTER,
 };
+use crate::control::goodbye;
 
 /// How long what was said last may take to leave.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -134,12 +134,8 @@ impl Session {
         }
         let began = Instant::now();
         for lane in &self.lanes {
-            let request = CloseSessionRequest {
-                session_id: lane.opened.session_id,
-                data_token: lane.opened.data_token.clone(),
-            };
             let left = LAST_WORDS.saturating_sub(began.elapsed());
-            lane.control.close(request, left);
+            lane.control.close(goodbye(&lane.opened), left);
             lane.lose(reason.clone());
         }
         // The session itself stays, since others may still look at it; what it held does not.

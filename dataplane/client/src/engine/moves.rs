@@ -10,7 +10,7 @@ use genie_session::transfer::Transfer;
 use parking_lot::Mutex;
 
 use super::append::SiteId;
-use super::{Append, Error, Lane, Origin, Session};
+use super::{Error, Lane, Origin, Session};
 
 /// How long two nodes may take to find each other.
 const DIALLING: Duration = Duration::from_secs(5);
@@ -106,33 +106,26 @@ impl Session {
         bytes: u64,
         site: SiteId,
     ) -> Result<u64, Error> {
-        let mut append = self.append.lock();
-        while let Some(full) = full(&mut append, [from, to]) {
-            self.flush_all(&mut append);
-            drop(append);
-            self.pump_all(full)?;
-            let is_full = || !self.append.lock().logs[full.index].log.has_room(0);
-            self.wait_while(full, is_full)?;
-            append = self.append.lock();
-        }
-        let number = append.next_transfer;
-        let transfer = Transfer::new(from.index, to.index, number);
-        let transfer = transfer.ok_or_else(|| Error::Runtime("too many transfers".to_owned()))?;
-        append.next_transfer += 1;
-        let name = [transfer.0 as i64];
-        let send = Draft {
-            kind: record::Kind::Send,
-            tail_numbers: &name,
-            ..*draft
-        };
-        let recv = Draft {
-            tail_numbers: &[bytes as i64, name[0]],
-            fresh: 1,
-            ..Draft::new(record::Kind::Recv)
-        };
-        let sent = self.append_noted(from, &mut append, &send, "", Origin::NONE, site)?;
-        let received = self.append_noted(to, &mut append, &recv, "", Origin::NONE, site)?;
-        drop(append);
+        let (sent, received) = self.appending(&[from, to], 0, |append| {
+            let transfer = Transfer::new(from.index, to.index, append.next_transfer);
+            let transfer =
+                transfer.ok_or_else(|| Error::Runtime("too many transfers".to_owned()))?;
+            append.next_transfer += 1;
+            let name = [transfer.0 as i64];
+            let send = Draft {
+                kind: record::Kind::Send,
+                tail_numbers: &name,
+                ..*draft
+            };
+            let recv = Draft {
+                tail_numbers: &[bytes as i64, name[0]],
+                fresh: 1,
+                ..Draft::new(record::Kind::Recv)
+            };
+            let sent = self.append_noted(from, append, &send, "", Origin::NONE, site)?;
+            let received = self.append_noted(to, append, &recv, "", Origin::NONE, site)?;
+            Ok((sent, received))
+        })?;
         self.counters.moved(bytes);
         self.sent_later(from, &sent)?;
         self.sent_later(to, &received)?;
@@ -154,22 +147,11 @@ impl Session {
             ..*draft
         };
         self.fetch(from, &fetch, &mut copy, site)?;
-        let alloc = Draft {
-            tail_numbers: &[bytes as i64],
-            fresh: 1,
-            ..Draft::new(record::Kind::Alloc)
-        };
-        let made = self.record(to, &alloc, "", Origin::NONE, site)?;
+        let size = [bytes as i64];
+        let made = self.record(to, &Draft::alloc(&size), "", Origin::NONE, site)?;
         self.counters.relayed(bytes);
         // SAFETY: the copy outlives the call.
         unsafe { self.upload(to, made.first_fresh, copy.as_ptr(), len, site) }?;
         Ok(made.first_fresh)
     }
-}
-
-/// One of the two that has no room for a record.
-fn full<'l>(append: &mut Append, lanes: [&'l Lane; 2]) -> Option<&'l Lane> {
-    lanes
-        .into_iter()
-        .find(|lane| !append.logs[lane.index].log.has_room(0))
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use genie_channel::BULK_PART_MAX;
 use genie_session::fault::{Code, Fault};
-use genie_session::frame::{HEADER_BYTES, Header, Kind, PAYLOAD_MAX};
+use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE, PAYLOAD_MAX};
 use genie_session::transfer::Transfer;
 use rustls::ServerConnection;
 
@@ -169,10 +169,9 @@ fn tell_gone(session: &Session, log: u16, why: &str) {
     };
     let message = format!("remote_accelerator:{log}, which was to send a value, is gone: {why}");
     let fault = Fault::new(Code::SessionGone, 0, message).of_log(log);
-    let fault = fault.encode();
-    let header = Header::new(Kind::PeerGone, u64::from(log), 0).with_payload(fault.len());
-    let gone = || session.is_over();
-    let _ = running.inbox.send(&header, [&fault, &[]], gone);
+    let header = Header::new(Kind::PeerGone, u64::from(log), 0);
+    // An executor that is gone waits for nothing.
+    let _ = tell(session, running, header, &fault.encode());
 }
 
 /// The executor of a session, once it has one.
@@ -196,6 +195,19 @@ fn tell(session: &Session, running: &Running, header: Header, payload: &[u8]) ->
         .inbox
         .send(&header, [payload, &[]], || session.is_over());
     sent.map_err(io::Error::other)
+}
+
+/// A value without bytes has no place.
+fn receive<S: Source>(
+    session: &Session,
+    running: &Running,
+    total: u64,
+    source: &mut S,
+) -> Result<u64, S::Error> {
+    match total {
+        0 => Ok(NO_PLACE),
+        _ => land(session, running, total, source),
+    }
 }
 
 fn tell_here(
@@ -255,7 +267,7 @@ fn carry(
                     part: (place, bytes),
                     done: 0,
                 };
-                let landed = land(&to, here, total, &mut source);
+                let landed = receive(&to, here, total, &mut source);
                 source.give_back();
                 tell_here(&to, here, transfer, total, landed?)?;
             }
@@ -284,6 +296,8 @@ impl Copied<'_> {
 }
 
 impl Source for Copied<'_> {
+    type Error = io::Error;
+
     fn fill(&mut self, mut into: &mut [u8]) -> io::Result<()> {
         while !into.is_empty() {
             if self.done == self.part.1 {
@@ -486,12 +500,14 @@ impl Incoming<'_> {
         }
         self.part = Some((header.seq, total, header.aux, left));
         let running = executor(to)?;
-        let place = land(to, running, total, self)?;
+        let place = receive(to, running, total, self)?;
         tell_here(to, running, header.seq, total, place)
     }
 }
 
 impl Source for Incoming<'_> {
+    type Error = io::Error;
+
     fn fill(&mut self, mut into: &mut [u8]) -> io::Result<()> {
         while !into.is_empty() {
             let (transfer, total, here, left) =

@@ -8,18 +8,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genie_channel::BULK_PART_MAX;
 use genie_session::WireError;
 use genie_session::fault::{Code, Fault};
-use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE, PAYLOAD_MAX};
+use genie_session::frame::{HEADER_BYTES, Header, Kind, PAYLOAD_MAX};
 
 use super::end::End;
 use super::inbox::Undelivered;
+use super::landing::{LandError, Source, land};
 use super::link::Link;
-use super::memory::{SessionMemory, Shared};
 use super::running::Running;
 use super::session::Session;
-use super::staging::{InPlace, Land as _, Landing, Staged};
+use super::staging::Land;
 use super::stream::ReadHalf;
 
 /// Bytes that a read takes when nothing is known of what comes. Larger reads would only copy more
@@ -71,6 +70,12 @@ impl From<io::Error> for ReadError {
             io::ErrorKind::UnexpectedEof => Self::Closed,
             _ => Self::Socket(error),
         }
+    }
+}
+
+impl From<LandError> for ReadError {
+    fn from(error: LandError) -> Self {
+        Self::Executor(error.to_string())
     }
 }
 
@@ -129,9 +134,13 @@ impl Buffer {
     fn have(&self) -> usize {
         self.end - self.start
     }
+}
 
-    /// Moves bytes into `into` until it is full: what is here first, then from the socket.
-    fn move_into(&mut self, into: &mut [u8]) -> Result<(), ReadError> {
+impl Source for Buffer {
+    type Error = ReadError;
+
+    /// What is here first, then from the socket.
+    fn fill(&mut self, into: &mut [u8]) -> Result<(), ReadError> {
         let here = self.have().min(into.len());
         into[..here].copy_from_slice(&self.bytes[self.start..self.start + here]);
         self.start += here;
@@ -142,15 +151,12 @@ impl Buffer {
         Ok(())
     }
 
-    /// Reads and drops.
-    fn skip(&mut self, mut bytes: u64) -> Result<(), ReadError> {
-        let mut scratch = [0; 16 << 10];
-        while bytes > 0 {
-            let n = bytes.min(scratch.len() as u64) as usize;
-            self.move_into(&mut scratch[..n])?;
-            bytes -= n as u64;
-        }
-        Ok(())
+    fn takes_apart(&self, bytes: u64) -> bool {
+        self.half.takes_apart(bytes)
+    }
+
+    fn take(&mut self, bytes: u64, land: Option<&mut dyn Land>) -> Result<(), ReadError> {
+        Ok(self.half.take(bytes, land)?)
     }
 }
 
@@ -262,112 +268,11 @@ fn place_bulk(
     running: &Running,
     header: &Header,
 ) -> Result<u64, ReadError> {
-    let bytes = header.aux;
-    session.received_raw(bytes);
-    let placed = match &running.memory {
-        _ if !session.has_room(bytes) => None,
-        SessionMemory::Shared(shared) => {
-            place_shared(buffer, shared, bytes, &|| session.count_arrived(running))?
-        }
-        SessionMemory::Staged(staged) => place_staged(session, buffer, staged, bytes)?,
-    };
-    session.count_arrived(running);
+    session.received_raw(header.aux);
+    let place = land(session, running, header.aux, buffer)?;
     // It may have taken a while.
     session.worked();
-    let Some(place) = placed else {
-        session.dropped_bulk();
-        if buffer.half.takes_apart(bytes) {
-            buffer.half.take(bytes, None)?;
-        } else {
-            buffer.skip(bytes)?;
-        }
-        return Ok(NO_PLACE);
-    };
     Ok(place)
-}
-
-/// Into memory that the executor maps. `None`: there is no room, and nothing was read.
-fn place_shared(
-    buffer: &mut Buffer,
-    shared: &Shared,
-    bytes: u64,
-    placed: &dyn Fn(),
-) -> Result<Option<u64>, ReadError> {
-    let allocated = shared.inbound.lock().allocate_cold(bytes);
-    let Some((place, cold)) = allocated else {
-        return Ok(None);
-    };
-    // Before its bytes come.
-    placed();
-    let memory = &shared.inbound_memory;
-    let mut landing = InPlace {
-        place,
-        cold: cold.then_some(memory),
-    };
-    if buffer.half.takes_apart(bytes) {
-        buffer.half.take(bytes, Some(&mut landing))?;
-        return Ok(Some(place));
-    }
-    // Part by part: a connection that stands still while the pages of gigabytes are taken looks dead.
-    let mut start = 0;
-    while start < bytes {
-        let part = start..bytes.min(start + BULK_PART_MAX);
-        let at = landing.place_of(&part);
-        // SAFETY: the place was just allocated and is freed only by the executor's word, which has
-        // not been told of it; the bytes are written and not read.
-        let target = unsafe { memory.bytes_mut(at, part.end - part.start) };
-        let target = target.map_err(|error| ReadError::Executor(error.to_string()))?;
-        buffer.move_into(target)?;
-        start = part.end;
-    }
-    Ok(Some(place))
-}
-
-/// Into a device's memory, by way of staging memory. `None`: as for [`place_shared`].
-fn place_staged(
-    session: &Session,
-    buffer: &mut Buffer,
-    staged: &Staged,
-    bytes: u64,
-) -> Result<Option<u64>, ReadError> {
-    let copies = &session.host().metrics.staged;
-    let landing = staged.place(bytes, copies);
-    let Some(mut landing) = landing.map_err(|error| ReadError::Executor(error.to_string()))? else {
-        return Ok(None);
-    };
-    let landed = if buffer.half.takes_apart(bytes) {
-        let apart = buffer.half.take(bytes, Some(&mut landing));
-        apart.map_err(ReadError::from)
-    } else {
-        land_stream(buffer, &mut landing, bytes)
-    };
-    let landed = landed.and_then(|()| Ok(landing.finish()?));
-    match landing.failure() {
-        // What a device says is the session's end, and its client is told.
-        Some(error) => Err(ReadError::Executor(error.to_string())),
-        None => landed.map(|()| Some(landing.place())),
-    }
-}
-
-/// Bulk that is in the stream itself, part by part.
-fn land_stream(
-    buffer: &mut Buffer,
-    landing: &mut Landing<'_>,
-    bytes: u64,
-) -> Result<(), ReadError> {
-    let mut start = 0;
-    while start < bytes {
-        let part = start..bytes.min(start + BULK_PART_MAX);
-        let slot = landing.place(&part)?;
-        // The parts before it are with the device, or done: there is room for this one.
-        let slot = slot.ok_or_else(|| ReadError::Executor("no staging memory".to_owned()))?;
-        // SAFETY: the slot was just given for this part; the stream is this thread's.
-        let memory = unsafe { landing.slot(slot, part.end - part.start) }?;
-        buffer.move_into(memory)?;
-        landing.arrived(slot)?;
-        start = part.end;
-    }
-    Ok(())
 }
 
 /// Hands a frame to the executor, waiting for room while the client is there.
