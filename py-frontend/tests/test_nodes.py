@@ -404,7 +404,7 @@ def test_a_sender_that_dies_fails_what_was_on_its_way(make_daemon: Callable[...,
     genie.connect([a.address, b.address])
     kept = torch.ones(4, device=f"{D}:1")
     torch.ones(4, device=f"{D}:0").to(f"{D}:1").cpu()
-    for pid in a.executors():
+    for pid in a.processes():
         os.kill(pid, signal.SIGSTOP)
     coming = torch.ones(1 << 22, device=f"{D}:0").to(f"{D}:1") + 1
     os.kill(a.pid, signal.SIGKILL)

@@ -279,15 +279,6 @@ def tls_arguments(folder: Path) -> list[str]:
     ]
 
 
-def zygotes(node: Daemon) -> list[int]:
-    """Processes that executors are started from."""
-    found = []
-    for pid in node.executors():
-        if Path(f"/proc/{pid}/comm").read_text().strip() == "genie-executor":
-            found.append(pid)
-    return found
-
-
 def test_each_tenant_has_a_layout_of_its_own(
     hostile: dict[str, str], make_daemon: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -308,7 +299,7 @@ def test_each_tenant_has_a_layout_of_its_own(
     assert bases["ann"] == bases["cid"]
     assert bases["ann"] != bases["bob"]
     # Two tenants', and one in advance.
-    wait_until(lambda: len(zygotes(node)) == 3, 10, "a zygote in advance")
+    wait_until(lambda: len(node.zygotes()) == 3, 10, "a zygote in advance")
 
 
 def test_a_new_tenant_waits_for_no_zygote(make_daemon: Callable[..., Any], tmp_path: Path) -> None:
@@ -320,7 +311,7 @@ def test_a_new_tenant_waits_for_no_zygote(make_daemon: Callable[..., Any], tmp_p
     took = []
     for turn in range(5):
         files = certify(folder, f"client{turn}", f"tenant{turn}")
-        wait_until(lambda: len(zygotes(node)) > turn, 20, "a zygote in advance")  # noqa: B023
+        wait_until(lambda: len(node.zygotes()) > turn, 20, "a zygote in advance")  # noqa: B023
         time.sleep(0.5)
         start = time.perf_counter()
         genie.connect(node.address, **files)
@@ -346,7 +337,7 @@ def test_five_crashes_replace_the_zygote(
         address=node.address,
     )
     bystander.expect("sum 4")
-    before = zygotes(node)
+    before = node.zygotes()
     assert len(before) == 1
     for _ in range(5):
         genie.connect(node.address)
@@ -363,7 +354,7 @@ def test_five_crashes_replace_the_zygote(
     bystander.expect("again 4")
     bystander.finish()
     # The old one goes with its last session.
-    wait_until(lambda: not set(before) & set(zygotes(node)), 20, "the old zygote is gone")
+    wait_until(lambda: not set(before) & set(node.zygotes()), 20, "the old zygote is gone")
 
 
 def test_sessions_of_one_tenant_share_pages(
@@ -384,7 +375,7 @@ def test_sessions_of_one_tenant_share_pages(
     ]
     for client in clients:
         client.expect("sum 4")
-    executors = set(node.executors()) - set(zygotes(node))
+    executors = node.executors()
     assert len(executors) == 2
     for pid in executors:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]

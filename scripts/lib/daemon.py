@@ -56,6 +56,14 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def name_of(pid: int) -> str | None:
+    """The kernel's name of a process; None once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return None
+
+
 def is_running(pid: int) -> bool:
     """True while there is such a process, unless it only waits to be reaped."""
     try:
@@ -195,9 +203,17 @@ class Daemon:
         self._process.kill()
         self._process.wait(_STOP_SECONDS_MAX)
 
-    def executors(self) -> list[int]:
-        """Processes below the daemon."""
+    def processes(self) -> list[int]:
+        """Processes below the daemon: zygotes and executors."""
         return children_of(self.pid) if self.running else []
+
+    def executors(self) -> list[int]:
+        """Processes that run a session's operators."""
+        return [pid for pid in self.processes() if name_of(pid) == "genie-session"]
+
+    def zygotes(self) -> list[int]:
+        """Processes that executors are started from."""
+        return [pid for pid in self.processes() if name_of(pid) == "genie-executor"]
 
     def status(self) -> dict[str, Any]:
         """What `genie-dataplane status --json` says.
