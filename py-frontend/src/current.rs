@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use genie_client::address::{Address, Tls};
 use genie_client::control::ControlError;
-use genie_client::engine::{Error, Exception, Lane, Session};
+use genie_client::engine::{Error, Exception, Session};
 use genie_client::opening::{self, OpenError, Why};
 use genie_control_api::ErrorCode;
 use genie_control_api::v1::OpenSessionRequest;
@@ -35,6 +35,9 @@ struct Book {
     schema_hash: u64,
 }
 
+/// The policy of a pool that names none.
+pub const POLICY: &str = "locality";
+
 /// How to reach nodes.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
@@ -46,6 +49,8 @@ pub struct Target {
     pub cert: Option<String>,
     /// Its key.
     pub key: Option<String>,
+    /// How operators are placed; `None` where the program does it.
+    pub policy: Option<String>,
 }
 
 impl Target {
@@ -58,6 +63,10 @@ impl Target {
             ca: read("GENIE_CA"),
             cert: read("GENIE_CERT"),
             key: read("GENIE_KEY"),
+            policy: match read("GENIE_PLACEMENT").as_deref() {
+                Some("pool") => Some(read("GENIE_POLICY").unwrap_or_else(|| POLICY.to_owned())),
+                _ => None,
+            },
         }
     }
 }
@@ -112,13 +121,17 @@ pub fn session() -> Result<&'static Session, Error> {
     }
 }
 
-/// The device of this number, of a session that lives or not.
-#[must_use]
-pub fn of_number(number: u16) -> Option<&'static Lane> {
+/// Fails where the device of this number was lost with its session, and says why.
+///
+/// # Errors
+/// Why it was.
+pub fn check_number(number: u16) -> Result<(), Error> {
     let book = CONNECTING.lock();
-    book.sessions
-        .iter()
-        .find_map(|session| session.numbered(number))
+    let all = book.sessions.iter();
+    let found = all.filter_map(|session| session.numbered(number).map(|at| (session, at)));
+    found
+        .take(1)
+        .try_for_each(|(session, at)| session.check_at(at))
 }
 
 /// Opens a session and makes it the one in use.
@@ -145,6 +158,10 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
         target.key.as_deref(),
     )
     .map_err(bad)?;
+    let policy = target.policy.as_deref().map(genie_planner::policy);
+    let policy = policy
+        .transpose()
+        .map_err(|error| Error::Value(error.to_string()))?;
     fork::note_use();
     let mut book = CONNECTING.lock();
     if let Some(session) = get() {
@@ -175,7 +192,7 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
     let devices = u16::try_from(opened.len()).ok();
     let next = devices.and_then(|devices| book.numbered.checked_add(devices));
     let next = next.ok_or_else(|| Error::Runtime("too many sessions in one process".to_owned()))?;
-    let session = Session::start(book.numbered + 1, opened, Box::new(Python))
+    let session = Session::start_placed(book.numbered + 1, opened, Box::new(Python), policy)
         .map_err(|error| Error::Genie(Exception::Connect, format!("no session: {error}")))?;
     book.numbered = next;
     let session: &'static Session = Box::leak(Box::new(session));

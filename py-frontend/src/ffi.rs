@@ -11,21 +11,17 @@ use genie_session::record::Kind;
 use genie_session::skeleton;
 use parking_lot::Mutex;
 
-use genie_client::engine::{
-    Error, Exception, Lane, Origin, Recorded, Results, Session, Signature, SiteId,
-};
+use genie_client::engine::{At, Error, Origin, Recorded, Results, Signature, SiteId};
 use genie_recorder::{host_cache, names};
 
 use crate::errors::set_last;
-use crate::{current, fork, sites};
+use crate::place::{Place, device, place_of};
+use crate::{current, fork, place, sites};
 
 const OK: i32 = 0;
 const UNKNOWN_SHAPE: i32 = 1;
 const ERROR: i32 = 2;
 const NO_ROOM: i32 = 3;
-
-const ID_BITS: u32 = 48;
-const ID_MASK: u64 = (1 << ID_BITS) - 1;
 
 /// `GenieCall`.
 #[repr(C)]
@@ -116,70 +112,6 @@ fn status(result: Result<i32, Error>) -> i32 {
     })
 }
 
-fn handle(lane: &Lane, id: u64) -> u64 {
-    u64::from(lane.number) << ID_BITS | id
-}
-
-fn number_of(handle: u64) -> u16 {
-    (handle >> ID_BITS) as u16
-}
-
-fn id_of(lane: &Lane, handle: u64) -> Result<u64, Error> {
-    if number_of(handle) == lane.number {
-        return Ok(handle & ID_MASK);
-    }
-    if current::get().is_some_and(|session| session.numbered(number_of(handle)).is_some()) {
-        return Err(Error::Runtime(
-            "Expected all tensors to be on the same device, but found at least two devices of this \
-             session"
-                .to_owned(),
-        ));
-    }
-    Err(stale())
-}
-
-fn stale() -> Error {
-    Error::Genie(
-        Exception::StaleTensor,
-        "this tensor belongs to an earlier session, whose memory is gone: make it again in this \
-         one"
-        .to_owned(),
-    )
-}
-
-/// The session and device of a tensor that exists: a lost one says why it was lost.
-fn place_of(handle: u64) -> Result<(&'static Session, &'static Lane), Error> {
-    fork::check()?;
-    let number = number_of(handle);
-    let session = match current::get() {
-        Some(session) => session,
-        None => {
-            if let Some(lane) = current::of_number(number) {
-                lane.check()?;
-            }
-            current::session()?
-        }
-    };
-    session
-        .numbered(number)
-        .map_or_else(|| Err(stale()), |lane| Ok((session, lane)))
-}
-
-/// The session in use, and its device of this index.
-fn device(index: i32) -> Result<(&'static Session, &'static Lane), Error> {
-    let session = current::session()?;
-    let lanes = session.lanes();
-    let lane = usize::try_from(index)
-        .ok()
-        .and_then(|index| lanes.get(index));
-    lane.map(|lane| (session, lane)).ok_or_else(|| {
-        Error::Runtime(format!(
-            "remote_accelerator:{index} does not exist: the session has {} device(s)",
-            lanes.len()
-        ))
-    })
-}
-
 impl RawCall {
     /// # Safety
     /// The pointers are valid for their lengths.
@@ -219,7 +151,7 @@ impl RawCall {
     }
 
     /// Where it runs: where its tensors are, or where its result is to be.
-    fn place(&self, handles: &[u64]) -> Result<(&'static Session, &'static Lane), Error> {
+    fn place(&self, handles: &[u64]) -> Result<Place, Error> {
         match handles.first() {
             Some(&handle) => place_of(handle),
             None => device(self.device),
@@ -283,18 +215,18 @@ unsafe fn record(
 ) -> Result<i32, Error> {
     // SAFETY: as the caller says.
     let handles = unsafe { slice(call.storages, call.n_storages) };
-    let (session, lane) = call.place(handles)?;
+    let place = call.place(handles)?;
     let origin = call.origin();
     let site = site_of(origin);
     let mut ids = KEPT.with(|kept| std::mem::take(&mut kept.borrow_mut().ids));
     ids.clear();
     for &handle in handles {
-        ids.push(id_of(lane, handle)?);
+        ids.push(place.id_of(handle)?);
     }
     // SAFETY: as the caller says.
     let (draft, signature) = unsafe { (call.draft(&ids), call.signature()) };
     let name = || names::name(call.op);
-    let found = session.record_known(lane, &draft, &signature, name, origin, site)?;
+    let found = (place.session).record_at(place.at, &draft, &signature, name, origin, site)?;
     KEPT.with(|kept| {
         let kept = &mut *kept.borrow_mut();
         kept.ids = ids;
@@ -305,7 +237,7 @@ unsafe fn record(
         };
         // SAFETY: the backend passes valid places.
         unsafe {
-            first_fresh.write(handle(lane, appended.first_fresh));
+            first_fresh.write(place.handle(appended.first_fresh));
             results.write(raw(&known));
         }
         kept.results = Some(known);
@@ -328,18 +260,8 @@ unsafe extern "C" fn genie_learn(call: *const RawCall, results: *const RawResult
         )
     };
     status((|| {
-        let counts = skeleton::measure_out(&skeleton, |_, _| {}, |_| {})
+        let results = Results::new(signature.skeleton, skeleton, params)
             .map_err(|error| Error::Runtime(format!("inferred results: {error}")))?;
-        if counts.params != params.len() {
-            return Err(Error::Runtime(
-                "inferred results: numbers do not fit".to_owned(),
-            ));
-        }
-        let results = Results {
-            skeleton,
-            params,
-            fresh: counts.fresh as u64,
-        };
         current::session()?.learn(&signature, results);
         Ok(OK)
     })())
@@ -358,8 +280,8 @@ unsafe extern "C" fn genie_call_sync(call: *const RawCall, out: *mut RawSyncResu
 unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Error> {
     // SAFETY: as the caller says.
     let handles = unsafe { slice(call.storages, call.n_storages) };
-    let (session, lane) = call.place(handles)?;
-    let ids: Result<Vec<u64>, Error> = handles.iter().map(|&h| id_of(lane, h)).collect();
+    let place = call.place(handles)?;
+    let ids: Result<Vec<u64>, Error> = handles.iter().map(|&h| place.id_of(h)).collect();
     let ids = ids?;
     let origin = call.origin();
     let site = site_of(origin);
@@ -368,8 +290,9 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
         kind: Kind::CallSync,
         ..unsafe { call.draft(&ids) }
     };
+    let name = names::name(call.op);
     let (first_fresh, metas) =
-        session.call_sync(lane, &draft, names::name(call.op), origin, site)?;
+        (place.session).call_sync_at(place.at, &draft, name, origin, site)?;
     KEPT.with(|kept| {
         let metas = {
             let kept = &mut *kept.borrow_mut();
@@ -381,7 +304,7 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
                     params: kept.metas.out_params.as_ptr(),
                     n_params: kept.metas.out_params.len(),
                 },
-                first_fresh: handle(lane, first_fresh),
+                first_fresh: place.handle(first_fresh),
                 value_skeleton: kept.metas.value_skeleton.as_ptr(),
                 value_skeleton_len: kept.metas.value_skeleton.len(),
                 value_data: kept.metas.value_data.as_ptr(),
@@ -399,40 +322,25 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_alloc(index: i32, nbytes: u64, storage: *mut u64) -> i32 {
     status((|| {
-        let (session, lane) = device(index)?;
-        let bytes = [nbytes as i64];
-        let (draft, site) = (Draft::alloc(&bytes), sites::here());
-        let appended = session.record(lane, &draft, "", Origin::NONE, site)?;
+        let place = device(index)?;
+        let made = place.session.alloc(place.at, nbytes, sites::here())?;
         // SAFETY: the backend passes a valid place.
-        unsafe { storage.write(handle(lane, appended.first_fresh)) };
+        unsafe { storage.write(place.handle(made)) };
         Ok(OK)
     })())
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn genie_free(storage: u64) {
-    if let Some(session) = current::get()
-        && let Some(lane) = session.numbered(number_of(storage))
-        && storage & ID_MASK != 0
-        && lane.check().is_ok()
-    {
-        session.free(lane, storage & ID_MASK);
-    }
+    place::free(storage);
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn genie_resize(storage: u64, nbytes: u64) -> i32 {
     status((|| {
-        let (session, lane) = place_of(storage)?;
-        let ids = [id_of(lane, storage)?];
-        let bytes = [nbytes as i64];
-        let draft = Draft {
-            storages: &ids,
-            tail_numbers: &bytes,
-            ..Draft::new(Kind::Resize)
-        };
-        let done = session.record(lane, &draft, "", Origin::NONE, 0);
-        done.map(|_| OK)
+        let place = place_of(storage)?;
+        let id = place.id_of(storage)?;
+        place.session.resize(place.at, id, nbytes).map(|()| OK)
     })())
 }
 
@@ -441,11 +349,12 @@ extern "C" fn genie_resize(storage: u64, nbytes: u64) -> i32 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_upload(storage: u64, source: *const c_void, nbytes: u64) -> i32 {
     status((|| {
-        let (session, lane) = place_of(storage)?;
-        let id = id_of(lane, storage)?;
+        let place = place_of(storage)?;
+        let id = place.id_of(storage)?;
         let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
+        let (session, site) = (place.session, sites::here());
         // SAFETY: as the caller says.
-        unsafe { session.upload(lane, id, source.cast(), len, sites::here()) }.map(|()| OK)
+        unsafe { session.upload_at(place.at, id, source.cast(), len, site) }.map(|()| OK)
     })())
 }
 
@@ -479,8 +388,8 @@ unsafe extern "C" fn genie_fetch(
     // SAFETY: as the caller says.
     let view = unsafe { &*view };
     status((|| {
-        let (session, lane) = place_of(view.storage)?;
-        let ids = [id_of(lane, view.storage)?];
+        let place = place_of(view.storage)?;
+        let ids = [place.id_of(view.storage)?];
         // SAFETY: as the caller says.
         let (skeleton, params) = unsafe { view.encode() }?;
         let draft = Draft {
@@ -492,8 +401,8 @@ unsafe extern "C" fn genie_fetch(
         let len = usize::try_from(nbytes).map_err(|error| Error::Value(error.to_string()))?;
         // SAFETY: as the caller says; the memory was made for this and holds no references.
         let into = unsafe { slice_mut(destination.cast::<u8>(), len) };
-        session
-            .fetch(lane, &draft, into, sites::here())
+        (place.session)
+            .fetch_at(place.at, &draft, into, sites::here())
             .map(|()| OK)
     })())
 }
@@ -510,9 +419,8 @@ unsafe extern "C" fn genie_move(
     // SAFETY: as the caller says.
     let view = unsafe { &*view };
     status((|| {
-        let (session, from) = place_of(view.storage)?;
-        let (_, to) = device(index)?;
-        let ids = [id_of(from, view.storage)?];
+        let (from, to) = (place_of(view.storage)?, device(index)?);
+        let ids = [from.id_of(view.storage)?];
         // SAFETY: as the caller says.
         let (skeleton, params) = unsafe { view.encode() }?;
         let draft = Draft {
@@ -521,9 +429,13 @@ unsafe extern "C" fn genie_move(
             params: &params,
             ..Draft::new(Kind::Send)
         };
-        let id = session.move_to(from, &draft, to, nbytes, sites::here())?;
+        let (At::Lane(source), At::Lane(target)) = (from.at, to.at) else {
+            return Err(Error::Runtime("a pool has one index".to_owned()));
+        };
+        let session = from.session;
+        let id = session.move_to(source, &draft, target, nbytes, sites::here())?;
         // SAFETY: the backend passes a valid place.
-        unsafe { storage.write(handle(to, id)) };
+        unsafe { storage.write(to.handle(id)) };
         Ok(OK)
     })())
 }
@@ -584,7 +496,7 @@ extern "C" fn genie_barrier() -> i32 {
 
 #[unsafe(no_mangle)]
 extern "C" fn genie_device_count() -> i32 {
-    current::get().map_or(0, |session| session.lanes().len() as i32)
+    current::get().map_or(0, |session| session.indices() as i32)
 }
 
 /// # Safety

@@ -6,12 +6,13 @@ mod errors;
 mod ffi;
 mod fork;
 mod host;
+mod place;
 mod sites;
 
 use std::ffi::{CStr, c_char};
 use std::time::Duration;
 
-use genie_client::engine::Lane;
+use genie_client::engine::{Lane, Moved, Session};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -52,21 +53,23 @@ fn register(
 
 /// Opens a session with the nodes at `addresses`.
 #[pyfunction]
-#[pyo3(signature = (addresses=None, ca=None, cert=None, key=None, timeout=5.0))]
+#[pyo3(signature = (addresses, ca, cert, key, timeout, policy))]
 fn connect(
     py: Python<'_>,
-    addresses: Option<Vec<String>>,
+    addresses: Vec<String>,
     ca: Option<String>,
     cert: Option<String>,
     key: Option<String>,
     timeout: f64,
+    policy: Option<String>,
 ) -> PyResult<()> {
     let environment = Target::from_environment();
     let target = Target {
-        addresses: addresses.unwrap_or(environment.addresses),
+        addresses,
         ca: ca.or(environment.ca),
         cert: cert.or(environment.cert),
         key: key.or(environment.key),
+        policy,
     };
     let timeout = Duration::try_from_secs_f64(timeout)
         .map_err(|error| PyValueError::new_err(format!("timeout: {error}")))?;
@@ -114,7 +117,9 @@ fn is_connected() -> bool {
 fn devices(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
     fork::check().map_err(errors::raised)?;
     let lanes = current::get().map_or(&[][..], |session| session.lanes());
+    let is_pool = current::get().is_some_and(|session| session.indices() < lanes.len());
     let describe = |(index, lane): (usize, &Lane)| {
+        let index = if is_pool { 0 } else { index };
         let out = PyDict::new(py);
         let device = lane.device();
         out.set_item("index", index)?;
@@ -128,6 +133,14 @@ fn devices(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
         Ok(out)
     };
     lanes.iter().enumerate().map(describe).collect()
+}
+
+/// Where the storage at a fake address is: indices of `devices`, and why; `None` for one that is not
+/// this session's.
+#[pyfunction]
+fn find(address: u64) -> PyResult<Option<(Vec<usize>, &'static str)>> {
+    fork::check().map_err(errors::raised)?;
+    Ok(place::find(address))
 }
 
 /// What the session has done, by name.
@@ -167,6 +180,8 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     out.set_item("moves", moved.moves)?;
     out.set_item("moved_bytes", moved.moved_bytes)?;
     out.set_item("relayed_bytes", moved.relayed_bytes)?;
+    out.set_item("links", links(py, session)?)?;
+    out.set_item("policy", session.and_then(Session::policy))?;
     out.set_item("fallback_operators", current::fallbacks())?;
     out.set_item(
         "shape_signatures",
@@ -176,6 +191,20 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     out.set_item("confidence", moved.analysis.confidence)?;
     out.set_item("warnings", moved.analysis.warnings)?;
     Ok(out)
+}
+
+/// What went between devices: from which to which, how many values, their bytes.
+fn links<'py>(py: Python<'py>, session: Option<&Session>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let all = session.map(Session::moved).unwrap_or_default();
+    let link = |((from, to), moved): ((usize, usize), Moved)| {
+        let out = PyDict::new(py);
+        out.set_item("from", from)?;
+        out.set_item("to", to)?;
+        out.set_item("values", moved.values)?;
+        out.set_item("bytes", moved.bytes)?;
+        Ok(out)
+    };
+    all.into_iter().map(link).collect()
 }
 
 /// The native half of `genie`.
@@ -190,6 +219,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(synchronize, module)?)?;
     module.add_function(wrap_pyfunction!(is_connected, module)?)?;
     module.add_function(wrap_pyfunction!(devices, module)?)?;
+    module.add_function(wrap_pyfunction!(find, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
     Ok(())
 }

@@ -18,6 +18,7 @@ pub mod frame;
 pub mod limits;
 pub mod machine;
 pub mod node;
+pub mod places;
 pub mod plan;
 pub mod record;
 pub mod replies;

@@ -93,6 +93,29 @@ pub fn measure_out(
     })
 }
 
+/// Bytes of each storage that a result skeleton creates; `params` are all its sizes and strides.
+///
+/// # Errors
+/// Any byte that is not of the grammar, an element type that Genie does not carry, or numbers that are
+/// not the skeleton's.
+pub fn fresh_bytes(skeleton: &[u8], params: &[i64]) -> Result<Vec<u64>, WireError> {
+    let numbers = WireError::Malformed("the numbers do not fit the results");
+    let (mut bytes, mut rest) = (Vec::new(), params);
+    for item in results(skeleton) {
+        if let ResultItem::Fresh { dtype, ndim } = item? {
+            let ndim = usize::from(ndim);
+            let own = rest
+                .split_at_checked(2 * ndim)
+                .ok_or_else(|| numbers.clone())?;
+            let (sizes, strides) = own.0.split_at(ndim);
+            rest = own.1;
+            let spans = span_bytes(dtype, 0, sizes, strides);
+            bytes.push(spans.ok_or(WireError::Malformed("a result of no known size"))?);
+        }
+    }
+    rest.is_empty().then_some(bytes).ok_or(numbers)
+}
+
 /// True for c10's complex scalar types.
 #[must_use]
 pub const fn is_complex(dtype: u8) -> bool {

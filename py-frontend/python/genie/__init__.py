@@ -65,7 +65,7 @@ _registered = False
 class Device:
     """A device of a session: one index of ``remote_accelerator``."""
 
-    #: ``remote_accelerator:INDEX``.
+    #: ``remote_accelerator:INDEX``; with ``placement="pool"`` all have the same.
     index: int
     #: The address of its node.
     node: str
@@ -87,10 +87,13 @@ class Device:
 class Place:
     """Where a value is."""
 
-    #: The device that holds it.
-    device: Device
+    #: The device that holds it; of several the one where it was made. ``None`` where nothing was
+    #: done with it yet.
+    device: Device | None
     #: What put it there.
     why: str
+    #: Other devices that hold a copy, to read it.
+    replicas: tuple[Device, ...] = ()
 
 
 def _register() -> None:
@@ -126,6 +129,8 @@ def connect(
     cert: str | None = None,
     key: str | None = None,
     timeout: float = 5.0,
+    placement: str | None = None,
+    policy: str | None = None,
 ) -> None:
     """Open a session with the node at ``address``, or with several nodes.
 
@@ -133,8 +138,16 @@ def connect(
     Several are a list, or one string with commas between them. Each device of each node is an index
     of ``remote_accelerator``, in their order: :func:`devices` lists them.
 
-    What is not given comes from GENIE_ADDRESS, GENIE_CA, GENIE_CERT and GENIE_KEY. The three
-    files (an authority, this client's certificate and its key, in PEM) turn TLS on.
+    With ``placement="pool"`` they are all one index, ``remote_accelerator:0``, and Genie decides
+    for each operator where it runs; values move by themselves, and the results are the same.
+    ``policy`` says how it decides: ``"locality"`` (the default: where most of what an operator
+    takes lies), ``"single"`` (everything on the first device), ``"random:SEED"`` (to test).
+    :func:`where` tells where a value is. ``placement="pinned"``, the default, leaves it to the
+    program.
+
+    What is not given comes from GENIE_ADDRESS, GENIE_CA, GENIE_CERT, GENIE_KEY, GENIE_PLACEMENT
+    and GENIE_POLICY. The three files (an authority, this client's certificate and its key, in PEM)
+    turn TLS on.
 
     Raises :class:`ConnectError` if a node does not answer within ``timeout`` seconds or refuses,
     :class:`VersionMismatchError` if it runs another version (then none of them has a session), and
@@ -147,7 +160,19 @@ def connect(
     if not addresses:
         raise ValueError("no address: pass one (tcp://HOST:PORT), or set GENIE_ADDRESS")
     _register()
-    _native.connect(addresses, ca, cert, key, timeout)
+    _native.connect(addresses, ca, cert, key, timeout, _policy(placement, policy))
+
+
+def _policy(placement: str | None, policy: str | None) -> str | None:
+    """Say which policy places operators; ``None`` where the program does."""
+    named = placement or os.environ.get("GENIE_PLACEMENT") or "pinned"
+    if named not in ("pinned", "pool"):
+        raise ValueError(f"placement is 'pinned' or 'pool', not {named!r}")
+    if named == "pool":
+        return policy or os.environ.get("GENIE_POLICY") or "locality"
+    if policy is not None:
+        raise ValueError('a policy places what placement="pool" leaves to it; pass that too')
+    return None
 
 
 def disconnect() -> None:
@@ -181,9 +206,17 @@ def where(tensor: torch.Tensor) -> Place:
     """
     if tensor.device.type != "remote_accelerator":
         raise TypeError(f"this tensor is on {tensor.device}, and not on a remote accelerator")
-    index = tensor.device.index or 0
-    why = f"the program chose remote_accelerator:{index}, and values stay where they are made"
-    return Place(devices()[index], why)
+    found = _native.find(tensor.untyped_storage().data_ptr())
+    if found is None:
+        raise StaleTensorError("this tensor belongs to an earlier session, whose memory is gone")
+    (lanes, why), all_devices = found, devices()
+    held = tuple(all_devices[lane] for lane in lanes)
+    if not held:
+        return Place(None, "nothing was done with it yet")
+    if not why:
+        chosen = f"remote_accelerator:{tensor.device.index}"
+        why = f"the program chose {chosen}, and values stay where they are made"
+    return Place(held[0], why, held[1:])
 
 
 def stats() -> dict[str, Any]:

@@ -5,12 +5,14 @@ __version__: str
 
 def register(torch_version: str, inner_folders: list[str], errors: ModuleType) -> None: ...
 def connect(
-    addresses: list[str] | None = None,
-    ca: str | None = None,
-    cert: str | None = None,
-    key: str | None = None,
-    timeout: float = 5.0,
+    addresses: list[str],
+    ca: str | None,
+    cert: str | None,
+    key: str | None,
+    timeout: float,
+    policy: str | None,
 ) -> None: ...
+def find(address: int) -> tuple[list[int], str] | None: ...
 def disconnect() -> None: ...
 def synchronize() -> None: ...
 def at_exit() -> None: ...

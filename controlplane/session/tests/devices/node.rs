@@ -88,11 +88,16 @@ pub struct Counts {
     pub waited: u64,
     pub early: u64,
     pub freed_early: u64,
+    /// Values that were not freed.
+    pub left: usize,
 }
 
 pub struct Device {
     me: u16,
+    /// It has no memory for some of what comes.
+    tight: bool,
     values: HashMap<u64, u64>,
+    kept: HashMap<u64, u64>,
     expected: HashMap<u64, u64>,
     arrivals: Vec<Arc<Arrivals>>,
     said: Sender<(usize, Said)>,
@@ -189,6 +194,9 @@ impl Machine for Device {
 
     fn expect(&mut self, id: u64, _: u64, transfer: u64) -> Result<(), Failure> {
         assert_eq!(Transfer(transfer).to(), self.me);
+        if self.tight && self.rng.one_in(12) {
+            return Err(Failure::new(Code::OutOfMemory, "no memory for what comes"));
+        }
         self.expected.insert(id, transfer);
         Ok(())
     }
@@ -215,36 +223,46 @@ impl Machine for Device {
             self.counts.freed_early += 1;
         }
         self.values.remove(&id);
+        self.kept.remove(&id);
     }
 
     fn bytes(&self, id: u64) -> Option<u64> {
         self.values.contains_key(&id).then_some(8)
     }
 
-    fn keep(&mut self, _: u64, _: bool) -> Result<(), Failure> {
-        unreachable!("nothing is written in place after a failure")
+    fn keep(&mut self, id: u64, copy: bool) -> Result<(), Failure> {
+        let held = self.values[&id];
+        assert_eq!(self.kept.insert(id, held), None, "a storage is kept once");
+        if !copy {
+            self.values.remove(&id);
+        }
+        Ok(())
     }
 
-    fn restore(&mut self, _: u64) {
-        unreachable!("nothing was kept")
+    fn restore(&mut self, id: u64) {
+        let held = self.kept.remove(&id).expect("it was kept");
+        self.values.insert(id, held);
     }
 }
 
 /// A frame for a node.
 pub type Told = (Header, Vec<u8>);
 
-/// Runs a node until it is told nothing more.
-pub fn run(
+/// Runs a node until it is told nothing more; a `tight` one has no memory for some of what comes.
+pub fn run_within(
     me: usize,
     told: &Receiver<Told>,
     said: Sender<(usize, Said)>,
     arrivals: Vec<Arc<Arrivals>>,
     dies: &AtomicBool,
     rng: Rng,
+    tight: bool,
 ) -> Counts {
     let mut device = Device {
         me: me as u16,
+        tight,
         values: HashMap::new(),
+        kept: HashMap::new(),
         expected: HashMap::new(),
         arrivals,
         said,
@@ -270,5 +288,6 @@ pub fn run(
     for arrivals in &device.arrivals {
         arrivals.gone(device.me);
     }
+    device.counts.left = device.values.len() + device.kept.len();
     device.counts
 }

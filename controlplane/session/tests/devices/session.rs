@@ -111,7 +111,7 @@ impl Session {
             let dead = Arc::clone(&dies);
             let own = Rng::new(rng.next());
             nodes.push(std::thread::spawn(move || {
-                node::run(me, &told, say, arrivals, &dead, own)
+                node::run_within(me, &told, say, arrivals, &dead, own, false)
             }));
             let mut log = ClientLog::new();
             log.set_window(Window {

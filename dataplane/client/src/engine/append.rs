@@ -53,7 +53,7 @@ impl Session {
         body(&mut append)
     }
 
-    /// Waits until a record has room on every device, with handlers of the program let in between.
+    /// Waits until a record has room on every device, and for what else it needs, with handlers of the program let in between.
     ///
     /// # Errors
     /// Interrupted. A node that is lost says so to whoever uses it.
@@ -63,7 +63,7 @@ impl Session {
                 return Err(Error::Interrupted);
             }
         }
-        Ok(())
+        self.provide()
     }
 
     /// A segment of `lane` has ended: so have those of the others, at the same point of their order.

@@ -110,6 +110,19 @@ impl Session {
         self.wait(lane, key).map(|_| ())
     }
 
+    /// Whether a view of one device can be fetched; raises nothing.
+    pub(super) fn ask_fetch(
+        &self,
+        lane: &Lane,
+        draft: &Draft<'_>,
+        into: &mut [u8],
+    ) -> Result<bool, Error> {
+        // SAFETY: `answer` returns once the answer was taken or nobody waits for it any more.
+        let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
+        let key = self.ask(lane, draft, destination, 0)?;
+        self.answer(lane, key).map(|answer| answer.is_ok())
+    }
+
     /// As [`Session::fetch`], and goes on: the elements come into `into` meanwhile.
     ///
     /// # Errors
@@ -161,6 +174,7 @@ impl Session {
     /// # Errors
     /// Of the operators that failed, the first one's fault; a node is lost; interrupted.
     pub fn barrier(&self, site: SiteId) -> Result<(), Error> {
+        let look = self.begin_look();
         let mut asked = Vec::with_capacity(self.lanes.len());
         let mut lost = Ok(());
         for lane in &self.lanes {
@@ -170,7 +184,9 @@ impl Session {
             }
         }
         let all = asked.len();
-        self.collect(asked, all).and(lost)
+        self.collect(asked, all)?;
+        self.end_look(look);
+        lost
     }
 
     fn ask_barrier(&self, lane: &Lane, site: SiteId) -> Result<Key, Error> {
@@ -205,7 +221,10 @@ impl Session {
             })
         };
         match raised {
-            Some((lane, fault)) => Err(self.explain(&self.lanes[lane], &fault)),
+            Some((lane, fault)) => {
+                self.take_back();
+                Err(self.explain(&self.lanes[lane], &fault))
+            }
             None => first,
         }
     }
@@ -268,7 +287,7 @@ impl Session {
 
     /// Waits for an answer, and for what was recorded before it on other devices: a look hears of
     /// every failure before it.
-    fn wait(&self, lane: &Lane, key: Key) -> Result<Vec<u8>, Error> {
+    pub(super) fn wait(&self, lane: &Lane, key: Key) -> Result<Vec<u8>, Error> {
         if let [_] = *self.lanes {
             let answer = self.answer(lane, key)?;
             return answer.map_err(|fault| self.explain(lane, &fault));

@@ -143,6 +143,9 @@ impl Session {
         for lane in &mut append.logs {
             lane.empty();
         }
+        if let Some(pool) = &mut append.pool {
+            pool.empty();
+        }
         append.shapes = ShapeCache::default();
         append.forwards = Forwards::small();
     }

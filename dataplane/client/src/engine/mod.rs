@@ -12,6 +12,7 @@ mod housekeeper;
 mod lane;
 mod moves;
 mod outbox;
+mod pool;
 mod reader;
 mod shapes;
 mod slots;
@@ -26,6 +27,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use genie_planner::Policy;
 use genie_session::client::ClientCounters;
 use parking_lot::Mutex;
 
@@ -36,7 +38,10 @@ pub use self::error::{Error, Exception};
 pub use self::host::{Host, Interrupted};
 use self::lane::LaneLog;
 pub use self::lane::{Lane, Opened};
+pub use self::moves::Moved;
 use self::moves::Ways;
+use self::pool::Pool;
+pub use self::pool::{At, Found};
 pub use self::shapes::{Results, SIGNATURES_MAX, ShapeCache, Signature};
 use self::trace::Forwards;
 use self::wake::Wake;
@@ -69,6 +74,8 @@ pub(crate) struct Append {
     next_transfer: u64,
     /// Records of all logs so far: their one order.
     position: u64,
+    /// Where values are, if the program does not say.
+    pool: Option<Box<Pool>>,
 }
 
 /// Where a record comes from.
@@ -96,6 +103,7 @@ pub struct Session {
     lanes: Box<[Lane]>,
     append: Mutex<Append>,
     ways: Ways,
+    is_pool: bool,
     wake: Wake,
     /// What was sent and received.
     pub counters: Counters,
@@ -108,6 +116,19 @@ impl Session {
     /// # Errors
     /// No descriptors or threads left; no link.
     pub fn start(number: u16, opened: Vec<Opened>, host: Box<dyn Host>) -> io::Result<Arc<Self>> {
+        Self::start_placed(number, opened, host, None)
+    }
+
+    /// The same; with a policy all devices are one index, and it places what the program does.
+    ///
+    /// # Errors
+    /// As [`Session::start`].
+    pub fn start_placed(
+        number: u16,
+        opened: Vec<Opened>,
+        host: Box<dyn Host>,
+        policy: Option<Box<dyn Policy>>,
+    ) -> io::Result<Arc<Self>> {
         if opened.is_empty() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -115,7 +136,9 @@ impl Session {
         let logs = (opened.iter())
             .map(|opened| LaneLog::new(&opened.reply))
             .collect();
+        let devices = opened.len();
         let lanes = (number..).zip(opened).enumerate();
+        let is_pool = policy.is_some();
         let session = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             host,
@@ -129,8 +152,10 @@ impl Session {
                 next_wait: 1,
                 next_transfer: 0,
                 position: 0,
+                pool: policy.map(|policy| Box::new(Pool::new(devices, policy))),
             }),
             ways: Ways::default(),
+            is_pool,
             wake,
             counters: Counters::default(),
         });
@@ -145,13 +170,6 @@ impl Session {
     #[must_use]
     pub fn lanes(&self) -> &[Lane] {
         &self.lanes
-    }
-
-    /// The device of this number in the process.
-    #[must_use]
-    pub fn numbered(&self, number: u16) -> Option<&Lane> {
-        let index = number.checked_sub(self.first().number)?;
-        self.lanes.get(usize::from(index))
     }
 
     /// Its first device.

@@ -1,6 +1,6 @@
 //! Values from one device of a session to another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use genie_control_api::v1::{OfferWayRequest, OpenWayRequest};
@@ -17,16 +17,39 @@ const DIALLING: Duration = Duration::from_secs(5);
 
 /// How values get from one device to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// By their nodes.
     Direct,
     /// Through this process, since their nodes can't reach each other.
     Relayed,
 }
 
-/// By the indices of the two devices. Held while two nodes find each other.
+/// What went from one device to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Values.
+    pub values: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// By the indices of the two devices.
 #[derive(Default)]
-pub(super) struct Ways(Mutex<HashMap<(usize, usize), Way>>);
+pub(super) struct Ways {
+    /// Held while two nodes find each other.
+    ways: Mutex<HashMap<(usize, usize), Way>>,
+    moved: Mutex<BTreeMap<(usize, usize), Moved>>,
+}
+
+impl Ways {
+    /// A value of `bytes` goes.
+    pub(super) fn moved(&self, from: &Lane, to: &Lane, bytes: u64) {
+        let mut all = self.moved.lock();
+        let moved = all.entry((from.index, to.index)).or_default();
+        moved.values += 1;
+        moved.bytes += bytes;
+    }
+}
 
 impl Session {
     /// Moves the elements of a view to device `to`: gives a storage there that holds them, contiguous
@@ -44,15 +67,28 @@ impl Session {
     ) -> Result<u64, Error> {
         from.check()?;
         to.check()?;
+        self.ways.moved(from, to, bytes);
         match self.way(from, to) {
             Way::Direct => self.send_to(from, draft, to, bytes, site),
             Way::Relayed => self.relay(from, draft, to, bytes, site),
         }
     }
 
-    fn way(&self, from: &Lane, to: &Lane) -> Way {
+    /// The way from one device to another, if it was found before; never waits.
+    pub(super) fn known_way(&self, from: &Lane, to: &Lane) -> Option<Way> {
+        let ways = self.ways.ways.try_lock()?;
+        ways.get(&(from.index, to.index)).copied()
+    }
+
+    /// What went from device to device so far.
+    #[must_use]
+    pub fn moved(&self) -> BTreeMap<(usize, usize), Moved> {
+        self.ways.moved.lock().clone()
+    }
+
+    pub(super) fn way(&self, from: &Lane, to: &Lane) -> Way {
         let mut warning = None;
-        let way = *(self.ways.0.lock())
+        let way = *(self.ways.ways.lock())
             .entry((from.index, to.index))
             .or_insert_with(|| match self.connect(from, to) {
                 Ok(()) => Way::Direct,
@@ -132,7 +168,8 @@ impl Session {
         Ok(received.first_fresh)
     }
 
-    fn relay(
+    /// Through this process: the value's id at `to`.
+    pub(super) fn relay(
         &self,
         from: &Lane,
         draft: &Draft<'_>,

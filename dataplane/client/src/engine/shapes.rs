@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use genie_session::WireError;
 use genie_session::segment::IdMap;
+use genie_session::skeleton::{self, flag};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Signatures kept at most, in two generations of half of it.
@@ -17,6 +19,31 @@ pub struct Results {
     pub params: Vec<i64>,
     /// Fresh storages.
     pub fresh: u64,
+    /// Which of the call's tensors it writes.
+    pub writes: Box<[bool]>,
+    /// Bytes of each fresh storage.
+    pub fresh_bytes: Box<[u64]>,
+}
+
+impl Results {
+    /// Of a call with `arguments` as its skeleton.
+    ///
+    /// # Errors
+    /// What is no skeleton, or numbers that are not its own.
+    pub fn new(arguments: &[u8], skeleton: Vec<u8>, params: Vec<i64>) -> Result<Self, WireError> {
+        let mut writes = Vec::new();
+        skeleton::measure(arguments, |flags, _, _| {
+            writes.push(flags & flag::WRITE != 0);
+        })?;
+        let fresh_bytes = skeleton::fresh_bytes(&skeleton, &params)?;
+        Ok(Self {
+            skeleton,
+            params,
+            fresh: fresh_bytes.len() as u64,
+            writes: writes.into(),
+            fresh_bytes: fresh_bytes.into(),
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -127,11 +154,7 @@ mod tests {
     #[test]
     fn finds_what_it_learnt_and_nothing_else() {
         let mut cache = ShapeCache::default();
-        let results = |n| Results {
-            skeleton: vec![1, 6, 1],
-            params: vec![n, 1],
-            fresh: 1,
-        };
+        let results = |n| Results::new(&[], vec![1, 6, 1], vec![n, 1]).unwrap();
         cache.learn(&signature(&[2, 3]), results(2));
         assert_eq!(
             cache.find(&signature(&[2, 3])).as_deref(),
@@ -149,11 +172,7 @@ mod tests {
     fn stays_within_its_bound_and_keeps_what_is_used() {
         let mut cache = ShapeCache::default();
         for n in 0..3 * SIGNATURES_MAX as i64 {
-            let results = Results {
-                skeleton: vec![],
-                params: vec![],
-                fresh: 0,
-            };
+            let results = Results::new(&[], vec![], vec![]).unwrap();
             cache.learn(&signature(&[n]), results);
             assert!(cache.find(&signature(&[0])).is_some());
             assert!(cache.signatures() <= SIGNATURES_MAX);

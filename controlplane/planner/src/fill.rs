@@ -1,0 +1,80 @@
+//! Where what comes from the program goes: onto one device until it is full, then onto the next. So
+//! what fits on one device stays on one.
+
+use crate::{Choice, Device};
+
+/// Of a device's memory, in percent: the rest is for what is computed there.
+const FULL_PERCENT: u64 = 80;
+
+/// Fills one device after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Fill {
+    device: Option<usize>,
+}
+
+impl Fill {
+    /// Where `bytes` go.
+    pub(crate) fn place(&mut self, bytes: u64, devices: &[Device]) -> Choice {
+        let room = |device: &Device| {
+            let full = device.limit_bytes / 100 * FULL_PERCENT;
+            full.saturating_sub(device.held_bytes)
+        };
+        let fits = |at: &usize| {
+            devices
+                .get(*at)
+                .is_some_and(|d| d.alive && room(d) >= bytes)
+        };
+        let device = self.device.filter(fits).or_else(|| {
+            let living = (0..devices.len()).filter(|&at| devices[at].alive);
+            // The first of the emptiest.
+            living.max_by_key(|&at| (room(&devices[at]), usize::MAX - at))
+        });
+        self.device = device;
+        Choice {
+            device: device.unwrap_or_default(),
+            why: "it came from the program, and this device had room for it",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(held: u64, limit: u64) -> Device {
+        Device {
+            alive: true,
+            held_bytes: held,
+            limit_bytes: limit,
+            busy_ns: 0,
+        }
+    }
+
+    #[test]
+    fn one_device_is_filled_before_the_next() {
+        let mut fill = Fill::default();
+        let mut devices = [device(0, 1000), device(0, 2000), device(0, 1000)];
+        let mut went = Vec::new();
+        for _ in 0..12 {
+            let choice = fill.place(300, &devices);
+            devices[choice.device].held_bytes += 300;
+            went.push(choice.device);
+        }
+        assert_eq!(went[..5], [1; 5], "1,600 of 2,000");
+        assert_eq!(went[5..9], [0, 0, 2, 2]);
+        assert_eq!(
+            devices.map(|d| d.held_bytes).iter().sum::<u64>(),
+            3600,
+            "nothing is refused"
+        );
+    }
+
+    #[test]
+    fn a_device_that_is_gone_gets_nothing() {
+        let mut fill = Fill::default();
+        let mut devices = [device(0, 2000), device(0, 1000)];
+        assert_eq!(fill.place(1, &devices).device, 0);
+        devices[0].alive = false;
+        assert_eq!(fill.place(1, &devices).device, 1);
+    }
+}

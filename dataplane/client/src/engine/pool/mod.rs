@@ -1,0 +1,187 @@
+//! Sessions whose program chooses no device: all devices are one index, and a router decides for each
+//! operator where it runs, and brings there what it takes.
+//!
+//! A storage of such a program is a *value*, whose name is the session's own; `Places` knows which
+//! devices hold copies of it, by which ids of their logs. A copy that an operator only reads stays
+//! where it was brought (a replica); a write ends all other copies.
+
+mod at;
+mod calls;
+mod relay;
+mod route;
+
+use genie_planner::{Device, Input, Policy};
+use genie_session::client::Draft;
+use genie_session::places::{Copy, Doubt, Places, Set, Unproven};
+
+use genie_session::record;
+use genie_session::skeleton::tag;
+
+use super::{Append, Error, Lane, Session};
+
+pub(super) use self::relay::Wanted;
+
+/// Where a program's tensors are, as far as the program knows.
+#[derive(Clone, Copy)]
+pub enum At<'s> {
+    /// On a device that it chose.
+    Lane(&'s Lane),
+    /// On any of the session's.
+    Pool,
+}
+
+/// What the router knows, under the append lock.
+pub(super) struct Pool {
+    places: Places,
+    policy: Box<dyn Policy>,
+    /// Of an operator that found no room: it goes there when it comes again.
+    decided: Option<usize>,
+    /// What has to be done without the lock before a record can be appended.
+    wanted: Vec<Wanted>,
+    unproven: Unproven,
+    /// Devices that records went to since the lock was taken.
+    touched: Set,
+    /// Reused from record to record.
+    inputs: Vec<Input>,
+    ids: Vec<u64>,
+    devices: Vec<Device>,
+}
+
+impl Pool {
+    pub(super) fn new(devices: usize, policy: Box<dyn Policy>) -> Self {
+        Self {
+            places: Places::new(devices),
+            policy,
+            decided: None,
+            wanted: Vec::new(),
+            unproven: Unproven::default(),
+            touched: Set::EMPTY,
+            inputs: Vec::new(),
+            ids: Vec::new(),
+            devices: Vec::new(),
+        }
+    }
+
+    /// What it knew goes.
+    pub(super) fn empty(&mut self) {
+        self.places = Places::new(0);
+        self.wanted = Vec::new();
+        self.unproven = Unproven::default();
+    }
+}
+
+/// Where a value is.
+pub struct Found {
+    /// Indices of the lanes that hold it; none before anything was done with it.
+    pub lanes: Vec<usize>,
+    /// What brought it to the first of them.
+    pub why: &'static str,
+}
+
+impl Session {
+    /// The policy that places its operators; `None` where the program does.
+    #[must_use]
+    pub fn policy(&self) -> Option<&'static str> {
+        let append = self.append.lock();
+        append.pool.as_ref().map(|pool| pool.policy.name())
+    }
+
+    /// Where the value `value` of a pool is.
+    #[must_use]
+    pub fn find(&self, value: u64) -> Option<Found> {
+        let append = self.append.lock();
+        let known = append.pool.as_ref()?.places.get(value)?;
+        Some(Found {
+            lanes: known.copies().map(|copy| copy.device).collect(),
+            why: known.why(),
+        })
+    }
+
+    /// A look at everything recorded so far: its number. Nothing where the program places.
+    pub(super) fn begin_look(&self) -> u64 {
+        if !self.is_pool {
+            return 0;
+        }
+        let mut append = self.append.lock();
+        append.pool.as_mut().map_or(0, |pool| pool.unproven.look())
+    }
+
+    /// It found that all went well.
+    pub(super) fn end_look(&self, look: u64) {
+        if !self.is_pool {
+            return;
+        }
+        let append = &mut *self.append.lock();
+        if let Some(pool) = append.pool.as_mut() {
+            let gone = pool.unproven.proven(look);
+            self.drop_copies(append, gone);
+        }
+    }
+
+    /// The program hears of a fault: what may not have arrived is asked for, and taken back where it
+    /// did not.
+    pub(super) fn take_back(&self) {
+        if !self.is_pool {
+            return;
+        }
+        let doubts = {
+            let append = &mut *self.append.lock();
+            let Some(pool) = append.pool.as_mut() else {
+                return;
+            };
+            let (gone, doubts) = pool.unproven.failed(&mut pool.places);
+            self.drop_copies(append, gone);
+            doubts
+        };
+        for (at, &doubt) in doubts.iter().enumerate() {
+            let arrived = self.has_arrived(doubt);
+            let append = &mut *self.append.lock();
+            let Some(pool) = append.pool.as_mut() else {
+                return;
+            };
+            let Some(arrived) = arrived else {
+                pool.unproven.put_back(doubts[at..].to_vec());
+                return;
+            };
+            let gone = Unproven::settle(&mut pool.places, doubt, arrived);
+            self.drop_copies(append, gone);
+        }
+    }
+
+    /// Whether a value is where it was brought. `None`: interrupted.
+    fn has_arrived(&self, doubt: Doubt) -> Option<bool> {
+        let id = {
+            let append = self.append.lock();
+            let known = append.pool.as_ref()?.places.get(doubt.value);
+            known.and_then(|known| known.at(doubt.device))
+        };
+        let Some(id) = id else {
+            // It is gone, or elsewhere since.
+            return Some(true);
+        };
+        let (lane, mut byte) = (&self.lanes[doubt.device], [0]);
+        let view = Draft {
+            skeleton: &[tag::TENSOR, 0, 0, 1],
+            storages: &[id],
+            params: &[0, 1, 1],
+            ..Draft::new(record::Kind::Fetch)
+        };
+        match self.ask_fetch(lane, &view, &mut byte) {
+            Ok(arrived) => Some(arrived),
+            Err(Error::Interrupted) => None,
+            // It went with its device.
+            Err(_) => Some(true),
+        }
+    }
+
+    /// Copies that are no longer wanted go.
+    fn drop_copies(&self, append: &mut Append, copies: impl IntoIterator<Item = Copy>) {
+        for copy in copies {
+            let lane = &self.lanes[copy.device];
+            if !lane.is_lost() {
+                append.logs[copy.device].log.free(copy.id);
+                self.mark_dirty(lane);
+            }
+        }
+    }
+}

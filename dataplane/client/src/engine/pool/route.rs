@@ -1,0 +1,226 @@
+//! What has to be recorded before a record can run where it is to run.
+
+use genie_planner::{Device, Input, Step};
+use genie_session::client::{Appended, Draft};
+use genie_session::places::Bring;
+use genie_session::record;
+use genie_session::skeleton::tag;
+use genie_session::transfer::Transfer;
+
+use super::super::append::append_error;
+use super::super::moves::Way;
+use super::super::{Append, Error, Lane, Origin, Session};
+use super::{Pool, Wanted};
+
+/// c10's `Byte`.
+const BYTE: u8 = 0;
+
+/// What a record asks the router.
+pub(super) struct Question<'a> {
+    pub(super) operator: u32,
+    pub(super) values: &'a [u64],
+    /// Which of them it writes.
+    pub(super) writes: &'a [bool],
+    pub(super) fresh_bytes: u64,
+}
+
+pub(super) fn unknown(value: u64) -> Error {
+    append_error(genie_session::client::AppendError::UnknownStorage(value))
+}
+
+impl Session {
+    /// Decides where a record runs, and brings there what it takes: the device, with the ids there in
+    /// `pool.ids`. `None` where something is to be waited for, which is in `pool.wanted` then.
+    pub(super) fn route(
+        &self,
+        append: &mut Append,
+        pool: &mut Pool,
+        question: &Question<'_>,
+    ) -> Result<Option<usize>, Error> {
+        pool.inputs.clear();
+        for (&value, &writes) in question.values.iter().zip(question.writes) {
+            let known = pool.places.get(value).ok_or_else(|| unknown(value))?;
+            pool.inputs.push(Input {
+                value,
+                bytes: known.bytes(),
+                at: known.devices(),
+                writes,
+            });
+        }
+        let device = match pool.decided.take() {
+            Some(device) => device,
+            None => {
+                self.look_at_devices(pool);
+                let step = Step {
+                    operator: question.operator,
+                    inputs: &pool.inputs,
+                    fresh_bytes: question.fresh_bytes,
+                };
+                pool.policy.place(&step, &pool.devices).device
+            }
+        };
+        let lane = self.usable(device)?;
+        pool.ids.clear();
+        for &value in question.values {
+            let Some(id) = self.bring(append, pool, value, lane)? else {
+                pool.decided = Some(lane.index);
+                return Ok(None);
+            };
+            pool.ids.push(id);
+        }
+        if !append.logs[lane.index].log.has_room(0) {
+            pool.wanted.push(Wanted::Room(lane.index));
+            pool.decided = Some(lane.index);
+            return Ok(None);
+        }
+        pool.touched = pool.touched.with(lane.index);
+        Ok(Some(lane.index))
+    }
+
+    /// What a policy may know of the devices.
+    pub(super) fn look_at_devices(&self, pool: &mut Pool) {
+        pool.devices.clear();
+        let places = &pool.places;
+        pool.devices.extend(self.lanes.iter().map(|lane| Device {
+            alive: !lane.is_lost(),
+            held_bytes: places.held(lane.index),
+            limit_bytes: lane.opened.memory_budget_bytes,
+            busy_ns: 0,
+        }));
+    }
+
+    /// The lane of a device, or of another if that is lost.
+    pub(super) fn usable(&self, device: usize) -> Result<&Lane, Error> {
+        let chosen = self.lanes.get(device).filter(|lane| !lane.is_lost());
+        match chosen.or_else(|| self.lanes.iter().find(|lane| !lane.is_lost())) {
+            Some(lane) => Ok(lane),
+            None => self.first().check().map(|()| self.first()),
+        }
+    }
+
+    /// The id of a value at `lane`, where it is brought unless it is there. `None`: something is to be
+    /// waited for.
+    pub(super) fn bring(
+        &self,
+        append: &mut Append,
+        pool: &mut Pool,
+        value: u64,
+        lane: &Lane,
+    ) -> Result<Option<u64>, Error> {
+        let lives = |at: usize| !self.lanes[at].is_lost();
+        let bring = pool.places.bring(value, lane.index, lives);
+        let (copy, bytes) = match bring.ok_or_else(|| unknown(value))? {
+            Bring::Here(id) => return Ok(Some(id)),
+            Bring::Make(bytes) => return self.make(append, pool, value, bytes, lane),
+            Bring::Send(copy, bytes) => (copy, bytes),
+            Bring::Lost(at) => {
+                self.lanes[at].check()?;
+                return Err(unknown(value));
+            }
+        };
+        let from = &self.lanes[copy.device];
+        match self.known_way(from, lane) {
+            Some(Way::Direct) => {}
+            Some(Way::Relayed) => {
+                pool.wanted.push(Wanted::Relay(value, lane.index));
+                return Ok(None);
+            }
+            None => {
+                pool.wanted.push(Wanted::Way(from.index, lane.index));
+                return Ok(None);
+            }
+        }
+        for full in [from, lane] {
+            if !append.logs[full.index].log.has_room(0) {
+                pool.wanted.push(Wanted::Room(full.index));
+                return Ok(None);
+            }
+        }
+        let received = self.transfer(append, from, copy.id, lane, bytes)?;
+        let id = received.first_fresh;
+        pool.unproven.bring(value, lane.index);
+        pool.touched = pool.touched.with(from.index).with(lane.index);
+        let why = "an operator that runs here takes it";
+        pool.places.add(value, lane.index, id, why);
+        Ok(Some(id))
+    }
+
+    /// An uninitialised value gets its storage.
+    fn make(
+        &self,
+        append: &mut Append,
+        pool: &mut Pool,
+        value: u64,
+        bytes: u64,
+        lane: &Lane,
+    ) -> Result<Option<u64>, Error> {
+        if !append.logs[lane.index].log.has_room(0) {
+            pool.wanted.push(Wanted::Room(lane.index));
+            return Ok(None);
+        }
+        let bytes = [bytes as i64];
+        let draft = Draft::alloc(&bytes);
+        let made = self.append_noted(lane, append, &draft, "", Origin::NONE, 0)?;
+        pool.touched = pool.touched.with(lane.index);
+        let why = "the first operator that used it ran here";
+        pool.places.add(value, lane.index, made.first_fresh, why);
+        Ok(Some(made.first_fresh))
+    }
+
+    /// Both ends of a transfer of a whole storage, next to each other: the record that receives it.
+    fn transfer(
+        &self,
+        append: &mut Append,
+        from: &Lane,
+        id: u64,
+        to: &Lane,
+        bytes: u64,
+    ) -> Result<Appended, Error> {
+        let transfer = Transfer::new(from.index, to.index, append.next_transfer);
+        let transfer = transfer.ok_or_else(|| Error::Runtime("too many transfers".to_owned()))?;
+        append.next_transfer += 1;
+        let name = [transfer.0 as i64];
+        let send = Draft {
+            skeleton: &[tag::TENSOR, 0, BYTE, 1],
+            storages: &[id],
+            params: &[0, bytes as i64, 1],
+            tail_numbers: &name,
+            ..Draft::new(record::Kind::Send)
+        };
+        let recv = Draft {
+            tail_numbers: &[bytes as i64, name[0]],
+            fresh: 1,
+            ..Draft::new(record::Kind::Recv)
+        };
+        self.append_noted(from, append, &send, "", Origin::NONE, 0)?;
+        let received = self.append_noted(to, append, &recv, "", Origin::NONE, 0)?;
+        self.counters.moved(bytes);
+        self.ways.moved(from, to, bytes);
+        Ok(received)
+    }
+
+    /// `body` with the pool, which the session has.
+    pub(super) fn with_pool<R>(
+        append: &mut Append,
+        body: impl FnOnce(&mut Append, &mut Pool) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let Some(mut pool) = append.pool.take() else {
+            return Err(Error::Runtime("this session has no pool".to_owned()));
+        };
+        let done = body(append, &mut pool);
+        append.pool = Some(pool);
+        done
+    }
+
+    /// As far as records were appended, they leave.
+    pub(super) fn pump_touched(&self, touched: genie_session::places::Set) -> Result<(), Error> {
+        for lane in touched.iter().filter_map(|at| self.lanes.get(at)) {
+            if !lane.outbox.has_work() {
+                self.mark_dirty(lane);
+            } else if let Err(Error::Interrupted) = self.pump(lane) {
+                return Err(Error::Interrupted);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,264 @@
+"""Sessions whose devices are one index: what a user of placement="pool" may rely on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import genie
+import pytest
+import torch
+from daemon import Daemon
+from support import wait_until
+from test_nodes import Forwarder
+
+D = "remote_accelerator:0"
+ONE_THREAD = "host:0?threads=1"
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Daemon]]:
+    folder = tmp_path_factory.mktemp("nodes")
+    first = Daemon(log=folder / "first.log", device=ONE_THREAD)
+    second = Daemon(log=folder / "second.log", device=ONE_THREAD)
+    with first as a, second as b:
+        yield [a, b]
+        assert a.running, a.log()
+        assert b.running, b.log()
+
+
+def connect(nodes: list[Daemon], policy: str | None = None) -> None:
+    genie.connect([node.address for node in nodes], placement="pool", policy=policy)
+
+
+@pytest.fixture(autouse=True)
+def connected() -> Iterator[None]:
+    yield
+    genie.disconnect()
+
+
+def small_node(make_daemon: Callable[..., Daemon], memory: str) -> Daemon:
+    return make_daemon(device=f"{ONE_THREAD}&memory={memory}")
+
+
+def test_a_pool_is_one_index(nodes: list[Daemon]) -> None:
+    connect(nodes)
+    assert torch.accelerator.device_count() == 1
+    assert [device.node for device in genie.devices()] == [node.address for node in nodes]
+    assert {device.index for device in genie.devices()} == {0}
+    assert genie.stats()["policy"] == "locality"
+    with pytest.raises(RuntimeError, match="remote_accelerator:1 does not exist"):
+        torch.ones(1, device="remote_accelerator:1")
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"placement": "everywhere"}, "pinned"),
+        ({"placement": "pool", "policy": "best"}, "locality"),
+        ({"placement": "pool", "policy": "random:x"}, "random:SEED"),
+        ({"policy": "locality"}, "pool"),
+    ],
+)
+def test_what_is_no_placement(nodes: list[Daemon], options: dict[str, str], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        genie.connect([node.address for node in nodes], **options)
+    assert not genie.is_connected()
+
+
+def test_the_environment_says_it_too(nodes: list[Daemon], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENIE_ADDRESS", ",".join(node.address for node in nodes))
+    monkeypatch.setenv("GENIE_PLACEMENT", "pool")
+    monkeypatch.setenv("GENIE_POLICY", "single")
+    assert torch.ones(3, device=D).sum().item() == 3
+    assert genie.stats()["policy"] == "single"
+    assert len(genie.devices()) == 2
+
+
+def test_where_a_value_is_and_who_has_a_copy(nodes: list[Daemon]) -> None:
+    connect(nodes, "random:1")
+    untouched = torch.empty(4, device=D)
+    assert genie.where(untouched).device is None
+    value = torch.ones(64).to(D)
+    home = genie.where(value)
+    assert "came from the program" in home.why or home.device is not None
+    for _ in range(20):
+        value + 1
+    place = genie.where(value)
+    assert place.device == home.device
+    assert [device.node for device in place.replicas] == [
+        node.address for node in nodes if node.address != place.device.node
+    ]
+    # One that writes ends the copies.
+    value.add_(1)
+    assert genie.where(value).replicas == ()
+    assert value.cpu().tolist() == [2] * 64
+    assert genie.where(value[3:5].t()).device == genie.where(value).device
+
+
+def test_what_fits_on_one_device_stays_on_one(nodes: list[Daemon]) -> None:
+    connect(nodes)
+    model = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4))).to(D)
+    for _ in range(3):
+        model(torch.randn(8, 64).to(D)).sum().backward()
+    assert {genie.where(p).device for p in model.parameters()} == {genie.devices()[0]}
+    assert genie.stats()["moves"] == 0
+
+
+def test_frees_reach_every_node_that_holds_the_value(nodes: list[Daemon]) -> None:
+    connect(nodes, "random:3")
+    before = [int(node.sessions()[0]["memory_bytes"]) for node in nodes]
+    value = torch.ones(4 << 20, device=D)
+    results = [(value * n)[:4].clone() for n in range(12)]
+    genie.synchronize()
+    assert genie.where(value).replicas
+    held = [int(node.sessions()[0]["memory_bytes"]) for node in nodes]
+    assert all(now >= then + (16 << 20) for now, then in zip(held, before, strict=True))
+    del value
+    assert results[2].tolist() == [2] * 4
+
+    def freed() -> bool:
+        now = [int(node.sessions()[0]["memory_bytes"]) for node in nodes]
+        return all(a < b + (8 << 20) for a, b in zip(now, before, strict=True))
+
+    wait_until(freed, 5, "both nodes have their memory back")
+
+
+def test_a_model_twice_a_nodes_memory(make_daemon: Callable[..., Daemon]) -> None:
+    nodes = [small_node(make_daemon, "96MiB") for _ in range(2)]
+    torch.manual_seed(4)
+    layers = [torch.nn.Linear(1024, 1024) for _ in range(32)]
+    model = torch.nn.Sequential(*layers)
+    assert sum(p.nbytes for p in model.parameters()) > 96 << 20
+    x = torch.randn(4, 1024)
+    wanted = model(x)
+    connect(nodes)
+    model.to(D)
+    for _ in range(3):
+        got = model(x.to(D)).cpu()
+    torch.testing.assert_close(got, wanted)
+    used = {genie.where(layer.weight).device.node for layer in layers}
+    assert used == {node.address for node in nodes}
+    # Activations travel, and weights don't.
+    assert genie.stats()["moved_bytes"] < 1 << 20
+
+
+def test_without_memory_at_the_receiver_the_source_keeps_its_own(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    nodes = [small_node(make_daemon, "400MiB"), small_node(make_daemon, "48MiB")]
+    connect(nodes, "random:2")
+    genie.synchronize()
+    big = None
+    while big is None or genie.where(big).device.node != nodes[0].address:
+        big = torch.empty(16 << 20, device=D).fill_(2.0)
+        try:
+            genie.synchronize()
+        except torch.OutOfMemoryError:
+            big = None
+    failed = 0
+    for turn in range(12):
+        try:
+            # A read wants a copy where it runs, and a write wants all of it there.
+            (big[:4] + 1).cpu() if turn % 2 else big.mul_(1.0)
+            genie.synchronize()
+        except torch.OutOfMemoryError:
+            failed += 1
+            assert genie.where(big).device.node == nodes[0].address
+            assert genie.where(big).replicas == ()
+    assert 0 < failed < 12
+    assert big.sum().item() == 2 * (16 << 20)
+
+
+def test_a_node_that_dies_takes_only_what_it_held(make_daemon: Callable[..., Daemon]) -> None:
+    nodes = [make_daemon(device=ONE_THREAD) for _ in range(2)]
+    connect(nodes, "random:5")
+    values = [torch.full((4,), float(n)).to(D) for n in range(16)]
+    genie.synchronize()
+    at = [genie.where(value).device.node for value in values]
+    assert len(set(at)) == 2
+    nodes[1].kill()
+    lost = kept = 0
+    deadline = time.monotonic() + 2
+    for n, value in enumerate(values):
+        if at[n] == nodes[1].address:
+            with pytest.raises(genie.NodeLostError, match=nodes[1].address):
+                value.cpu()
+            lost += 1
+        else:
+            assert value.cpu().tolist() == [n] * 4
+            kept += 1
+    assert lost
+    assert kept
+    assert time.monotonic() < deadline
+    # What is new goes to the one that lives.
+    fresh = [torch.ones(4, device=D) * n for n in range(8)]
+    assert [value.sum().item() for value in fresh] == [4 * n for n in range(8)]
+
+
+def test_nodes_that_cannot_reach_each_other(
+    make_daemon: Callable[..., Daemon], recwarn: pytest.WarningsRecorder
+) -> None:
+    a, b = (make_daemon(device=ONE_THREAD) for _ in range(2))
+    with Forwarder(b.port) as forwarder:
+        genie.connect([a.address, forwarder.address], placement="pool", policy="random:9")
+        torch.manual_seed(0)
+        x = torch.randn(32, 32)
+        y, z = x.clone(), x.to(D)
+        for _ in range(20):
+            y = (y @ x).tanh()
+            z = (z @ x.to(D)).tanh()
+            z.add_(1)
+            y.add_(1)
+        torch.testing.assert_close(z.cpu(), y)
+        stats = genie.stats()
+        assert 0 < stats["relayed_bytes"] <= stats["moved_bytes"]
+        text = [
+            str(one.message) for one in recwarn if "go through this process" in str(one.message)
+        ]
+        assert len(text) == 1
+        genie.disconnect()
+
+
+def test_threads_share_a_pool(nodes: list[Daemon]) -> None:
+    connect(nodes, "random:8")
+    shared = torch.arange(64.0).to(D)
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        own = torch.zeros(64, device=D)
+        for _ in range(60):
+            own += shared * number
+            if number == 0:
+                shared.mul_(1)
+        if own.cpu().tolist() != [60.0 * number * n for n in range(64)]:
+            wrong.append(f"thread {number}")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_failure_is_raised_once_with_its_line(nodes: list[Daemon]) -> None:
+    connect(nodes, "random:4")
+    x = torch.zeros(8, 3, device=D)
+    kept = torch.ones(3, device=D)
+    bad = x[torch.tensor([2, 99]).to(D)]  # the line
+    later = bad * 2 + kept
+    with pytest.raises(IndexError, match=r"test_pool.py.*line \d+"):
+        later.cpu()
+    assert (kept * 2).tolist() == [2, 2, 2]
+    genie.synchronize()
+
+
+def test_a_pool_of_one_node(nodes: list[Daemon], tmp_path: Path) -> None:
+    connect(nodes[:1])
+    model = torch.nn.Linear(8, 8).to(D)
+    assert model(torch.ones(1, 8).to(D)).shape == (1, 8)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    model.load_state_dict(torch.load(tmp_path / "model.pt", map_location=D))
