@@ -3,8 +3,8 @@
 //! - [`service`]: what clients see, over gRPC.
 //! - [`identity`], [`sessions`] and [`negotiate`]: who calls, who may talk to a node, and whether
 //!   they understand another.
-//! - [`analysis`] and [`fact_cache`]: what is known of a captured segment. Nothing decides with it yet: a
-//!   node runs what was recorded, in its order.
+//! - [`analysis`] and [`fact_cache`]: what is known of a captured segment.
+//! - [`placing`]: where the records of a segment run, where the program leaves that to Genie.
 //! - [`node`]: the one trait through which a node is seen.
 
 #![forbid(unsafe_code)]
@@ -15,5 +15,6 @@ pub mod fact_cache;
 pub mod identity;
 pub mod negotiate;
 pub mod node;
+pub mod placing;
 pub mod service;
 pub mod sessions;

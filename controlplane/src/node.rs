@@ -42,6 +42,15 @@ pub struct Capabilities {
     pub transports: Vec<String>,
 }
 
+/// What a device has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// How long of the last second it computed, for all sessions.
+    pub busy: Duration,
+    /// Bytes that the tensors of other sessions hold.
+    pub others_bytes: u64,
+}
+
 /// What a node needs to know of a session.
 #[derive(Clone, Debug)]
 pub struct SessionSpec {
@@ -158,6 +167,12 @@ pub trait Node: Send + Sync + 'static {
     /// # Errors
     /// An unknown session; nobody there.
     async fn connect(&self, session: u64, peer: PeerSpec) -> Result<&'static str, NodeError>;
+
+    /// What the device of a session has to do.
+    ///
+    /// # Errors
+    /// An unknown session.
+    async fn load(&self, session: u64) -> Result<Load, NodeError>;
 
     /// Ends a session and frees what it holds. False where there was none.
     async fn close_session(&self, session: u64) -> bool;

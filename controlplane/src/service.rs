@@ -113,10 +113,36 @@ impl ControlPlane {
         status
     }
 
-    /// Analyses `segment`, with what was found of one like it.
-    async fn analyse(&self, session: &Session, segment: Arc<[u8]>) -> Result<Analysed, Status> {
+    /// The node behind it.
+    pub(crate) fn node(&self) -> &dyn Node {
+        &*self.inner.node
+    }
+
+    /// The session `id`, if it is the caller's.
+    pub(crate) fn authenticate(
+        &self,
+        id: u64,
+        identity: &Identity,
+        token: &[u8],
+    ) -> Result<Session, Status> {
+        Ok(self.inner.sessions.authenticate(id, identity, token)?)
+    }
+
+    /// Analyses something behind the clients' backs, one of few at a time.
+    pub(crate) async fn behind<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<R, analysis::AnalysisError> + Send + 'static,
+    ) -> Result<R, Status> {
         let gone = |_| Status::unavailable("this node is shutting down");
         let _one_of_few = self.inner.analyses.acquire().await.map_err(gone)?;
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| Status::internal(format!("the analysis of a segment died: {error}")))?
+            .map_err(|error| ErrorCode::BadSegment.status(error.to_string()))
+    }
+
+    /// Analyses `segment`, with what was found of one like it.
+    async fn analyse(&self, session: &Session, segment: Arc<[u8]>) -> Result<Analysed, Status> {
         let (this, session) = (self.clone(), session.clone());
         let work = move || {
             let graph = Graph::read(&segment)?;
@@ -135,12 +161,7 @@ impl ControlPlane {
                 cached,
             })
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|error| Status::internal(format!("the analysis of a segment died: {error}")))?
-            .map_err(|error: analysis::AnalysisError| {
-                ErrorCode::BadSegment.status(error.to_string())
-            })
+        self.behind(work).await
     }
 }
 
@@ -184,7 +205,7 @@ impl From<SessionError> for Status {
 }
 
 /// Who calls. The server puts it there for each connection.
-fn identity_of<T>(request: &Request<T>) -> Result<Identity, Status> {
+pub(crate) fn identity_of<T>(request: &Request<T>) -> Result<Identity, Status> {
     request
         .extensions()
         .get::<Identity>()

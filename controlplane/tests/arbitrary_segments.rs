@@ -14,6 +14,10 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use genie_controlplane::analysis::{Graph, Structure, annotate, findings};
+use genie_controlplane::placing::{Question, place};
+use genie_planner::Device;
+use genie_session::limits::LOGS_MAX;
+use genie_session::places::Set;
 use genie_session::record::{self, Kind};
 use genie_session::segment::Ref;
 use genie_session::skeleton::{DIMS_MAX, flag, out, tag};
@@ -259,7 +263,29 @@ proptest! {
             let _ = findings(&graph, &Structure::of(&graph));
             let constants = HashSet::from_iter(graph.storages.iter().filter_map(|s| s.external));
             let _ = annotate(graph, &constants);
+            // A result whose size is past all numbers is refused.
+            let placed = place(&bytes, &question(3, &constants));
+            if let Some(plan) = placed.ok().and_then(|placed| placed.plan) {
+                assert!(plan.places.iter().all(|&device| device < 3));
+            }
         }
+    }
+}
+
+/// Some values on each of some devices.
+fn question(devices: usize, values: &HashSet<u64>) -> Question {
+    let device = Device {
+        alive: true,
+        limit_bytes: 1 << 40,
+        ..Device::default()
+    };
+    let holding = |&value: &u64| {
+        let at = Set::EMPTY.with(usize::try_from(value).unwrap_or(0) % devices);
+        (value, (value.wrapping_mul(977) % (1 << 40), at))
+    };
+    Question {
+        devices: vec![device; devices],
+        holdings: values.iter().map(holding).collect(),
     }
 }
 
@@ -328,24 +354,57 @@ fn work_is_bounded_by_the_size_of_a_segment() {
     record::put_define_op(&mut reserving, 1, "a::b");
     let mut tail = Vec::new();
     put_u64(&mut tail, record::RESERVED_MAX);
-    let structure = structure(&[], &[], &tail);
+    let synchronous = structure(&[], &[], &tail);
     for _ in 0..2048 {
         record::put_plain(
             &mut reserving,
             Kind::CallSync,
             1,
-            &structure,
+            &synchronous,
             &[],
             &[],
             None,
         );
     }
 
-    for (what, bytes) in [("definitions", definitions), ("reserved", reserving)] {
+    // Caches by the hundred, each written by every operator.
+    let mut writing = Vec::new();
+    record::put_define_op(&mut writing, 1, "aten::index_copy_");
+    let tensors = 40;
+    let skeleton = [tag::TENSOR, flag::WRITE, 6, 3].repeat(tensors);
+    let view = [0, 1, 4, 8, 32, 8, 1];
+    for at in 0..1000 {
+        let refs: Vec<Ref> = (0..tensors)
+            .map(|slot| {
+                if at == 0 {
+                    Ref::New
+                } else {
+                    Ref::Slot(slot as u32)
+                }
+            })
+            .collect();
+        let ids: Vec<i64> = if at == 0 {
+            (1..=tensors as i64).collect()
+        } else {
+            Vec::new()
+        };
+        let structure = self::structure(&skeleton, &refs, &[out::ALIAS, 0]);
+        let numbers = [ids, view.repeat(tensors)].concat();
+        record::put_plain(&mut writing, Kind::Op, 1, &structure, &numbers, &[], None);
+    }
+    assert!(Graph::read(&writing).is_ok(), "it is a segment");
+
+    for (what, bytes) in [
+        ("definitions", definitions),
+        ("reserved", reserving),
+        ("writes", writing),
+    ] {
         let started = Instant::now();
         if let Ok(graph) = Graph::read(&bytes) {
             assert!(graph.storages.len() <= 1 << 18, "{what}");
+            let externals = HashSet::from_iter(graph.storages.iter().filter_map(|s| s.external));
             let _ = annotate(graph, &HashSet::new());
+            let _ = place(&bytes, &question(LOGS_MAX, &externals));
         }
         let took = started.elapsed();
         assert!(took < Duration::from_secs(5), "{what} took {took:?}");

@@ -182,6 +182,14 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     out.set_item("relayed_bytes", moved.relayed_bytes)?;
     out.set_item("links", links(py, session)?)?;
     out.set_item("policy", session.and_then(Session::policy))?;
+    let planned = session.and_then(Session::planned).unwrap_or_default();
+    out.set_item("placed_records", planned.counts.planned)?;
+    out.set_item("placement_plans", planned.counts.plans)?;
+    out.set_item("placement_hits", planned.counts.hits)?;
+    out.set_item("placement_misses", planned.counts.misses)?;
+    out.set_item("placements_refused", planned.refused)?;
+    out.set_item("states", planned.states)?;
+    out.set_item("predicted_transfer_bytes", planned.transfer_bytes)?;
     out.set_item("fallback_operators", current::fallbacks())?;
     out.set_item(
         "shape_signatures",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import genie
 import pytest
 import torch
+import transformers
 from daemon import Daemon
-from support import wait_until
+from support import Client, wait_until
 from test_nodes import Forwarder
 
 D = "remote_accelerator:0"
@@ -254,6 +257,91 @@ def test_a_failure_is_raised_once_with_its_line(nodes: list[Daemon]) -> None:
         later.cpu()
     assert (kept * 2).tolist() == [2, 2, 2]
     genie.synchronize()
+
+
+# ---- decoding ------------------------------------------------------------------------------------
+
+LOOP = """
+import json, sys, time
+import transformers
+transformers.logging.set_verbosity_error()
+addresses, policy, new_tokens = {addresses!r}, {policy!r}, {new_tokens}
+genie.connect(addresses, placement="pool", policy=policy)
+torch.manual_seed({seed})
+config = transformers.GPT2Config(
+    n_layer=4, n_embd=128, n_head=4, vocab_size=300, n_positions=512, bos_token_id=1,
+    eos_token_id=299,
+)
+model = transformers.GPT2LMHeadModel(config).eval()
+prompt = torch.randint(2, 298, (1, 200))
+wanted = model.generate(prompt, max_new_tokens=new_tokens, do_sample=False)
+model.to("remote_accelerator:0")
+remote = prompt.to("remote_accelerator:0")
+model.generate(remote, max_new_tokens=4, do_sample=False)
+print("ready", flush=True)
+sys.stdin.readline()
+before = genie.stats()
+got = model.generate(remote, max_new_tokens=new_tokens, do_sample=False).cpu()
+after = genie.stats()
+counted = {{key: after[key] - before[key] for key in ("moves", "moved_bytes", "placement_hits")}}
+counted["same"] = torch.equal(wanted, got)
+counted["home"] = genie.where(next(model.parameters())).device.node
+print("done " + json.dumps(counted), flush=True)
+"""
+
+
+def decode(
+    nodes: list[Daemon], make_client: Callable[..., Client], policy: str, clients: int
+) -> list[dict[str, Any]]:
+    """What each of some clients counted while all of them decoded at once."""
+    addresses = [node.address for node in nodes]
+    started = []
+    for seed in range(clients):
+        code = LOOP.format(addresses=addresses, policy=policy, new_tokens=60, seed=seed)
+        started.append(make_client(code))
+        # One after the other, so that the second finds the first.
+        started[-1].expect("ready", 60)
+    for client in started:
+        client.tell("go")
+    return [json.loads(client.expect("done", 60)) for client in started]
+
+
+@pytest.mark.parametrize("clients", [1, 2])
+def test_caches_stay_where_they_are_if_it_is_known_what_they_are(
+    make_daemon: Callable[..., Daemon], make_client: Callable[..., Client], clients: int
+) -> None:
+    nodes = [make_daemon(device=ONE_THREAD) for _ in range(2)]
+    blind = decode(nodes, make_client, "blind", clients)
+    semantic = decode(nodes, make_client, "semantic", clients)
+    assert all(one["same"] for one in blind + semantic)
+    assert sum(one["moves"] for one in semantic) == 0, semantic
+    assert sum(one["moves"] for one in blind) > 0, blind
+    assert all(one["placement_hits"] > 40 for one in semantic), "plans were obeyed"
+    assert all(one["placement_hits"] == 0 for one in blind), "and made for nobody else"
+    # A session begins where least is done.
+    assert len({one["home"] for one in semantic}) == clients
+
+
+def test_a_plan_survives_the_node_that_made_it(make_daemon: Callable[..., Daemon]) -> None:
+    """The next node plans; what the plan had on the dead one goes elsewhere."""
+    nodes = [make_daemon(device=ONE_THREAD) for _ in range(2)]
+    connect(nodes, "semantic")
+    nodes[0].kill()
+    config = transformers.GPT2Config(
+        n_layer=2, n_embd=32, n_head=2, vocab_size=100, n_positions=128, bos_token_id=1,
+        eos_token_id=99,
+    )  # fmt: skip
+    model = transformers.GPT2LMHeadModel(config).eval()
+    prompt = torch.randint(2, 98, (1, 8))
+    wanted = model.generate(prompt, max_new_tokens=40, do_sample=False)
+    wait_until(lambda: not genie.devices()[0].alive, 5, "it is known to be dead")
+    model.to(D)
+    got = model.generate(prompt.to(D), max_new_tokens=40, do_sample=False)
+    assert torch.equal(got.cpu(), wanted)
+    stats = genie.stats()
+    assert stats["placement_plans"] > 0
+    assert stats["states"] == 4
+    assert genie.where(next(model.parameters())).device.node == nodes[1].address
 
 
 def test_a_pool_of_one_node(nodes: list[Daemon], tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_program_is_the_same_wherever_it_is_placed(addresses: list[str]) -> No
     genie.connect(addresses[0])
     theirs = program(5)
     genie.disconnect()
-    for policy in ("single", "locality"):
+    for policy in ("single", "locality", "semantic", "blind"):
         genie.connect(addresses, placement="pool", policy=policy)
         assert_same(program(5), theirs, policy)
         genie.disconnect()

@@ -13,6 +13,18 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
+    /// Begins with the device that has the least to do, and of those with the most room.
+    pub(crate) fn begin_idle(&mut self, devices: &[Device]) {
+        // Less than a tenth of a core is nothing to do.
+        let load = |device: &Device| device.busy_ns / 100_000_000;
+        let free = |device: &Device| device.limit_bytes.saturating_sub(device.others_bytes);
+        let living = (0..devices.len()).filter(|&at| devices[at].alive);
+        self.device = living.min_by_key(|&at| {
+            let device = &devices[at];
+            (load(device), u64::MAX - free(device), at)
+        });
+    }
+
     /// Where `bytes` go.
     pub(crate) fn place(&mut self, bytes: u64, devices: &[Device]) -> Choice {
         let room = |device: &Device| {
@@ -46,7 +58,7 @@ mod tests {
             alive: true,
             held_bytes: held,
             limit_bytes: limit,
-            busy_ns: 0,
+            ..Device::default()
         }
     }
 

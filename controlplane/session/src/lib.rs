@@ -18,6 +18,7 @@ pub mod frame;
 pub mod limits;
 pub mod machine;
 pub mod node;
+pub mod outline;
 pub mod places;
 pub mod plan;
 pub mod record;

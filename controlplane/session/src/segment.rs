@@ -134,6 +134,12 @@ impl Namer {
         }
     }
 
+    /// Takes back the latest name, which `id` was given.
+    pub fn forget(&mut self, id: u64) {
+        let slot = self.slots.remove(&id);
+        debug_assert_eq!(slot, Some(self.slots.len() as u32), "not the latest");
+    }
+
     /// Starts the next segment.
     pub fn cut(&mut self) {
         self.base = self.next;

@@ -166,6 +166,55 @@ fn grown_cache(graph: &Graph, operator: &Operator) -> Option<usize> {
         .filter(|&storage| is_cache && graph.storages[storage].external.is_some())
 }
 
+/// Operators that write some rows of their first argument, which lie where another argument says.
+const ROW_WRITES: [&str; 6] = [
+    "index_copy_",
+    "index_put_",
+    "_index_put_impl_",
+    "index_add_",
+    "scatter_",
+    "scatter_add_",
+];
+
+/// Storages from before the segment, by their ids, that a cycle hands to the next, a little longer or
+/// with some rows written: KV caches. `bytes` tells the size of each. Of training there is none: there
+/// all is state.
+#[must_use]
+pub fn states(graph: &Graph, bytes: impl Fn(u64) -> u64) -> HashSet<u64> {
+    let mut states = HashSet::new();
+    if graph.operators.iter().any(|op| is_backward(&op.name)) {
+        return states;
+    }
+    let external = |storage: usize| graph.storages[storage].external;
+    let read = read(graph);
+    for operator in &graph.operators {
+        states.extend(grown_cache(graph, operator).and_then(external));
+        for (index, (tensor, &storage)) in
+            (operator.arguments.tensors.iter().zip(&operator.inputs)).enumerate()
+        {
+            let Some(id) = external(storage).filter(|_| operator.writes(index)) else {
+                continue;
+            };
+            let of_rows = index == 0 && ROW_WRITES.contains(&operator.name.as_str());
+            let of_part = operator.name == "copy_" && tensor.bytes() < bytes(id);
+            if tensor.dims.len() >= 3 && (of_rows || of_part) && read.contains(&storage) {
+                states.insert(id);
+            }
+        }
+    }
+    states
+}
+
+/// Storages that an operator of the segment reads.
+fn read(graph: &Graph) -> HashSet<usize> {
+    let of = |operator: &Operator| {
+        let inputs = operator.inputs.iter().enumerate();
+        let read = inputs.filter(|&(index, _)| !operator.writes(index));
+        read.map(|(_, &storage)| storage).collect::<Vec<_>>()
+    };
+    graph.operators.iter().flat_map(of).collect()
+}
+
 /// Whether the segment makes a KV cache grow.
 #[must_use]
 pub fn grows_cache(graph: &Graph) -> bool {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use genie_control_api::ErrorCode;
 use genie_control_api::v1::control_client::ControlClient;
 use genie_control_api::v1::peers_client::PeersClient;
+use genie_control_api::v1::placement_client::PlacementClient;
 use genie_control_api::v1::{
-    CloseSessionRequest, OfferWayReply, OfferWayRequest, OpenSessionReply, OpenSessionRequest,
-    OpenWayReply, OpenWayRequest, StatusReply, StatusRequest, SubmitSegmentReply,
-    SubmitSegmentRequest,
+    CloseSessionRequest, LoadReply, LoadRequest, OfferWayReply, OfferWayRequest, OpenSessionReply,
+    OpenSessionRequest, OpenWayReply, OpenWayRequest, PlaceReply, PlaceRequest, StatusReply,
+    StatusRequest, SubmitSegmentReply, SubmitSegmentRequest,
 };
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -92,8 +93,16 @@ pub type OnPlan = Box<dyn FnOnce(Result<SubmitSegmentReply, ControlError>) + Sen
 
 type Answer<T> = std::sync::mpsc::Sender<Result<T, ControlError>>;
 
+/// What is done with the places of a segment.
+pub type OnPlaces = Box<dyn FnOnce(Result<PlaceReply, ControlError>) + Send>;
+
+/// What is done with a device's load.
+pub type OnLoad = Box<dyn FnOnce(Result<LoadReply, ControlError>) + Send>;
+
 enum Request {
     Submit(SubmitSegmentRequest, OnPlan),
+    Place(PlaceRequest, OnPlaces),
+    Load(LoadRequest, OnLoad),
     OfferWay(OfferWayRequest, Answer<OfferWayReply>),
     OpenWay(OpenWayRequest, Answer<OpenWayReply>),
     Close(CloseSessionRequest, std::sync::mpsc::Sender<()>),
@@ -147,6 +156,18 @@ impl Control {
         self.requests
             .try_send(Request::Submit(request, done))
             .is_ok()
+    }
+
+    /// Asks where the records of a segment are to run; as [`Control::submit`].
+    pub fn place(&self, request: PlaceRequest, done: OnPlaces) -> bool {
+        self.requests
+            .try_send(Request::Place(request, done))
+            .is_ok()
+    }
+
+    /// Asks what a session's device has to do; as [`Control::submit`].
+    pub fn load(&self, request: LoadRequest, done: OnLoad) -> bool {
+        self.requests.try_send(Request::Load(request, done)).is_ok()
     }
 
     /// Prepares the node for values of another device of the session; waits at most `timeout`.
@@ -213,10 +234,15 @@ async fn serve(
     opened: Opened,
     mut inbox: mpsc::Receiver<Request>,
 ) {
-    let (mut client, peers) = match open(&address, tls, request, timeout).await {
+    let (mut client, peers, placement) = match open(&address, tls, request, timeout).await {
         Ok((channel, reply)) => {
             let _ = opened.send(Ok(reply));
-            (control(channel.clone()), PeersClient::new(channel))
+            let placement = PlacementClient::new(channel.clone());
+            (
+                control(channel.clone()),
+                PeersClient::new(channel),
+                placement,
+            )
         }
         Err(error) => {
             let _ = opened.send(Err(error));
@@ -228,6 +254,20 @@ async fn serve(
             Request::Submit(request, done) => {
                 let reply = client.submit_segment(request).await;
                 done(reply.map(tonic::Response::into_inner).map_err(refused));
+            }
+            Request::Place(request, done) => {
+                let mut placement = placement.clone();
+                tokio::spawn(async move {
+                    let reply = placement.place(request).await;
+                    done(reply.map(tonic::Response::into_inner).map_err(refused));
+                });
+            }
+            Request::Load(request, done) => {
+                let mut placement = placement.clone();
+                tokio::spawn(async move {
+                    let reply = placement.load(request).await;
+                    done(reply.map(tonic::Response::into_inner).map_err(refused));
+                });
             }
             // Dialling may take a while, and nobody else should wait for it.
             Request::OfferWay(request, answer) => {

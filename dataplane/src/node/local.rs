@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
 use genie_controlplane::node::{
-    Capabilities, Node, NodeError, NodeEvent, PeerSpec, PlanForNode, SessionSpec,
+    Capabilities, Load, Node, NodeError, NodeEvent, PeerSpec, PlanForNode, SessionSpec,
 };
 use genie_controlplane::sessions::Token;
 use genie_gpudev::sandbox::Held;
@@ -156,6 +156,11 @@ impl Node for LocalNode {
         let half = half.map_err(std::io::Error::other).and_then(|half| half);
         peers::send_over(&from, half.map_err(no_way)?, ends).map_err(no_way)?;
         Ok("tcp")
+    }
+
+    async fn load(&self, session: u64) -> Result<Load, NodeError> {
+        let session = self.known(session)?;
+        Ok(self.shared.loads.of(&session, &self.shared.sessions()))
     }
 
     async fn close_session(&self, session: u64) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! - [`local`]: the node, as the control plane sees it; [`table`]: its sessions.
 //! - [`offers`]: what other nodes may bring; [`dial`]: how this one goes there.
+//! - [`load`]: what its devices have to do.
 //! - [`watch`]: looks after executors; [`available`]: how much memory there is.
 //! - [`data`]: the data path of a session.
 //! - [`zygote`]: the processes that run operators; [`libtorch`]: what they need.
@@ -10,6 +11,7 @@ pub mod available;
 pub mod data;
 pub mod dial;
 pub mod libtorch;
+pub mod load;
 pub mod local;
 pub mod offers;
 pub mod table;
@@ -41,6 +43,7 @@ use data::link::Carrier;
 use data::peers::Ends;
 use data::session::OnEnd;
 use data::{Claim, End, Session, path};
+use load::Loads;
 pub use local::LocalNode;
 use offers::Offers;
 use parking_lot::Mutex;
@@ -60,6 +63,7 @@ pub struct Shared {
     sessions: Arc<Table>,
     fallback: OnceLock<Arc<FallbackManager>>,
     offers: Offers,
+    loads: Loads,
     /// How this node is known to others, where it has certificates.
     tls: Mutex<Option<Arc<ClientConfig>>>,
     draining: AtomicBool,
@@ -85,6 +89,7 @@ impl Shared {
             sessions: Arc::default(),
             fallback: OnceLock::new(),
             offers: Offers::default(),
+            loads: Loads::default(),
             tls: Mutex::new(None),
             draining: AtomicBool::new(false),
             events,

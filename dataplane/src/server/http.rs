@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use genie_control_api::v1::control_server::ControlServer;
 use genie_control_api::v1::peers_server::PeersServer;
+use genie_control_api::v1::placement_server::PlacementServer;
 use genie_controlplane::identity::Identity;
 use genie_controlplane::service::ControlPlane;
 use hyper::body::Incoming;
@@ -56,12 +57,14 @@ struct Context {
 pub fn router(node: Arc<Shared>, control: ControlPlane) -> Router {
     let grpc = ControlServer::new(control.clone());
     let peers = PeersServer::new(control.clone());
+    let placement = PlacementServer::new(control.clone());
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .with_state(Context { node, control })
         .route_service("/genie.control.v1.Control/{*method}", grpc)
         .route_service("/genie.control.v1.Peers/{*method}", peers)
+        .route_service("/genie.control.v1.Placement/{*method}", placement)
 }
 
 async fn metrics(State(context): State<Context>) -> impl IntoResponse {

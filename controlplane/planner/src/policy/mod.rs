@@ -1,13 +1,17 @@
 //! Policies: each answers one question an operator, on which device it runs.
 
+mod blind;
 mod locality;
 mod random;
+mod semantic;
 mod single;
 
 use genie_session::places::Set;
 
+pub use self::blind::Blind;
 pub use self::locality::Locality;
 pub use self::random::Random;
+pub use self::semantic::Semantic;
 pub use self::single::Single;
 
 /// A value that an operator takes.
@@ -43,7 +47,9 @@ pub struct Device {
     pub held_bytes: u64,
     /// Bytes that this session may have there.
     pub limit_bytes: u64,
-    /// Nanoseconds of the last second that it computed, for all sessions.
+    /// Bytes that other sessions hold there, as its node said last.
+    pub others_bytes: u64,
+    /// Nanoseconds of the last second that it computed, for all sessions, as its node said last.
     pub busy_ns: u64,
 }
 
@@ -70,6 +76,16 @@ pub trait Policy: Send {
 
     /// A segment has ended.
     fn cut(&mut self, _devices: &[Device]) {}
+
+    /// Whether it looks at what devices have to do for all sessions: nodes are asked then.
+    fn wants_load(&self) -> bool {
+        false
+    }
+
+    /// Whether the control plane is to plan segments: a plan's place comes before its own.
+    fn wants_plans(&self) -> bool {
+        false
+    }
 }
 
 /// There is no such policy.
@@ -78,7 +94,7 @@ pub trait Policy: Send {
 pub struct UnknownPolicy(pub String);
 
 /// Names that [`policy`] knows.
-pub const NAMES: [&str; 3] = ["locality", "random:SEED", "single"];
+pub const NAMES: [&str; 5] = ["semantic", "locality", "blind", "random:SEED", "single"];
 
 /// The policy of a name.
 ///
@@ -91,6 +107,8 @@ pub fn policy(name: &str) -> Result<Box<dyn Policy>, UnknownPolicy> {
         None => (name, None),
     };
     Ok(match (kind, argument) {
+        ("blind", None) => Box::new(Blind::default()),
+        ("semantic", None) => Box::new(Semantic::default()),
         ("locality", None) => Box::new(Locality::default()),
         ("single", None) => Box::new(Single),
         ("random", seed) => {
@@ -135,7 +153,9 @@ pub(crate) mod tests {
 
     #[test]
     fn policies_have_names() {
-        for name in ["locality", "single", "random", "random:7"] {
+        for name in [
+            "semantic", "locality", "blind", "single", "random", "random:7",
+        ] {
             let made = policy(name).unwrap();
             assert_eq!(made.name(), name.split(':').next().unwrap());
         }
@@ -147,7 +167,7 @@ pub(crate) mod tests {
 
     #[test]
     fn none_uses_a_device_that_is_gone() {
-        for name in ["locality", "single", "random:3"] {
+        for name in ["semantic", "locality", "blind", "single", "random:3"] {
             let mut policy = policy(name).unwrap();
             let mut devices = devices(3);
             devices[0].alive = false;

@@ -8,6 +8,7 @@ mod window;
 use std::collections::VecDeque;
 
 pub use crate::limits::PLANS_PENDING_MAX;
+pub(crate) use plans::step_prefix;
 pub use window::Window;
 use window::{Asked, Sent};
 

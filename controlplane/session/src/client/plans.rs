@@ -232,7 +232,7 @@ impl ClientLog {
     }
 }
 
-fn step_prefix(prefix: u64, kind: Kind, op: u32, structure: &[u8]) -> u64 {
+pub(crate) fn step_prefix(prefix: u64, kind: Kind, op: u32, structure: &[u8]) -> u64 {
     let seed = prefix ^ (u64::from(op) << 8 | kind as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     xxh3_64_with_seed(structure, seed)
 }

@@ -7,6 +7,7 @@ use genie_session::client::Message;
 use genie_session::frame::{Header, Kind};
 
 use super::heartbeat::PING_AFTER;
+use super::pool::LOAD_EVERY;
 use super::shapes::ShapeCache;
 use super::trace::Forwards;
 use super::{
@@ -24,6 +25,7 @@ impl Session {
         let mut last_work = Instant::now();
         let mut waits = self.waits();
         let mut rests = false;
+        let mut asked_loads = Instant::now();
         while !self.is_over() {
             if last_work.elapsed() > IDLE_AFTER && !self.is_waited_for() {
                 self.wake.sleep(&self.lanes, IDLE_TICK);
@@ -48,6 +50,13 @@ impl Session {
                 if self.keep(lane, dirty) {
                     last_work = Instant::now();
                 }
+            }
+            if self.wants_load && asked_loads.elapsed() > LOAD_EVERY {
+                // Nobody places while nothing happens.
+                if last_work.elapsed() < LOAD_EVERY {
+                    self.ask_loads();
+                }
+                asked_loads = Instant::now();
             }
             if last_work.elapsed() > TRIM_AFTER {
                 self.host.rest();

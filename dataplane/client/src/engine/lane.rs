@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use genie_control_api::v1::{Device, OpenSessionReply};
@@ -51,6 +51,9 @@ pub struct Lane {
     pub(super) slots: Slots,
     pub(super) heart: Heartbeat,
     pub(super) dirty: AtomicBool,
+    /// As its node said last: nanoseconds of the last second that it computed, and bytes of others.
+    pub(super) busy_ns: AtomicU64,
+    pub(super) others_bytes: AtomicU64,
     lost: OnceLock<Error>,
     is_lost: AtomicBool,
 }
@@ -104,6 +107,8 @@ impl Lane {
             slots: Slots::default(),
             heart,
             dirty: AtomicBool::new(false),
+            busy_ns: AtomicU64::new(0),
+            others_bytes: AtomicU64::new(0),
             lost: OnceLock::new(),
             is_lost: AtomicBool::new(false),
         }

@@ -41,7 +41,7 @@ pub use self::lane::{Lane, Opened};
 pub use self::moves::Moved;
 use self::moves::Ways;
 use self::pool::Pool;
-pub use self::pool::{At, Found};
+pub use self::pool::{At, Found, Planned};
 pub use self::shapes::{Results, SIGNATURES_MAX, ShapeCache, Signature};
 use self::trace::Forwards;
 use self::wake::Wake;
@@ -104,6 +104,7 @@ pub struct Session {
     append: Mutex<Append>,
     ways: Ways,
     is_pool: bool,
+    wants_load: bool,
     wake: Wake,
     /// What was sent and received.
     pub counters: Counters,
@@ -139,6 +140,7 @@ impl Session {
         let devices = opened.len();
         let lanes = (number..).zip(opened).enumerate();
         let is_pool = policy.is_some();
+        let wants_load = policy.as_ref().is_some_and(|policy| policy.wants_load());
         let session = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             host,
@@ -156,9 +158,13 @@ impl Session {
             }),
             ways: Ways::default(),
             is_pool,
+            wants_load,
             wake,
             counters: Counters::default(),
         });
+        if wants_load {
+            session.hear_loads();
+        }
         let housekeeper = Arc::clone(&session);
         std::thread::Builder::new()
             .name("genie-session".to_owned())

@@ -28,11 +28,18 @@ impl Session {
                 return Ok(Recorded::UnknownShape);
             };
             Self::with_pool(append, |append, pool| {
+                let outlined = Draft {
+                    tail: &results.skeleton,
+                    tail_numbers: &results.params,
+                    fresh: results.fresh,
+                    ..*draft
+                };
                 let question = Question {
                     operator: draft.op,
                     values: draft.storages,
                     writes: &results.writes,
                     fresh_bytes: results.fresh_bytes.iter().sum(),
+                    planned: self.planned_place(pool, &outlined),
                 };
                 let Some(device) = self.route(append, pool, &question)? else {
                     self.flush_all(append);
@@ -41,16 +48,16 @@ impl Session {
                 let ids = std::mem::take(&mut pool.ids);
                 let placed = Draft {
                     storages: &ids,
-                    tail: &results.skeleton,
-                    tail_numbers: &results.params,
-                    fresh: results.fresh,
-                    ..*draft
+                    ..outlined
                 };
                 let log = &append.logs[device].log;
-                let name = if log.is_defined(draft.op) { "" } else { name() };
+                let is_known = log.is_defined(draft.op) && pool.is_named(draft.op);
+                let name = if is_known { "" } else { name() };
+                pool.name(draft.op, name);
                 let lane = &self.lanes[device];
                 let mut appended = self.append_noted(lane, append, &placed, name, origin, site)?;
                 pool.ids = ids;
+                Self::follow_outline(pool, &outlined, question.planned, device);
                 self.wrote(append, pool, &question, device);
                 let first = pool.places.take(results.fresh);
                 let why = "its operator ran here";
@@ -120,26 +127,32 @@ impl Session {
             writes.push(flags & skeleton::flag::WRITE != 0);
         })
         .map_err(|error| Error::Runtime(error.to_string()))?;
-        let question = Question {
-            operator: draft.op,
-            values: draft.storages,
-            writes: &writes,
-            fresh_bytes: 0,
+        let outlined = Draft {
+            tail: &tail,
+            fresh: RESERVED,
+            ..*draft
         };
         let ((lane, key, look), (first, first_id)) = self.placing(|append, pool| {
+            let question = Question {
+                operator: draft.op,
+                values: draft.storages,
+                writes: &writes,
+                fresh_bytes: 0,
+                planned: self.planned_place(pool, &outlined),
+            };
             let Some(device) = self.route(append, pool, &question)? else {
                 return Ok(None);
             };
             let ids = std::mem::take(&mut pool.ids);
             let placed = Draft {
                 storages: &ids,
-                tail: &tail,
-                fresh: RESERVED,
-                ..*draft
+                ..outlined
             };
+            pool.name(draft.op, name);
             let lane = &self.lanes[device];
             let appended = self.append_noted(lane, append, &placed, name, origin, site)?;
             pool.ids = ids;
+            Self::follow_outline(pool, &outlined, question.planned, device);
             self.wrote(append, pool, &question, device);
             let key = Key::Call(appended.seq);
             lane.slots.open(key, Destination::NOWHERE);
@@ -168,6 +181,7 @@ impl Session {
     /// A look at `device` ends a segment: the number of the look.
     fn ended(&self, append: &mut Append, pool: &mut Pool, device: usize) -> u64 {
         self.cut_others(&self.lanes[device], append);
+        self.cut_outline(pool);
         self.look_at_devices(pool);
         pool.policy.cut(&pool.devices);
         self.flush_all(append);
@@ -179,6 +193,11 @@ impl Session {
         self.usable(0)?;
         let append = &mut *self.append.lock();
         Self::with_pool(append, |_, pool| {
+            let numbers = [bytes as i64];
+            let draft = Draft::alloc(&numbers);
+            // It is made where it is used first.
+            let planned = self.planned_place(pool, &draft);
+            Self::follow_outline(pool, &draft, planned, planned.unwrap_or_default());
             let value = pool.places.take(1);
             pool.places.insert(value, bytes);
             Ok(value)
@@ -187,7 +206,12 @@ impl Session {
 
     pub(in super::super) fn free_placed(&self, value: u64) {
         let append = &mut *self.append.lock();
-        let gone = (append.pool.as_mut()).and_then(|pool| pool.places.remove(value));
+        let gone = (append.pool.as_mut()).and_then(|pool| {
+            if pool.plans {
+                pool.outline.free(value);
+            }
+            pool.places.remove(value)
+        });
         if let Some(gone) = gone {
             self.drop_copies(append, gone.copies());
         }
@@ -195,7 +219,13 @@ impl Session {
 
     pub(in super::super) fn resize_placed(&self, value: u64, bytes: u64) -> Result<(), Error> {
         let numbers = [bytes as i64];
+        let outlined = Draft {
+            storages: &[value],
+            tail_numbers: &numbers,
+            ..Draft::new(record::Kind::Resize)
+        };
         self.placing(|append, pool| {
+            let planned = self.planned_place(pool, &outlined);
             let known = pool.places.get(value).ok_or_else(|| unknown(value))?;
             let Some(copy) = known
                 .copies()
@@ -205,6 +235,7 @@ impl Session {
                     self.lanes[copy.device].check()?;
                 }
                 pool.places.resize(value, bytes);
+                Self::follow_outline(pool, &outlined, planned, planned.unwrap_or_default());
                 return Ok(Some(()));
             };
             let lane = &self.lanes[copy.device];
@@ -214,10 +245,11 @@ impl Session {
             }
             let draft = Draft {
                 storages: &[copy.id],
-                tail_numbers: &numbers,
-                ..Draft::new(record::Kind::Resize)
+                ..outlined
             };
             self.append_noted(lane, append, &draft, "", Origin::NONE, 0)?;
+            // It is wherever the value is.
+            Self::follow_outline(pool, &outlined, planned, planned.unwrap_or_default());
             pool.touched = pool.touched.with(copy.device);
             let dropped = pool.places.written(value, copy.device);
             pool.places.resize(value, bytes);
@@ -237,15 +269,20 @@ impl Session {
         len: usize,
         site: SiteId,
     ) -> Result<(), Error> {
+        let (bytes, is_bulk) = ([len as i64], len > record::INLINE_MAX);
+        let outlined = Draft {
+            tail: &[u8::from(is_bulk)],
+            ..Draft::upload(&value, &bytes)
+        };
         let (device, ticket) = self.placing(|append, pool| {
+            let planned = self.planned_place(pool, &outlined);
             let Some((device, id)) = self.place_upload(append, pool, value, len as u64)? else {
                 return Ok(None);
             };
             let lane = &self.lanes[device];
-            let ticket = if len <= record::INLINE_MAX {
+            let ticket = if !is_bulk {
                 // SAFETY: as the caller says.
                 let blob = unsafe { std::slice::from_raw_parts(source, len) };
-                let bytes = [len as i64];
                 let draft = Draft {
                     blob: Some(blob),
                     ..Draft::upload(&id, &bytes)
@@ -268,6 +305,7 @@ impl Session {
                 Some(unsafe { lane.outbox.lend(bulk, self.owner(), source, len) })
             };
             pool.touched = pool.touched.with(device);
+            Self::follow_outline(pool, &outlined, planned, planned.unwrap_or_default());
             let dropped = pool.places.written(value, device);
             self.drop_copies(append, dropped);
             Ok(Some((device, ticket)))
@@ -341,7 +379,12 @@ impl Session {
                 "a fetch of something but one view".to_owned(),
             ));
         };
+        let outlined = Draft {
+            tail_numbers: &[0],
+            ..*draft
+        };
         let (lane, key, look) = self.placing(|append, pool| {
+            let planned = self.planned_place(pool, &outlined);
             let known = pool.places.get(value).ok_or_else(|| unknown(value))?;
             let living = (known.copies()).find(|copy| !self.lanes[copy.device].is_lost());
             let device = living.or_else(|| known.copies().next());
@@ -370,6 +413,7 @@ impl Session {
             lane.slots.open(key, destination);
             self.append_noted(lane, append, &placed, "", Origin::NONE, site)
                 .inspect_err(|_| lane.slots.forget(key))?;
+            Self::follow_outline(pool, &outlined, planned, planned.unwrap_or_default());
             let look = self.ended(append, pool, lane.index);
             Ok(Some((lane, key, look)))
         })?;

@@ -7,18 +7,23 @@
 
 mod at;
 mod calls;
+mod plans;
 mod relay;
 mod route;
 
 use genie_planner::{Device, Input, Policy};
 use genie_session::client::Draft;
+use genie_session::outline::Outline;
 use genie_session::places::{Copy, Doubt, Places, Set, Unproven};
 
 use genie_session::record;
+use genie_session::segment::IdMap;
 use genie_session::skeleton::tag;
 
 use super::{Append, Error, Lane, Session};
 
+pub(super) use self::plans::LOAD_EVERY;
+pub use self::plans::Planned;
 pub(super) use self::relay::Wanted;
 
 /// Where a program's tensors are, as far as the program knows.
@@ -39,6 +44,13 @@ pub(super) struct Pool {
     /// What has to be done without the lock before a record can be appended.
     wanted: Vec<Wanted>,
     unproven: Unproven,
+    /// The program's records before they are routed, and the plans for them.
+    outline: Outline,
+    planned: Planned,
+    /// What values from before the segment were when it used them first: bytes, and who held them.
+    used: IdMap<(u64, Set)>,
+    /// Whether there are plans.
+    plans: bool,
     /// Devices that records went to since the lock was taken.
     touched: Set,
     /// Reused from record to record.
@@ -51,6 +63,10 @@ impl Pool {
     pub(super) fn new(devices: usize, policy: Box<dyn Policy>) -> Self {
         Self {
             places: Places::new(devices),
+            plans: policy.wants_plans(),
+            outline: Outline::new(),
+            planned: Planned::default(),
+            used: IdMap::default(),
             policy,
             decided: None,
             wanted: Vec::new(),
@@ -62,9 +78,22 @@ impl Pool {
         }
     }
 
+    /// Whether plans know the name of an operator.
+    fn is_named(&self, op: u32) -> bool {
+        !self.plans || self.outline.is_defined(op)
+    }
+
+    fn name(&mut self, op: u32, name: &str) {
+        if self.plans && !name.is_empty() {
+            self.outline.define_op(op, name);
+        }
+    }
+
     /// What it knew goes.
     pub(super) fn empty(&mut self) {
         self.places = Places::new(0);
+        self.outline = Outline::new();
+        self.used = IdMap::default();
         self.wanted = Vec::new();
         self.unproven = Unproven::default();
     }

@@ -1,5 +1,7 @@
 //! What has to be recorded before a record can run where it is to run.
 
+use std::sync::atomic::Ordering;
+
 use genie_planner::{Device, Input, Step};
 use genie_session::client::{Appended, Draft};
 use genie_session::places::Bring;
@@ -22,6 +24,8 @@ pub(super) struct Question<'a> {
     /// Which of them it writes.
     pub(super) writes: &'a [bool],
     pub(super) fresh_bytes: u64,
+    /// Where the plan has it.
+    pub(super) planned: Option<usize>,
 }
 
 pub(super) fn unknown(value: u64) -> Error {
@@ -47,7 +51,7 @@ impl Session {
                 writes,
             });
         }
-        let device = match pool.decided.take() {
+        let device = match question.planned.or(pool.decided.take()) {
             Some(device) => device,
             None => {
                 self.look_at_devices(pool);
@@ -60,6 +64,13 @@ impl Session {
             }
         };
         let lane = self.usable(device)?;
+        if question
+            .planned
+            .is_some_and(|planned| planned != lane.index)
+        {
+            // Its device is gone, and so is what it was made for.
+            pool.outline.forget_plans();
+        }
         pool.ids.clear();
         for &value in question.values {
             let Some(id) = self.bring(append, pool, value, lane)? else {
@@ -77,6 +88,36 @@ impl Session {
         Ok(Some(lane.index))
     }
 
+    /// Where the plan has a record of values, before it is routed.
+    pub(super) fn planned_place(&self, pool: &mut Pool, draft: &Draft<'_>) -> Option<usize> {
+        if !pool.plans {
+            return None;
+        }
+        if pool.outline.is_long() {
+            self.cut_outline(pool);
+        }
+        let planned = pool.outline.place(draft);
+        for &value in pool.outline.first_used() {
+            // It may be gone when the segment ends.
+            if let Some(known) = pool.places.get(value) {
+                (pool.used).insert(value, (known.bytes(), known.devices()));
+            }
+        }
+        planned
+    }
+
+    /// It was appended, and runs on `device`.
+    pub(super) fn follow_outline(
+        pool: &mut Pool,
+        draft: &Draft<'_>,
+        planned: Option<usize>,
+        device: usize,
+    ) {
+        if pool.plans {
+            pool.outline.commit(draft, planned == Some(device));
+        }
+    }
+
     /// What a policy may know of the devices.
     pub(super) fn look_at_devices(&self, pool: &mut Pool) {
         pool.devices.clear();
@@ -85,7 +126,8 @@ impl Session {
             alive: !lane.is_lost(),
             held_bytes: places.held(lane.index),
             limit_bytes: lane.opened.memory_budget_bytes,
-            busy_ns: 0,
+            others_bytes: lane.others_bytes.load(Ordering::Relaxed),
+            busy_ns: lane.busy_ns.load(Ordering::Relaxed),
         }));
     }
 

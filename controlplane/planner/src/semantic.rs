@@ -1,0 +1,193 @@
+//! The first semantic rule: state that returns in every cycle stays where it is, and what reads or
+//! writes it runs there. All else follows its bytes.
+
+use genie_session::places::Set;
+
+use crate::segment::{Plan, Record, Segment, Storage};
+use crate::{Device, Policy, Step, policy::Locality};
+
+/// The places of a segment. `None` where there is no state to pin: then the place of each record is
+/// better found when it comes.
+#[must_use]
+pub fn plan(segment: &Segment, devices: &[Device]) -> Option<Plan> {
+    let homes: Vec<Option<usize>> = segment.storages.iter().map(|s| home(s, devices)).collect();
+    let states = homes.iter().flatten().count();
+    if states == 0 {
+        return None;
+    }
+    let mut at: Vec<Set> = segment.storages.iter().map(|storage| storage.at).collect();
+    let mut plan = Plan {
+        states,
+        ..Plan::default()
+    };
+    let mut locality = Locality::default();
+    for record in &segment.records {
+        let pinned = pin(record, segment, &homes);
+        let device = pinned.unwrap_or_else(|| follow(record, segment, &at, devices, &mut locality));
+        for taken in &record.takes {
+            let holders = at[taken.storage];
+            if !holders.is_empty() && !holders.has(device) {
+                plan.transfers += 1;
+                plan.transfer_bytes += segment.storages[taken.storage].bytes;
+            }
+            let only = Set::EMPTY.with(device);
+            at[taken.storage] = if taken.writes {
+                only
+            } else {
+                holders.with(device)
+            };
+        }
+        for &made in &record.makes {
+            at[made] = Set::EMPTY.with(device);
+        }
+        plan.places.push(device);
+    }
+    draw_where_it_is_wanted(segment, &mut plan);
+    Some(plan)
+}
+
+/// The device of a state.
+fn home(storage: &Storage, devices: &[Device]) -> Option<usize> {
+    let lives = |&at: &usize| devices.get(at).is_some_and(|device| device.alive);
+    storage.at.iter().find(lives).filter(|_| storage.is_state)
+}
+
+/// Where most of the state is that a record uses.
+fn pin(record: &Record, segment: &Segment, homes: &[Option<usize>]) -> Option<usize> {
+    let states = record.takes.iter().filter_map(|taken| {
+        let home = homes[taken.storage]?;
+        Some((segment.storages[taken.storage].bytes, home))
+    });
+    states.max_by_key(|&(bytes, _)| bytes).map(|(_, home)| home)
+}
+
+/// Where most of the bytes are by then.
+fn follow(
+    record: &Record,
+    segment: &Segment,
+    at: &[Set],
+    devices: &[Device],
+    locality: &mut Locality,
+) -> usize {
+    let inputs: Vec<crate::Input> = (record.takes.iter())
+        .map(|taken| crate::Input {
+            value: taken.storage as u64,
+            bytes: segment.storages[taken.storage].bytes,
+            at: at[taken.storage],
+            writes: taken.writes,
+        })
+        .collect();
+    let makes = record.makes.iter();
+    let step = Step {
+        operator: 0,
+        inputs: &inputs,
+        fresh_bytes: makes.map(|&made| segment.storages[made].bytes).sum(),
+    };
+    locality.place(&step, devices).device
+}
+
+/// What takes nothing runs where what it makes is used first.
+fn draw_where_it_is_wanted(segment: &Segment, plan: &mut Plan) {
+    let mut wanted: Vec<Option<usize>> = vec![None; segment.storages.len()];
+    for (at, record) in segment.records.iter().enumerate().rev() {
+        if record.takes.is_empty()
+            && let Some(device) = record.makes.iter().find_map(|&made| wanted[made])
+        {
+            plan.places[at] = device;
+        }
+        for taken in &record.takes {
+            wanted[taken.storage] = Some(plan.places[at]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Use;
+
+    fn devices(count: usize) -> Vec<Device> {
+        let device = Device {
+            alive: true,
+            limit_bytes: 1 << 40,
+            ..Device::default()
+        };
+        vec![device; count]
+    }
+
+    fn stored(bytes: u64, at: &[usize], is_state: bool) -> Storage {
+        Storage {
+            bytes,
+            at: at.iter().fold(Set::EMPTY, |set, &device| set.with(device)),
+            is_state,
+        }
+    }
+
+    fn record(takes: &[(usize, bool)], makes: &[usize]) -> Record {
+        Record {
+            takes: (takes.iter())
+                .map(|&(storage, writes)| Use { storage, writes })
+                .collect(),
+            makes: makes.to_vec(),
+        }
+    }
+
+    /// A decode step of two layers: the weight and the cache of each, a token, and a mask that is drawn.
+    fn decode(weights: [usize; 2], caches: [usize; 2]) -> Segment {
+        Segment {
+            storages: vec![
+                stored(1000, &[weights[0]], false),
+                stored(1000, &[weights[1]], false),
+                stored(5000, &[caches[0]], true),
+                stored(5000, &[caches[1]], true),
+                stored(8, &[0], false),
+                // Made: a mask, then query, grown cache and output of each layer.
+                stored(4, &[], false),
+                stored(10, &[], false),
+                stored(5010, &[], false),
+                stored(10, &[], false),
+                stored(10, &[], false),
+                stored(5010, &[], false),
+                stored(10, &[], false),
+            ],
+            records: vec![
+                record(&[], &[5]),
+                record(&[(0, false), (4, false)], &[6]),
+                record(&[(2, false), (6, false)], &[7]),
+                record(&[(7, false), (6, false), (5, false)], &[8]),
+                record(&[(1, false), (8, false)], &[9]),
+                record(&[(3, false), (9, false)], &[10]),
+                record(&[(10, false), (9, false)], &[11]),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_cache_stays_where_it_is_and_what_reads_it_runs_there() {
+        let plan = plan(&decode([0, 0], [1, 1]), &devices(2)).unwrap();
+        assert_eq!(plan.places, [1, 0, 1, 1, 0, 1, 1]);
+        assert_eq!(plan.states, 2);
+        assert!(plan.transfer_bytes <= 50, "activations move: {plan:?}");
+    }
+
+    #[test]
+    fn layers_of_two_devices_keep_their_caches() {
+        let plan = plan(&decode([0, 1], [0, 1]), &devices(2)).unwrap();
+        assert_eq!(plan.places, [0, 0, 0, 0, 1, 1, 1]);
+        assert_eq!((plan.transfers, plan.transfer_bytes), (1, 10));
+    }
+
+    #[test]
+    fn without_state_there_is_nothing_to_plan() {
+        let mut segment = decode([0, 1], [0, 1]);
+        for storage in &mut segment.storages {
+            storage.is_state = false;
+        }
+        assert_eq!(plan(&segment, &devices(2)), None);
+        // Nor where all that held it is gone.
+        let mut gone = devices(2);
+        gone[0].alive = false;
+        gone[1].alive = false;
+        assert_eq!(plan(&decode([0, 0], [0, 0]), &gone), None);
+    }
+}
