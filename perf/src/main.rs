@@ -27,6 +27,7 @@ mod spin;
 mod staged;
 mod tcp;
 mod way;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     match run(&Options::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("genie-perf: bytes came back other than they went");
+            eprintln!("genie-perf: {}", wrong(&Options::parse().command));
             ExitCode::from(WRONG)
         }
         Err(error) => {
@@ -55,7 +56,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether no byte differed.
+/// What differed.
+fn wrong(command: &Command) -> &'static str {
+    match command {
+        Command::Workload(_) => "a program's results were not those of one device",
+        _ => "bytes came back other than they went",
+    }
+}
+
+/// Whether nothing differed.
 fn run(command: &Command) -> Result<bool> {
     interrupt::listen()?;
     match command {
@@ -66,6 +75,7 @@ fn run(command: &Command) -> Result<bool> {
         Command::BareTcp(options) => write(&bare::run(&options.how)?, &options.how.output),
         Command::Pool(options) => write(&pool::run(options)?, &options.output),
         Command::Device(options) => write(&device::run(options)?, &options.output),
+        Command::Workload(options) => workload::run(options),
     }
 }
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::port::PortOptions;
 use self::size::{Sizes, parse_sizes};
 use self::times::{Times, parse_seconds};
+use crate::workload;
 
 /// Where `server` listens and `client` looks if nothing else is said.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7710";
@@ -29,7 +30,7 @@ pub struct Options {
     pub command: Command,
 }
 
-const AFTER_HELP: &str = "Exit status: 0 measured, 1 bytes differed (--verify), 2 not measured. \
+const AFTER_HELP: &str = "Exit status: 0 measured, 1 bytes or results differed, 2 not measured. \
     Ctrl-C ends a run with what was measured so far.";
 
 const SERVER_HELP: &str = "\
@@ -54,6 +55,17 @@ A NIC (bound to vfio-pci), to a server on another machine (`genie-perf server --
 Two shells on one machine:
   genie-perf client 127.0.0.1:7710 bw --transport dpdk --dpdk-port memif:/tmp/perf.sock,client";
 
+const WORKLOAD_HELP: &str = "\
+Starts the nodes and the programs itself, and compares every token with what one node gives: exit status
+1 where one differs.
+
+Try it:
+  genie-perf workload llm --model gpt2-tiny --context 128
+The first table of SPECIFICATION.md:
+  genie-perf workload llm --model gpt2 --python .venv/bin/python --json llm.json
+As over a network:
+  genie-perf workload llm --emulate rate=10gbit,delay=50us";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -70,6 +82,9 @@ pub enum Command {
     /// Measure copies to, from and on a device, and receiving into it: by way of host memory, and
     /// directly.
     Device(DeviceTest),
+    /// Run whole programs over several nodes, placed by one policy after the other.
+    #[command(after_help = WORKLOAD_HELP)]
+    Workload(workload::Options),
     /// Messages there and back over a bare TCP socket: what the kernel alone takes.
     #[command(hide = true)]
     BareTcp(BareTcp),
