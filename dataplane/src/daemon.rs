@@ -360,6 +360,7 @@ fn launcher(node: &Arc<Shared>, config: &Config) -> Result<Executors, String> {
                 _ => Some(opened),
             },
             threads: choice.threads.unwrap_or(config.threads),
+            speed_percent: choice.speed_percent.unwrap_or(100),
         });
     }
     let told = Arc::downgrade(node);

@@ -27,6 +27,8 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Threads that one operator may use, if it has work for them; 0 is as many as have a free core.
     pub threads: u32,
+    /// Of 100 percent: below, each operator is made to take so much longer.
+    pub speed_percent: u32,
     /// Capacity of each arena. Only what is used takes memory.
     pub arena_bytes: u64,
     /// Capacity of each ring.
@@ -50,6 +52,7 @@ impl Default for Limits {
         Self {
             memory_bytes: 16 << 30,
             threads: 0,
+            speed_percent: 100,
             arena_bytes: 16 << 30,
             ring_bytes: genie_shm::ring::CAPACITY_BYTES,
             spin_us: WaitPolicy::default().spin_max.as_micros() as u32,
@@ -186,6 +189,7 @@ impl ToZygote {
                 });
                 out.extend(limits.memory_bytes.to_le_bytes());
                 out.extend(limits.threads.to_le_bytes());
+                out.extend(limits.speed_percent.to_le_bytes());
                 out.extend(limits.arena_bytes.to_le_bytes());
                 out.extend(limits.ring_bytes.to_le_bytes());
                 out.extend(limits.spin_us.to_le_bytes());
@@ -220,6 +224,7 @@ impl ToZygote {
                 limits: Limits {
                     memory_bytes: reader.u64()?,
                     threads: reader.u32()?,
+                    speed_percent: reader.u32()?,
                     arena_bytes: reader.u64()?,
                     ring_bytes: reader.u64()?,
                     spin_us: reader.u32()?,

@@ -7,11 +7,14 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "allocator.h"
 #include "backend.h"
+#include "errors.h"
 #include "log_limits.h"
 #include "record.h"
 
@@ -115,68 +118,78 @@ bool all_on_one_device(const Operator& op, Arguments arguments) {
   return true;
 }
 
-bool record_items(const Operator& op, torch::jit::Stack& stack) {
-  const size_t n = op.arguments.size();
-  const std::vector<c10::IValue> arguments(stack.end() - static_cast<ptrdiff_t>(n), stack.end());
-  constexpr size_t kWhole = std::numeric_limits<size_t>::max();
+constexpr size_t kWhole = std::numeric_limits<size_t>::max();
+
+// How many items the lists of an itemwise call have; kWhole where they differ, or there are none.
+size_t length_of(const Operator& op, Arguments arguments) {
   size_t length = kWhole;
-  for (size_t i = 0; i < n; ++i) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
     if (is_list(op.arguments[i].kind) && arguments[i].isList() &&
         !arguments[i].toListRef().empty()) {
       const size_t found = arguments[i].toListRef().size();
       if (length != kWhole && found != length) {
-        return false;
+        return kWhole;
       }
       length = found;
     }
   }
-  if (length == kWhole || !all_on_one_device(op, arguments)) {
-    return false;
+  return length;
+}
+
+// Whether argument `i` has something for each of `length` items. One number an item may come as a
+// tensor, too.
+bool is_cut(const Operator& op, Arguments arguments, size_t i, size_t length) {
+  if (is_list(op.arguments[i].kind)) {
+    return arguments[i].isList() && !arguments[i].toListRef().empty();
   }
-  // One number an item may come as a tensor, too.
-  const auto is_cut = [&](size_t i) {
-    if (is_list(op.arguments[i].kind)) {
-      return arguments[i].isList() && !arguments[i].toListRef().empty();
-    }
-    return arguments[i].isTensor() && op.handle.schema().arguments()[i].name() == "scalars" &&
-        arguments[i].toTensor().dim() == 1 &&
-        static_cast<size_t>(arguments[i].toTensor().size(0)) == length;
-  };
+  return arguments[i].isTensor() && op.handle.schema().arguments()[i].name() == "scalars" &&
+      arguments[i].toTensor().dim() == 1 &&
+      static_cast<size_t>(arguments[i].toTensor().size(0)) == length;
+}
+
+using Items = std::vector<size_t>;
+
+// Some items of a list, or numbers of a tensor.
+c10::IValue pick(const c10::IValue& whole, const Items& items) {
+  if (whole.isTensor()) {
+    const std::vector<int64_t> numbers(items.begin(), items.end());
+    const Tensor index = at::tensor(numbers, at::kLong);
+    return whole.toTensor().index_select(0, index.to(whole.toTensor().device()));
+  }
+  const auto list = whole.toList();
+  c10::impl::GenericList part(list.elementType());
+  part.reserve(items.size());
+  const auto all = whole.toListRef();
+  for (const size_t item : items) {
+    part.push_back(all[item]);
+  }
+  return part;
+}
+
+// Records an itemwise call once for each of `parts`, which are all its items.
+void record_each(const Operator& op, torch::jit::Stack& stack, const std::vector<Items>& parts) {
+  const size_t n = op.arguments.size();
+  const std::vector<c10::IValue> arguments(stack.end() - static_cast<ptrdiff_t>(n), stack.end());
+  const size_t length = length_of(op, arguments);
   std::vector<std::vector<c10::IValue>> results(op.returns.size());
-  for (size_t begin = 0; begin < length;) {
-    size_t end = begin;
-    for (Weight weight; end < length; ++end) {
-      for (size_t i = 0; i < n; ++i) {
-        if (is_list(op.arguments[i].kind) && is_cut(i)) {
-          weight.add(arguments[i].toListRef()[end]);
-        }
-      }
-      if (!weight.fits()) {
-        break;
-      }
-    }
-    end = std::max(end, begin + 1);
+  for (const Items& items : parts) {
     torch::jit::Stack part;
     for (size_t i = 0; i < n; ++i) {
-      if (!is_cut(i)) {
-        part.push_back(arguments[i]);
-      } else if (arguments[i].isTensor()) {
-        part.emplace_back(arguments[i].toTensor().narrow(
-            0, static_cast<int64_t>(begin), static_cast<int64_t>(end - begin)));
-      } else {
-        part.push_back(slice(arguments[i], begin, end));
-      }
+      part.push_back(
+          is_cut(op, arguments, i, length) ? pick(arguments[i], items) : arguments[i]);
     }
     record(op, part);
     for (size_t i = 0; i < results.size(); ++i) {
-      if (part[i].isList()) {
-        const auto items = part[i].toListRef();
-        results[i].insert(results[i].end(), items.begin(), items.end());
-      } else {
+      if (!part[i].isList()) {
         results[i].assign(1, part[i]);
+        continue;
+      }
+      results[i].resize(length);
+      const auto made = part[i].toListRef();
+      for (size_t at = 0; at < items.size(); ++at) {
+        results[i][items[at]] = made[at];
       }
     }
-    begin = end;
   }
   torch::jit::drop(stack, n);
   for (size_t i = 0; i < results.size(); ++i) {
@@ -191,6 +204,35 @@ bool record_items(const Operator& op, torch::jit::Stack& stack) {
     }
     stack.emplace_back(std::move(list));
   }
+}
+
+bool record_items(const Operator& op, torch::jit::Stack& stack) {
+  const size_t n = op.arguments.size();
+  const Arguments arguments(stack.data() + (stack.size() - n), n);
+  const size_t length = length_of(op, arguments);
+  if (length == kWhole || !all_on_one_device(op, arguments)) {
+    return false;
+  }
+  std::vector<Items> parts;
+  for (size_t begin = 0; begin < length;) {
+    size_t end = begin;
+    for (Weight weight; end < length; ++end) {
+      for (size_t i = 0; i < n; ++i) {
+        if (is_list(op.arguments[i].kind) && is_cut(op, arguments, i, length)) {
+          weight.add(arguments[i].toListRef()[end]);
+        }
+      }
+      if (!weight.fits()) {
+        break;
+      }
+    }
+    end = std::max(end, begin + 1);
+    Items items(end - begin);
+    std::iota(items.begin(), items.end(), begin);
+    parts.push_back(std::move(items));
+    begin = end;
+  }
+  record_each(op, stack, parts);
   return true;
 }
 
@@ -275,6 +317,45 @@ bool is_long(const Operator& op, Arguments arguments) {
     }
   }
   return !weight.fits();
+}
+
+bool record_by_place(const Operator& op, torch::jit::Stack& stack) {
+  const size_t n = op.arguments.size();
+  const Arguments arguments(stack.data() + (stack.size() - n), n);
+  if (!is_itemwise(op) || n == 0 || op.arguments[0].kind != ArgKind::TensorList) {
+    return false;
+  }
+  const size_t length = length_of(op, arguments);
+  if (length == kWhole || length < 2 || !all_on_one_device(op, arguments)) {
+    return false;
+  }
+  std::vector<GenieStorage> handles(length);
+  const auto written = arguments[0].toListRef();
+  if (written.size() != length) {
+    return false;
+  }
+  for (size_t i = 0; i < length; ++i) {
+    const Tensor& tensor = written[i].toTensor();
+    handles[i] = tensor.defined() ? handle_of(tensor) : 0;
+  }
+  std::vector<int32_t> places(length);
+  check(genie_places(handles.data(), length, places.data()));
+  std::vector<Items> parts;
+  std::vector<int32_t> of_part;
+  for (size_t i = 0; i < length; ++i) {
+    const auto found = std::find(of_part.begin(), of_part.end(), places[i]);
+    const auto part = static_cast<size_t>(found - of_part.begin());
+    if (found == of_part.end()) {
+      of_part.push_back(places[i]);
+      parts.emplace_back();
+    }
+    parts[part].push_back(i);
+  }
+  if (parts.size() < 2) {
+    return false;
+  }
+  record_each(op, stack, parts);
+  return true;
 }
 
 bool record_in_parts(const Operator& op, torch::jit::Stack& stack) {

@@ -342,8 +342,13 @@ void record(const Operator& op, torch::jit::Stack& stack) {
   if (op.prepare != nullptr) {
     op.prepare(op, stack.data() + (stack.size() - op.arguments.size()));
   }
-  if (C10_UNLIKELY(op.has_lists) && is_long(op, top(op, stack)) && record_in_parts(op, stack)) {
-    return;
+  if (C10_UNLIKELY(op.has_lists)) {
+    if (is_long(op, top(op, stack)) && record_in_parts(op, stack)) {
+      return;
+    }
+    if (genie_is_pool() != 0 && record_by_place(op, stack)) {
+      return;
+    }
   }
   // The autograd kernel above this call made its node just before: it holds the last number given.
   Seeds seeds;

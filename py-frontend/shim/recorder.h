@@ -141,6 +141,11 @@ GenieStatus genie_barrier(void);
 // Devices of the session; 0 when not connected.
 int32_t genie_device_count(void);
 
+// Whether the program leaves it to the session on which device each operator runs.
+int32_t genie_is_pool(void);
+// The devices that hold storages, by their place in the session; -1 for one that nobody holds yet.
+GenieStatus genie_places(const GenieStorage* storages, size_t count, int32_t* places);
+
 // Counts one operator that ran on the client's CPU, for stats; true the first time for `name`
 // (the caller then warns once).
 int32_t genie_count_fallback(const char* name);

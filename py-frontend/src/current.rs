@@ -1,5 +1,6 @@
 //! The session that this process uses now.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use genie_control_api::v1::OpenSessionRequest;
 use genie_session::frame::PROTOCOL_VERSION;
 use parking_lot::Mutex;
 
-use crate::fork;
 use crate::host::Python;
+use crate::{config, fork};
 
 /// The session in use. Sessions are never freed, only emptied: another thread may be inside one,
 /// and a process has few.
@@ -54,20 +55,41 @@ pub struct Target {
 }
 
 impl Target {
-    /// From GENIE_ADDRESS (nodes with commas between them; none if unset), GENIE_CA, GENIE_CERT and GENIE_KEY.
-    #[must_use]
-    pub fn from_environment() -> Self {
+    /// From GENIE_ADDRESS (nodes with commas between them), GENIE_CA, GENIE_CERT, GENIE_KEY,
+    /// GENIE_PLACEMENT and GENIE_POLICY; what is not set, from the file that GENIE_CONFIG names.
+    ///
+    /// # Errors
+    /// The file's; no such placement.
+    pub fn from_environment() -> Result<Self, Error> {
         let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Self {
-            addresses: split(&read("GENIE_ADDRESS").unwrap_or_default()),
-            ca: read("GENIE_CA"),
-            cert: read("GENIE_CERT"),
-            key: read("GENIE_KEY"),
-            policy: match read("GENIE_PLACEMENT").as_deref() {
-                Some("pool") => Some(read("GENIE_POLICY").unwrap_or_else(|| POLICY.to_owned())),
-                _ => None,
+        let file = match read("GENIE_CONFIG") {
+            Some(path) => config::read(Path::new(&path)).map_err(Error::Value)?,
+            None => config::File::default(),
+        };
+        let addresses = match read("GENIE_ADDRESS") {
+            Some(addresses) => split(&addresses),
+            None => file.node.into_iter().map(|node| node.address).collect(),
+        };
+        let path = |name, beside: Option<PathBuf>| {
+            read(name).or_else(|| Some(beside?.to_string_lossy().into_owned()))
+        };
+        let policy = read("GENIE_POLICY").or(file.policy);
+        let placement = read("GENIE_PLACEMENT").or(file.placement);
+        Ok(Self {
+            addresses,
+            ca: path("GENIE_CA", file.ca),
+            cert: path("GENIE_CERT", file.cert),
+            key: path("GENIE_KEY", file.key),
+            policy: match placement.as_deref() {
+                None | Some("pinned") => None,
+                Some("pool") => Some(policy.unwrap_or_else(|| POLICY.to_owned())),
+                Some(other) => {
+                    return Err(Error::Value(format!(
+                        "placement is 'pinned' or 'pool', not '{other}'"
+                    )));
+                }
             },
-        }
+        })
     }
 }
 
@@ -100,7 +122,7 @@ pub fn get() -> Option<&'static Session> {
     unsafe { pointer.as_ref() }
 }
 
-/// The session in use; connects to GENIE_ADDRESS if there is none yet.
+/// The session in use; connects as the environment says if there is none yet.
 ///
 /// # Errors
 /// Not connected and nowhere to connect to, or in a forked child.
@@ -109,13 +131,13 @@ pub fn session() -> Result<&'static Session, Error> {
     if let Some(session) = get() {
         return Ok(session);
     }
-    let target = Target::from_environment();
+    let target = Target::from_environment()?;
     match target.addresses.is_empty() {
         false => connect(&target, Duration::from_secs(5)),
         true => Err(Error::Genie(
             Exception::NotConnected,
             "not connected to a node: call genie.connect(\"tcp://HOST:7700\") first, or set \
-             GENIE_ADDRESS"
+             GENIE_ADDRESS or GENIE_CONFIG"
                 .to_owned(),
         )),
     }

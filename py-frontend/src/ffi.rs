@@ -499,6 +499,23 @@ extern "C" fn genie_device_count() -> i32 {
     current::get().map_or(0, |session| session.indices() as i32)
 }
 
+#[unsafe(no_mangle)]
+extern "C" fn genie_is_pool() -> i32 {
+    current::get().map_or(0, |session| i32::from(session.is_pool()))
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_places(storages: *const u64, count: usize, places: *mut i32) -> i32 {
+    // SAFETY: as the caller says; any i32 is one.
+    let (handles, places) = unsafe {
+        let places = std::slice::from_raw_parts_mut(places, count);
+        (slice(storages, count), places)
+    };
+    status(place::places(handles, places).map(|()| OK))
+}
+
 /// # Safety
 /// `name` is NUL-terminated.
 #[unsafe(no_mangle)]

@@ -1,6 +1,7 @@
 //! `genie._native`: the recorder behind the `remote_accelerator` device, and the client's end of
 //! a session.
 
+mod config;
 mod current;
 mod errors;
 mod ffi;
@@ -10,6 +11,7 @@ mod place;
 mod sites;
 
 use std::ffi::{CStr, c_char};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use genie_client::engine::{Lane, Moved, Session};
@@ -63,12 +65,11 @@ fn connect(
     timeout: f64,
     policy: Option<String>,
 ) -> PyResult<()> {
-    let environment = Target::from_environment();
     let target = Target {
         addresses,
-        ca: ca.or(environment.ca),
-        cert: cert.or(environment.cert),
-        key: key.or(environment.key),
+        ca,
+        cert,
+        key,
         policy,
     };
     let timeout = Duration::try_from_secs_f64(timeout)
@@ -77,6 +78,52 @@ fn connect(
         .map_err(errors::raised)?;
     Ok(())
 }
+
+/// What the environment, and the file that GENIE_CONFIG names, say of a session: addresses, authority,
+/// certificate, key, policy.
+#[pyfunction]
+fn environment() -> PyResult<Environment> {
+    let target = Target::from_environment().map_err(errors::raised)?;
+    Ok((
+        target.addresses,
+        target.ca,
+        target.cert,
+        target.key,
+        target.policy,
+    ))
+}
+
+type Environment = (
+    Vec<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
+
+/// What such a file says: addresses, authority, certificate, key, placement, policy.
+#[pyfunction]
+fn read_config(path: PathBuf) -> PyResult<Configured> {
+    let file = config::read(&path).map_err(PyValueError::new_err)?;
+    let text = |path: Option<PathBuf>| Some(path?.to_string_lossy().into_owned());
+    Ok((
+        file.node.into_iter().map(|node| node.address).collect(),
+        text(file.ca),
+        text(file.cert),
+        text(file.key),
+        file.placement,
+        file.policy,
+    ))
+}
+
+type Configured = (
+    Vec<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
 
 /// Ends the session; nothing if there is none.
 #[pyfunction]
@@ -128,6 +175,7 @@ fn devices(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
         out.set_item("description", &device.name)?;
         out.set_item("memory_bytes", device.memory_bytes)?;
         out.set_item("memory_limit_bytes", lane.opened.memory_budget_bytes)?;
+        out.set_item("speed", device.speed)?;
         out.set_item("link", lane.link.transport().0)?;
         out.set_item("alive", lane.check().is_ok())?;
         Ok(out)
@@ -227,6 +275,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(synchronize, module)?)?;
     module.add_function(wrap_pyfunction!(is_connected, module)?)?;
     module.add_function(wrap_pyfunction!(devices, module)?)?;
+    module.add_function(wrap_pyfunction!(environment, module)?)?;
+    module.add_function(wrap_pyfunction!(read_config, module)?)?;
     module.add_function(wrap_pyfunction!(find, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
     Ok(())

@@ -108,6 +108,19 @@ pub fn free(handle: u64) {
     }
 }
 
+/// The devices of storages, by their place in the session; -1 for one that nobody holds.
+///
+/// # Errors
+/// No session.
+pub fn places(handles: &[u64], places: &mut [i32]) -> Result<(), Error> {
+    let session = current::session()?;
+    let values: Vec<u64> = handles.iter().map(|handle| handle & ID_MASK).collect();
+    session.places(&values, |index, device| {
+        places[index] = device.map_or(-1, |device| i32::try_from(device).unwrap_or(-1));
+    });
+    Ok(())
+}
+
 /// Where the storage at a fake address is, and why if not because the program said so.
 pub fn find(address: u64) -> Option<(Vec<usize>, &'static str)> {
     let session = current::get()?;

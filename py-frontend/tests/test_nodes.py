@@ -274,6 +274,30 @@ def test_a_share_of_the_machine(make_daemon: Callable[..., Daemon], tmp_path: Pa
 # ---- values between devices ---------------------------------------------------------------------
 
 
+def test_a_device_that_is_slowed_down(make_daemon: Callable[..., Daemon]) -> None:
+    """To test a pool of unequal ones: it computes the same, in so much more time, and says so."""
+    node = make_daemon("--device", "host:1?threads=1&speed=0.2", device=ONE_THREAD)
+    genie.connect(node.address)
+    assert [device.speed for device in genie.devices()] == [1.0, 0.2]
+    assert "slowed down to 0.2" in genie.devices()[1].description
+    x = torch.randn(700, 700)
+
+    def took(index: int) -> tuple[float, torch.Tensor]:
+        remote = x.to(f"{D}:{index}")
+        best = 60.0
+        for _ in range(4):
+            began = time.perf_counter()
+            for _ in range(6):
+                result = remote @ remote
+            result[0, 0].item()
+            best = min(best, time.perf_counter() - began)
+        return best, result.cpu()
+
+    (fast, ours), (slow, theirs) = took(0), took(1)
+    assert torch.equal(ours, theirs)
+    assert slow > 3 * fast
+
+
 def test_a_gigabyte_between_nodes_is_none_of_the_clients_business(session: list[Daemon]) -> None:
     a, b = session
     big = torch.ones(32 << 20, device=f"{D}:0")  # 128 MiB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 import time
@@ -350,3 +351,76 @@ def test_a_pool_of_one_node(nodes: list[Daemon], tmp_path: Path) -> None:
     assert model(torch.ones(1, 8).to(D)).shape == (1, 8)
     torch.save(model.state_dict(), tmp_path / "model.pt")
     model.load_state_dict(torch.load(tmp_path / "model.pt", map_location=D))
+
+
+def test_optimisers_go_to_their_parameters(make_daemon: Callable[..., Daemon]) -> None:
+    """A step over parameters of two nodes is one there and one here: none of them moves."""
+    nodes = [small_node(make_daemon, "400MiB") for _ in range(2)]
+    torch.manual_seed(4)
+    local = torch.nn.Sequential(*(torch.nn.Linear(640, 640) for _ in range(20)))
+    x = torch.randn(4, 640)
+    connect(nodes)
+    # Leaves room for some of the parameters on the first.
+    filler = torch.ones(76 << 20).to(D)
+    model = copy.deepcopy(local).to(D)
+    del filler
+    homes = [genie.where(parameter).device for parameter in model.parameters()]
+    assert len({home.node for home in homes}) == 2
+    remote = x.to(D)
+    for name, options in (("SGD", {"momentum": 0.9}), ("AdamW", {"foreach": True})):
+        ours = getattr(torch.optim, name)(model.parameters(), lr=1e-3, **options)
+        theirs = getattr(torch.optim, name)(local.parameters(), lr=1e-3, **options)
+        for _ in range(3):
+            for optimizer, net, given in ((ours, model, remote), (theirs, local, x)):
+                optimizer.zero_grad()
+                net(given).square().mean().backward()
+                optimizer.step()
+            places = [genie.where(parameter) for parameter in model.parameters()]
+            assert [place.device for place in places] == homes
+            assert not any(place.replicas for place in places)
+    for one, other in zip(model.parameters(), local.parameters(), strict=True):
+        torch.testing.assert_close(one.detach().cpu(), other.detach())
+
+
+# ---- a file that names the nodes ----------------------------------------------------------------
+
+
+def test_a_file_names_the_nodes(
+    nodes: list[Daemon], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cluster.toml"
+    tables = "".join(f'[[node]]\naddress = "{node.address}"\n' for node in nodes)
+    file.write_text(f'placement = "pool"\npolicy = "single"\n{tables}')
+    genie.connect(config=file)
+    assert [device.node for device in genie.devices()] == [node.address for node in nodes]
+    assert genie.stats()["policy"] == "single"
+    genie.disconnect()
+    # What is passed counts more, and the environment names one, too.
+    genie.connect(nodes[1].address, config=str(file), policy="locality")
+    assert [device.node for device in genie.devices()] == [nodes[1].address]
+    assert genie.stats()["policy"] == "locality"
+    genie.disconnect()
+    monkeypatch.delenv("GENIE_ADDRESS", raising=False)
+    monkeypatch.setenv("GENIE_CONFIG", str(file))
+    assert torch.ones(3, device=D).sum().item() == 3
+    assert len(genie.devices()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "names no node"),
+        ("[[node]]\n", "address"),
+        ('[[node]]\naddress = "tcp://a:1"\ncolour = "red"\n', "colour"),
+        ('[[node]]\naddress = "a:1:2"\n', "a:1:2"),
+        ('placement = "everywhere"\n[[node]]\naddress = "tcp://127.0.0.1:1"\n', "pinned"),
+        ("node = [", "line 1"),
+    ],
+)
+def test_a_file_that_says_nothing_right(tmp_path: Path, text: str, what: str) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(text)
+    with pytest.raises((ValueError, genie.ConnectError), match=what):
+        genie.connect(config=file)
+    with pytest.raises(ValueError, match=r"nowhere\.toml"):
+        genie.connect(config=tmp_path / "nowhere.toml")

@@ -110,6 +110,7 @@ pub fn run(files: Vec<OwnedFd>, kind: DeviceKind, tensors: Tensors, limits: &Lim
     }
     let (inbound, outbound) = places;
     let mut machine = TorchMachine::new(port, inbound, outbound, kind);
+    machine.slow_down(limits.speed_percent);
     match serve(&mut machine) {
         End::Closed => 0,
         End::Client(error) => {

@@ -52,6 +52,25 @@ struct Pin {
     storage: Storage,
 }
 
+/// An operator on a device that is slowed down, to test with: it keeps its core for as much longer as
+/// the device is slower, as a slower core would.
+struct Slowed(Option<(Instant, u32)>);
+
+impl Slowed {
+    fn begin(speed_percent: u32) -> Self {
+        Self((speed_percent < 100).then(|| (Instant::now(), speed_percent)))
+    }
+
+    fn end(self) {
+        if let Some((began, percent)) = self.0 {
+            let all = began.elapsed() * 100 / percent;
+            while began.elapsed() < all {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
 /// The hands, on libtorch.
 pub struct TorchMachine {
     /// Frames of replies leave while others are still being worked on.
@@ -62,6 +81,8 @@ pub struct TorchMachine {
     /// What is being sent from where it lies.
     pins: Vec<Pin>,
     on_host: bool,
+    /// Of 100; less, and each operator takes so much longer.
+    speed_percent: u32,
     operators: IdMap<(String, Operator)>,
     storages: IdMap<Held>,
     /// What storages were when the fault came that nobody has heard of yet.
@@ -82,6 +103,7 @@ impl TorchMachine {
             transfers: Transfers::default(),
             pins: Vec::new(),
             on_host: matches!(device, DeviceKind::Host(_)),
+            speed_percent: 100,
             operators: IdMap::default(),
             storages: IdMap::default(),
             kept: IdMap::default(),
@@ -89,6 +111,11 @@ impl TorchMachine {
             arguments: Vec::new(),
             fresh: Vec::new(),
         }
+    }
+
+    /// Each operator is to take as much longer as if the device had this speed, of 100 percent.
+    pub fn slow_down(&mut self, speed_percent: u32) {
+        self.speed_percent = speed_percent.clamp(1, 100);
     }
 
     /// Storages that are held.
@@ -438,7 +465,9 @@ impl Machine for TorchMachine {
         self.gather(call)?;
         self.unpin(call)?;
         let mut fresh = std::mem::take(&mut self.fresh);
+        let slowed = Slowed::begin(self.speed_percent);
         let done = operator.call(call, &self.arguments, &mut fresh);
+        slowed.end();
         let done = done.and_then(|()| {
             fresh
                 .drain(..)
@@ -455,7 +484,10 @@ impl Machine for TorchMachine {
         let operator = self.operator(call.op)?;
         self.gather(call)?;
         self.unpin(call)?;
-        let (metas, fresh) = operator.call_sync(call, &self.arguments)?;
+        let slowed = Slowed::begin(self.speed_percent);
+        let done = operator.call_sync(call, &self.arguments);
+        slowed.end();
+        let (metas, fresh) = done?;
         for (storage, id) in fresh.into_iter().zip(call.first_fresh..) {
             self.hold(id, storage)?;
         }

@@ -110,7 +110,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// A device and what it has of this machine: `cuda:1`, `host:0`, `host:0?threads=1&memory=4GiB`.
+/// A device and what it has of this machine: `cuda:1`, `host:0`, `host:0?threads=1&memory=4GiB&speed=0.5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceChoice {
     /// Which.
@@ -119,6 +119,8 @@ pub struct DeviceChoice {
     pub threads: Option<u32>,
     /// What the tensors of one session may take there, if not as everywhere on the node.
     pub memory_bytes: Option<u64>,
+    /// How fast it is made to be, in percent of what it is: to test a pool of unequal devices.
+    pub speed_percent: Option<u32>,
 }
 
 impl From<DeviceKind> for DeviceChoice {
@@ -127,6 +129,7 @@ impl From<DeviceKind> for DeviceChoice {
             kind,
             threads: None,
             memory_bytes: None,
+            speed_percent: None,
         }
     }
 }
@@ -146,16 +149,29 @@ impl FromStr for DeviceChoice {
                 ("threads", DeviceKind::Host(_)) => {
                     choice.threads = u32::try_from(value.parse::<Count<1, 1024>>()?.0).ok();
                 }
+                ("speed", DeviceKind::Host(_)) => choice.speed_percent = Some(percent(value)?),
                 ("memory", _) => choice.memory_bytes = Some(value.parse::<Size>()?.0),
                 _ => {
                     return Err(format!(
                         "{text:?}: {key:?} is nothing that {kind} has; write \
-                         host:N?threads=COUNT&memory=SIZE, or cuda:N?memory=SIZE"
+                         host:N?threads=COUNT&memory=SIZE&speed=SHARE, or cuda:N?memory=SIZE"
                     ));
                 }
             }
         }
         Ok(choice)
+    }
+}
+
+/// A share of what there is, from 0.01 to 1.
+fn percent(text: &str) -> Result<u32, String> {
+    let share = text
+        .parse::<f64>()
+        .ok()
+        .map(|share| (share * 100.0).round());
+    match share {
+        Some(percent) if (1.0..=100.0).contains(&percent) => Ok(percent as u32),
+        _ => Err(format!("{text:?} is no speed: a share from 0.01 to 1")),
     }
 }
 
@@ -166,6 +182,8 @@ impl fmt::Display for DeviceChoice {
             self.threads.map(|threads| format!("threads={threads}")),
             self.memory_bytes
                 .map(|bytes| format!("memory={}", Size(bytes))),
+            self.speed_percent
+                .map(|percent| format!("speed={}", f64::from(percent) / 100.0)),
         ];
         let options: Vec<_> = options.into_iter().flatten().collect();
         match options.is_empty() {
@@ -434,16 +452,20 @@ mod tests {
             "cuda".parse::<DeviceChoice>().unwrap().to_string(),
             "cuda:0"
         );
-        let part = "host:1?threads=1&memory=4GiB";
+        let part = "host:1?threads=1&memory=4GiB&speed=0.25";
         let choice: DeviceChoice = part.parse().unwrap();
         assert_eq!(
-            (choice.threads, choice.memory_bytes),
-            (Some(1), Some(4 << 30))
+            (choice.threads, choice.memory_bytes, choice.speed_percent),
+            (Some(1), Some(4 << 30), Some(25))
         );
         assert_eq!(choice.to_string(), part);
         for text in [
             "host:0?threads=0",
             "host:0?speed",
+            "host:0?speed=0",
+            "host:0?speed=2",
+            "cuda:0?speed=0.5",
+            "host:0?colour=red",
             "cuda:0?threads=1",
             "host:0?memory=x",
         ] {

@@ -401,11 +401,15 @@ fn describe_device(device: &DeviceChoice, opened: Option<&DeviceInfo>) -> v1::De
         ),
         DeviceKind::Cuda(_) => ("cuda", opened.cloned()),
     };
-    let (name, memory_bytes) = match info {
+    let (mut name, memory_bytes) = match info {
         Some(info) => (info.name, info.memory_bytes),
         // Nothing has opened it.
         None => (device.kind.to_string(), 0),
     };
+    let speed = f64::from(device.speed_percent.unwrap_or(100)) / 100.0;
+    if speed < 1.0 {
+        name += &format!(", slowed down to {speed} of its speed");
+    }
     v1::Device {
         kind: kind.to_owned(),
         index: u32::from(device.kind.index()),
@@ -413,5 +417,6 @@ fn describe_device(device: &DeviceChoice, opened: Option<&DeviceInfo>) -> v1::De
         memory_bytes: device
             .memory_bytes
             .map_or(memory_bytes, |share| share.min(memory_bytes)),
+        speed,
     }
 }

@@ -89,7 +89,7 @@ struct Case {
 /// Runs all, and writes what came of it; whether every result was the same.
 ///
 /// # Errors
-/// Nodes or programs that can't run; Ctrl-C before the first result.
+/// Nodes or programs that can't run, after what was measured until then; Ctrl-C before the first result.
 pub fn run(options: &Options) -> Result<bool> {
     for policy in &options.policy {
         genie_planner::policy(policy)?;
@@ -112,6 +112,7 @@ pub fn run(options: &Options) -> Result<bool> {
         }
     }
     let mut references = References::default();
+    let mut ended = Ok(());
     for (at, case) in cases.iter().enumerate() {
         eprintln!("{}/{}: {}", at + 1, cases.len(), case.name());
         let outcome = references
@@ -122,12 +123,19 @@ pub fn run(options: &Options) -> Result<bool> {
                 let same = references.are_same(case, &done);
                 report.add(Outcome::new(case, &done, same));
             }
-            Err(_) if interrupt::asked() && !report.is_empty() => break,
-            Err(error) => return Err(error.context(case.name())),
+            Err(error) => {
+                // What was measured so far counts.
+                if !interrupt::asked() || report.is_empty() {
+                    ended = Err(error.context(case.name()));
+                }
+                break;
+            }
         }
     }
-    report.write(options.json.as_deref())?;
-    Ok(report.is_right())
+    if ended.is_ok() || !report.is_empty() {
+        report.write(options.json.as_deref())?;
+    }
+    ended.map(|()| report.is_right())
 }
 
 impl Case {

@@ -4,8 +4,8 @@
 >>> genie.connect("tcp://127.0.0.1:7700")
 >>> torch.ones(2, device="remote_accelerator:0") + 1
 
-Without :func:`connect` (and without GENIE_ADDRESS) importing this changes nothing about the
-machine's own accelerators.
+Without :func:`connect` (and without GENIE_ADDRESS or GENIE_CONFIG) importing this changes nothing
+about the machine's own accelerators.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ class Device:
     memory_bytes: int
     #: Bytes of them that this session's tensors may take.
     memory_limit_bytes: int
+    #: Its share of the speed that it could have: below 1 its node slows it down, to test.
+    speed: float
     #: What carries the data: ``dpdk`` or ``tcp``.
     link: str
     #: Whether its node still is there.
@@ -118,7 +120,8 @@ def _register() -> None:
 def _register_on_import() -> None:
     # PyTorch takes a registered backend for the process's accelerator. On a machine that has
     # accelerators of its own it therefore waits until a node is asked for.
-    if os.environ.get("GENIE_ADDRESS") or not torch.accelerator.is_available():
+    named = os.environ.get("GENIE_ADDRESS") or os.environ.get("GENIE_CONFIG")
+    if named or not torch.accelerator.is_available():
         _register()
 
 
@@ -131,6 +134,7 @@ def connect(
     timeout: float = 5.0,
     placement: str | None = None,
     policy: str | None = None,
+    config: str | os.PathLike[str] | None = None,
 ) -> None:
     """Open a session with the node at ``address``, or with several nodes.
 
@@ -145,34 +149,47 @@ def connect(
     :func:`where` tells where a value is. ``placement="pinned"``, the default, leaves it to the
     program.
 
-    What is not given comes from GENIE_ADDRESS, GENIE_CA, GENIE_CERT, GENIE_KEY, GENIE_PLACEMENT
-    and GENIE_POLICY. The three files (an authority, this client's certificate and its key, in PEM)
-    turn TLS on.
+    ``config`` is a TOML file that says the same: ``[[node]]`` with its ``address`` for each node,
+    ``ca``, ``cert``, ``key``, ``placement``, ``policy``. What is not given, and stands in no such
+    file, comes from GENIE_ADDRESS, GENIE_CA, GENIE_CERT, GENIE_KEY, GENIE_PLACEMENT and
+    GENIE_POLICY, or from the file that GENIE_CONFIG names. The three files (an authority, this
+    client's certificate and its key, in PEM) turn TLS on.
 
     Raises :class:`ConnectError` if a node does not answer within ``timeout`` seconds or refuses,
     :class:`VersionMismatchError` if it runs another version (then none of them has a session), and
     :class:`RuntimeError` if a session is open already.
     """
-    addresses = address.split(",") if isinstance(address, str) else address
-    if addresses is None:
-        addresses = os.environ.get("GENIE_ADDRESS", "").split(",")
-    addresses = [one.strip() for one in addresses if one.strip()]
+    named = address.split(",") if isinstance(address, str) else address
+    addresses = None if named is None else [one.strip() for one in named if one.strip()]
+    if config is not None:
+        of_file = _native.read_config(os.fspath(config))
+        addresses = of_file[0] if addresses is None else addresses
+        ca, cert, key = ca or of_file[1], cert or of_file[2], key or of_file[3]
+        placement, policy = placement or of_file[4], policy or of_file[5]
+    environment = _native.environment()
+    addresses = environment[0] if addresses is None else addresses
     if not addresses:
-        raise ValueError("no address: pass one (tcp://HOST:PORT), or set GENIE_ADDRESS")
+        raise ValueError(
+            "no address: pass one (tcp://HOST:PORT), set GENIE_ADDRESS, or name a file with nodes "
+            "(config=, GENIE_CONFIG)"
+        )
+    ca, cert, key = ca or environment[1], cert or environment[2], key or environment[3]
+    policy = _policy(placement, policy, environment[4])
     _register()
-    _native.connect(addresses, ca, cert, key, timeout, _policy(placement, policy))
+    _native.connect(addresses, ca, cert, key, timeout, policy)
 
 
-def _policy(placement: str | None, policy: str | None) -> str | None:
+def _policy(placement: str | None, policy: str | None, environment: str | None) -> str | None:
     """Say which policy places operators; ``None`` where the program does."""
-    named = placement or os.environ.get("GENIE_PLACEMENT") or "pinned"
-    if named not in ("pinned", "pool"):
-        raise ValueError(f"placement is 'pinned' or 'pool', not {named!r}")
-    if named == "pool":
-        return policy or os.environ.get("GENIE_POLICY") or "locality"
-    if policy is not None:
-        raise ValueError('a policy places what placement="pool" leaves to it; pass that too')
-    return None
+    if placement is None and policy is None:
+        return environment
+    if placement not in (None, "pinned", "pool"):
+        raise ValueError(f"placement is 'pinned' or 'pool', not {placement!r}")
+    if placement == "pinned" or (placement is None and environment is None):
+        if policy is not None:
+            raise ValueError('a policy places what placement="pool" leaves to it; pass that too')
+        return None
+    return policy or environment or os.environ.get("GENIE_POLICY") or "locality"
 
 
 def disconnect() -> None:

@@ -14,7 +14,7 @@ class VersionMismatchError(ConnectError):
 
 
 class NotConnectedError(GenieError, ConnectionError):
-    """There is no session, and GENIE_ADDRESS names no node."""
+    """There is no session, and neither GENIE_ADDRESS nor GENIE_CONFIG names a node."""
 
 
 class NodeLostError(GenieError, ConnectionError):

@@ -50,6 +50,8 @@ pub struct LaunchDevice {
     pub pools: Option<Arc<dyn Device>>,
     /// Threads that one operator may use; 0 is as many as have a free core.
     pub threads: u32,
+    /// Of 100: less makes it slower.
+    pub speed_percent: u32,
 }
 
 /// Starts executors by forking processes that have loaded libtorch.
@@ -126,6 +128,7 @@ impl Launcher for ZygoteLauncher {
             memory_bytes,
             arena_bytes: memory_bytes,
             threads: device.threads,
+            speed_percent: device.speed_percent,
             ..Limits::default()
         };
         let zygote = home.zygote();

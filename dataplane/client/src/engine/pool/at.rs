@@ -9,6 +9,12 @@ use super::super::{Error, Origin, Recorded, Session, Signature};
 use super::At;
 
 impl Session {
+    /// Whether the program leaves it to the session where operators run.
+    #[must_use]
+    pub fn is_pool(&self) -> bool {
+        self.is_pool
+    }
+
     /// Indices that the program sees.
     #[must_use]
     pub fn indices(&self) -> usize {

@@ -126,6 +126,17 @@ impl Session {
         })
     }
 
+    /// Tells of each of some values of a pool which device holds it, `None` for nobody.
+    pub fn places(&self, values: &[u64], mut tell: impl FnMut(usize, Option<usize>)) {
+        let append = self.append.lock();
+        let places = append.pool.as_ref().map(|pool| &pool.places);
+        for (index, &value) in values.iter().enumerate() {
+            let known = places.and_then(|places| places.get(value));
+            let first = known.and_then(|known| known.copies().next());
+            tell(index, first.map(|copy| copy.device));
+        }
+    }
+
     /// A look at everything recorded so far: its number. Nothing where the program places.
     pub(super) fn begin_look(&self) -> u64 {
         if !self.is_pool {
