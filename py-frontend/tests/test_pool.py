@@ -382,6 +382,39 @@ def test_optimisers_go_to_their_parameters(make_daemon: Callable[..., Daemon]) -
         torch.testing.assert_close(one.detach().cpu(), other.detach())
 
 
+def test_gradients_are_made_where_their_parameters_are(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    """Only activations move, and plans of whole steps are obeyed."""
+    nodes = [small_node(make_daemon, "400MiB") for _ in range(2)]
+    moved = {}
+    results = []
+    for policy in ("locality", "semantic"):
+        connect(nodes, policy)
+        torch.manual_seed(4)
+        layers = [torch.nn.Linear(640, 640) for _ in range(20)]
+        filler = torch.ones(76 << 20).to(D)
+        model = torch.nn.Sequential(*layers).to(D)
+        del filler
+        assert len({genie.where(one.weight).device.node for one in layers}) == 2
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+        x = torch.randn(4, 640).to(D)
+        for step in range(8):
+            if step == 6:
+                before = genie.stats()["moved_bytes"]
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            results.append(loss.item())
+        moved[policy] = genie.stats()["moved_bytes"] - before
+        hits = genie.stats()["placement_hits"]
+        assert (hits > 2) == (policy == "semantic")
+        genie.disconnect()
+    assert results[:8] == results[8:]
+    assert moved["semantic"] <= moved["locality"] < 1 << 20, moved
+
+
 # ---- a file that names the nodes ----------------------------------------------------------------
 
 

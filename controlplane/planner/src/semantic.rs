@@ -1,5 +1,6 @@
 //! The first semantic rule: state that returns in every cycle stays where it is, and what reads or
-//! writes it runs there. All else follows its bytes.
+//! writes it runs there. All else follows its bytes; and what makes as much as it takes runs where that
+//! is wanted, if fewer bytes move then: a gradient is made where its parameter is.
 
 use genie_session::places::Set;
 
@@ -15,35 +16,114 @@ pub fn plan(segment: &Segment, devices: &[Device]) -> Option<Plan> {
     if states == 0 {
         return None;
     }
-    let mut at: Vec<Set> = segment.storages.iter().map(|storage| storage.at).collect();
-    let mut plan = Plan {
+    let pins: Vec<Option<usize>> = (segment.records.iter())
+        .map(|record| pin(record, segment, &homes))
+        .collect();
+    let mut places = follow_bytes(segment, &pins, devices);
+    draw_where_it_is_wanted(segment, &mut places);
+    let mut best = traffic(segment, &places);
+    let nearer = make_where_it_is_wanted(segment, &pins, &places);
+    let other = traffic(segment, &nearer);
+    if other.1 < best.1 {
+        (places, best) = (nearer, other);
+    }
+    Some(Plan {
+        places,
+        transfers: best.0,
+        transfer_bytes: best.1,
         states,
-        ..Plan::default()
-    };
+    })
+}
+
+/// Each record that is not pinned where most of the bytes are by then that it takes.
+fn follow_bytes(segment: &Segment, pins: &[Option<usize>], devices: &[Device]) -> Vec<usize> {
+    let mut at: Vec<Set> = segment.storages.iter().map(|storage| storage.at).collect();
     let mut locality = Locality::default();
-    for record in &segment.records {
-        let pinned = pin(record, segment, &homes);
-        let device = pinned.unwrap_or_else(|| follow(record, segment, &at, devices, &mut locality));
+    let mut places = Vec::with_capacity(segment.records.len());
+    for (record, pin) in segment.records.iter().zip(pins) {
+        let device = pin.unwrap_or_else(|| follow(record, segment, &at, devices, &mut locality));
+        run(record, device, &mut at);
+        places.push(device);
+    }
+    places
+}
+
+/// A record runs: what it takes is there afterwards, what it writes or makes nowhere else.
+fn run(record: &Record, device: usize, at: &mut [Set]) {
+    for taken in &record.takes {
+        let only = Set::EMPTY.with(device);
+        at[taken.storage] = match taken.writes {
+            true => only,
+            false => at[taken.storage].with(device),
+        };
+    }
+    for &made in &record.makes {
+        at[made] = Set::EMPTY.with(device);
+    }
+}
+
+/// Values that move, and their bytes.
+fn traffic(segment: &Segment, places: &[usize]) -> (u64, u64) {
+    let mut at: Vec<Set> = segment.storages.iter().map(|storage| storage.at).collect();
+    let (mut transfers, mut bytes) = (0, 0);
+    for (record, &device) in segment.records.iter().zip(places) {
         for taken in &record.takes {
             let holders = at[taken.storage];
             if !holders.is_empty() && !holders.has(device) {
-                plan.transfers += 1;
-                plan.transfer_bytes += segment.storages[taken.storage].bytes;
+                transfers += 1;
+                bytes += segment.storages[taken.storage].bytes;
+                // Taken twice, it moves once.
+                at[taken.storage] = holders.with(device);
             }
-            let only = Set::EMPTY.with(device);
-            at[taken.storage] = if taken.writes {
-                only
-            } else {
-                holders.with(device)
-            };
         }
-        for &made in &record.makes {
-            at[made] = Set::EMPTY.with(device);
-        }
-        plan.places.push(device);
+        run(record, device, &mut at);
     }
-    draw_where_it_is_wanted(segment, &mut plan);
-    Some(plan)
+    (transfers, bytes)
+}
+
+/// Moves records whose results are no smaller than what they take to where these are used, the last first, so
+/// that what comes before can follow.
+fn make_where_it_is_wanted(
+    segment: &Segment,
+    pins: &[Option<usize>],
+    places: &[usize],
+) -> Vec<usize> {
+    let mut places = places.to_vec();
+    // Who makes a storage, and who holds it then as far as is known.
+    let mut holders: Vec<Set> = segment.storages.iter().map(|storage| storage.at).collect();
+    for (record, &device) in segment.records.iter().zip(&places) {
+        for &made in &record.makes {
+            holders[made] = Set::EMPTY.with(device);
+        }
+    }
+    let mut wanted: Vec<Option<usize>> = vec![None; segment.storages.len()];
+    let bytes = |storage: usize| segment.storages[storage].bytes;
+    for at in (0..segment.records.len()).rev() {
+        let record = &segment.records[at];
+        let writes = record.takes.iter().any(|taken| taken.writes);
+        let largest = record.makes.iter().copied().max_by_key(|&made| bytes(made));
+        let device = largest.and_then(|made| wanted[made]);
+        if let Some(device) = device.filter(|&device| device != places[at])
+            && pins[at].is_none()
+            && !writes
+        {
+            let made: u64 = record.makes.iter().map(|&made| bytes(made)).sum();
+            let missing = record.takes.iter().map(|taken| taken.storage);
+            let missing = missing.filter(|&storage| !holders[storage].has(device));
+            // As much is no worse, and what comes before may gain by it.
+            if missing.map(bytes).sum::<u64>() <= made {
+                places[at] = device;
+                for &made in &record.makes {
+                    holders[made] = Set::EMPTY.with(device);
+                }
+            }
+        }
+        for taken in &record.takes {
+            wanted[taken.storage] = Some(places[at]);
+            holders[taken.storage] = holders[taken.storage].with(places[at]);
+        }
+    }
+    places
 }
 
 /// The device of a state.
@@ -87,16 +167,16 @@ fn follow(
 }
 
 /// What takes nothing runs where what it makes is used first.
-fn draw_where_it_is_wanted(segment: &Segment, plan: &mut Plan) {
+fn draw_where_it_is_wanted(segment: &Segment, places: &mut [usize]) {
     let mut wanted: Vec<Option<usize>> = vec![None; segment.storages.len()];
     for (at, record) in segment.records.iter().enumerate().rev() {
         if record.takes.is_empty()
             && let Some(device) = record.makes.iter().find_map(|&made| wanted[made])
         {
-            plan.places[at] = device;
+            places[at] = device;
         }
         for taken in &record.takes {
-            wanted[taken.storage] = Some(plan.places[at]);
+            wanted[taken.storage] = Some(places[at]);
         }
     }
 }
@@ -175,6 +255,45 @@ mod tests {
         let plan = plan(&decode([0, 1], [0, 1]), &devices(2)).unwrap();
         assert_eq!(plan.places, [0, 0, 0, 0, 1, 1, 1]);
         assert_eq!((plan.transfers, plan.transfer_bytes), (1, 10));
+    }
+
+    #[test]
+    fn a_gradient_is_made_where_its_parameter_is() {
+        // Activations of device 0, and the parameter, which is written, on device 1.
+        let segment = Segment {
+            storages: vec![
+                stored(10, &[0], false),
+                stored(10, &[0], false),
+                stored(1000, &[1], true),
+                stored(1000, &[], false),
+                stored(1000, &[], false),
+            ],
+            records: vec![
+                record(&[(0, false), (1, false)], &[3]),
+                record(&[(3, false)], &[4]),
+                record(&[(2, true), (4, false)], &[]),
+            ],
+        };
+        let plan = plan(&segment, &devices(2)).unwrap();
+        assert_eq!(plan.places, [1, 1, 1]);
+        assert_eq!((plan.transfers, plan.transfer_bytes), (2, 20));
+    }
+
+    #[test]
+    fn what_takes_more_than_it_makes_stays() {
+        let segment = Segment {
+            storages: vec![
+                stored(5000, &[0], false),
+                stored(1000, &[1], true),
+                stored(10, &[], false),
+            ],
+            records: vec![
+                record(&[(0, false)], &[2]),
+                record(&[(1, true), (2, false)], &[]),
+            ],
+        };
+        let plan = plan(&segment, &devices(2)).unwrap();
+        assert_eq!((plan.places, plan.transfer_bytes), (vec![0, 1], 10));
     }
 
     #[test]

@@ -176,12 +176,12 @@ const ROW_WRITES: [&str; 6] = [
     "scatter_add_",
 ];
 
-/// Storages from before the segment, by their ids, that a cycle hands to the next, a little longer or
-/// with some rows written: KV caches. `bytes` tells the size of each. Of training there is none: there
-/// all is state.
+/// Storages from before the segment, by their ids, that a cycle hands to the next: caches, a little longer
+/// or with some rows written; in training, parameters, which the segment uses as weights and writes.
+/// `bytes` tells the size of each.
 #[must_use]
 pub fn states(graph: &Graph, bytes: impl Fn(u64) -> u64) -> HashSet<u64> {
-    let mut states = HashSet::new();
+    let mut states = parameters(graph);
     if graph.operators.iter().any(|op| is_backward(&op.name)) {
         return states;
     }
@@ -203,6 +203,24 @@ pub fn states(graph: &Graph, bytes: impl Fn(u64) -> u64) -> HashSet<u64> {
         }
     }
     states
+}
+
+/// Weights that the segment writes.
+fn parameters(graph: &Graph) -> HashSet<u64> {
+    let (mut weights, mut written) = (HashSet::new(), HashSet::new());
+    for operator in &graph.operators {
+        for (index, &storage) in operator.inputs.iter().enumerate() {
+            let Some(id) = graph.storages[storage].external else {
+                continue;
+            };
+            if operator.writes(index) {
+                written.insert(id);
+            } else if is_weight_argument(operator, index) {
+                weights.insert(id);
+            }
+        }
+    }
+    weights.intersection(&written).copied().collect()
 }
 
 /// Storages that an operator of the segment reads.
