@@ -176,6 +176,17 @@ def test_without_memory_at_the_receiver_the_source_keeps_its_own(
     assert big.sum().item() == 2 * (16 << 20)
 
 
+def test_copies_that_are_only_read_make_room(make_daemon: Callable[..., Daemon]) -> None:
+    """All values together have no room on one node, and each is read on both."""
+    nodes = [small_node(make_daemon, "128MiB") for _ in range(2)]
+    connect(nodes, "random:6")
+    values = [torch.full((2 << 20,), float(n)).to(D) for n in range(20)]
+    for turn in range(6):
+        for n, value in enumerate(values):
+            assert (value[:2] + turn).tolist() == [n + turn] * 2
+    assert genie.stats()["moved_bytes"] > 256 << 20
+
+
 def test_a_node_that_dies_takes_only_what_it_held(make_daemon: Callable[..., Daemon]) -> None:
     nodes = [make_daemon(device=ONE_THREAD) for _ in range(2)]
     connect(nodes, "random:5")

@@ -242,6 +242,29 @@ impl Places {
         dropped
     }
 
+    /// Makes room at `device`: values of which it has a copy that is not the oldest lose it, but for those
+    /// that `keeps` names, until it holds `bytes` less. Gives the copies.
+    pub fn make_room(
+        &mut self,
+        device: usize,
+        bytes: u64,
+        keeps: impl Fn(u64) -> bool,
+    ) -> Vec<Copy> {
+        let (mut gone, mut freed) = (Vec::new(), 0);
+        for (&id, value) in &mut self.values {
+            if freed >= bytes {
+                break;
+            }
+            let copy = value.others.iter().position(|copy| copy.device == device);
+            if let Some(at) = copy.filter(|_| value.bytes > 0 && !keeps(id)) {
+                gone.push(value.others.swap_remove(at));
+                freed += value.bytes;
+            }
+        }
+        self.held[device] = self.held[device].saturating_sub(freed);
+        gone
+    }
+
     /// A value is `copy` and nothing else. Gives what it was.
     pub fn replace(&mut self, value: u64, copy: Copy) -> Vec<Copy> {
         let Some(known) = self.values.get_mut(&value) else {
@@ -278,6 +301,32 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_make_room_and_nothing_else() {
+        let mut places = Places::new(2);
+        for id in 1..=6 {
+            let value = places.take(1);
+            places.insert(value, 10);
+            places.add(value, usize::from(id == 6), 100 + id, "made");
+            if id < 6 {
+                places.add(value, 1, 200 + id, "read");
+            }
+        }
+        assert_eq!(places.held(1), 60);
+        let gone = places.make_room(1, 25, |value| value == 2);
+        assert_eq!(gone.len(), 3);
+        assert!(
+            gone.iter()
+                .all(|copy| copy.device == 1 && copy.id > 200 && copy.id != 202)
+        );
+        assert_eq!((places.held(0), places.held(1)), (50, 30));
+        // What is kept, and the only copy of a value, stay.
+        assert_eq!(places.make_room(1, 1000, |value| value == 2).len(), 1);
+        assert_eq!(places.held(1), 20);
+        assert!(places.get(2).unwrap().at(1).is_some());
+        assert!(places.get(6).unwrap().at(1).is_some());
+    }
 
     #[test]
     fn a_write_leaves_one_copy_and_the_books_are_right() {

@@ -14,6 +14,12 @@ use super::super::moves::Way;
 use super::super::{Append, Error, Lane, Origin, Session};
 use super::{Pool, Wanted};
 
+/// Of a device's memory: so full of values, it gives up copies before it takes another.
+const FULL_PERCENT: u64 = 80;
+
+/// Transfers until copies are looked for again where there were none to give up.
+const LOOKS_AGAIN_AFTER: u64 = 256;
+
 /// c10's `Byte`.
 const BYTE: u8 = 0;
 
@@ -178,6 +184,7 @@ impl Session {
                 return Ok(None);
             }
         }
+        self.make_room(append, pool, lane, bytes);
         let received = self.transfer(append, from, copy.id, lane, bytes)?;
         let id = received.first_fresh;
         pool.unproven.bring(value, lane.index);
@@ -185,6 +192,21 @@ impl Session {
         let why = "an operator that runs here takes it";
         pool.places.add(value, lane.index, id, why);
         Ok(Some(id))
+    }
+
+    /// Where a device is nearly full, copies that were only read go, to have room for `bytes`.
+    fn make_room(&self, append: &mut Append, pool: &mut Pool, lane: &Lane, bytes: u64) {
+        let limit = lane.opened.memory_budget_bytes / 100 * FULL_PERCENT;
+        let over = (pool.places.held(lane.index) + bytes).saturating_sub(limit);
+        // Looking goes through all values: not at each transfer where it found nothing.
+        if over > 0 && append.next_transfer >= pool.looks_again_at {
+            let needed = |value| pool.inputs.iter().any(|input| input.value == value);
+            let gone = pool.places.make_room(lane.index, over, needed);
+            if gone.is_empty() {
+                pool.looks_again_at = append.next_transfer + LOOKS_AGAIN_AFTER;
+            }
+            self.drop_copies(append, gone);
+        }
     }
 
     /// An uninitialised value gets its storage.
