@@ -115,14 +115,18 @@ class Client:
             [sys.executable, "-u", "-c", prelude + textwrap.dedent(code)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            # Apart: what one of its processes complains of must not come into a line of another.
+            stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **env},
         )
         self._lines: queue.Queue[str] = queue.Queue()
         self.said: list[str] = []
+        self._complaints: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     @property
     def pid(self) -> int:
@@ -132,6 +136,11 @@ class Client:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line.rstrip("\n"))
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._complaints.append(line.rstrip("\n"))
 
     def tell(self, line: str) -> None:
         """Writes a line to its standard input."""
@@ -163,12 +172,13 @@ class Client:
         assert status == 0, f"the client ended with status {status}. It said:\n{self.output()}"
 
     def output(self) -> str:
-        """All that it said."""
-        self._reader.join(0.5 if self._process.poll() is not None else 0)
+        """All that it said, and what it complained of."""
+        for thread in (self._reader, self._listener):
+            thread.join(0.5 if self._process.poll() is not None else 0)
         with contextlib.suppress(queue.Empty):
             while True:
                 self.said.append(self._lines.get_nowait())
-        return "\n".join(self.said)
+        return "\n".join(self.said + self._complaints)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -179,7 +189,7 @@ class Client:
         """Ends it if it still runs."""
         if self._process.poll() is None:
             self.kill()
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()

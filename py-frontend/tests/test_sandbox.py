@@ -159,8 +159,11 @@ def test_a_forbidden_call_ends_the_session_and_is_named(node: Daemon, name: str)
             act(1000 + CALLS[name])
     finally:
         genie.disconnect()
-    assert node.metric("genie_executors_forbidden_total") == before + 1
-    assert f"forbidden to it: {name}" in node.log()
+    # The client may hear it first.
+    wait_until(
+        lambda: node.metric("genie_executors_forbidden_total") == before + 1, 5, "it is counted"
+    )
+    wait_until(lambda: f"forbidden to it: {name}" in node.log(), 5, "it is logged")
     genie.connect(node.address)
     assert torch.ones(3).to(REMOTE).sum().item() == 3
     genie.disconnect()

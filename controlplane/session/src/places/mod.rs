@@ -120,6 +120,8 @@ pub struct Places {
     next: u64,
     /// Bytes by device.
     held: Box<[u64]>,
+    /// Of them, those of copies that are not the oldest of their value.
+    spare: Box<[u64]>,
 }
 
 impl Places {
@@ -130,6 +132,7 @@ impl Places {
             values: IdMap::default(),
             next: FIRST_ID,
             held: vec![0; devices].into(),
+            spare: vec![0; devices].into(),
         }
     }
 
@@ -185,6 +188,7 @@ impl Places {
             known.first = Some(copy);
             known.why = why;
         } else {
+            self.spare[device] += known.bytes;
             known.others.push(copy);
         }
     }
@@ -197,6 +201,9 @@ impl Places {
         known.version += 1;
         if known.others.is_empty() {
             return Vec::new();
+        }
+        for copy in &known.others {
+            self.spare[copy.device] = self.spare[copy.device].saturating_sub(known.bytes);
         }
         let (kept, dropped): (Vec<_>, Vec<_>) =
             known.copies().partition(|copy| copy.device == device);
@@ -216,6 +223,10 @@ impl Places {
                 let held = &mut self.held[copy.device];
                 *held = held.saturating_sub(known.bytes) + bytes;
             }
+            for copy in &known.others {
+                let spare = &mut self.spare[copy.device];
+                *spare = spare.saturating_sub(known.bytes) + bytes;
+            }
             known.bytes = bytes;
             known.version += 1;
         }
@@ -227,6 +238,9 @@ impl Places {
         for copy in gone.copies() {
             self.held[copy.device] = self.held[copy.device].saturating_sub(gone.bytes);
         }
+        for copy in &gone.others {
+            self.spare[copy.device] = self.spare[copy.device].saturating_sub(gone.bytes);
+        }
         Some(gone)
     }
 
@@ -236,6 +250,7 @@ impl Places {
         for value in self.values.values_mut() {
             for copy in value.others.drain(..) {
                 self.held[copy.device] = self.held[copy.device].saturating_sub(value.bytes);
+                self.spare[copy.device] = self.spare[copy.device].saturating_sub(value.bytes);
                 dropped.push(copy);
             }
         }
@@ -251,6 +266,9 @@ impl Places {
         keeps: impl Fn(u64) -> bool,
     ) -> Vec<Copy> {
         let (mut gone, mut freed) = (Vec::new(), 0);
+        if self.spare[device] == 0 {
+            return gone;
+        }
         for (&id, value) in &mut self.values {
             if freed >= bytes {
                 break;
@@ -262,6 +280,7 @@ impl Places {
             }
         }
         self.held[device] = self.held[device].saturating_sub(freed);
+        self.spare[device] = self.spare[device].saturating_sub(freed);
         gone
     }
 
@@ -273,6 +292,9 @@ impl Places {
         let was: Vec<Copy> = known.copies().collect();
         for old in &was {
             self.held[old.device] = self.held[old.device].saturating_sub(known.bytes);
+        }
+        for old in &known.others {
+            self.spare[old.device] = self.spare[old.device].saturating_sub(known.bytes);
         }
         self.held[copy.device] += known.bytes;
         (known.first, known.others) = (Some(copy), Vec::new());
@@ -324,6 +346,7 @@ mod tests {
         // What is kept, and the only copy of a value, stay.
         assert_eq!(places.make_room(1, 1000, |value| value == 2).len(), 1);
         assert_eq!(places.held(1), 20);
+        assert_eq!(places.spare[..], [0, 10]);
         assert!(places.get(2).unwrap().at(1).is_some());
         assert!(places.get(6).unwrap().at(1).is_some());
     }
@@ -347,8 +370,13 @@ mod tests {
         );
         places.resize(value, 40);
         assert_eq!(places.held(2), 40);
+        assert_eq!(places.spare[..], [0, 0, 0]);
+        places.add(value, 0, 11, "read");
+        places.resize(value, 30);
+        assert_eq!(places.spare[..], [30, 0, 0]);
         let gone = places.remove(value).unwrap();
-        assert_eq!(gone.copies().count(), 1);
+        assert_eq!(gone.copies().count(), 2);
+        assert_eq!(places.spare[..], [0, 0, 0]);
         assert_eq!((places.held(2), places.len()), (0, 0));
     }
 }

@@ -44,8 +44,6 @@ pub(super) struct Pool {
     /// What has to be done without the lock before a record can be appended.
     wanted: Vec<Wanted>,
     unproven: Unproven,
-    /// The transfer from which on copies are looked for that can be given up.
-    looks_again_at: u64,
     /// The program's records before they are routed, and the plans for them.
     outline: Outline,
     planned: Planned,
@@ -73,7 +71,6 @@ impl Pool {
             decided: None,
             wanted: Vec::new(),
             unproven: Unproven::default(),
-            looks_again_at: 0,
             touched: Set::EMPTY,
             inputs: Vec::new(),
             ids: Vec::new(),

@@ -17,9 +17,6 @@ use super::{Pool, Wanted};
 /// Of a device's memory: so full of values, it gives up copies before it takes another.
 const FULL_PERCENT: u64 = 80;
 
-/// Transfers until copies are looked for again where there were none to give up.
-const LOOKS_AGAIN_AFTER: u64 = 256;
-
 /// c10's `Byte`.
 const BYTE: u8 = 0;
 
@@ -198,13 +195,9 @@ impl Session {
     fn make_room(&self, append: &mut Append, pool: &mut Pool, lane: &Lane, bytes: u64) {
         let limit = lane.opened.memory_budget_bytes / 100 * FULL_PERCENT;
         let over = (pool.places.held(lane.index) + bytes).saturating_sub(limit);
-        // Looking goes through all values: not at each transfer where it found nothing.
-        if over > 0 && append.next_transfer >= pool.looks_again_at {
+        if over > 0 {
             let needed = |value| pool.inputs.iter().any(|input| input.value == value);
             let gone = pool.places.make_room(lane.index, over, needed);
-            if gone.is_empty() {
-                pool.looks_again_at = append.next_transfer + LOOKS_AGAIN_AFTER;
-            }
             self.drop_copies(append, gone);
         }
     }
