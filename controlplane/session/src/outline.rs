@@ -5,12 +5,11 @@
 
 use std::collections::VecDeque;
 
-use crate::client::{Draft, step_prefix};
+use crate::client::{Draft, prefixes, step_prefix};
 use crate::limits::PLANS_MAX;
 use crate::plan::{TEMPLATE_MAX, Template};
 use crate::record::{self, Kind};
-use crate::segment::{IdMap, Namer, Ref, SEGMENT_RECORDS_MAX};
-use crate::varint::put_u64;
+use crate::segment::{IdMap, Namer, SEGMENT_RECORDS_MAX};
 
 /// Operators that a segment has at least to be worth a plan.
 const OPERATORS_MIN: usize = 3;
@@ -120,23 +119,12 @@ impl Outline {
     /// [`Self::commit`]; `draft` names values.
     pub fn place(&mut self, draft: &Draft<'_>) -> Option<usize> {
         self.take_back();
-        self.structure.clear();
-        self.numbers.clear();
-        put_u64(&mut self.structure, draft.skeleton.len() as u64);
-        self.structure.extend_from_slice(draft.skeleton);
-        put_u64(&mut self.structure, draft.storages.len() as u64);
-        for &id in draft.storages {
-            let reference = self.namer.name(id)?;
-            if reference == Ref::New {
-                self.numbers.push(id as i64);
-                self.named.push(id);
-            }
-            put_u64(&mut self.structure, reference.code());
-        }
-        self.structure.extend_from_slice(draft.tail);
-        self.numbers.extend_from_slice(draft.params);
-        self.numbers.extend_from_slice(draft.data);
-        self.numbers.extend_from_slice(draft.tail_numbers);
+        let named = self.namer.slots();
+        let (structure, numbers) = (&mut self.structure, &mut self.numbers);
+        let formed = draft.normal_form(&mut self.namer, structure, numbers);
+        let named = self.namer.slots() - named;
+        (self.named).extend(self.numbers[..named].iter().map(|&id| id as u64));
+        formed.ok()?;
         self.next_prefix = step_prefix(self.prefix, draft.kind, draft.op, &self.structure);
         let place = self.places.get(&self.next_prefix);
         place.map(|&place| usize::from(place))
@@ -223,22 +211,12 @@ impl Outline {
         }
         // Past the bounds of a template: it stays without a plan.
         let mut template = Template::captured(&self.segment).ok()?;
-        let mut used: Vec<u32> = template.records.iter().map(|record| record.op).collect();
-        used.sort_unstable();
-        used.dedup();
-        let names = self.names.iter();
-        let used = names.filter(|(op, _)| used.binary_search(op).is_ok());
-        template.operators = used.cloned().collect();
+        template.name_operators(&self.names);
         let segment = template.encode();
         if segment.len() > TEMPLATE_MAX {
             return None;
         }
-        let mut prefix = 0;
-        let hashed = template.records.iter().map(|record| {
-            prefix = step_prefix(prefix, record.kind, record.op, &record.structure);
-            prefix
-        });
-        let prefixes: Vec<u64> = hashed.collect();
+        let prefixes = prefixes(&template);
         if self.known.len() >= 4 * PLANS_MAX {
             self.known.clear();
         }

@@ -125,6 +125,16 @@ impl Template {
         Ok(())
     }
 
+    /// Takes of `names` those of the operators that its records use.
+    pub(crate) fn name_operators(&mut self, names: &[(u32, String)]) {
+        let mut used: Vec<u32> = self.records.iter().map(|record| record.op).collect();
+        used.sort_unstable();
+        used.dedup();
+        let names = names.iter();
+        let used = names.filter(|(op, _)| used.binary_search(op).is_ok());
+        self.operators = used.cloned().collect();
+    }
+
     /// Its bytes, as [`Template::decode`] reads them. Inline bytes are not kept: the record says
     /// that it has some.
     #[must_use]

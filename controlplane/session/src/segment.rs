@@ -134,6 +134,12 @@ impl Namer {
         }
     }
 
+    /// How many have a slot.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Takes back the latest name, which `id` was given.
     pub fn forget(&mut self, id: u64) {
         let slot = self.slots.remove(&id);

@@ -8,14 +8,14 @@ mod window;
 use std::collections::VecDeque;
 
 pub use crate::limits::PLANS_PENDING_MAX;
-pub(crate) use plans::step_prefix;
+pub(crate) use plans::{prefixes, step_prefix};
 pub use window::Window;
 use window::{Asked, Sent};
 
 use crate::frame::{self, Header};
 use crate::plan::{ChunkWriter, Predictor, Template};
 use crate::record::{self, INLINE_MAX, Kind};
-use crate::segment::{IdMap, Namer, SEGMENT_RECORDS_MAX};
+use crate::segment::{IdMap, Namer, Ref, SEGMENT_RECORDS_MAX};
 use crate::varint::put_u64;
 
 /// Bytes of records that leave in one message.
@@ -69,6 +69,34 @@ impl<'a> Draft<'a> {
             fresh: 1,
             ..Self::new(Kind::Alloc)
         }
+    }
+
+    /// Its structure and numbers ([`crate::record`]), with its storages by the names that the segment has
+    /// for them. Those that it names first stand at the front of the numbers.
+    #[inline]
+    pub(crate) fn normal_form(
+        &self,
+        namer: &mut Namer,
+        structure: &mut Vec<u8>,
+        numbers: &mut Vec<i64>,
+    ) -> Result<(), AppendError> {
+        structure.clear();
+        numbers.clear();
+        put_u64(structure, self.skeleton.len() as u64);
+        structure.extend_from_slice(self.skeleton);
+        put_u64(structure, self.storages.len() as u64);
+        for &id in self.storages {
+            let reference = namer.name(id).ok_or(AppendError::UnknownStorage(id))?;
+            if reference == Ref::New {
+                numbers.push(id as i64);
+            }
+            put_u64(structure, reference.code());
+        }
+        structure.extend_from_slice(self.tail);
+        numbers.extend_from_slice(self.params);
+        numbers.extend_from_slice(self.data);
+        numbers.extend_from_slice(self.tail_numbers);
+        Ok(())
     }
 
     /// A record of `kind` with nothing in it.
@@ -470,22 +498,7 @@ impl ClientLog {
         {
             return Err(AppendError::UnknownStorage(id));
         }
-        self.structure.clear();
-        self.numbers.clear();
-        put_u64(&mut self.structure, draft.skeleton.len() as u64);
-        self.structure.extend_from_slice(draft.skeleton);
-        put_u64(&mut self.structure, draft.storages.len() as u64);
-        for &id in draft.storages {
-            let reference = self.namer.name(id).ok_or(AppendError::UnknownStorage(id))?;
-            if reference == crate::segment::Ref::New {
-                self.numbers.push(id as i64);
-            }
-            put_u64(&mut self.structure, reference.code());
-        }
-        self.structure.extend_from_slice(draft.tail);
-        self.numbers.extend_from_slice(draft.params);
-        self.numbers.extend_from_slice(draft.data);
-        self.numbers.extend_from_slice(draft.tail_numbers);
+        draft.normal_form(&mut self.namer, &mut self.structure, &mut self.numbers)?;
         self.take_frees();
         Ok(())
     }

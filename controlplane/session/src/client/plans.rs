@@ -116,12 +116,8 @@ impl ClientLog {
         let Ok(mut template) = Template::captured(&self.segment) else {
             return;
         };
-        let mut prefix = 0;
-        let mut prefixes = Vec::with_capacity(template.records.len());
-        for record in &template.records {
-            prefix = step_prefix(prefix, record.kind, record.op, &record.structure);
-            prefixes.push(prefix);
-        }
+        let prefixes = prefixes(&template);
+        let prefix = prefixes.last().copied().unwrap_or_default();
         let again_at = self.planned.get(&prefix);
         if again_at.is_some_and(|&at| self.next_seq < at) {
             return;
@@ -133,15 +129,7 @@ impl ClientLog {
             self.planned.clear();
         }
         self.planned.insert(prefix, u64::MAX);
-        let mut used: Vec<u32> = template.records.iter().map(|record| record.op).collect();
-        used.sort_unstable();
-        used.dedup();
-        template.operators = self
-            .op_names
-            .iter()
-            .filter(|(op, _)| used.binary_search(op).is_ok())
-            .cloned()
-            .collect();
+        template.name_operators(&self.op_names);
         let segment = template.encode();
         if segment.len() > TEMPLATE_MAX {
             return;
@@ -230,6 +218,17 @@ impl ClientLog {
             }
         }
     }
+}
+
+/// Hash of the structure up to and with each record.
+pub(crate) fn prefixes(template: &Template) -> Vec<u64> {
+    let mut prefix = 0;
+    let records = template.records.iter();
+    let hashes = records.map(|record| {
+        prefix = step_prefix(prefix, record.kind, record.op, &record.structure);
+        prefix
+    });
+    hashes.collect()
 }
 
 pub(crate) fn step_prefix(prefix: u64, kind: Kind, op: u32, structure: &[u8]) -> u64 {
