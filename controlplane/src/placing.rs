@@ -1,7 +1,8 @@
 //! Where the records of a segment run, of a session whose program chooses no device. A pure function of
 //! what the client tells: it can ask any node.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::iter;
 
 use genie_control_api::v1;
 use genie_control_api::v1::placement_server::Placement;
@@ -12,11 +13,11 @@ use genie_session::limits::LOGS_MAX;
 use genie_session::places::Set;
 use genie_session::plan::{RecordTemplate, Template};
 use genie_session::record::Kind;
-use genie_session::segment::Ref;
 use genie_session::skeleton;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::analysis::{AnalysisError, Findings, Graph, Structure, findings, residency};
+use crate::analysis::names::Names;
+use crate::analysis::{AnalysisError, Graph, residency};
 use crate::service::{ControlPlane, identity_of};
 
 /// What is asked.
@@ -28,82 +29,55 @@ pub struct Question {
     pub holdings: HashMap<u64, (u64, Set)>,
 }
 
-/// What is answered.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// What kind of work it is.
-    pub findings: Findings,
-    /// `None`: there is nothing to decide.
-    pub plan: Option<Plan>,
-}
-
-/// Decides where the records of a segment run.
+/// Decides where the records of a segment run. `None`: there is nothing to decide.
 ///
 /// # Errors
 /// Bytes that are no template, or no graph.
-pub fn place(segment: &[u8], question: &Question) -> Result<Answer, AnalysisError> {
+pub fn place(segment: &[u8], question: &Question) -> Result<Option<Plan>, AnalysisError> {
     let template = Template::decode(segment)?;
     let graph = Graph::of(&template)?;
     let bytes = |id: u64| question.holdings.get(&id).map_or(0, |&(bytes, _)| bytes);
     let states = residency::states(&graph, bytes);
-    let mut segment = Reader::default().read(&template, question)?;
-    for (id, storage) in segment.1 {
-        segment.0.storages[storage].is_state = states.contains(&id);
+    let mut reader = Reader::default();
+    for record in &template.records {
+        let numbers = template.numbers.get(record.numbers());
+        let numbers = numbers.ok_or(WireError::Truncated)?;
+        reader.record(record, numbers, question, &states)?;
     }
-    Ok(Answer {
-        findings: findings(&graph, &Structure::of(&graph)),
-        plan: semantic::plan(&segment.0, &question.devices),
-    })
+    Ok(semantic::plan(&reader.segment, &question.devices))
 }
 
 /// From a template to a planner's segment.
 #[derive(Default)]
 struct Reader {
     segment: Segment,
-    slots: Vec<usize>,
-    locals: Vec<usize>,
-    externals: Vec<(u64, usize)>,
+    names: Names,
 }
 
-const STRANGE: WireError = WireError::Malformed("a record names a value that it can't know");
-
 impl Reader {
-    /// The segment, and which of its storages are which values from before it.
-    fn read(
-        mut self,
-        template: &Template,
-        question: &Question,
-    ) -> Result<(Segment, Vec<(u64, usize)>), WireError> {
-        for record in &template.records {
-            let numbers = template.numbers.get(record.numbers());
-            self.record(record, numbers.ok_or(WireError::Truncated)?, question)?;
-        }
-        Ok((self.segment, self.externals))
-    }
-
     fn record(
         &mut self,
         record: &RecordTemplate,
         numbers: &[i64],
         question: &Question,
+        states: &HashSet<u64>,
     ) -> Result<(), WireError> {
         let shape = &record.shape;
-        let mut ids = numbers.iter();
-        let mut takes = Vec::with_capacity(shape.refs.len());
-        for (index, &reference) in shape.refs.iter().enumerate() {
-            let storage = match reference {
-                Ref::Local(local) => self.locals.get(local as usize).copied(),
-                Ref::Slot(slot) => self.slots.get(slot as usize).copied(),
-                Ref::New => {
-                    let id = ids.next().and_then(|&id| u64::try_from(id).ok());
-                    Some(self.external(id.ok_or(STRANGE)?, question))
-                }
-            };
-            takes.push(Use {
-                storage: storage.ok_or(STRANGE)?,
-                writes: shape.written.get(index).copied().unwrap_or(false),
+        let storages = &mut self.segment.storages;
+        let named = self.names.resolve(&shape.refs, numbers, |id| {
+            let (bytes, at) = question.holdings.get(&id).copied().unwrap_or_default();
+            let is_state = states.contains(&id);
+            storages.push(Storage {
+                bytes,
+                at,
+                is_state,
             });
-        }
+            storages.len() - 1
+        })?;
+        let writes = shape.written.iter().copied().chain(iter::repeat(false));
+        let takes = (named.into_iter().zip(writes))
+            .map(|(storage, writes)| Use { storage, writes })
+            .collect();
         let tail = record.structure.get(shape.tail..).unwrap_or_default();
         let tail_numbers = &numbers[numbers.len() - shape.tail_numbers.min(numbers.len())..];
         let made = match record.kind {
@@ -115,35 +89,19 @@ impl Reader {
             // What a synchronous operator makes only the node can tell.
             _ => vec![0; usize::try_from(shape.fresh).unwrap_or_default()],
         };
-        let makes = made.into_iter().map(|bytes| self.local(bytes)).collect();
+        let makes = made.into_iter().map(|bytes| self.make(bytes)).collect();
         self.segment.records.push(Record { takes, makes });
         Ok(())
     }
 
-    fn external(&mut self, id: u64, question: &Question) -> usize {
-        let (bytes, at) = question.holdings.get(&id).copied().unwrap_or_default();
-        let storage = self.storage(Storage {
-            bytes,
-            at,
-            is_state: false,
-        });
-        self.slots.push(storage);
-        self.externals.push((id, storage));
-        storage
-    }
-
-    fn local(&mut self, bytes: u64) -> usize {
-        let storage = self.storage(Storage {
+    fn make(&mut self, bytes: u64) -> usize {
+        let storage = self.segment.storages.len();
+        self.segment.storages.push(Storage {
             bytes,
             ..Storage::default()
         });
-        self.locals.push(storage);
+        self.names.make(storage);
         storage
-    }
-
-    fn storage(&mut self, storage: Storage) -> usize {
-        self.segment.storages.push(storage);
-        self.segment.storages.len() - 1
     }
 }
 
@@ -192,24 +150,20 @@ impl Placement for ControlPlane {
         let session = self.authenticate(request.session_id, &identity, &request.data_token)?;
         let question = Question::try_from(&request)?;
         let segment = request.segment;
-        let answer = self.behind(move || place(&segment, &question)).await?;
-        let plan = answer.plan.unwrap_or_default();
-        let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let plan = self.behind(move || place(&segment, &question)).await?;
+        let plan = plan.unwrap_or_default();
         tracing::debug!(
             session = session.id,
             states = plan.states,
             transfers = plan.transfers,
-            "placed {}",
-            answer.findings.summary()
+            "a segment of {} records is placed",
+            plan.places.len()
         );
         // There are no more devices than a byte tells.
         let places = plan.places.iter().map(|&at| u8::try_from(at).unwrap_or(0));
         Ok(Response::new(v1::PlaceReply {
             places: places.collect(),
-            workload_class: answer.findings.workload_name(),
-            confidence: answer.findings.confidence,
-            states: count(plan.states as u64),
-            transfers: plan.transfers,
+            states: u32::try_from(plan.states).unwrap_or(u32::MAX),
             transfer_bytes: plan.transfer_bytes,
         }))
     }
@@ -326,14 +280,14 @@ mod tests {
     fn what_grows_is_state_and_pins_what_reads_it() {
         let (segment, externals) = decode(7);
         assert_eq!(externals, [1, 5, 3, 2, 4]);
-        let answer = place(&segment, &question([0, 0, 1, 1, 0])).unwrap();
-        let plan = answer.plan.unwrap();
+        let plan = place(&segment, &question([0, 0, 1, 1, 0])).unwrap();
+        let plan = plan.unwrap();
         assert_eq!(plan.states, 2);
         assert_eq!(plan.places, [0, 1, 1, 0, 1, 1], "{plan:?}");
         // The next token is the same structure.
         let (longer, _) = decode(8);
         let again = place(&longer, &question([0, 0, 1, 1, 0])).unwrap();
-        assert_eq!(again.plan.unwrap().places, plan.places);
+        assert_eq!(again.unwrap().places, plan.places);
     }
 
     #[test]

@@ -265,7 +265,7 @@ proptest! {
             let _ = annotate(graph, &constants);
             // A result whose size is past all numbers is refused.
             let placed = place(&bytes, &question(3, &constants));
-            if let Some(plan) = placed.ok().and_then(|placed| placed.plan) {
+            if let Some(plan) = placed.ok().flatten() {
                 assert!(plan.places.iter().all(|&device| device < 3));
             }
         }

@@ -1,10 +1,7 @@
 //! Where what comes from the program goes: onto one device until it is full, then onto the next. So
 //! what fits on one device stays on one.
 
-use crate::{Choice, Device};
-
-/// Of a device's memory, in percent: the rest is for what is computed there.
-const FULL_PERCENT: u64 = 80;
+use crate::{Choice, Device, full_bytes};
 
 /// Fills one device after the other.
 #[derive(Debug, Default)]
@@ -27,10 +24,8 @@ impl Fill {
 
     /// Where `bytes` go.
     pub(crate) fn place(&mut self, bytes: u64, devices: &[Device]) -> Choice {
-        let room = |device: &Device| {
-            let full = device.limit_bytes / 100 * FULL_PERCENT;
-            full.saturating_sub(device.held_bytes)
-        };
+        let room =
+            |device: &Device| full_bytes(device.limit_bytes).saturating_sub(device.held_bytes);
         let fits = |at: &usize| {
             devices
                 .get(*at)

@@ -10,4 +10,13 @@ mod policy;
 pub mod segment;
 pub mod semantic;
 
+/// Of a device's memory what values may fill, in percent: the rest is for what is computed there.
+const FULL_PERCENT: u64 = 80;
+
+/// Bytes of values with which a device is full.
+#[must_use]
+pub fn full_bytes(limit_bytes: u64) -> u64 {
+    limit_bytes / 100 * FULL_PERCENT
+}
+
 pub use policy::{Choice, Device, Input, NAMES, Policy, Step, UnknownPolicy, policy};

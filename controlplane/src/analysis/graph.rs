@@ -11,6 +11,7 @@ use genie_session::varint::put_i64;
 use genie_srg::{Dtype, Edge, Layout, Node, Srg, ValidSrg, limits};
 
 use super::arguments::{Arguments, Tensor};
+use super::names::Names;
 use super::{AnalysisError, Fingerprint};
 
 /// Ids of storages that the segment made, in the graph: above all that a session gives out.
@@ -122,13 +123,15 @@ struct Builder<'a> {
     graph: Graph,
     /// Of operators, by number.
     names: HashMap<u32, &'a str>,
-    /// Storages from before the segment, in the order in which records name them.
-    slots: Vec<usize>,
-    /// Storages that the segment made, in order. Absent: an id that was reserved and not used.
-    locals: Vec<usize>,
+    storages: Names,
 }
 
-const STRANGE: WireError = WireError::Malformed("a record names a storage that it can't know");
+fn add_node(graph: &mut Graph, mut node: Node) -> usize {
+    let index = graph.srg.nodes.len();
+    node.id = index as u64;
+    graph.srg.add_node(node);
+    index
+}
 
 impl<'a> Builder<'a> {
     fn record(
@@ -140,8 +143,8 @@ impl<'a> Builder<'a> {
             // Relative to the segment: what came before it is negative, and lives as it did.
             let local = usize::try_from(free)
                 .ok()
-                .and_then(|free| self.locals.get(free));
-            if let Some(&storage) = local {
+                .and_then(|free| self.storages.local(free));
+            if let Some(storage) = local {
                 self.graph.storages[storage].freed = true;
             }
         }
@@ -254,49 +257,32 @@ impl<'a> Builder<'a> {
 
     /// Storages by what a record calls them.
     fn resolve(&mut self, refs: &[Ref], ids: &[i64]) -> Result<Vec<usize>, WireError> {
-        let mut ids = ids.iter();
-        let mut storages = Vec::with_capacity(refs.len());
-        for &reference in refs {
-            let storage = match reference {
-                Ref::Local(index) => *self.locals.get(index as usize).ok_or(STRANGE)?,
-                Ref::Slot(index) => *self.slots.get(index as usize).ok_or(STRANGE)?,
-                Ref::New => {
-                    let id = ids
-                        .next()
-                        .and_then(|&id| u64::try_from(id).ok())
-                        .ok_or(STRANGE)?;
-                    let node = self.node(Node::input(0, ""));
-                    self.graph.storages.push(Storage {
-                        external: Some(id),
-                        id: id.min(LOCAL_ID - 1),
-                        input: Some(node),
-                        made_by: Some((node, 0)),
-                        ..Storage::default()
-                    });
-                    self.slots.push(self.graph.storages.len() - 1);
-                    self.graph.storages.len() - 1
-                }
-            };
-            storages.push(storage);
-        }
-        Ok(storages)
+        let graph = &mut self.graph;
+        self.storages.resolve(refs, ids, |id| {
+            let node = add_node(graph, Node::input(0, ""));
+            graph.storages.push(Storage {
+                external: Some(id),
+                id: id.min(LOCAL_ID - 1),
+                input: Some(node),
+                made_by: Some((node, 0)),
+                ..Storage::default()
+            });
+            graph.storages.len() - 1
+        })
     }
 
-    fn node(&mut self, mut node: Node) -> usize {
-        let index = self.graph.srg.nodes.len();
-        node.id = index as u64;
-        self.graph.srg.add_node(node);
-        index
+    fn node(&mut self, node: Node) -> usize {
+        add_node(&mut self.graph, node)
     }
 
     /// A storage that the segment makes.
     fn local(&mut self) -> usize {
-        let id = LOCAL_ID + self.locals.len() as u64;
+        let id = LOCAL_ID + self.storages.made() as u64;
         self.graph.storages.push(Storage {
             id,
             ..Storage::default()
         });
-        self.locals.push(self.graph.storages.len() - 1);
+        self.storages.make(self.graph.storages.len() - 1);
         self.graph.storages.len() - 1
     }
 

@@ -5,7 +5,7 @@
 //! Three kinds of knowledge are kept apart: [`Structure`] follows from what the fingerprint covers, and
 //! is remembered by it; [`Sizes`] are looked at in each segment; [`History`] belongs to one session.
 //!
-//! - [`arguments`] and [`graph`]: the segment's template as an SRG.
+//! - [`arguments`], [`names`] and [`graph`]: the segment's template as an SRG.
 //! - [`operators`]: what an operator's name says.
 //! - [`phase`]: what the operators are for, and what kind of work it all is.
 //! - [`residency`]: weights, caches and results.
@@ -14,6 +14,7 @@
 pub mod arguments;
 pub mod cost;
 pub mod graph;
+pub mod names;
 pub mod operators;
 pub mod phase;
 pub mod residency;

@@ -21,21 +21,12 @@ impl Policy for Locality {
             here.map(|input| input.bytes).sum()
         };
         let all: u64 = step.inputs.iter().map(|input| input.bytes).sum();
-        let fits = |at: usize| {
-            let device = &devices[at];
-            let missing = all - there(at, true) - there(at, false);
-            let free = device.limit_bytes.saturating_sub(device.held_bytes);
-            missing + step.fresh_bytes <= free
-        };
         let living = (0..devices.len()).filter(|&at| devices[at].alive);
         let best = living.max_by_key(|&at| {
-            (
-                fits(at),
-                there(at, true),
-                there(at, false),
-                at == self.last,
-                usize::MAX - at,
-            )
+            let (device, written, read) = (&devices[at], there(at, true), there(at, false));
+            let free = device.limit_bytes.saturating_sub(device.held_bytes);
+            let fits = all - written - read + step.fresh_bytes <= free;
+            (fits, written, read, at == self.last, usize::MAX - at)
         });
         self.last = best.unwrap_or(self.last);
         Choice {

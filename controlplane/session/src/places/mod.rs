@@ -208,6 +208,9 @@ impl Places {
         let (kept, dropped): (Vec<_>, Vec<_>) =
             known.copies().partition(|copy| copy.device == device);
         debug_assert!(!kept.is_empty(), "it is written where it is");
+        if kept.first() != known.first.as_ref() {
+            known.why = "an operator that writes it ran here";
+        }
         let mut kept = kept.into_iter();
         (known.first, known.others) = (kept.next(), kept.collect());
         for copy in &dropped {

@@ -1,14 +1,39 @@
 //! Uploads, and what waits for an answer.
 
-use genie_session::client::Draft;
+use genie_session::client::{Appended, Draft};
 use genie_session::fault::Fault;
 use genie_session::machine::Metas;
 use genie_session::node::decode_metas;
 use genie_session::record;
 
 use super::append::{SiteId, append_error};
+use super::outbox::Ticket;
 use super::slots::{Destination, Key};
-use super::{Error, Lane, Origin, RESERVED, Session};
+use super::{Append, Error, Lane, Origin, RESERVED, Session};
+
+/// How an upload was appended.
+pub(super) enum Uploaded {
+    /// With its bytes.
+    Inside(Appended),
+    /// Its bytes are the outbox's until they are sent.
+    Lent(Ticket),
+}
+
+/// Bytes of an upload that count as bulk: all that do not fit into the record.
+pub(super) fn bulk_bytes(len: usize) -> u64 {
+    if len > record::INLINE_MAX {
+        len as u64
+    } else {
+        0
+    }
+}
+
+/// The tail of a synchronous operator: how many results it may have.
+pub(super) fn reserved_tail() -> Vec<u8> {
+    let mut tail = Vec::with_capacity(2);
+    genie_session::varint::put_u64(&mut tail, RESERVED);
+    tail
+}
 
 /// What was asked and is not answered yet. Dropping it gives it up.
 #[must_use]
@@ -57,7 +82,31 @@ impl Session {
         len: usize,
         site: SiteId,
     ) -> Result<(), Error> {
-        if len <= record::INLINE_MAX {
+        let uploaded = self.appending(&[lane], bulk_bytes(len), |append| {
+            // SAFETY: as the caller says.
+            unsafe { self.append_upload(lane, append, id, source, len, site) }
+        })?;
+        match uploaded {
+            Uploaded::Inside(appended) => self.sent_later(lane, &appended),
+            Uploaded::Lent(ticket) => self.pump_own(lane, ticket),
+        }
+    }
+
+    /// Appends an upload, for which there is room: its bytes go inside the record, or are lent to the
+    /// outbox until [`Session::pump_own`] has returned.
+    ///
+    /// # Safety
+    /// `source` is valid for `len` bytes until then.
+    pub(super) unsafe fn append_upload(
+        &self,
+        lane: &Lane,
+        append: &mut Append,
+        id: u64,
+        source: *const u8,
+        len: usize,
+        site: SiteId,
+    ) -> Result<Uploaded, Error> {
+        if bulk_bytes(len) == 0 {
             // SAFETY: as the caller says.
             let blob = unsafe { std::slice::from_raw_parts(source, len) };
             let bytes = [len as i64];
@@ -65,31 +114,24 @@ impl Session {
                 blob: Some(blob),
                 ..Draft::upload(&id, &bytes)
             };
-            return self
-                .record(lane, &draft, "", Origin::NONE, site)
-                .map(|_| ());
+            let appended = self.append_noted(lane, append, &draft, "", Origin::NONE, site);
+            return appended.map(Uploaded::Inside);
         }
-        let ticket = self.appending(&[lane], len as u64, |append| {
-            let written = &mut append.logs[lane.index];
-            let (before, bulk) = written
-                .log
-                .append_bulk(id, len as u64)
-                .map_err(append_error)?;
-            let kind = record::Kind::Upload;
-            written.unheard = true;
-            append.position += 1;
-            let position = append.position;
-            written
-                .trace
-                .note(bulk.header.seq, kind, 0, (site, false), position);
-            if let Some(before) = before {
-                lane.outbox.put(before);
-            }
-            // SAFETY: as the caller says; `pump_own` returns when the memory is free, and what is
-            // not sent when the session is over is dropped by `lose`.
-            Ok(unsafe { lane.outbox.lend(bulk, self.owner(), source, len) })
-        })?;
-        self.pump_own(lane, ticket)
+        let written = &mut append.logs[lane.index];
+        let appended = written.log.append_bulk(id, len as u64);
+        let (before, bulk) = appended.map_err(append_error)?;
+        written.unheard = true;
+        append.position += 1;
+        let (kind, position) = (record::Kind::Upload, append.position);
+        written
+            .trace
+            .note(bulk.header.seq, kind, 0, (site, false), position);
+        if let Some(before) = before {
+            lane.outbox.put(before);
+        }
+        // SAFETY: as the caller says; what is not sent when the session is over is dropped by `lose`.
+        let ticket = unsafe { lane.outbox.lend(bulk, self.owner(), source, len) };
+        Ok(Uploaded::Lent(ticket))
     }
 
     /// Waits for the elements of a view, written to `into`. `draft` is the fetch's skeleton, storage
@@ -237,20 +279,33 @@ impl Session {
         site: SiteId,
     ) -> Result<Key, Error> {
         self.appending(&[lane], 0, |append| {
-            let id = append.next_wait;
-            append.next_wait += 1;
-            let key = Key::Wait(id);
-            let draft = Draft {
-                tail_numbers: &[id as i64],
-                ..*draft
-            };
-            lane.slots.open(key, destination);
-            self.append_noted(lane, append, &draft, "", Origin::NONE, site)
-                .inspect_err(|_| lane.slots.forget(key))?;
+            let key = self.append_question(lane, append, draft, destination, site)?;
             self.cut_others(lane, append);
             self.flush_all(append);
             Ok(key)
         })
+    }
+
+    /// Appends what is answered to a key of its own, and opens that.
+    pub(super) fn append_question(
+        &self,
+        lane: &Lane,
+        append: &mut Append,
+        draft: &Draft<'_>,
+        destination: Destination,
+        site: SiteId,
+    ) -> Result<Key, Error> {
+        let id = append.next_wait;
+        append.next_wait += 1;
+        let key = Key::Wait(id);
+        let draft = Draft {
+            tail_numbers: &[id as i64],
+            ..*draft
+        };
+        lane.slots.open(key, destination);
+        self.append_noted(lane, append, &draft, "", Origin::NONE, site)
+            .inspect_err(|_| lane.slots.forget(key))?;
+        Ok(key)
     }
 
     /// Runs an operator whose results only the node can tell.
@@ -265,8 +320,7 @@ impl Session {
         origin: Origin,
         site: SiteId,
     ) -> Result<(u64, Metas), Error> {
-        let mut tail = Vec::with_capacity(2);
-        genie_session::varint::put_u64(&mut tail, RESERVED);
+        let tail = reserved_tail();
         let draft = Draft {
             tail: &tail,
             fresh: RESERVED,

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use genie_control_api::v1::{OfferWayRequest, OpenWayRequest};
-use genie_session::client::Draft;
+use genie_session::client::{Appended, Draft};
 use genie_session::record;
 use genie_session::transfer::Transfer;
 use parking_lot::Mutex;
 
 use super::append::SiteId;
-use super::{Error, Lane, Origin, Session};
+use super::{Append, Error, Lane, Origin, Session};
 
 /// How long two nodes may take to find each other.
 const DIALLING: Duration = Duration::from_secs(5);
@@ -67,7 +67,6 @@ impl Session {
     ) -> Result<u64, Error> {
         from.check()?;
         to.check()?;
-        self.ways.moved(from, to, bytes);
         match self.way(from, to) {
             Way::Direct => self.send_to(from, draft, to, bytes, site),
             Way::Relayed => self.relay(from, draft, to, bytes, site),
@@ -143,29 +142,42 @@ impl Session {
         site: SiteId,
     ) -> Result<u64, Error> {
         let (sent, received) = self.appending(&[from, to], 0, |append| {
-            let transfer = Transfer::new(from.index, to.index, append.next_transfer);
-            let transfer =
-                transfer.ok_or_else(|| Error::Runtime("too many transfers".to_owned()))?;
-            append.next_transfer += 1;
-            let name = [transfer.0 as i64];
-            let send = Draft {
-                kind: record::Kind::Send,
-                tail_numbers: &name,
-                ..*draft
-            };
-            let recv = Draft {
-                tail_numbers: &[bytes as i64, name[0]],
-                fresh: 1,
-                ..Draft::new(record::Kind::Recv)
-            };
-            let sent = self.append_noted(from, append, &send, "", Origin::NONE, site)?;
-            let received = self.append_noted(to, append, &recv, "", Origin::NONE, site)?;
-            Ok((sent, received))
+            self.append_transfer(append, from, draft, to, bytes, site)
         })?;
-        self.counters.moved(bytes);
         self.sent_later(from, &sent)?;
         self.sent_later(to, &received)?;
         Ok(received.first_fresh)
+    }
+
+    /// Appends both ends of a transfer, for which there is room in both logs.
+    pub(super) fn append_transfer(
+        &self,
+        append: &mut Append,
+        from: &Lane,
+        draft: &Draft<'_>,
+        to: &Lane,
+        bytes: u64,
+        site: SiteId,
+    ) -> Result<(Appended, Appended), Error> {
+        let transfer = Transfer::new(from.index, to.index, append.next_transfer);
+        let transfer = transfer.ok_or_else(|| Error::Runtime("too many transfers".to_owned()))?;
+        append.next_transfer += 1;
+        let name = [transfer.0 as i64];
+        let send = Draft {
+            kind: record::Kind::Send,
+            tail_numbers: &name,
+            ..*draft
+        };
+        let recv = Draft {
+            tail_numbers: &[bytes as i64, name[0]],
+            fresh: 1,
+            ..Draft::new(record::Kind::Recv)
+        };
+        let sent = self.append_noted(from, append, &send, "", Origin::NONE, site)?;
+        let received = self.append_noted(to, append, &recv, "", Origin::NONE, site)?;
+        self.counters.moved(bytes);
+        self.ways.moved(from, to, bytes);
+        Ok((sent, received))
     }
 
     /// Through this process: the value's id at `to`.
@@ -187,6 +199,7 @@ impl Session {
         let size = [bytes as i64];
         let made = self.record(to, &Draft::alloc(&size), "", Origin::NONE, site)?;
         self.counters.relayed(bytes);
+        self.ways.moved(from, to, bytes);
         // SAFETY: the copy outlives the call.
         unsafe { self.upload(to, made.first_fresh, copy.as_ptr(), len, site) }?;
         Ok(made.first_fresh)

@@ -1,14 +1,16 @@
 //! Calls of a program that chooses no device.
 
+use genie_planner::Choice;
 use genie_session::client::Draft;
 use genie_session::machine::Metas;
 use genie_session::node::decode_metas;
 use genie_session::record;
 use genie_session::skeleton;
 
-use super::super::append::{SiteId, append_error};
+use super::super::append::SiteId;
+use super::super::calls::{Uploaded, bulk_bytes, reserved_tail};
 use super::super::slots::{Destination, Key};
-use super::super::{Append, Error, Origin, RESERVED, Recorded, Session, Signature};
+use super::super::{Append, Error, Lane, Origin, RESERVED, Recorded, Session, Signature};
 use super::route::{Question, unknown};
 use super::{Pool, Wanted};
 
@@ -41,7 +43,7 @@ impl Session {
                     fresh_bytes: results.fresh_bytes.iter().sum(),
                     planned: self.planned_place(pool, &outlined),
                 };
-                let Some(device) = self.route(append, pool, &question)? else {
+                let Some(chosen) = self.route(append, pool, &question)? else {
                     self.flush_all(append);
                     return Ok((Recorded::NoRoom, std::mem::take(&mut pool.touched)));
                 };
@@ -50,21 +52,18 @@ impl Session {
                     storages: &ids,
                     ..outlined
                 };
-                let log = &append.logs[device].log;
+                let log = &append.logs[chosen.device].log;
                 let is_known = log.is_defined(draft.op) && pool.is_named(draft.op);
                 let name = if is_known { "" } else { name() };
                 pool.name(draft.op, name);
-                let lane = &self.lanes[device];
+                let lane = &self.lanes[chosen.device];
                 let mut appended = self.append_noted(lane, append, &placed, name, origin, site)?;
                 pool.ids = ids;
-                Self::follow_outline(pool, &outlined, question.planned, device);
-                self.wrote(append, pool, &question, device);
+                let by_plan = question.planned == Some(chosen.device);
+                Self::follow_outline(pool, &outlined, by_plan);
+                self.wrote(append, pool, &question, chosen.device);
                 let first = pool.places.take(results.fresh);
-                let why = "its operator ran here";
-                for (nth, &bytes) in (0..).zip(&results.fresh_bytes) {
-                    pool.places.insert(first + nth, bytes);
-                    (pool.places).add(first + nth, device, appended.first_fresh + nth, why);
-                }
+                pool.made(chosen, (first, appended.first_fresh), &results.fresh_bytes);
                 appended.first_fresh = first;
                 let touched = std::mem::take(&mut pool.touched);
                 Ok((Recorded::Done(appended, results), touched))
@@ -120,8 +119,7 @@ impl Session {
         origin: Origin,
         site: SiteId,
     ) -> Result<(u64, Metas), Error> {
-        let mut tail = Vec::with_capacity(2);
-        genie_session::varint::put_u64(&mut tail, RESERVED);
+        let tail = reserved_tail();
         let mut writes = Vec::with_capacity(draft.storages.len());
         skeleton::measure(draft.skeleton, |flags, _, _| {
             writes.push(flags & skeleton::flag::WRITE != 0);
@@ -132,7 +130,7 @@ impl Session {
             fresh: RESERVED,
             ..*draft
         };
-        let ((lane, key, look), (first, first_id)) = self.placing(|append, pool| {
+        let ((key, look), chosen, names) = self.placing(|append, pool| {
             let question = Question {
                 operator: draft.op,
                 values: draft.storages,
@@ -140,7 +138,7 @@ impl Session {
                 fresh_bytes: 0,
                 planned: self.planned_place(pool, &outlined),
             };
-            let Some(device) = self.route(append, pool, &question)? else {
+            let Some(chosen) = self.route(append, pool, &question)? else {
                 return Ok(None);
             };
             let ids = std::mem::take(&mut pool.ids);
@@ -149,38 +147,33 @@ impl Session {
                 ..outlined
             };
             pool.name(draft.op, name);
-            let lane = &self.lanes[device];
+            let lane = &self.lanes[chosen.device];
             let appended = self.append_noted(lane, append, &placed, name, origin, site)?;
             pool.ids = ids;
-            Self::follow_outline(pool, &outlined, question.planned, device);
-            self.wrote(append, pool, &question, device);
+            let by_plan = question.planned == Some(chosen.device);
+            Self::follow_outline(pool, &outlined, by_plan);
+            self.wrote(append, pool, &question, chosen.device);
             let key = Key::Call(appended.seq);
             lane.slots.open(key, Destination::NOWHERE);
-            let look = self.ended(append, pool, device);
-            let first = pool.places.take(RESERVED);
-            let waited = (&self.lanes[device], key, look);
-            Ok(Some((waited, (first, appended.first_fresh))))
+            let look = self.ended(append, pool, lane);
+            let names = (pool.places.take(RESERVED), appended.first_fresh);
+            Ok(Some(((key, look), chosen, names)))
         })?;
-        let payload = self.wait(lane, key)?;
+        let payload = self.wait(&self.lanes[chosen.device], key)?;
         self.end_look(look);
         let metas = decode_metas(&payload).map_err(|error| Error::Runtime(error.to_string()))?;
         let bytes = skeleton::fresh_bytes(&metas.out_skeleton, &metas.out_params)
             .map_err(|error| Error::Runtime(error.to_string()))?;
         let append = &mut *self.append.lock();
         if let Some(pool) = append.pool.as_mut() {
-            for (nth, &bytes) in (0..).zip(&bytes) {
-                pool.places.insert(first + nth, bytes);
-                let why = "its operator ran here";
-                pool.places
-                    .add(first + nth, lane.index, first_id + nth, why);
-            }
+            pool.made(chosen, names, &bytes);
         }
-        Ok((first, metas))
+        Ok((names.0, metas))
     }
 
-    /// A look at `device` ends a segment: the number of the look.
-    fn ended(&self, append: &mut Append, pool: &mut Pool, device: usize) -> u64 {
-        self.cut_others(&self.lanes[device], append);
+    /// A look at a device ends a segment: the number of the look.
+    fn ended(&self, append: &mut Append, pool: &mut Pool, lane: &Lane) -> u64 {
+        self.cut_others(lane, append);
         self.cut_outline(pool);
         self.look_at_devices(pool);
         pool.policy.cut(&pool.devices);
@@ -197,7 +190,7 @@ impl Session {
             let draft = Draft::alloc(&numbers);
             // It is made where it is used first.
             let planned = self.planned_place(pool, &draft);
-            Self::follow_outline(pool, &draft, planned, planned.unwrap_or_default());
+            Self::follow_outline(pool, &draft, planned.is_some());
             let value = pool.places.take(1);
             pool.places.insert(value, bytes);
             Ok(value)
@@ -207,7 +200,7 @@ impl Session {
     pub(in super::super) fn free_placed(&self, value: u64) {
         let append = &mut *self.append.lock();
         let gone = (append.pool.as_mut()).and_then(|pool| {
-            if pool.plans {
+            if pool.policy.wants_plans() {
                 pool.outline.free(value);
             }
             pool.places.remove(value)
@@ -227,15 +220,12 @@ impl Session {
         self.placing(|append, pool| {
             let planned = self.planned_place(pool, &outlined);
             let known = pool.places.get(value).ok_or_else(|| unknown(value))?;
-            let Some(copy) = known
-                .copies()
-                .find(|copy| !self.lanes[copy.device].is_lost())
-            else {
+            let Some(copy) = self.living(known) else {
                 if let Some(copy) = known.copies().next() {
                     self.lanes[copy.device].check()?;
                 }
                 pool.places.resize(value, bytes);
-                Self::follow_outline(pool, &outlined, planned, planned.unwrap_or_default());
+                Self::follow_outline(pool, &outlined, planned.is_some());
                 return Ok(Some(()));
             };
             let lane = &self.lanes[copy.device];
@@ -249,7 +239,7 @@ impl Session {
             };
             self.append_noted(lane, append, &draft, "", Origin::NONE, 0)?;
             // It is wherever the value is.
-            Self::follow_outline(pool, &outlined, planned, planned.unwrap_or_default());
+            Self::follow_outline(pool, &outlined, planned.is_some());
             pool.touched = pool.touched.with(copy.device);
             let dropped = pool.places.written(value, copy.device);
             pool.places.resize(value, bytes);
@@ -269,102 +259,67 @@ impl Session {
         len: usize,
         site: SiteId,
     ) -> Result<(), Error> {
-        let (bytes, is_bulk) = ([len as i64], len > record::INLINE_MAX);
+        let (bytes, bulk) = ([len as i64], bulk_bytes(len));
         let outlined = Draft {
-            tail: &[u8::from(is_bulk)],
+            tail: &[u8::from(bulk > 0)],
             ..Draft::upload(&value, &bytes)
         };
-        let (device, ticket) = self.placing(|append, pool| {
+        let (lane, uploaded) = self.placing(|append, pool| {
             let planned = self.planned_place(pool, &outlined);
-            let Some((device, id)) = self.place_upload(append, pool, value, len as u64)? else {
+            let Some((device, id)) = self.place_upload(append, pool, value, bulk)? else {
                 return Ok(None);
             };
             let lane = &self.lanes[device];
-            let ticket = if !is_bulk {
-                // SAFETY: as the caller says.
-                let blob = unsafe { std::slice::from_raw_parts(source, len) };
-                let draft = Draft {
-                    blob: Some(blob),
-                    ..Draft::upload(&id, &bytes)
-                };
-                self.append_noted(lane, append, &draft, "", Origin::NONE, site)?;
-                None
-            } else {
-                let written = &mut append.logs[device];
-                let appended = written.log.append_bulk(id, len as u64);
-                let (before, bulk) = appended.map_err(append_error)?;
-                written.unheard = true;
-                append.position += 1;
-                let (kind, position) = (record::Kind::Upload, append.position);
-                (written.trace).note(bulk.header.seq, kind, 0, (site, false), position);
-                if let Some(before) = before {
-                    lane.outbox.put(before);
-                }
-                // SAFETY: as the caller says; `pump_own` returns when the memory is free, and what
-                // is not sent when the session is over is dropped by `lose`.
-                Some(unsafe { lane.outbox.lend(bulk, self.owner(), source, len) })
-            };
+            // SAFETY: as the caller says.
+            let uploaded = unsafe { self.append_upload(lane, append, id, source, len, site) }?;
             pool.touched = pool.touched.with(device);
-            Self::follow_outline(pool, &outlined, planned, planned.unwrap_or_default());
+            Self::follow_outline(pool, &outlined, planned.is_some());
             let dropped = pool.places.written(value, device);
             self.drop_copies(append, dropped);
-            Ok(Some((device, ticket)))
+            Ok(Some((lane, uploaded)))
         })?;
-        match ticket {
-            Some(ticket) => self.pump_own(&self.lanes[device], ticket),
-            None => Ok(()),
+        match uploaded {
+            Uploaded::Lent(ticket) => self.pump_own(lane, ticket),
+            Uploaded::Inside(_) => Ok(()),
         }
     }
 
-    /// The device and id there that an upload of all of a value goes to; with room for it.
+    /// The device and id there that an upload of all of a value goes to; with room for it, and for so many
+    /// bytes of bulk.
     fn place_upload(
         &self,
         append: &mut Append,
         pool: &mut Pool,
         value: u64,
-        len: u64,
+        bulk: u64,
     ) -> Result<Option<(usize, u64)>, Error> {
         let known = pool.places.get(value).ok_or_else(|| unknown(value))?;
-        let living = (known.copies()).find(|copy| !self.lanes[copy.device].is_lost());
-        let device = match (living, pool.decided.take()) {
-            (Some(copy), _) => copy.device,
-            (None, Some(device)) => device,
+        let (bytes, living) = (known.bytes(), self.living(known));
+        let is_lost = living.is_none() && known.copies().next().is_some();
+        let chosen = match (living, pool.decided.take()) {
+            (Some(copy), _) => Choice {
+                device: copy.device,
+                why: known.why(),
+            },
+            (None, Some(chosen)) => chosen,
             (None, None) => {
                 self.look_at_devices(pool);
-                pool.policy.upload(len, &pool.devices).device
+                pool.policy.upload(bytes, &pool.devices)
             }
         };
-        let lane = self.usable(device)?;
-        let bulk = if len > record::INLINE_MAX as u64 {
-            len
-        } else {
-            0
-        };
+        let (lane, chosen) = self.usable_choice(chosen)?;
         if !append.logs[lane.index].log.has_room(bulk) {
             pool.wanted.push(Wanted::Bulk(lane.index, bulk));
-            pool.decided = Some(lane.index);
+            pool.decided = Some(chosen);
             return Ok(None);
         }
-        let id = self.bring_for_overwriting(append, pool, value, lane)?;
-        Ok(id.map(|id| (lane.index, id)))
-    }
-
-    /// The id of a value at `lane`, whose bytes do not matter any more.
-    fn bring_for_overwriting(
-        &self,
-        append: &mut Append,
-        pool: &mut Pool,
-        value: u64,
-        lane: &super::super::Lane,
-    ) -> Result<Option<u64>, Error> {
-        let known = pool.places.get(value).ok_or_else(|| unknown(value))?;
-        if known.at(lane.index).is_none() && known.copies().next().is_some() {
-            // It was on devices that are lost, and is made anew.
-            let bytes = known.bytes();
+        if is_lost {
+            // It is made anew: its bytes do not matter any more.
             pool.places.remove(value);
             pool.places.insert(value, bytes);
         }
-        self.bring(append, pool, value, lane)
+        let id = self.bring(append, pool, value, chosen)?;
+        Ok(id.map(|id| (lane.index, id)))
     }
 
     /// As [`Session::fetch`] of a view of a value.
@@ -386,35 +341,32 @@ impl Session {
         let (lane, key, look) = self.placing(|append, pool| {
             let planned = self.planned_place(pool, &outlined);
             let known = pool.places.get(value).ok_or_else(|| unknown(value))?;
-            let living = (known.copies()).find(|copy| !self.lanes[copy.device].is_lost());
-            let device = living.or_else(|| known.copies().next());
-            let lane = match device {
+            let copy = self.living(known).or_else(|| known.copies().next());
+            let lane = match copy {
                 Some(copy) => &self.lanes[copy.device],
                 None => self.usable(0)?,
             };
             lane.check()?;
-            let Some(id) = self.bring(append, pool, value, lane)? else {
+            let here = Choice {
+                device: lane.index,
+                why: "it was looked at before anything was done with it",
+            };
+            let Some(id) = self.bring(append, pool, value, here)? else {
                 return Ok(None);
             };
             if !append.logs[lane.index].log.has_room(0) {
                 pool.wanted.push(Wanted::Room(lane.index));
                 return Ok(None);
             }
-            let wait = append.next_wait;
-            append.next_wait += 1;
-            let key = Key::Wait(wait);
             let placed = Draft {
                 storages: &[id],
-                tail_numbers: &[wait as i64],
                 ..*draft
             };
             // SAFETY: `wait` returns once the answer was taken or nobody waits for it any more.
             let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
-            lane.slots.open(key, destination);
-            self.append_noted(lane, append, &placed, "", Origin::NONE, site)
-                .inspect_err(|_| lane.slots.forget(key))?;
-            Self::follow_outline(pool, &outlined, planned, planned.unwrap_or_default());
-            let look = self.ended(append, pool, lane.index);
+            let key = self.append_question(lane, append, &placed, destination, site)?;
+            Self::follow_outline(pool, &outlined, planned.is_some());
+            let look = self.ended(append, pool, lane);
             Ok(Some((lane, key, look)))
         })?;
         self.wait(lane, key)?;

@@ -11,11 +11,10 @@ mod plans;
 mod relay;
 mod route;
 
-use genie_planner::{Device, Input, Policy};
+use genie_planner::{Choice, Device, Input, Policy};
 use genie_session::client::Draft;
 use genie_session::outline::Outline;
-use genie_session::places::{Copy, Doubt, Places, Set, Unproven};
-
+use genie_session::places::{Copy, Doubt, Places, Set, Unproven, Value};
 use genie_session::record;
 use genie_session::segment::IdMap;
 use genie_session::skeleton::tag;
@@ -40,7 +39,7 @@ pub(super) struct Pool {
     places: Places,
     policy: Box<dyn Policy>,
     /// Of an operator that found no room: it goes there when it comes again.
-    decided: Option<usize>,
+    decided: Option<Choice>,
     /// What has to be done without the lock before a record can be appended.
     wanted: Vec<Wanted>,
     unproven: Unproven,
@@ -49,8 +48,6 @@ pub(super) struct Pool {
     planned: Planned,
     /// What values from before the segment were when it used them first: bytes, and who held them.
     used: IdMap<(u64, Set)>,
-    /// Whether there are plans.
-    plans: bool,
     /// Devices that records went to since the lock was taken.
     touched: Set,
     /// Reused from record to record.
@@ -63,7 +60,6 @@ impl Pool {
     pub(super) fn new(devices: usize, policy: Box<dyn Policy>) -> Self {
         Self {
             places: Places::new(devices),
-            plans: policy.wants_plans(),
             outline: Outline::new(),
             planned: Planned::default(),
             used: IdMap::default(),
@@ -80,12 +76,21 @@ impl Pool {
 
     /// Whether plans know the name of an operator.
     fn is_named(&self, op: u32) -> bool {
-        !self.plans || self.outline.is_defined(op)
+        !self.policy.wants_plans() || self.outline.is_defined(op)
     }
 
     fn name(&mut self, op: u32, name: &str) {
-        if self.plans && !name.is_empty() {
+        if self.policy.wants_plans() && !name.is_empty() {
             self.outline.define_op(op, name);
+        }
+    }
+
+    /// An operator has made values of so many bytes each, `first` and those after it, whose storages are
+    /// `first_id` and those after it.
+    fn made(&mut self, choice: Choice, (first, first_id): (u64, u64), bytes: &[u64]) {
+        for (nth, &bytes) in (0..).zip(bytes) {
+            self.places.insert(first + nth, bytes);
+            (self.places).add(first + nth, choice.device, first_id + nth, choice.why);
         }
     }
 
@@ -97,6 +102,14 @@ impl Pool {
         self.wanted = Vec::new();
         self.unproven = Unproven::default();
     }
+}
+
+/// A tensor of bytes: how a storage is looked at as a whole, whatever lies in it.
+const BYTES: [u8; 4] = [tag::TENSOR, 0, 0, 1];
+
+/// Sizes and strides of so many of them.
+fn first_bytes(bytes: u64) -> [i64; 3] {
+    [0, bytes as i64, 1]
 }
 
 /// Where a value is.
@@ -201,9 +214,9 @@ impl Session {
         };
         let (lane, mut byte) = (&self.lanes[doubt.device], [0]);
         let view = Draft {
-            skeleton: &[tag::TENSOR, 0, 0, 1],
+            skeleton: &BYTES,
             storages: &[id],
-            params: &[0, 1, 1],
+            params: &first_bytes(1),
             ..Draft::new(record::Kind::Fetch)
         };
         match self.ask_fetch(lane, &view, &mut byte) {
@@ -212,6 +225,12 @@ impl Session {
             // It went with its device.
             Err(_) => Some(true),
         }
+    }
+
+    /// The oldest copy of a value on a device that is not lost.
+    fn living(&self, value: &Value) -> Option<Copy> {
+        let mut copies = value.copies();
+        copies.find(|copy| !self.lanes[copy.device].is_lost())
     }
 
     /// Copies that are no longer wanted go.

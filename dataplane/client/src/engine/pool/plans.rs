@@ -43,7 +43,7 @@ impl Session {
 
     /// A segment of the program has ended.
     pub(super) fn cut_outline(&self, pool: &mut Pool) {
-        if !pool.plans {
+        if !pool.policy.wants_plans() {
             return;
         }
         if let Some(question) = pool.outline.cut() {

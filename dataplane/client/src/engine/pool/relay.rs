@@ -2,9 +2,10 @@
 
 use genie_session::client::Draft;
 use genie_session::record;
-use genie_session::skeleton::tag;
 
 use super::super::{Error, Session};
+use super::route::TAKEN;
+use super::{BYTES, first_bytes};
 
 /// What is missing before a record can be appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,24 +55,19 @@ impl Session {
             let append = self.append.lock();
             let places = append.pool.as_ref().map(|pool| &pool.places);
             let known = places.and_then(|places| places.get(value));
-            known.and_then(|known| {
-                let mut copies = known.copies();
-                let copy = copies.find(|copy| !self.lanes[copy.device].is_lost())?;
-                Some((copy, known.bytes(), known.version()))
-            })
+            known.and_then(|known| Some((self.living(known)?, known.bytes(), known.version())))
         };
         let Some((copy, bytes, version)) = known else {
             return Ok(());
         };
         let view = Draft {
-            skeleton: &[tag::TENSOR, 0, 0, 1],
+            skeleton: &BYTES,
             storages: &[copy.id],
-            params: &[0, bytes as i64, 1],
+            params: &first_bytes(bytes),
             ..Draft::new(record::Kind::Send)
         };
         let (from, lane) = (&self.lanes[copy.device], &self.lanes[to]);
         let id = self.relay(from, &view, lane, bytes, 0)?;
-        self.ways.moved(from, lane, bytes);
         let mut append = self.append.lock();
         let pool = append.pool.as_mut();
         // Meanwhile another thread may have written it, or done the same.
@@ -80,9 +76,7 @@ impl Session {
             known.is_some_and(|known| known.version() == version && known.at(to).is_none())
         };
         match pool.filter(is_it) {
-            Some(pool) => pool
-                .places
-                .add(value, to, id, "an operator that runs here takes it"),
+            Some(pool) => pool.places.add(value, to, id, TAKEN),
             None => append.logs[to].log.free(id),
         }
         Ok(())

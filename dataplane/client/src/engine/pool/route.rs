@@ -2,23 +2,18 @@
 
 use std::sync::atomic::Ordering;
 
-use genie_planner::{Device, Input, Step};
-use genie_session::client::{Appended, Draft};
-use genie_session::places::Bring;
+use genie_planner::{Choice, Device, Input, Step, full_bytes};
+use genie_session::client::Draft;
+use genie_session::places::{Bring, Set};
 use genie_session::record;
-use genie_session::skeleton::tag;
-use genie_session::transfer::Transfer;
 
 use super::super::append::append_error;
 use super::super::moves::Way;
 use super::super::{Append, Error, Lane, Origin, Session};
-use super::{Pool, Wanted};
+use super::{BYTES, Pool, Wanted, first_bytes};
 
-/// Of a device's memory: so full of values, it gives up copies before it takes another.
-const FULL_PERCENT: u64 = 80;
-
-/// c10's `Byte`.
-const BYTE: u8 = 0;
+/// Why a copy is where it was brought.
+pub(super) const TAKEN: &str = "an operator that runs here takes it";
 
 /// What a record asks the router.
 pub(super) struct Question<'a> {
@@ -36,14 +31,14 @@ pub(super) fn unknown(value: u64) -> Error {
 }
 
 impl Session {
-    /// Decides where a record runs, and brings there what it takes: the device, with the ids there in
+    /// Decides where a record runs, and brings there what it takes: where and why, with the ids there in
     /// `pool.ids`. `None` where something is to be waited for, which is in `pool.wanted` then.
     pub(super) fn route(
         &self,
         append: &mut Append,
         pool: &mut Pool,
         question: &Question<'_>,
-    ) -> Result<Option<usize>, Error> {
+    ) -> Result<Option<Choice>, Error> {
         pool.inputs.clear();
         for (&value, &writes) in question.values.iter().zip(question.writes) {
             let known = pool.places.get(value).ok_or_else(|| unknown(value))?;
@@ -54,8 +49,12 @@ impl Session {
                 writes,
             });
         }
-        let device = match question.planned.or(pool.decided.take()) {
-            Some(device) => device,
+        let planned = question.planned.map(|device| Choice {
+            device,
+            why: "the control plane planned its operator here",
+        });
+        let chosen = match planned.or(pool.decided.take()) {
+            Some(chosen) => chosen,
             None => {
                 self.look_at_devices(pool);
                 let step = Step {
@@ -63,10 +62,10 @@ impl Session {
                     inputs: &pool.inputs,
                     fresh_bytes: question.fresh_bytes,
                 };
-                pool.policy.place(&step, &pool.devices).device
+                pool.policy.place(&step, &pool.devices)
             }
         };
-        let lane = self.usable(device)?;
+        let (lane, chosen) = self.usable_choice(chosen)?;
         if question
             .planned
             .is_some_and(|planned| planned != lane.index)
@@ -76,24 +75,24 @@ impl Session {
         }
         pool.ids.clear();
         for &value in question.values {
-            let Some(id) = self.bring(append, pool, value, lane)? else {
-                pool.decided = Some(lane.index);
+            let Some(id) = self.bring(append, pool, value, chosen)? else {
+                pool.decided = Some(chosen);
                 return Ok(None);
             };
             pool.ids.push(id);
         }
         if !append.logs[lane.index].log.has_room(0) {
             pool.wanted.push(Wanted::Room(lane.index));
-            pool.decided = Some(lane.index);
+            pool.decided = Some(chosen);
             return Ok(None);
         }
         pool.touched = pool.touched.with(lane.index);
-        Ok(Some(lane.index))
+        Ok(Some(chosen))
     }
 
     /// Where the plan has a record of values, before it is routed.
     pub(super) fn planned_place(&self, pool: &mut Pool, draft: &Draft<'_>) -> Option<usize> {
-        if !pool.plans {
+        if !pool.policy.wants_plans() {
             return None;
         }
         if pool.outline.is_long() {
@@ -109,15 +108,10 @@ impl Session {
         planned
     }
 
-    /// It was appended, and runs on `device`.
-    pub(super) fn follow_outline(
-        pool: &mut Pool,
-        draft: &Draft<'_>,
-        planned: Option<usize>,
-        device: usize,
-    ) {
-        if pool.plans {
-            pool.outline.commit(draft, planned == Some(device));
+    /// It was appended, and is where the plan has it, or not.
+    pub(super) fn follow_outline(pool: &mut Pool, draft: &Draft<'_>, by_plan: bool) {
+        if pool.policy.wants_plans() {
+            pool.outline.commit(draft, by_plan);
         }
     }
 
@@ -143,20 +137,32 @@ impl Session {
         }
     }
 
-    /// The id of a value at `lane`, where it is brought unless it is there. `None`: something is to be
+    /// The lane of a choice, and the choice that it is.
+    pub(super) fn usable_choice(&self, chosen: Choice) -> Result<(&Lane, Choice), Error> {
+        let lane = self.usable(chosen.device)?;
+        let instead = Choice {
+            device: lane.index,
+            why: "the device that was chosen is lost",
+        };
+        let stays = chosen.device == lane.index;
+        Ok((lane, if stays { chosen } else { instead }))
+    }
+
+    /// The id of a value at a device, where it is brought unless it is there. `None`: something is to be
     /// waited for.
     pub(super) fn bring(
         &self,
         append: &mut Append,
         pool: &mut Pool,
         value: u64,
-        lane: &Lane,
+        to: Choice,
     ) -> Result<Option<u64>, Error> {
+        let lane = &self.lanes[to.device];
         let lives = |at: usize| !self.lanes[at].is_lost();
         let bring = pool.places.bring(value, lane.index, lives);
         let (copy, bytes) = match bring.ok_or_else(|| unknown(value))? {
             Bring::Here(id) => return Ok(Some(id)),
-            Bring::Make(bytes) => return self.make(append, pool, value, bytes, lane),
+            Bring::Make(bytes) => return self.make(append, pool, value, bytes, to),
             Bring::Send(copy, bytes) => (copy, bytes),
             Bring::Lost(at) => {
                 self.lanes[at].check()?;
@@ -182,19 +188,24 @@ impl Session {
             }
         }
         self.make_room(append, pool, lane, bytes);
-        let received = self.transfer(append, from, copy.id, lane, bytes)?;
+        let view = Draft {
+            skeleton: &BYTES,
+            storages: &[copy.id],
+            params: &first_bytes(bytes),
+            ..Draft::new(record::Kind::Send)
+        };
+        let (_, received) = self.append_transfer(append, from, &view, lane, bytes, 0)?;
         let id = received.first_fresh;
         pool.unproven.bring(value, lane.index);
         pool.touched = pool.touched.with(from.index).with(lane.index);
-        let why = "an operator that runs here takes it";
-        pool.places.add(value, lane.index, id, why);
+        pool.places.add(value, lane.index, id, TAKEN);
         Ok(Some(id))
     }
 
-    /// Where a device is nearly full, copies that were only read go, to have room for `bytes`.
+    /// Where a device is full, copies that were only read go, to have room for `bytes`.
     fn make_room(&self, append: &mut Append, pool: &mut Pool, lane: &Lane, bytes: u64) {
-        let limit = lane.opened.memory_budget_bytes / 100 * FULL_PERCENT;
-        let over = (pool.places.held(lane.index) + bytes).saturating_sub(limit);
+        let full = full_bytes(lane.opened.memory_budget_bytes);
+        let over = (pool.places.held(lane.index) + bytes).saturating_sub(full);
         if over > 0 {
             let needed = |value| pool.inputs.iter().any(|input| input.value == value);
             let gone = pool.places.make_room(lane.index, over, needed);
@@ -209,8 +220,9 @@ impl Session {
         pool: &mut Pool,
         value: u64,
         bytes: u64,
-        lane: &Lane,
+        at: Choice,
     ) -> Result<Option<u64>, Error> {
+        let lane = &self.lanes[at.device];
         if !append.logs[lane.index].log.has_room(0) {
             pool.wanted.push(Wanted::Room(lane.index));
             return Ok(None);
@@ -219,41 +231,8 @@ impl Session {
         let draft = Draft::alloc(&bytes);
         let made = self.append_noted(lane, append, &draft, "", Origin::NONE, 0)?;
         pool.touched = pool.touched.with(lane.index);
-        let why = "the first operator that used it ran here";
-        pool.places.add(value, lane.index, made.first_fresh, why);
+        pool.places.add(value, lane.index, made.first_fresh, at.why);
         Ok(Some(made.first_fresh))
-    }
-
-    /// Both ends of a transfer of a whole storage, next to each other: the record that receives it.
-    fn transfer(
-        &self,
-        append: &mut Append,
-        from: &Lane,
-        id: u64,
-        to: &Lane,
-        bytes: u64,
-    ) -> Result<Appended, Error> {
-        let transfer = Transfer::new(from.index, to.index, append.next_transfer);
-        let transfer = transfer.ok_or_else(|| Error::Runtime("too many transfers".to_owned()))?;
-        append.next_transfer += 1;
-        let name = [transfer.0 as i64];
-        let send = Draft {
-            skeleton: &[tag::TENSOR, 0, BYTE, 1],
-            storages: &[id],
-            params: &[0, bytes as i64, 1],
-            tail_numbers: &name,
-            ..Draft::new(record::Kind::Send)
-        };
-        let recv = Draft {
-            tail_numbers: &[bytes as i64, name[0]],
-            fresh: 1,
-            ..Draft::new(record::Kind::Recv)
-        };
-        self.append_noted(from, append, &send, "", Origin::NONE, 0)?;
-        let received = self.append_noted(to, append, &recv, "", Origin::NONE, 0)?;
-        self.counters.moved(bytes);
-        self.ways.moved(from, to, bytes);
-        Ok(received)
     }
 
     /// `body` with the pool, which the session has.
@@ -270,7 +249,7 @@ impl Session {
     }
 
     /// As far as records were appended, they leave.
-    pub(super) fn pump_touched(&self, touched: genie_session::places::Set) -> Result<(), Error> {
+    pub(super) fn pump_touched(&self, touched: Set) -> Result<(), Error> {
         for lane in touched.iter().filter_map(|at| self.lanes.get(at)) {
             if !lane.outbox.has_work() {
                 self.mark_dirty(lane);
