@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "lib"))
 
 import command_line
 from daemon import Daemon, Gateway, children_of, link_arguments
+from usage import idle_cpu, memory
 
 MEBIBYTE = 1 << 20
 # Percent of a core, of a daemon with its executors, that SPECIFICATION.md promises over DPDK.
@@ -66,35 +66,6 @@ def session(address: str) -> Iterator[tuple[float, str]]:
     finally:
         client.stdin.close()
         client.wait(20)
-
-
-def memory(pid: int) -> tuple[int, int]:
-    """Resident and private bytes of a process."""
-    resident = private = 0
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "Rss":
-            resident = int(value.split()[0]) * 1024
-        elif name in ("Private_Clean", "Private_Dirty"):
-            private += int(value.split()[0]) * 1024
-    return resident, private
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """User and system time of processes."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def idle_cpu(groups: list[list[int]], seconds: float) -> list[float]:
-    """Percent of a core that each group of processes takes while nothing happens."""
-    before, start = [cpu_seconds(pids) for pids in groups], time.monotonic()
-    time.sleep(seconds)
-    after, taken = [cpu_seconds(pids) for pids in groups], time.monotonic() - start
-    return [(late - early) / taken * 100 for early, late in zip(before, after, strict=True)]
 
 
 def by_tcp(options: argparse.Namespace, folder: Path) -> Figures:

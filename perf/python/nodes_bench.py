@@ -10,9 +10,7 @@ Exit status: 0; 1 with --check if a promise is missed.
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "lib"))
 
-import command_line
 import genie
+import rounds
 import torch
 from daemon import Daemon
 
@@ -36,23 +34,11 @@ RATIO_MIN = 0.9
 SMALL_MS_MAX = 0.2
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a promise is missed")
-    return parser.parse_args()
-
-
 def main() -> int:
     """Measures."""
-    options = arguments()
-    figures: dict[str, list[float]] = {}
-
-    def note(what: str, value: float) -> None:
-        figures.setdefault(what, []).append(value)
-
+    options = rounds.arguments(__doc__)
+    figures = rounds.Figures()
+    note = figures.note
     with tempfile.TemporaryDirectory(prefix="genie-nodes-") as name:
         folder = Path(name)
         first = Daemon(log=folder / "first.log", device=DEVICE)
@@ -75,13 +61,10 @@ def main() -> int:
     if relayed:
         print("the nodes did not reach each other: nothing was measured", file=sys.stderr)
         return 1
-    medians = {what: statistics.median(values) for what, values in figures.items()}
-    for what, values in figures.items():
-        print(f"{what:36} {medians[what]:8.3f}   {min(values):.3f} to {max(values):.3f}")
-    if options.json:
-        Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
+    figures.tell(options.json)
     if not options.check:
         return 0
+    medians = figures.medians()
     missed = (
         medians["the same over genie-perf's"] < RATIO_MIN
         or medians["node to node, 4 KiB: ms"] > SMALL_MS_MAX

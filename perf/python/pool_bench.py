@@ -11,11 +11,8 @@ Exit status: 0; 1 with --check if a promise is missed.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -24,10 +21,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "lib"))
 
-import command_line
 import genie
+import rounds
 import torch
-from daemon import Daemon, children_of
+from daemon import Daemon
+from usage import idle_cpu
 
 D = "remote_accelerator:0"
 SMALL = "host:0?threads=1&memory=320MiB"
@@ -35,15 +33,6 @@ LARGE = "host:0?threads=1&memory=640MiB"
 FORWARD_RATIO_MAX = 1.15
 IDLE_PERCENT_MAX = 3.0
 IDLE_SECONDS = 10.0
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--check", action="store_true", help="exit status 1 if a promise is missed")
-    return parser.parse_args()
 
 
 def on_core(number: int) -> tuple[str, ...]:
@@ -76,16 +65,6 @@ def forward(addresses: list[str]) -> float:
         genie.disconnect()
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a node and all below it took of a core."""
-    ticks = 0
-    for one in [pid, *children_of(pid)]:
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 def idle(nodes: list[Daemon], placement: str) -> float:
     """Percent of a core of the busiest node, with a session that does nothing."""
     genie.connect([node.address for node in nodes], placement=placement)
@@ -93,13 +72,9 @@ def idle(nodes: list[Daemon], placement: str) -> float:
         for _ in range(30):
             torch.ones(8, device=D).sum().item()
         time.sleep(1)
-        before = [cpu_seconds(node.pid) for node in nodes]
-        time.sleep(IDLE_SECONDS)
-        after = [cpu_seconds(node.pid) for node in nodes]
+        return max(idle_cpu([[node.pid, *node.processes()] for node in nodes], IDLE_SECONDS))
     finally:
         genie.disconnect()
-    taken = [late - early for late, early in zip(after, before, strict=True)]
-    return max(taken) / IDLE_SECONDS * 100
 
 
 def small_steps(address: str, **options: str) -> float:
@@ -122,12 +97,9 @@ def small_steps(address: str, **options: str) -> float:
 
 def main() -> int:
     """Measures."""
-    options = arguments()
-    figures: dict[str, list[float]] = {}
-
-    def note(what: str, value: float) -> None:
-        figures.setdefault(what, []).append(value)
-
+    options = rounds.arguments(__doc__)
+    figures = rounds.Figures()
+    note = figures.note
     with tempfile.TemporaryDirectory(prefix="genie-pool-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
 
@@ -155,12 +127,8 @@ def main() -> int:
         for placement in ("pinned", "pool"):
             busiest = idle([*pair, third], placement)
             note(f"busiest of three idle nodes, {placement}: % of a core", busiest)
-    medians = {what: statistics.median(values) for what, values in figures.items()}
-    for what, values in figures.items():
-        print(f"{what:50} {medians[what]:8.3f}   {min(values):.3f} to {max(values):.3f}")
-    if options.json:
-        Path(options.json).write_text(json.dumps({"medians": medians, "rounds": figures}))
-    missed = [what for what, value in medians.items() if is_missed(what, value)]
+    figures.tell(options.json)
+    missed = [what for what, value in figures.medians().items() if is_missed(what, value)]
     for what in missed:
         print(f"missed: {what}", file=sys.stderr)
     return 1 if options.check and missed else 0

@@ -5,6 +5,7 @@ mod client;
 mod control;
 mod device;
 mod dpdk;
+mod ending;
 mod hex;
 mod interrupt;
 mod local;

@@ -1,6 +1,5 @@
 //! The session that this process uses now.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,8 +12,9 @@ use genie_control_api::v1::OpenSessionRequest;
 use genie_session::frame::PROTOCOL_VERSION;
 use parking_lot::Mutex;
 
+use crate::fork;
 use crate::host::Python;
-use crate::{config, fork};
+use crate::target::Target;
 
 /// The session in use. Sessions are never freed, only emptied: another thread may be inside one,
 /// and a process has few.
@@ -34,73 +34,6 @@ struct Book {
     numbered: u16,
     torch_version: String,
     schema_hash: u64,
-}
-
-/// The policy of a pool that names none.
-pub const POLICY: &str = "locality";
-
-/// How to reach nodes.
-#[derive(Clone, Debug, Default)]
-pub struct Target {
-    /// `tcp://host:port` or `unix:///socket`, one a node.
-    pub addresses: Vec<String>,
-    /// Authority, certificate and key files.
-    pub ca: Option<String>,
-    /// This client's certificate.
-    pub cert: Option<String>,
-    /// Its key.
-    pub key: Option<String>,
-    /// How operators are placed; `None` where the program does it.
-    pub policy: Option<String>,
-}
-
-impl Target {
-    /// From GENIE_ADDRESS (nodes with commas between them), GENIE_CA, GENIE_CERT, GENIE_KEY,
-    /// GENIE_PLACEMENT and GENIE_POLICY; what is not set, from the file that GENIE_CONFIG names.
-    ///
-    /// # Errors
-    /// The file's; no such placement.
-    pub fn from_environment() -> Result<Self, Error> {
-        let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let file = match read("GENIE_CONFIG") {
-            Some(path) => config::read(Path::new(&path)).map_err(Error::Value)?,
-            None => config::File::default(),
-        };
-        let addresses = match read("GENIE_ADDRESS") {
-            Some(addresses) => split(&addresses),
-            None => file.node.into_iter().map(|node| node.address).collect(),
-        };
-        let path = |name, beside: Option<PathBuf>| {
-            read(name).or_else(|| Some(beside?.to_string_lossy().into_owned()))
-        };
-        let policy = read("GENIE_POLICY").or(file.policy);
-        let placement = read("GENIE_PLACEMENT").or(file.placement);
-        Ok(Self {
-            addresses,
-            ca: path("GENIE_CA", file.ca),
-            cert: path("GENIE_CERT", file.cert),
-            key: path("GENIE_KEY", file.key),
-            policy: match placement.as_deref() {
-                None | Some("pinned") => None,
-                Some("pool") => Some(policy.unwrap_or_else(|| POLICY.to_owned())),
-                Some(other) => {
-                    return Err(Error::Value(format!(
-                        "placement is 'pinned' or 'pool', not '{other}'"
-                    )));
-                }
-            },
-        })
-    }
-}
-
-/// Addresses with commas between them.
-#[must_use]
-pub fn split(addresses: &str) -> Vec<String> {
-    let parts = addresses.split(',').map(str::trim);
-    parts
-        .filter(|address| !address.is_empty())
-        .map(str::to_owned)
-        .collect()
 }
 
 /// What the handshake compares; and from now on a forked child knows that it is one.
@@ -131,7 +64,7 @@ pub fn session() -> Result<&'static Session, Error> {
     if let Some(session) = get() {
         return Ok(session);
     }
-    let target = Target::from_environment()?;
+    let target = Target::of_environment()?;
     match target.addresses.is_empty() {
         false => connect(&target, Duration::from_secs(5)),
         true => Err(Error::Genie(

@@ -9,6 +9,7 @@ mod fork;
 mod host;
 mod place;
 mod sites;
+mod target;
 
 use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::current::Target;
+use crate::target::{Settings, Target};
 
 unsafe extern "C" {
     fn genie_backend_register() -> *const c_char;
@@ -55,15 +56,15 @@ fn register(
 
 /// Opens a session with the nodes at `addresses`.
 #[pyfunction]
-#[pyo3(signature = (addresses, ca, cert, key, timeout, policy))]
+#[pyo3(signature = (addresses, ca, cert, key, policy, timeout))]
 fn connect(
     py: Python<'_>,
     addresses: Vec<String>,
     ca: Option<String>,
     cert: Option<String>,
     key: Option<String>,
-    timeout: f64,
     policy: Option<String>,
+    timeout: f64,
 ) -> PyResult<()> {
     let target = Target {
         addresses,
@@ -79,51 +80,32 @@ fn connect(
     Ok(())
 }
 
-/// What the environment, and the file that GENIE_CONFIG names, say of a session: addresses, authority,
-/// certificate, key, policy.
+/// What a session is to be: addresses, authority, certificate, key, policy; of what was not passed, and
+/// stands in no file that was, as the environment says.
 #[pyfunction]
-fn environment() -> PyResult<Environment> {
-    let target = Target::from_environment().map_err(errors::raised)?;
-    Ok((
-        target.addresses,
-        target.ca,
-        target.cert,
-        target.key,
-        target.policy,
-    ))
+#[pyo3(signature = (addresses, ca, cert, key, placement, policy, config))]
+fn target(
+    addresses: Option<Vec<String>>,
+    ca: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+    placement: Option<String>,
+    policy: Option<String>,
+    config: Option<PathBuf>,
+) -> PyResult<(Vec<String>, [Option<String>; 4])> {
+    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let passed = Settings {
+        addresses,
+        ca: said(ca),
+        cert: said(cert),
+        key: said(key),
+        placement,
+        policy: said(policy),
+    };
+    let target = Target::of(passed, config.as_deref()).map_err(errors::raised)?;
+    let rest = [target.ca, target.cert, target.key, target.policy];
+    Ok((target.addresses, rest))
 }
-
-type Environment = (
-    Vec<String>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-);
-
-/// What such a file says: addresses, authority, certificate, key, placement, policy.
-#[pyfunction]
-fn read_config(path: PathBuf) -> PyResult<Configured> {
-    let file = config::read(&path).map_err(PyValueError::new_err)?;
-    let text = |path: Option<PathBuf>| Some(path?.to_string_lossy().into_owned());
-    Ok((
-        file.node.into_iter().map(|node| node.address).collect(),
-        text(file.ca),
-        text(file.cert),
-        text(file.key),
-        file.placement,
-        file.policy,
-    ))
-}
-
-type Configured = (
-    Vec<String>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-);
 
 /// Ends the session; nothing if there is none.
 #[pyfunction]
@@ -275,8 +257,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(synchronize, module)?)?;
     module.add_function(wrap_pyfunction!(is_connected, module)?)?;
     module.add_function(wrap_pyfunction!(devices, module)?)?;
-    module.add_function(wrap_pyfunction!(environment, module)?)?;
-    module.add_function(wrap_pyfunction!(read_config, module)?)?;
+    module.add_function(wrap_pyfunction!(target, module)?)?;
     module.add_function(wrap_pyfunction!(find, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
     Ok(())

@@ -159,7 +159,6 @@ fn follow(
         .collect();
     let makes = record.makes.iter();
     let step = Step {
-        operator: 0,
         inputs: &inputs,
         fresh_bytes: makes.map(|&made| segment.storages[made].bytes).sum(),
     };

@@ -15,7 +15,7 @@ use crate::ffi::{self, Operator, RawStorage, Storage};
 use crate::places::{Inbound, Outbound};
 use crate::port::Port;
 use crate::transfers::{Expected, Here, Transfers, other_bytes};
-use crate::{memory, operators};
+use crate::{memory, operators, slowed};
 
 /// Storages that cost nothing beside their bytes, and what each further one costs: its books.
 const STORAGES_FREE: usize = 1 << 16;
@@ -50,25 +50,6 @@ struct Held {
 struct Pin {
     place: u64,
     storage: Storage,
-}
-
-/// An operator on a device that is slowed down, to test with: it keeps its core for as much longer as
-/// the device is slower, as a slower core would.
-struct Slowed(Option<(Instant, u32)>);
-
-impl Slowed {
-    fn begin(speed_percent: u32) -> Self {
-        Self((speed_percent < 100).then(|| (Instant::now(), speed_percent)))
-    }
-
-    fn end(self) {
-        if let Some((began, percent)) = self.0 {
-            let all = began.elapsed() * 100 / percent;
-            while began.elapsed() < all {
-                std::hint::spin_loop();
-            }
-        }
-    }
 }
 
 /// The hands, on libtorch.
@@ -465,9 +446,9 @@ impl Machine for TorchMachine {
         self.gather(call)?;
         self.unpin(call)?;
         let mut fresh = std::mem::take(&mut self.fresh);
-        let slowed = Slowed::begin(self.speed_percent);
-        let done = operator.call(call, &self.arguments, &mut fresh);
-        slowed.end();
+        let done = slowed::run(self.speed_percent, || {
+            operator.call(call, &self.arguments, &mut fresh)
+        });
         let done = done.and_then(|()| {
             fresh
                 .drain(..)
@@ -484,9 +465,9 @@ impl Machine for TorchMachine {
         let operator = self.operator(call.op)?;
         self.gather(call)?;
         self.unpin(call)?;
-        let slowed = Slowed::begin(self.speed_percent);
-        let done = operator.call_sync(call, &self.arguments);
-        slowed.end();
+        let done = slowed::run(self.speed_percent, || {
+            operator.call_sync(call, &self.arguments)
+        });
         let (metas, fresh) = done?;
         for (storage, id) in fresh.into_iter().zip(call.first_fresh..) {
             self.hold(id, storage)?;

@@ -13,6 +13,7 @@ mod operators;
 mod places;
 mod port;
 mod sandbox;
+mod slowed;
 mod transfers;
 mod zygote;
 

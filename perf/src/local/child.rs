@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -11,6 +11,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
 use crate::control::Control;
+use crate::ending;
 use crate::interrupt;
 use crate::machine;
 use crate::options::End;
@@ -47,25 +48,14 @@ impl Child {
 
     /// Waits for its end, which follows from the end of the control socket.
     pub fn end(&mut self) {
-        let began = Instant::now();
-        while began.elapsed() < GRACE {
-            if !matches!(self.process.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        ending::within(&mut self.process, GRACE);
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
         // Nothing to do when it ended: then it was waited for.
-        if matches!(self.process.try_wait(), Ok(None)) {
-            let _ = self.process.kill();
-            let _ = self.process.wait();
-        }
+        ending::within(&mut self.process, Duration::ZERO);
     }
 }
 

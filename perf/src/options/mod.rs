@@ -3,6 +3,7 @@
 pub mod port;
 pub mod size;
 pub mod times;
+pub mod workload;
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -17,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use self::port::PortOptions;
 use self::size::{Sizes, parse_sizes};
 use self::times::{Times, parse_seconds};
-use crate::workload;
 
 /// Where `server` listens and `client` looks if nothing else is said.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7710";
@@ -84,7 +84,7 @@ pub enum Command {
     Device(DeviceTest),
     /// Run whole programs over several nodes, placed by one policy after the other.
     #[command(after_help = WORKLOAD_HELP)]
-    Workload(workload::Options),
+    Workload(workload::Workload),
     /// Messages there and back over a bare TCP socket: what the kernel alone takes.
     #[command(hide = true)]
     BareTcp(BareTcp),

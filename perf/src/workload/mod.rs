@@ -1,6 +1,6 @@
 //! `workload`: whole programs over several nodes, placed by one policy after the other.
 
-mod link;
+pub mod link;
 mod nodes;
 mod program;
 mod report;
@@ -8,73 +8,16 @@ mod report;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
 
-use self::link::Shape;
 use self::nodes::Node;
 use self::program::{Done, Program, Task};
 use self::report::{Outcome, Report};
+use crate::options::workload::Workload;
 use crate::{interrupt, machine};
 
-/// What programs do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// Language models decode: a token at a time, with a cache that grows.
-    Llm,
-}
-
-/// Options of `workload`.
-#[derive(Debug, Args)]
-pub struct Options {
-    /// What to run.
-    pub kind: Kind,
-    /// Policies, with commas between them; each is measured in its turn.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "single,random,blind,locality,semantic"
-    )]
-    pub policy: Vec<String>,
-    /// Nodes of one thread each, which are started on this machine.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
-    pub nodes: u16,
-    /// Programs that run at once, with commas between numbers.
-    #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = clap::value_parser!(u16).range(1..=16))]
-    pub clients: Vec<u16>,
-    /// What carries values and records.
-    #[arg(long, default_value = "tcp", value_parser = ["tcp"])]
-    pub link: String,
-    /// Put an emulated link before each node: rate=10gbit,delay=50us. Its figures are called emulated.
-    #[arg(long, value_name = "SHAPE", value_parser = link::parse)]
-    pub emulate: Option<Shape>,
-    /// Models: gpt2 (small, 12 layers of width 768), llama (12 layers of width 768, 4 key-value heads of
-    /// 12), or gpt2-tiny and llama-tiny to try it. Weights are random.
-    #[arg(long, value_delimiter = ',', default_value = "gpt2,llama",
-          value_parser = ["gpt2", "llama", "gpt2-tiny", "llama-tiny"])]
-    pub model: Vec<String>,
-    /// Tokens in the cache when decoding is measured, with commas between numbers.
-    #[arg(long, value_delimiter = ',', default_value = "128,1024,2048", value_name = "TOKENS",
-          value_parser = clap::value_parser!(u32).range(64..=32768))]
-    pub context: Vec<u32>,
-    /// Tokens that are measured.
-    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub tokens: u32,
-    /// The Python of the programs; it has genie, torch and transformers.
-    #[arg(long, default_value = "python3", value_name = "FILE")]
-    pub python: PathBuf,
-    /// The nodes' program. Default: genie-dataplane beside this one.
-    #[arg(long, value_name = "FILE")]
-    pub dataplane: Option<PathBuf>,
-    /// Write the results as JSON to FILE, or to standard output for `-` (then no table).
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-}
-
-impl Options {
-    /// Whether each node has a core of its own.
-    fn has_cores(&self) -> bool {
-        usize::from(self.nodes) <= machine::cores()
-    }
+/// Whether each node has a core of its own.
+fn has_cores(options: &Workload) -> bool {
+    usize::from(options.nodes) <= machine::cores()
 }
 
 /// One line of a report.
@@ -90,7 +33,7 @@ struct Case {
 ///
 /// # Errors
 /// Nodes or programs that can't run, after what was measured until then; Ctrl-C before the first result.
-pub fn run(options: &Options) -> Result<bool> {
+pub fn run(options: &Workload) -> Result<bool> {
     for policy in &options.policy {
         genie_planner::policy(policy)?;
     }
@@ -165,7 +108,7 @@ struct Reference {
 
 impl References {
     /// Finds out what the programs of a case have to give, each alone on one node.
-    fn learn(&mut self, options: &Options, daemon: &Path, case: &Case) -> Result<()> {
+    fn learn(&mut self, options: &Workload, daemon: &Path, case: &Case) -> Result<()> {
         for client in 0..case.clients {
             if self.find(case, client).is_some() {
                 continue;
@@ -205,16 +148,16 @@ impl References {
     }
 }
 
-fn measure(options: &Options, daemon: &Path, case: &Case) -> Result<Vec<Done>> {
+fn measure(options: &Workload, daemon: &Path, case: &Case) -> Result<Vec<Done>> {
     measure_from(options, daemon, case, 0)
 }
 
 /// Runs the programs of a case, the first of which is client `first`.
-fn measure_from(options: &Options, daemon: &Path, case: &Case, first: usize) -> Result<Vec<Done>> {
+fn measure_from(options: &Workload, daemon: &Path, case: &Case, first: usize) -> Result<Vec<Done>> {
     let folder = Folder::new()?;
     let started: Result<Vec<Node>> = (0..usize::from(options.nodes))
         .map(|number| {
-            let core = options.has_cores().then_some(number);
+            let core = has_cores(options).then_some(number);
             Node::start(daemon, &folder.0, number, core)
         })
         .collect();

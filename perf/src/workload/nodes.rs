@@ -13,7 +13,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::interrupt;
+use crate::{ending, interrupt};
 
 /// How long a node may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(30);
@@ -54,15 +54,7 @@ impl Drop for Owned {
         if let Ok(pid) = i32::try_from(self.0.id()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
-        let deadline = Instant::now() + END_MAX;
-        while Instant::now() < deadline {
-            if !matches!(self.0.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(TICK);
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        ending::within(&mut self.0, END_MAX);
     }
 }
 

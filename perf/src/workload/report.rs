@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::program::Done;
-use super::{Case, Options};
+use super::{Case, has_cores};
 use crate::machine;
+use crate::options::workload::Workload;
 use crate::report::Host;
 
 /// What each policy does, so that nobody has to guess what was compared.
@@ -150,7 +151,7 @@ pub struct Report {
 
 impl Report {
     /// Without a case.
-    pub fn new(options: &Options) -> Self {
+    pub fn new(options: &Workload) -> Self {
         let kind = |policy: &String| policy.split(':').next().unwrap_or_default().to_owned();
         let used: Vec<String> = options.policy.iter().map(kind).collect();
         let is_used = |(name, _): &(&str, &str)| used.iter().any(|one| one == name);
@@ -158,7 +159,7 @@ impl Report {
             genie_perf: env!("CARGO_PKG_VERSION"),
             host: machine::host(),
             nodes: options.nodes,
-            cores_apart: options.has_cores(),
+            cores_apart: has_cores(options),
             link: options.link.clone(),
             emulated: options.emulate.map(|shape| Emulated {
                 rate_bits_per_s: shape.rate,

@@ -145,7 +145,8 @@ def connect(
     With ``placement="pool"`` they are all one index, ``remote_accelerator:0``, and Genie decides
     for each operator where it runs; values move by themselves, and the results are the same.
     ``policy`` says how it decides: ``"locality"`` (the default: where most of what an operator
-    takes lies), ``"single"`` (everything on the first device), ``"random:SEED"`` (to test).
+    takes lies), ``"semantic"`` (state, such as a KV cache, stays, and what uses it runs there), or
+    one to compare with: ``"single"``, ``"blind"``, ``"random:SEED"``.
     :func:`where` tells where a value is. ``placement="pinned"``, the default, leaves it to the
     program.
 
@@ -161,35 +162,16 @@ def connect(
     """
     named = address.split(",") if isinstance(address, str) else address
     addresses = None if named is None else [one.strip() for one in named if one.strip()]
-    if config is not None:
-        of_file = _native.read_config(os.fspath(config))
-        addresses = of_file[0] if addresses is None else addresses
-        ca, cert, key = ca or of_file[1], cert or of_file[2], key or of_file[3]
-        placement, policy = placement or of_file[4], policy or of_file[5]
-    environment = _native.environment()
-    addresses = environment[0] if addresses is None else addresses
+    addresses, files_and_policy = _native.target(
+        addresses, ca, cert, key, placement, policy, config
+    )
     if not addresses:
         raise ValueError(
             "no address: pass one (tcp://HOST:PORT), set GENIE_ADDRESS, or name a file with nodes "
             "(config=, GENIE_CONFIG)"
         )
-    ca, cert, key = ca or environment[1], cert or environment[2], key or environment[3]
-    policy = _policy(placement, policy, environment[4])
     _register()
-    _native.connect(addresses, ca, cert, key, timeout, policy)
-
-
-def _policy(placement: str | None, policy: str | None, environment: str | None) -> str | None:
-    """Say which policy places operators; ``None`` where the program does."""
-    if placement is None and policy is None:
-        return environment
-    if placement not in (None, "pinned", "pool"):
-        raise ValueError(f"placement is 'pinned' or 'pool', not {placement!r}")
-    if placement == "pinned" or (placement is None and environment is None):
-        if policy is not None:
-            raise ValueError('a policy places what placement="pool" leaves to it; pass that too')
-        return None
-    return policy or environment or os.environ.get("GENIE_POLICY") or "locality"
+    _native.connect(addresses, *files_and_policy, timeout)
 
 
 def disconnect() -> None:

@@ -1,21 +1,27 @@
+from os import PathLike
 from types import ModuleType
 from typing import Any
 
 __version__: str
 
 def register(torch_version: str, inner_folders: list[str], errors: ModuleType) -> None: ...
+def target(
+    addresses: list[str] | None,
+    ca: str | None,
+    cert: str | None,
+    key: str | None,
+    placement: str | None,
+    policy: str | None,
+    config: str | PathLike[str] | None,
+) -> tuple[list[str], list[str | None]]: ...
 def connect(
     addresses: list[str],
     ca: str | None,
     cert: str | None,
     key: str | None,
-    timeout: float,
     policy: str | None,
+    timeout: float,
 ) -> None: ...
-def environment() -> tuple[list[str], str | None, str | None, str | None, str | None]: ...
-def read_config(
-    path: str,
-) -> tuple[list[str], str | None, str | None, str | None, str | None, str | None]: ...
 def find(address: int) -> tuple[list[int], str] | None: ...
 def disconnect() -> None: ...
 def synchronize() -> None: ...

@@ -30,8 +30,6 @@ pub struct Input {
 /// An operator to be placed.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
-    /// Its number in the session.
-    pub operator: u32,
     /// What it takes, in order.
     pub inputs: &'a [Input],
     /// Bytes of what it makes.
@@ -145,7 +143,6 @@ pub(crate) mod tests {
 
     pub(crate) fn step(inputs: &[Input]) -> Step<'_> {
         Step {
-            operator: 1,
             inputs,
             fresh_bytes: 64,
         }

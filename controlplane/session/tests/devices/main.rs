@@ -14,6 +14,7 @@ mod rng;
 #[path = "../simulation/seeds.rs"]
 mod seeds;
 
+mod cluster;
 mod node;
 mod session;
 

@@ -249,7 +249,7 @@ impl Machine for Device {
 pub type Told = (Header, Vec<u8>);
 
 /// Runs a node until it is told nothing more; a `tight` one has no memory for some of what comes.
-pub fn run_within(
+pub fn run(
     me: usize,
     told: &Receiver<Told>,
     said: Sender<(usize, Said)>,

@@ -9,6 +9,8 @@
     reason = "a test ends where it can't go on"
 )]
 
+#[path = "../devices/cluster.rs"]
+mod cluster;
 #[path = "../devices/node.rs"]
 mod node;
 #[path = "../simulation/rng.rs"]

@@ -37,7 +37,6 @@ impl Session {
                     ..*draft
                 };
                 let question = Question {
-                    operator: draft.op,
                     values: draft.storages,
                     writes: &results.writes,
                     fresh_bytes: results.fresh_bytes.iter().sum(),
@@ -132,7 +131,6 @@ impl Session {
         };
         let ((key, look), chosen, names) = self.placing(|append, pool| {
             let question = Question {
-                operator: draft.op,
                 values: draft.storages,
                 writes: &writes,
                 fresh_bytes: 0,

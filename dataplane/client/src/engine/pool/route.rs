@@ -17,7 +17,6 @@ pub(super) const TAKEN: &str = "an operator that runs here takes it";
 
 /// What a record asks the router.
 pub(super) struct Question<'a> {
-    pub(super) operator: u32,
     pub(super) values: &'a [u64],
     /// Which of them it writes.
     pub(super) writes: &'a [bool],
@@ -58,7 +57,6 @@ impl Session {
             None => {
                 self.look_at_devices(pool);
                 let step = Step {
-                    operator: question.operator,
                     inputs: &pool.inputs,
                     fresh_bytes: question.fresh_bytes,
                 };
