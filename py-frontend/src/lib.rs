@@ -84,7 +84,7 @@ fn connect(
 /// stands in no file that was, as the environment says.
 #[pyfunction]
 #[pyo3(signature = (addresses, ca, cert, key, placement, policy, config))]
-fn target(
+fn resolve(
     addresses: Option<Vec<String>>,
     ca: Option<String>,
     cert: Option<String>,
@@ -92,7 +92,7 @@ fn target(
     placement: Option<String>,
     policy: Option<String>,
     config: Option<PathBuf>,
-) -> PyResult<(Vec<String>, [Option<String>; 4])> {
+) -> PyResult<Resolved> {
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     let passed = Settings {
         addresses,
@@ -103,9 +103,22 @@ fn target(
         policy: said(policy),
     };
     let target = Target::of(passed, config.as_deref()).map_err(errors::raised)?;
-    let rest = [target.ca, target.cert, target.key, target.policy];
-    Ok((target.addresses, rest))
+    Ok((
+        target.addresses,
+        target.ca,
+        target.cert,
+        target.key,
+        target.policy,
+    ))
 }
+
+type Resolved = (
+    Vec<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
 
 /// Ends the session; nothing if there is none.
 #[pyfunction]
@@ -257,7 +270,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(synchronize, module)?)?;
     module.add_function(wrap_pyfunction!(is_connected, module)?)?;
     module.add_function(wrap_pyfunction!(devices, module)?)?;
-    module.add_function(wrap_pyfunction!(target, module)?)?;
+    module.add_function(wrap_pyfunction!(resolve, module)?)?;
     module.add_function(wrap_pyfunction!(find, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
     Ok(())

@@ -162,7 +162,7 @@ def connect(
     """
     named = address.split(",") if isinstance(address, str) else address
     addresses = None if named is None else [one.strip() for one in named if one.strip()]
-    addresses, files_and_policy = _native.target(
+    addresses, ca, cert, key, policy = _native.resolve(
         addresses, ca, cert, key, placement, policy, config
     )
     if not addresses:
@@ -171,7 +171,7 @@ def connect(
             "(config=, GENIE_CONFIG)"
         )
     _register()
-    _native.connect(addresses, *files_and_policy, timeout)
+    _native.connect(addresses, ca, cert, key, policy, timeout)
 
 
 def disconnect() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 __version__: str
 
 def register(torch_version: str, inner_folders: list[str], errors: ModuleType) -> None: ...
-def target(
+def resolve(
     addresses: list[str] | None,
     ca: str | None,
     cert: str | None,
@@ -13,7 +13,7 @@ def target(
     placement: str | None,
     policy: str | None,
     config: str | PathLike[str] | None,
-) -> tuple[list[str], list[str | None]]: ...
+) -> tuple[list[str], str | None, str | None, str | None, str | None]: ...
 def connect(
     addresses: list[str],
     ca: str | None,
