@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use genie_control_api::v1::control_server::Control;
-use genie_control_api::v1::peers_server::Peers;
+use axum::Router;
+use genie_control_api::v1::control_server::{Control, ControlServer};
+use genie_control_api::v1::peers_server::{Peers, PeersServer};
+use genie_control_api::v1::placement_server::PlacementServer;
 use genie_control_api::{ErrorCode, v1};
 use genie_session::frame::{PROTOCOL_VERSION, TOKEN_BYTES};
 use genie_session::transfer::LOGS_MAX;
@@ -95,6 +97,23 @@ impl ControlPlane {
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.inner.sessions.len()
+    }
+
+    /// Adds what it serves to `router`.
+    pub fn routes(&self, router: Router) -> Router {
+        router
+            .route_service(
+                "/genie.control.v1.Control/{*method}",
+                ControlServer::new(self.clone()),
+            )
+            .route_service(
+                "/genie.control.v1.Peers/{*method}",
+                PeersServer::new(self.clone()),
+            )
+            .route_service(
+                "/genie.control.v1.Placement/{*method}",
+                PlacementServer::new(self.clone()),
+            )
     }
 
     /// The whole status, as `identity` may see it.

@@ -13,17 +13,20 @@ use genie_gpudev::device::{self, DeviceKind};
 use genie_netstack::PipeStream;
 use genie_poll::packet::TRANSPORT_PORT;
 use genie_poll::run::OnAccept;
+use genie_server::door::DoorConfig;
+use genie_server::logging::LogControl;
+use genie_server::seats::Bounds;
+use genie_server::server::{self, Server};
+use genie_server::tls;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigError, SandboxChoice, Settings, TensorsChoice};
 use crate::fallback::{FallbackManager, check_core};
 use crate::gateway::{self, GatewayError};
-use crate::logging::LogControl;
 use crate::node::data::host::Executors;
 use crate::node::zygote::{LaunchDevice, Told, ZygoteLauncher, ZygoteOptions};
 use crate::node::{LocalNode, Shared, libtorch, table, watch};
-use crate::server::{self, Bounds, DoorConfig, Server};
-use crate::tls;
+use crate::server::{NodeHandler, run_link};
 
 /// Connections from the link that may wait to be served.
 const LINK_BACKLOG: usize = 64;
@@ -150,9 +153,12 @@ pub async fn serve(
     let control = ControlPlane::new(local, limits);
     let following = control.clone();
     tokio::spawn(async move { following.follow_node().await });
-    let server = Server::new(Arc::clone(&node), control, tls, door(&config));
-    let server = Arc::new(server);
-    tokio::spawn(Arc::clone(&server).run_link(from_link));
+    let handler = NodeHandler {
+        node: Arc::clone(&node),
+        control,
+    };
+    let server = Arc::new(Server::new(handler, tls, door(&config)));
+    tokio::spawn(run_link(Arc::clone(&server), from_link));
     tokio::spawn(Arc::clone(&server).run(listener));
     watch::start(&node).map_err(StartError::Signals)?;
     tracing::info!("ready on {address} in {} ms", started.elapsed().as_millis());
@@ -197,7 +203,7 @@ impl Reload {
         &mut self,
         config: &mut Config,
         node: &Shared,
-        server: &Server,
+        server: &Server<NodeHandler>,
     ) -> Result<(), StartError> {
         let settings = (self.read)()?;
         let new = settings.clone().into_config()?;

@@ -8,8 +8,8 @@ use clap::Parser as _;
 use genie_dataplane::cli::{CertsCommand, Cli, Command, ConfigCommand};
 use genie_dataplane::config::{Config, ConfigError, Settings};
 use genie_dataplane::daemon::Reload;
-use genie_dataplane::logging::Log;
 use genie_dataplane::{certs, daemon, status};
+use genie_server::logging::Log;
 
 /// Exit status where nothing was started.
 const REFUSED: u8 = 2;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         },
         Some(Command::Config {
             command: ConfigCommand::Check { file },
-        }) => match Settings::read(&file).and_then(Settings::into_config) {
+        }) => match layers(Some(&file), &Settings::default()).and_then(Settings::into_config) {
             Ok(_) => {
                 println!("{}: fine", file.display());
                 ExitCode::SUCCESS
@@ -51,8 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn layers(file: Option<&Path>, flags: &Settings) -> Result<Settings, ConfigError> {
-    let lower = file.map(Settings::read).transpose()?.unwrap_or_default();
-    Ok(flags.clone().over(lower))
+    Ok(flags.clone().over_file(file)?)
 }
 
 fn serve(file: Option<PathBuf>, flags: Settings, started: Instant) -> ExitCode {
@@ -62,7 +61,7 @@ fn serve(file: Option<PathBuf>, flags: Settings, started: Instant) -> ExitCode {
         Ok(read) => read,
         Err(error) => return refuse(&error),
     };
-    let log = match Log::start(&config.log) {
+    let log = match Log::start("genie-dataplane", &config.log) {
         Ok(log) => log,
         Err(error) => return refuse(&error),
     };

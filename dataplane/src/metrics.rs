@@ -398,7 +398,7 @@ impl Metrics {
             (
                 "genie_log_lines_lost",
                 "Lines of the log that found no room, or could not be written.",
-                crate::logging::lost(),
+                genie_server::logging::lost(),
             ),
         ] {
             page.counter(name, help, value);

@@ -2,20 +2,15 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use genie_control_api::v1;
 use genie_control_api::v1::control_client::ControlClient;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint, Uri};
+use genie_server::{channel, tls};
+use tonic::transport::Channel;
 
 use crate::cli::StatusArgs;
 use crate::config::Size;
-use crate::tls;
 
 /// How long a node may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,58 +55,19 @@ async fn ask(args: &StatusArgs) -> Result<v1::StatusReply, String> {
         .await;
     reply
         .map(tonic::Response::into_inner)
-        .map_err(|status| status.message().to_owned())
+        .map_err(|status| channel::chain(&status))
 }
 
 async fn connect(args: &StatusArgs) -> Result<Channel, String> {
-    let address = args.address.clone();
     let wrong = |error: &dyn std::fmt::Display| error.to_string();
-    // tonic names no address in its errors and hides their cause, so the first connection is ours.
-    let socket = TcpStream::connect(&address)
-        .await
-        .map_err(|error| wrong(&error))?;
-    socket.set_nodelay(true).map_err(|error| wrong(&error))?;
-    let endpoint =
-        Endpoint::try_from(format!("http://{address}")).map_err(|error| wrong(&error))?;
-    let Some(ca) = &args.ca else {
-        return once(endpoint, socket).await;
-    };
     let identity = args.cert.as_deref().zip(args.key.as_deref());
-    let config =
-        tls::client_config(ca, identity, tls::alpn::HTTP2).map_err(|error| wrong(&error))?;
-    let host = address
-        .rsplit_once(':')
-        .map_or(address.as_str(), |(host, _)| host);
-    let host = host.trim_matches(['[', ']']).to_owned();
-    let name = ServerName::try_from(host).map_err(|error| wrong(&error))?;
-    let stream = TlsConnector::from(Arc::clone(&config))
-        .connect(name, socket)
-        .await
-        .map_err(|error| format!("TLS failed: {error}"))?;
-    once(endpoint, stream).await
-}
-
-/// A channel over a connection that is there already.
-async fn once<S>(endpoint: Endpoint, stream: S) -> Result<Channel, String>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let mut stream = Some(TokioIo::new(stream));
-    let connector = tower::service_fn(move |_: Uri| {
-        let stream = stream
-            .take()
-            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
-        async move { stream }
-    });
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| {
-            use std::error::Error as _;
-            error
-                .source()
-                .map_or_else(|| error.to_string(), ToString::to_string)
-        })
+    let tls = match &args.ca {
+        None => None,
+        Some(ca) => Some(
+            tls::client_config(ca, identity, tls::alpn::HTTP2).map_err(|error| wrong(&error))?,
+        ),
+    };
+    channel::to(&args.address, tls)
 }
 
 fn render(status: &v1::StatusReply) -> String {

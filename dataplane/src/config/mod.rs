@@ -4,49 +4,17 @@
 
 mod values;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use genie_gpudev::DeviceKind;
+use genie_server::settings;
+pub use genie_server::settings::{FileError, HalfTls, TlsFiles};
+pub use genie_server::values::{Address, Count, LogFilter, Size};
 pub use values::{
-    Address, Count, DeviceChoice, LinkAddress, LogFilter, PollingChoice, Port, ReceiveChoice,
-    SandboxChoice, Size, TensorsChoice, TransportChoice,
+    DeviceChoice, LinkAddress, PollingChoice, Port, ReceiveChoice, SandboxChoice, TensorsChoice,
+    TransportChoice,
 };
-
-macro_rules! settings {
-    ($($(#[$meta:meta])* $key:ident: $type:ty = $default:expr,)*) => {
-        /// What may be set. A key is absent where nobody set it.
-        #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, clap::Args)]
-        #[serde(deny_unknown_fields)]
-        pub struct Settings {
-            $($(#[$meta])* pub $key: Option<$type>,)*
-        }
-
-        impl Settings {
-            /// Every key.
-            pub const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
-
-            /// What holds where nobody set anything.
-            #[must_use]
-            pub fn defaults() -> Self {
-                Self { $($key: $default,)* }
-            }
-
-            /// The keys whose values differ.
-            #[must_use]
-            pub fn changed(&self, other: &Self) -> Vec<&'static str> {
-                let all = [$((stringify!($key), self.$key != other.$key)),*];
-                all.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
-            }
-
-            /// These, and `lower` where these are silent.
-            #[must_use]
-            pub fn over(self, lower: Self) -> Self {
-                Self { $($key: self.$key.or(lower.$key),)* }
-            }
-        }
-    };
-}
 
 /// Devices of a node.
 pub const DEVICES_MAX: usize = 16;
@@ -180,33 +148,12 @@ settings! {
 /// Why a configuration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// The file can't be read.
-    #[error("{file}: {reason}")]
-    Unreadable {
-        /// Its path.
-        file: String,
-        /// What the system said.
-        reason: String,
-    },
-    /// Something in the file is wrong.
-    #[error("{file}:{line}: {reason}")]
-    Invalid {
-        /// Its path.
-        file: String,
-        /// Counted from 1.
-        line: usize,
-        /// What, and what is allowed.
-        reason: String,
-    },
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// TLS needs all of its files.
-    #[error(
-        "tls_certificate, tls_key and tls_client_ca go together: {missing} is not set \
-         (`genie-dataplane certs init DIR` makes all three)"
-    )]
-    HalfTls {
-        /// The first that is missing.
-        missing: &'static str,
-    },
+    #[error(transparent)]
+    HalfTls(#[from] HalfTls),
     /// No device.
     #[error("devices is empty: name at least one, such as \"host:0\"")]
     NoDevices,
@@ -257,17 +204,6 @@ pub enum ConfigError {
         /// The address.
         address: String,
     },
-}
-
-/// Files of TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The server's certificate chain.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// Who signs clients.
-    pub client_ca: PathBuf,
 }
 
 /// The DPDK link.
@@ -336,60 +272,13 @@ pub struct Config {
 }
 
 impl Settings {
-    /// Parses a file's text; `file` is for messages.
-    ///
-    /// # Errors
-    /// An unknown key or a bad value, with its line and what is allowed.
-    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error: toml::de::Error| ConfigError::Invalid {
-            file: file.display().to_string(),
-            line: error.span().map_or(1, |span| {
-                1 + text.as_bytes()[..span.start.min(text.len())]
-                    .iter()
-                    .filter(|&&byte| byte == b'\n')
-                    .count()
-            }),
-            reason: named(&error, text),
-        })
-    }
-
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// As [`Settings::parse`], or a file that can't be read.
-    pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|error| ConfigError::Unreadable {
-            file: file.display().to_string(),
-            reason: error.to_string(),
-        })?;
-        Self::parse(&text, file)
-    }
-
     /// These over the defaults, checked.
     ///
     /// # Errors
     /// Keys that do not go together.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let all = self.over(Self::defaults());
-        let tls = match (all.tls_certificate, all.tls_key, all.tls_client_ca) {
-            (None, None, None) => None,
-            (Some(certificate), Some(key), Some(client_ca)) => Some(TlsFiles {
-                certificate,
-                key,
-                client_ca,
-            }),
-            (None, ..) => {
-                return Err(ConfigError::HalfTls {
-                    missing: "tls_certificate",
-                });
-            }
-            (_, None, _) => return Err(ConfigError::HalfTls { missing: "tls_key" }),
-            (_, _, None) => {
-                return Err(ConfigError::HalfTls {
-                    missing: "tls_client_ca",
-                });
-            }
-        };
+        let tls = TlsFiles::of(all.tls_certificate, all.tls_key, all.tls_client_ca)?;
         let devices = all.devices.unwrap_or_default();
         if devices.is_empty() {
             return Err(ConfigError::NoDevices);
@@ -497,24 +386,6 @@ impl Settings {
     }
 }
 
-/// The message of `error`, with its key where the value was the trouble.
-fn named(error: &toml::de::Error, text: &str) -> String {
-    let message = error.message().trim().to_owned();
-    let Some(span) = error.span() else {
-        return message;
-    };
-    let start = text[..span.start.min(text.len())]
-        .rfind('\n')
-        .map_or(0, |at| at + 1);
-    let line = text[start..].lines().next().unwrap_or_default();
-    match line.split_once('=') {
-        Some((key, _)) if Settings::KEYS.contains(&key.trim()) => {
-            format!("{}: {message}", key.trim())
-        }
-        _ => message,
-    }
-}
-
 /// The first of these keys that was set.
 fn first_set(keys: &[(&'static str, bool)]) -> Option<&'static str> {
     let (key, _) = keys.iter().find(|(_, is_set)| *is_set)?;
@@ -523,12 +394,20 @@ fn first_set(keys: &[(&'static str, bool)]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use genie_server::settings;
+
     use super::*;
 
     const EXAMPLE: &str = include_str!("../../genie-dataplane.example.toml");
 
     fn parse(text: &str) -> Result<Settings, ConfigError> {
-        Settings::parse(text, Path::new("node.toml"))
+        Ok(settings::parse(
+            text,
+            Path::new("node.toml"),
+            Settings::KEYS,
+        )?)
     }
 
     #[test]
@@ -693,9 +572,10 @@ mod tests {
             .into_config();
         assert_eq!(
             error.unwrap_err(),
-            ConfigError::HalfTls {
+            HalfTls {
                 missing: "tls_client_ca"
             }
+            .into()
         );
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use genie_control_api::v1;
 use genie_control_api::v1::control_client::ControlClient;
 use genie_control_api::v1::peers_client::PeersClient;
-use genie_dataplane::tls;
+use genie_server::tls;
 use genie_session::client::{ClientLog, Draft, Message};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{self, HEADER_BYTES, Header, Kind, PROTOCOL_VERSION};

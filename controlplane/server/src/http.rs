@@ -1,4 +1,4 @@
-//! HTTP on the one port: gRPC, `/metrics` and `/healthz`.
+//! HTTP on the one port.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,15 +6,9 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{Request, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use genie_control_api::v1::control_server::ControlServer;
-use genie_control_api::v1::peers_server::PeersServer;
-use genie_control_api::v1::placement_server::PlacementServer;
+use axum::http::Request;
+use axum::response::Response;
 use genie_controlplane::identity::Identity;
-use genie_controlplane::service::ControlPlane;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -22,9 +16,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt as _;
 
-use super::Rejected;
-use super::door::Guest;
-use crate::node::Shared;
+use crate::door::Guest;
+use crate::server::Rejected;
 
 /// gRPC calls of one connection at a time.
 const STREAMS_MAX: u32 = 32;
@@ -43,44 +36,6 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(1);
 /// The call that makes a session.
 const OPEN_SESSION: &str = "/genie.control.v1.Control/OpenSession";
-
-/// What `/metrics` is.
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-#[derive(Clone)]
-struct Context {
-    node: Arc<Shared>,
-    control: ControlPlane,
-}
-
-/// What is served, and where.
-pub fn router(node: Arc<Shared>, control: ControlPlane) -> Router {
-    let grpc = ControlServer::new(control.clone());
-    let peers = PeersServer::new(control.clone());
-    let placement = PlacementServer::new(control.clone());
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
-        .with_state(Context { node, control })
-        .route_service("/genie.control.v1.Control/{*method}", grpc)
-        .route_service("/genie.control.v1.Peers/{*method}", peers)
-        .route_service("/genie.control.v1.Placement/{*method}", placement)
-}
-
-async fn metrics(State(context): State<Context>) -> impl IntoResponse {
-    let mut gauges = context.node.gauges();
-    let plans = context.control.plan_counts();
-    (gauges.plan_cache_hits, gauges.plan_cache_misses) = (plans.hits, plans.misses);
-    let text = context.node.metrics.render(&gauges);
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], text)
-}
-
-async fn healthz(State(context): State<Context>) -> impl IntoResponse {
-    match context.node.not_ready() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-    }
-}
 
 /// Serves a connection of `identity`. Its guest has to make its first request in time.
 pub async fn serve<S>(

@@ -9,8 +9,8 @@ use genie_controlplane::identity::Peer;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::seats::{Bounds, Full, SeatId, Seats};
 use crate::pace::{Bucket, Pace};
+use crate::seats::{Bounds, Full, SeatId, Seats};
 
 /// TLS handshakes of one address: each costs a signature.
 const HANDSHAKES: Pace = Pace {

@@ -11,7 +11,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer as _, X509Certificate};
 
-use crate::config::TlsFiles;
+use crate::settings::TlsFiles;
 
 /// What is negotiated by ALPN on the one port.
 pub mod alpn {

@@ -11,19 +11,22 @@ mod paced;
 mod queue;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use crate::config::LogFilter;
+use crate::values::LogFilter;
 pub use queue::lost;
 use queue::{Lines, Queue};
 
 /// Libraries that say too much below this, unless asked by name.
 const QUIET: &str = "h2=info,hyper=info,hyper_util=info,rustls=info,tonic=info,tower=info";
+
+/// Whose log it is.
+static PROGRAM: OnceLock<&str> = OnceLock::new();
 
 /// The log of this process.
 pub struct Log {
@@ -33,11 +36,12 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts it: from now on standard output and error go through it too.
+    /// Starts it, of `program`: from now on standard output and error go through it too.
     ///
     /// # Errors
     /// What the system says of descriptors and threads.
-    pub fn start(filter: &LogFilter) -> io::Result<Self> {
+    pub fn start(program: &'static str, filter: &LogFilter) -> io::Result<Self> {
+        let _ = PROGRAM.set(program);
         let (to, is_terminal) = outputs::real()?;
         let queue = Queue::start(to)?;
         let outputs = outputs::take(Arc::clone(&queue))?;
@@ -102,5 +106,6 @@ fn directives(filter: &LogFilter) -> EnvFilter {
 }
 
 fn line(text: &str) -> Vec<u8> {
-    format!("genie-dataplane: {text}\n").into_bytes()
+    let program = PROGRAM.get().unwrap_or(&"genie");
+    format!("{program}: {text}\n").into_bytes()
 }

@@ -1,0 +1,21 @@
+//! What a daemon needs around what it is for: one port that strangers reach, keys, and a log.
+//!
+//! - [`server`]: who connects, what they speak; [`door`] and [`seats`]: who may stay; [`http`].
+//! - [`tls`]: certificates, and whom they name. [`channel`]: a way to another daemon.
+//! - [`settings`] and [`values`]: keys, from a file, the environment and flags.
+//! - [`logging`]: lines that never hold anybody up.
+
+#![warn(missing_docs)]
+
+pub mod channel;
+pub mod door;
+mod first;
+pub mod http;
+pub mod logging;
+pub mod pace;
+pub mod seats;
+pub mod server;
+pub mod settings;
+mod stream;
+pub mod tls;
+pub mod values;
