@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "Session",
         "Counters",
         "Restriction",
+        "NodeState",
     ] {
         let path = format!("genie.control.v1.{message}");
         builder = builder.message_attribute(path, "#[derive(serde::Serialize)]");

@@ -5,7 +5,8 @@
 //!   they understand another.
 //! - [`analysis`] and [`fact_cache`]: what is known of a captured segment.
 //! - [`placing`]: where the records of a segment run, where the program leaves that to Genie.
-//! - [`node`]: the one trait through which a node is seen.
+//! - [`node`]: the one trait through which a node is seen; [`nodes`]: what a node answers to another
+//!   control plane.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -15,6 +16,7 @@ pub mod fact_cache;
 pub mod identity;
 pub mod negotiate;
 pub mod node;
+pub mod nodes;
 pub mod placing;
 pub mod service;
 pub mod sessions;

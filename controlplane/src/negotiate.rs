@@ -114,21 +114,29 @@ pub fn negotiate(
             ours: ours_hash,
         });
     }
-    let device = usize::try_from(request.device).ok();
+    memory(request.device, request.memory_bytes_wanted, node)
+}
+
+/// What a session on `device` gets that wants so many bytes; 0 is what there is.
+///
+/// # Errors
+/// No such device; more than there is.
+pub fn memory(wanted_device: u32, wanted: u64, node: &Capabilities) -> Result<u64, Refusal> {
+    let device = usize::try_from(wanted_device).ok();
     let device = device.and_then(|device| node.devices.get(device));
     let most = match device.map(|device| device.memory_bytes) {
         Some(has) if has > 0 => node.session_memory_bytes.min(has),
         // A gateway has none: it refuses later, with its own reason.
         Some(_) => node.session_memory_bytes,
-        None if request.device == 0 => node.session_memory_bytes,
+        None if wanted_device == 0 => node.session_memory_bytes,
         None => {
             return Err(Refusal::Device {
-                wanted: request.device,
+                wanted: wanted_device,
                 have: node.devices.len(),
             });
         }
     };
-    match request.memory_bytes_wanted {
+    match wanted {
         0 => Ok(most),
         wanted if wanted <= most => Ok(wanted),
         wanted => Err(Refusal::Memory { wanted, most }),

@@ -1,5 +1,5 @@
-//! The one trait through which the control plane sees a node. The daemon implements it in its own
-//! process; over the network gRPC will.
+//! The one trait through which the control plane sees nodes: the daemon's own, in its process, or several
+//! over the network (`genie-controlplane`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +28,10 @@ pub struct Capabilities {
     pub torch_version: String,
     /// A hash of the schemas of its libtorch's operators. 0: not known.
     pub schema_hash: u64,
-    /// Each is an index of `remote_accelerator`.
+    /// Its own.
     pub devices: Vec<v1::Device>,
+    /// Where it is, HOST:PORT, and all devices of it and of those beside it; `None` where there is one.
+    pub fleet: Option<(String, Vec<v1::Device>)>,
     /// What one session's tensors may take at most, in bytes; and no more than its device has.
     pub session_memory_bytes: u64,
     /// Records a session may have under way.
@@ -60,8 +62,12 @@ pub struct SessionSpec {
     pub identity: Identity,
     /// Where it was opened from, if that is known.
     pub peer: Option<Peer>,
+    /// Which node's, of several: HOST:PORT.
+    pub node: String,
     /// Which of the node's devices it uses.
     pub device: usize,
+    /// What the client said of itself, for people.
+    pub client: String,
     /// What its data connection must show.
     pub token: Token,
     /// What its tensors may take, in bytes.
@@ -96,7 +102,7 @@ pub enum NodeEvent {
 }
 
 /// Why a node refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum NodeError {
     /// It can't run operators.
     #[error("this node has no executor: {reason}")]
@@ -110,6 +116,22 @@ pub enum NodeError {
     /// It is shutting down.
     #[error("this node is shutting down and takes no new sessions: connect to another, or again")]
     Draining,
+    /// It can't be reached.
+    #[error("the node at {address} can't be reached: {reason}")]
+    Unreachable {
+        /// HOST:PORT.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// Another node said no.
+    #[error("the node at {address}: {}", status.message())]
+    Elsewhere {
+        /// HOST:PORT.
+        address: String,
+        /// What it said.
+        status: Box<tonic::Status>,
+    },
     /// A way to another device can't be had.
     #[error("{0}")]
     NoWay(String),
@@ -125,6 +147,11 @@ impl From<NodeError> for tonic::Status {
             NodeError::Busy(_) | NodeError::NoWay(_) => ErrorCode::Busy,
             NodeError::Draining => ErrorCode::Draining,
             NodeError::UnknownSession(_) => ErrorCode::UnknownSession,
+            NodeError::Unreachable { .. } => return Self::unavailable(error.to_string()),
+            NodeError::Elsewhere { status, .. } => match ErrorCode::of(status) {
+                Some(code) => code,
+                None => return Self::new(status.code(), error.to_string()),
+            },
         };
         code.status(error.to_string())
     }
@@ -133,8 +160,11 @@ impl From<NodeError> for tonic::Status {
 /// A machine that runs sequences.
 #[async_trait]
 pub trait Node: Send + Sync + 'static {
-    /// What it offers now.
-    async fn capabilities(&self) -> Capabilities;
+    /// What it offers now; of several, the one at `node`, or the first that is there.
+    ///
+    /// # Errors
+    /// It is not there.
+    async fn capabilities(&self, node: &str) -> Result<Capabilities, NodeError>;
 
     /// Makes room for a session and waits for its data connection; gives one of the transport, if
     /// that is wanted and the node has any.
@@ -166,7 +196,7 @@ pub trait Node: Send + Sync + 'static {
     ///
     /// # Errors
     /// An unknown session; nobody there.
-    async fn connect(&self, session: u64, peer: PeerSpec) -> Result<&'static str, NodeError>;
+    async fn connect(&self, session: u64, peer: PeerSpec) -> Result<String, NodeError>;
 
     /// What the device of a session has to do.
     ///

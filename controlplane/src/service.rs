@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::Router;
 use genie_control_api::v1::control_server::{Control, ControlServer};
+use genie_control_api::v1::nodes_server::NodesServer;
 use genie_control_api::v1::peers_server::{Peers, PeersServer};
 use genie_control_api::v1::placement_server::PlacementServer;
 use genie_control_api::{ErrorCode, v1};
@@ -17,6 +18,7 @@ use crate::fact_cache::{self, FactCache};
 use crate::identity::{Identity, Peer};
 use crate::negotiate::{negotiate, shown};
 use crate::node::{Node, NodeEvent, PeerSpec, PlanForNode, SessionSpec};
+use crate::nodes::{Ends, Trust};
 use crate::sessions::{Session, SessionError, Sessions, Token};
 
 /// Segments analysed at a time. Analysis is behind the client's back and must not take the cores
@@ -55,17 +57,21 @@ struct Inner {
     sessions: Sessions,
     facts: FactCache,
     analyses: tokio::sync::Semaphore,
+    trust: Trust,
+    ends: Ends,
 }
 
 impl ControlPlane {
-    /// In front of `node`.
+    /// In front of `node`; those of `trust` may let clients in as well.
     #[must_use]
-    pub fn new(node: Arc<dyn Node>, limits: Limits) -> Self {
+    pub fn new(node: Arc<dyn Node>, limits: Limits, trust: Trust) -> Self {
         let inner = Inner {
             node,
             sessions: Sessions::new(limits.sessions_max, limits.waiting_max),
             facts: FactCache::new(limits.plans_max),
             analyses: tokio::sync::Semaphore::new(ANALYSES_MAX),
+            trust,
+            ends: Ends::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -76,7 +82,8 @@ impl ControlPlane {
     pub async fn follow_node(&self) {
         loop {
             let NodeEvent::SessionEnded { id, reason } = self.inner.node.next_event().await;
-            if self.forget(id).is_some() {
+            if let Some(session) = self.forget(id) {
+                self.inner.ends.tell(&session, &reason);
                 tracing::debug!(session = id, "session {id} is forgotten: {reason}");
             }
         }
@@ -114,6 +121,10 @@ impl ControlPlane {
                 "/genie.control.v1.Placement/{*method}",
                 PlacementServer::new(self.clone()),
             )
+            .route_service(
+                "/genie.control.v1.Nodes/{*method}",
+                NodesServer::new(self.clone()),
+            )
     }
 
     /// The whole status, as `identity` may see it.
@@ -130,6 +141,21 @@ impl ControlPlane {
             .filter_map(|seen| describe(&self.inner.sessions.find(seen.id)?, seen, identity, now))
             .collect();
         status
+    }
+
+    /// Who may let clients in.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.inner.trust
+    }
+
+    /// Who has a session.
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.inner.sessions
+    }
+
+    /// Where ends are told.
+    pub(crate) fn ends(&self) -> &Ends {
+        &self.inner.ends
     }
 
     /// The node behind it.
@@ -199,7 +225,8 @@ fn describe(
     identity: &Identity,
     now: Instant,
 ) -> Option<v1::Session> {
-    if session.identity.tenant != identity.tenant {
+    let let_in = session.let_in_by.as_ref() == Some(identity);
+    if session.identity.tenant != identity.tenant && !let_in {
         return None;
     }
     let age = now.saturating_duration_since(session.opened);
@@ -216,7 +243,9 @@ fn describe(
 impl From<SessionError> for Status {
     fn from(error: SessionError) -> Self {
         match error {
-            SessionError::Full { .. } => ErrorCode::Busy.status(error.to_string()),
+            SessionError::Full { .. } | SessionError::Taken { .. } => {
+                ErrorCode::Busy.status(error.to_string())
+            }
             SessionError::Unknown { .. } => ErrorCode::UnknownSession.status(error.to_string()),
             SessionError::NoRandomness(_) => Self::internal(error.to_string()),
         }
@@ -243,7 +272,11 @@ impl Control for ControlPlane {
         let identity = identity_of(&request)?;
         let peer = request.extensions().get::<Peer>().copied();
         let request = request.into_inner();
-        let node = self.inner.node.capabilities().await;
+        let node = self.inner.node.capabilities(&request.node).await?;
+        let (at, devices) = match node.fleet.clone() {
+            Some((at, all)) => (at, all),
+            None => (String::new(), node.devices.clone()),
+        };
         let client = format!(
             "{}:{}, genie {}, torch {}",
             shown(&request.hostname),
@@ -260,6 +293,8 @@ impl Control for ControlPlane {
             id: session.id,
             identity: session.identity.clone(),
             peer,
+            node: at.clone(),
+            client: session.client.clone(),
             device: usize::try_from(request.device).unwrap_or(usize::MAX),
             token: session.token.clone(),
             memory_budget_bytes: budget,
@@ -283,7 +318,7 @@ impl Control for ControlPlane {
         Ok(Response::new(v1::OpenSessionReply {
             session_id: session.id,
             data_token: session.token.bytes().to_vec(),
-            devices: node.devices,
+            devices,
             window_records: node.window_records,
             window_bytes: node.window_bytes,
             memory_budget_bytes: budget,
@@ -292,6 +327,7 @@ impl Control for ControlPlane {
             transports: node.transports,
             torch_version: node.torch_version,
             transport,
+            node: at,
         }))
     }
 
@@ -411,8 +447,6 @@ impl Peers for ControlPlane {
             address: request.address,
         };
         let way = self.inner.node.connect(id, peer).await?;
-        Ok(Response::new(v1::OpenWayReply {
-            way: way.to_owned(),
-        }))
+        Ok(Response::new(v1::OpenWayReply { way }))
     }
 }

@@ -69,6 +69,35 @@ pub struct Session {
     pub memory_budget_bytes: u64,
     /// What was observed of it. Lives as long as the session, and whoever still looks at it.
     pub history: Arc<Mutex<History>>,
+    /// The control plane that let it in, if that was another: it may ask what the client may.
+    pub let_in_by: Option<Identity>,
+}
+
+impl Session {
+    /// One that is opened now.
+    #[must_use]
+    pub fn new(
+        id: u64,
+        identity: Identity,
+        token: Token,
+        client: String,
+        memory_budget_bytes: u64,
+    ) -> Self {
+        Self {
+            id,
+            identity,
+            token,
+            client,
+            opened: Instant::now(),
+            memory_budget_bytes,
+            history: Arc::default(),
+            let_in_by: None,
+        }
+    }
+
+    fn is_of(&self, identity: &Identity) -> bool {
+        self.identity == *identity || self.let_in_by.as_ref() == Some(identity)
+    }
 }
 
 /// Why a session was not opened, or not found.
@@ -87,6 +116,12 @@ pub enum SessionError {
     #[error("there is no session {id} of this client: it ended, or its token is wrong; reconnect")]
     Unknown {
         /// As the client named it.
+        id: u64,
+    },
+    /// Another session has that name.
+    #[error("this node has a session {id} already: choose another name")]
+    Taken {
+        /// As it was to be.
         id: u64,
     },
     /// The operating system gave no random bytes.
@@ -154,21 +189,37 @@ impl Sessions {
                 break id;
             }
         };
-        let opened = Instant::now();
-        let session = Session {
-            id,
-            identity,
-            token,
-            client,
-            opened,
-            memory_budget_bytes,
-            history: Arc::default(),
-        };
+        let session = Session::new(id, identity, token, client, memory_budget_bytes);
         open.insert(id, session.clone());
         Ok(session)
     }
 
-    /// The session `id`, if it is `identity`'s and `token` is its token.
+    /// Takes one that another control plane opened.
+    ///
+    /// # Errors
+    /// The table is full; the name is taken.
+    pub fn adopt(&self, session: Session) -> Result<(), SessionError> {
+        let mut open = self.open.lock();
+        if open.len() >= self.max.saturating_add(self.waiting_max) {
+            return Err(SessionError::Full { max: self.max });
+        }
+        let id = session.id;
+        if id == 0 || open.contains_key(&id) {
+            return Err(SessionError::Taken { id });
+        }
+        open.insert(id, session);
+        Ok(())
+    }
+
+    /// Those that `identity` let in.
+    #[must_use]
+    pub fn let_in_by(&self, identity: &Identity) -> Vec<u64> {
+        let open = self.open.lock();
+        let its = (open.values()).filter(|session| session.let_in_by.as_ref() == Some(identity));
+        its.map(|session| session.id).collect()
+    }
+
+    /// The session `id`, if it is `identity`'s, or was let in by it, and `token` is its token.
     ///
     /// # Errors
     /// [`SessionError::Unknown`] for every other case.
@@ -181,7 +232,7 @@ impl Sessions {
         self.open
             .lock()
             .get(&id)
-            .filter(|session| session.token.matches(token) && session.identity == *identity)
+            .filter(|session| session.token.matches(token) && session.is_of(identity))
             .cloned()
             .ok_or(SessionError::Unknown { id })
     }
@@ -247,6 +298,45 @@ mod tests {
             sessions
                 .authenticate(id ^ 1, &somebody("a"), &token)
                 .is_err()
+        );
+    }
+
+    #[test]
+    fn who_let_a_session_in_may_ask_with_its_token_and_nobody_else() {
+        let sessions = Sessions::new(2, 0);
+        let token = Token::from_bytes([7; TOKEN_BYTES]);
+        let let_in = |id| Session {
+            let_in_by: Some(somebody("plane")),
+            ..Session::new(id, somebody("a"), token.clone(), String::new(), 1)
+        };
+        sessions.adopt(let_in(5)).unwrap();
+        assert_eq!(
+            sessions.adopt(let_in(5)).unwrap_err(),
+            SessionError::Taken { id: 5 }
+        );
+        for known in ["a", "plane"] {
+            assert!(
+                sessions
+                    .authenticate(5, &somebody(known), token.bytes())
+                    .is_ok()
+            );
+            assert!(
+                sessions
+                    .authenticate(5, &somebody(known), &[8; TOKEN_BYTES])
+                    .is_err()
+            );
+        }
+        assert!(
+            sessions
+                .authenticate(5, &somebody("b"), token.bytes())
+                .is_err()
+        );
+        assert_eq!(sessions.let_in_by(&somebody("plane")), [5]);
+        assert!(sessions.let_in_by(&somebody("a")).is_empty());
+        sessions.adopt(let_in(6)).unwrap();
+        assert_eq!(
+            sessions.adopt(let_in(7)).unwrap_err(),
+            SessionError::Full { max: 2 }
         );
     }
 

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use genie_server::status::StatusArgs;
 
 use crate::config::Settings;
 
@@ -64,24 +65,4 @@ pub enum ConfigCommand {
         /// The file
         file: PathBuf,
     },
-}
-
-/// `status`.
-#[derive(Debug, Args)]
-pub struct StatusArgs {
-    /// The node
-    #[arg(value_name = "HOST:PORT")]
-    pub address: String,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-    /// The authority that signed the node's certificate: speak TLS
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// This client's certificate
-    #[arg(long, value_name = "FILE", requires_all = ["ca", "key"])]
-    pub cert: Option<PathBuf>,
-    /// Its key
-    #[arg(long, value_name = "FILE", requires_all = ["ca", "cert"])]
-    pub key: Option<PathBuf>,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
+use genie_controlplane::nodes::Trust;
 use genie_controlplane::service::{ControlPlane, Limits};
 use genie_gpudev::SandboxMode;
 use genie_gpudev::device::{self, DeviceKind};
@@ -17,8 +18,8 @@ use genie_server::door::DoorConfig;
 use genie_server::logging::LogControl;
 use genie_server::seats::Bounds;
 use genie_server::server::{self, Server};
+use genie_server::signals::{Asked, Signals};
 use genie_server::tls;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigError, SandboxChoice, Settings, TensorsChoice};
 use crate::fallback::{FallbackManager, check_core};
@@ -150,7 +151,7 @@ pub async fn serve(
         plans_max: config.plans_max,
     };
     let local = Arc::new(LocalNode::new(Arc::clone(&node), events));
-    let control = ControlPlane::new(local, limits);
+    let control = ControlPlane::new(local, limits, trust(&config));
     let following = control.clone();
     tokio::spawn(async move { following.follow_node().await });
     let handler = NodeHandler {
@@ -243,6 +244,14 @@ fn listed(keys: &[&str]) -> String {
     match keys {
         [] => "nothing else has changed".to_owned(),
         keys => keys.join(", "),
+    }
+}
+
+/// Who may let clients in, besides this node's own control plane.
+fn trust(config: &Config) -> Trust {
+    match config.tls {
+        None => Trust::Everybody,
+        Some(_) => Trust::Named(config.control_planes.iter().cloned().collect()),
     }
 }
 
@@ -432,43 +441,5 @@ async fn drain(node: &Arc<Shared>, patience: Duration, signals: &mut Signals) ->
             tracing::warn!("a second signal: ending at once");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// What a signal asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    /// SIGTERM, SIGINT.
-    End,
-    /// SIGHUP.
-    Reload,
-}
-
-/// SIGTERM, SIGINT and SIGHUP.
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.interrupt.recv() => Asked::End,
-            _ = self.hangup.recv() => Asked::Reload,
-        }
-    }
-
-    async fn end(&mut self) {
-        while self.next().await != Asked::End {}
     }
 }

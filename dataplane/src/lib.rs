@@ -5,7 +5,7 @@
 //! - [`node`]: sessions and devices, as the control plane sees them; the data path of a session,
 //!   and the processes that run operators.
 //! - [`fallback`]: which transport there is, and why; [`gateway`]: for clients on this host.
-//! - [`config`], [`cli`], [`certs`], [`metrics`], [`status`]: around it; and the crate `genie-server`.
+//! - [`config`], [`cli`], [`certs`], [`metrics`]: around it; and the crate `genie-server`.
 
 #![warn(missing_docs)]
 
@@ -19,4 +19,3 @@ pub mod metrics;
 pub mod node;
 mod process;
 pub mod server;
-pub mod status;

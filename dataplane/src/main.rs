@@ -8,8 +8,9 @@ use clap::Parser as _;
 use genie_dataplane::cli::{CertsCommand, Cli, Command, ConfigCommand};
 use genie_dataplane::config::{Config, ConfigError, Settings};
 use genie_dataplane::daemon::Reload;
-use genie_dataplane::{certs, daemon, status};
+use genie_dataplane::{certs, daemon};
 use genie_server::logging::Log;
+use genie_server::status;
 
 /// Exit status where nothing was started.
 const REFUSED: u8 = 2;

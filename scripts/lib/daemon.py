@@ -79,6 +79,8 @@ class Daemon:
     Usable as a context manager: leaving it stops the process.
     """
 
+    binary = BINARY
+
     def __init__(
         self,
         *arguments: str,
@@ -94,7 +96,7 @@ class Daemon:
         self._port = port
         self._device = device
         self._env = env or {}
-        self.log_path = log or ROOT / "target" / f"genie-dataplane-{os.getpid()}.log"
+        self.log_path = log or ROOT / "target" / f"{self.binary.name}-{os.getpid()}.log"
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -129,8 +131,8 @@ class Daemon:
         Raises:
             DaemonError: it ended or was not ready in time.
         """
-        if not BINARY.exists():
-            raise DaemonError(f"{BINARY} is missing: run scripts/setup")
+        if not self.binary.exists():
+            raise DaemonError(f"{self.binary} is missing: run scripts/setup")
         for attempt in range(1, _START_ATTEMPTS + 1):
             try:
                 return self._start_once()
@@ -154,7 +156,7 @@ class Daemon:
             "setpriv",
             "--pdeathsig",
             "TERM",
-            str(BINARY),
+            str(self.binary),
             "--listen",
             self.host_port,
         ]
@@ -174,13 +176,13 @@ class Daemon:
         while time.monotonic() < deadline:
             status = self._process.poll()
             if status is not None:
-                raise DaemonError(f"genie-dataplane ended with status {status}:\n{self.log()}")
+                raise DaemonError(f"{self.binary.name} ended with status {status}:\n{self.log()}")
             if f"ready on {self.host_port}" in self.log():
                 return self
             time.sleep(_POLL_SECONDS)
         self.stop()
         raise DaemonError(
-            f"genie-dataplane was not ready within {_START_SECONDS_MAX:.0f} s:\n{self.log()}"
+            f"{self.binary.name} was not ready within {_START_SECONDS_MAX:.0f} s:\n{self.log()}"
         )
 
     def stop(self) -> int | None:
@@ -216,13 +218,13 @@ class Daemon:
         return [pid for pid in self.processes() if name_of(pid) == "genie-executor"]
 
     def status(self) -> dict[str, Any]:
-        """What `genie-dataplane status --json` says.
+        """What its `status --json` says.
 
         Raises:
             DaemonError: it says that the node is not ready, or nothing.
         """
         done = subprocess.run(
-            [str(BINARY), "status", self.host_port, "--json"],
+            [str(self.binary), "status", self.host_port, "--json"],
             capture_output=True,
             text=True,
             timeout=_STOP_SECONDS_MAX,
@@ -319,3 +321,19 @@ def _kill_rest(pids: list[int]) -> None:
     for pid in filter(is_running, pids):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
+
+
+class ControlPlane(Daemon):
+    """A `genie-controlplane` in front of nodes."""
+
+    binary = ROOT / "target" / "release" / "genie-controlplane"
+
+    def __init__(
+        self,
+        nodes: list[Daemon],
+        *arguments: str,
+        log: Path | None = None,
+        port: int | None = None,
+    ) -> None:
+        named = [part for node in nodes for part in ("--node", node.host_port)]
+        super().__init__(*named, *arguments, log=log, device="", port=port)

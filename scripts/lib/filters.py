@@ -118,7 +118,7 @@ class Selection:
         """Crates whose programs the tests start, and the extension's."""
         wanted = set()
         if self.python:
-            wanted |= {"genie-py", "genie-dataplane", "genie-executor"}
+            wanted |= {"genie-py", "genie-dataplane", "genie-executor", "genie-controlplane-daemon"}
         if (self.packages | set(self.named) | set(self.binaries)) & _WITH_PROGRAMS:
             wanted |= {"genie-dataplane", "genie-executor"}
         return [argument for name in sorted(wanted) for argument in ("-p", name)]

@@ -26,11 +26,13 @@ pub enum ErrorCode {
     BadSegment,
     /// No client certificate, or a token that isn't the session's.
     Unauthenticated,
+    /// Only a control plane that the node's configuration names may ask this.
+    NotTrusted,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::VersionMismatch,
         Self::TorchMismatch,
         Self::SchemaMismatch,
@@ -40,6 +42,7 @@ impl ErrorCode {
         Self::UnknownSession,
         Self::BadSegment,
         Self::Unauthenticated,
+        Self::NotTrusted,
     ];
 
     /// Its name in the metadata.
@@ -55,6 +58,7 @@ impl ErrorCode {
             Self::UnknownSession => "unknown_session",
             Self::BadSegment => "bad_segment",
             Self::Unauthenticated => "unauthenticated",
+            Self::NotTrusted => "not_trusted",
         }
     }
 
@@ -71,6 +75,7 @@ impl ErrorCode {
             Self::UnknownSession => Code::NotFound,
             Self::BadSegment => Code::InvalidArgument,
             Self::Unauthenticated => Code::Unauthenticated,
+            Self::NotTrusted => Code::PermissionDenied,
         }
     }
 

@@ -3,7 +3,7 @@
 //! - [`server`]: who connects, what they speak; [`door`] and [`seats`]: who may stay; [`http`].
 //! - [`tls`]: certificates, and whom they name. [`channel`]: a way to another daemon.
 //! - [`settings`] and [`values`]: keys, from a file, the environment and flags.
-//! - [`logging`]: lines that never hold anybody up.
+//! - [`logging`]: lines that never hold anybody up; [`signals`] and [`status`]: what an operator asks.
 
 #![warn(missing_docs)]
 
@@ -16,6 +16,8 @@ pub mod pace;
 pub mod seats;
 pub mod server;
 pub mod settings;
+pub mod signals;
+pub mod status;
 mod stream;
 pub mod tls;
 pub mod values;

@@ -62,6 +62,17 @@ macro_rules! settings {
                 Self { $($key: self.$key.or(lower.$key),)* }
             }
 
+            /// Parses a file's text; `file` is for messages.
+            ///
+            /// # Errors
+            /// An unknown key or a bad value, with its line and what is allowed.
+            pub fn parse(
+                text: &str,
+                file: &std::path::Path,
+            ) -> Result<Self, $crate::settings::FileError> {
+                $crate::settings::parse(text, file, Self::KEYS)
+            }
+
             /// Reads a file, if there is one, under `self`.
             ///
             /// # Errors

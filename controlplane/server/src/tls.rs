@@ -98,6 +98,15 @@ pub fn peer_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
     client_config(&files.client_ca, Some(identity), alpn::DATA)
 }
 
+/// A control plane that goes to a node, likewise.
+///
+/// # Errors
+/// As [`server_config`].
+pub fn caller_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
+    let identity = (files.certificate.as_path(), files.key.as_path());
+    client_config(&files.client_ca, Some(identity), alpn::HTTP2)
+}
+
 /// Why a certificate says of nobody who its bearer is.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {

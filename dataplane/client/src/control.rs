@@ -14,6 +14,7 @@ use genie_control_api::v1::{
     StatusRequest, SubmitSegmentReply, SubmitSegmentRequest,
 };
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
@@ -40,6 +41,16 @@ pub enum ControlError {
         /// For a person.
         message: String,
     },
+}
+
+impl ControlError {
+    /// Whoever was asked is gone, or knows nothing of the session: it began anew.
+    fn is_forgotten(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused { code, .. } => *code == Some(ErrorCode::UnknownSession),
+        }
+    }
 }
 
 /// Asks a node what it has and does. Needs no session.
@@ -234,63 +245,133 @@ async fn serve(
     opened: Opened,
     mut inbox: mpsc::Receiver<Request>,
 ) {
-    let (mut client, peers, placement) = match open(&address, tls, request, timeout).await {
-        Ok((channel, reply)) => {
-            let _ = opened.send(Ok(reply));
-            let placement = PlacementClient::new(channel.clone());
-            (
-                control(channel.clone()),
-                PeersClient::new(channel),
-                placement,
-            )
-        }
+    let (channel, reply) = match open(&address, tls.clone(), request, timeout).await {
+        Ok(both) => both,
         Err(error) => {
             let _ = opened.send(Err(error));
             return;
         }
     };
+    let standby = Address::parse(&reply.node)
+        .ok()
+        .filter(|_| !reply.node.is_empty());
+    let line = Arc::new(Line {
+        now: Mutex::new((false, channel)),
+        standby: tokio::sync::Mutex::new(standby),
+        tls,
+        timeout,
+    });
+    let _ = opened.send(Ok(reply));
     while let Some(request) = inbox.recv().await {
+        let line = Arc::clone(&line);
         match request {
-            Request::Submit(request, done) => {
-                let reply = client.submit_segment(request).await;
-                done(reply.map(tonic::Response::into_inner).map_err(refused));
-            }
+            // In their order: a plan that was submitted first is there first.
+            Request::Submit(request, done) => done(line.submit(&request).await),
             Request::Place(request, done) => {
-                let mut placement = placement.clone();
                 tokio::spawn(async move {
-                    let reply = placement.place(request).await;
-                    done(reply.map(tonic::Response::into_inner).map_err(refused));
+                    let placed = line.call(|channel| {
+                        let request = request.clone();
+                        async move { placement(channel).place(request).await }
+                    });
+                    done(placed.await);
                 });
             }
             Request::Load(request, done) => {
-                let mut placement = placement.clone();
                 tokio::spawn(async move {
-                    let reply = placement.load(request).await;
-                    done(reply.map(tonic::Response::into_inner).map_err(refused));
+                    let loaded = line.call(|channel| {
+                        let request = request.clone();
+                        async move { PlacementClient::new(channel).load(request).await }
+                    });
+                    done(loaded.await);
                 });
             }
             // Dialling may take a while, and nobody else should wait for it.
             Request::OfferWay(request, answer) => {
-                let mut peers = peers.clone();
                 tokio::spawn(async move {
-                    let reply = peers.offer_way(request).await;
-                    let _ = answer.send(reply.map(tonic::Response::into_inner).map_err(refused));
+                    let offered = line.call(|channel| {
+                        let request = request.clone();
+                        async move { PeersClient::new(channel).offer_way(request).await }
+                    });
+                    let _ = answer.send(offered.await);
                 });
             }
             Request::OpenWay(request, answer) => {
-                let mut peers = peers.clone();
                 tokio::spawn(async move {
-                    let reply = peers.open_way(request).await;
-                    let _ = answer.send(reply.map(tonic::Response::into_inner).map_err(refused));
+                    let found = line.call(|channel| {
+                        let request = request.clone();
+                        async move { PeersClient::new(channel).open_way(request).await }
+                    });
+                    let _ = answer.send(found.await);
                 });
             }
             Request::Abandon => return,
             Request::Close(request, done) => {
-                let _ = client.close_session(request).await;
+                let closed = line.call(|channel| {
+                    let request = request.clone();
+                    async move { control(channel).close_session(request).await }
+                });
+                let _ = closed.await;
                 let _ = done.send(());
                 return;
             }
         }
+    }
+}
+
+/// Whom a session's questions go to: who opened it; and should that be a control plane that is gone, the
+/// session's own node, which knows all that an answer needs.
+struct Line {
+    /// And whether that is the session's own node.
+    now: Mutex<(bool, Channel)>,
+    /// Where the node is, until it is asked.
+    standby: tokio::sync::Mutex<Option<Address>>,
+    tls: Option<Tls>,
+    timeout: Duration,
+}
+
+impl Line {
+    async fn submit(
+        &self,
+        request: &SubmitSegmentRequest,
+    ) -> Result<SubmitSegmentReply, ControlError> {
+        self.call(|channel| {
+            let request = request.clone();
+            async move { control(channel).submit_segment(request).await }
+        })
+        .await
+    }
+
+    async fn call<T, F>(&self, ask: impl Fn(Channel) -> F) -> Result<T, ControlError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let (is_home, asked) = self.now.lock().clone();
+        let error = match ask(asked).await.map_err(refused) {
+            Ok(reply) => return Ok(reply.into_inner()),
+            Err(error) => error,
+        };
+        if is_home || !error.is_forgotten() {
+            return Err(error);
+        }
+        match self.go_home().await {
+            Some(channel) => Ok(ask(channel).await.map_err(refused)?.into_inner()),
+            None => Err(error),
+        }
+    }
+
+    /// To the node, if there is one behind whom it asks now. Of several that go at once the others wait.
+    async fn go_home(&self) -> Option<Channel> {
+        let mut standby = self.standby.lock().await;
+        let Some(address) = standby.as_ref() else {
+            let (is_home, channel) = self.now.lock().clone();
+            return is_home.then_some(channel);
+        };
+        let channel = channel(address, self.tls.as_ref(), self.timeout)
+            .await
+            .ok()?;
+        *standby = None;
+        *self.now.lock() = (true, channel.clone());
+        Some(channel)
     }
 }
 
@@ -303,6 +384,10 @@ async fn open(
     let channel = channel(address, tls.as_ref(), timeout).await?;
     let reply = within(timeout, control(channel.clone()).open_session(request)).await?;
     Ok((channel, reply))
+}
+
+fn placement(channel: Channel) -> PlacementClient<Channel> {
+    PlacementClient::new(channel).max_encoding_message_size(MESSAGE_MAX)
 }
 
 fn control(channel: Channel) -> ControlClient<Channel> {

@@ -3,10 +3,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use genie_control_api::v1::{OpenSessionReply, OpenSessionRequest};
+use genie_control_api::v1::{Device, OpenSessionReply, OpenSessionRequest};
 use genie_session::limits::LOGS_MAX;
 
-use crate::address::{Address, Tls};
+use crate::address::{Address, AddressError, Tls};
 use crate::control::{Control, ControlError, goodbye};
 use crate::engine::Opened;
 use crate::handshake::handshake;
@@ -89,7 +89,7 @@ fn died(address: &Address) -> Result<Vec<Opened>, OpenError> {
     })
 }
 
-/// All devices of one node.
+/// All devices of one node, or of all that are behind a control plane.
 fn node(
     address: &Address,
     tls: Option<&Tls>,
@@ -98,17 +98,27 @@ fn node(
 ) -> Result<Vec<Opened>, OpenError> {
     let deadline = Instant::now() + timeout;
     let mut all: Vec<Opened> = Vec::new();
-    let mut devices = 1;
-    while all.len() < devices {
+    // The first answer tells which others there are.
+    let mut wanted = vec![Device::default()];
+    while let Some(next) = wanted.get(all.len()) {
         let request = OpenSessionRequest {
-            device: u32::try_from(all.len()).unwrap_or(u32::MAX),
+            device: next.at,
+            node: next.node.clone(),
             transport_wanted: address.is_gateway(),
             ..request.clone()
         };
         let left = deadline.saturating_duration_since(Instant::now());
         match device(address, tls, request, left.max(Duration::from_millis(1))) {
             Ok(opened) => {
-                devices = opened.reply.devices.len().min(LOGS_MAX + 1);
+                if all.is_empty() {
+                    wanted = opened
+                        .reply
+                        .devices
+                        .iter()
+                        .take(LOGS_MAX + 1)
+                        .cloned()
+                        .collect();
+                }
                 all.push(opened);
             }
             Err(why) => {
@@ -131,13 +141,22 @@ pub fn device(
     request: OpenSessionRequest,
     timeout: Duration,
 ) -> Result<Opened, Why> {
-    let index = request.device;
+    let at = request.device;
     let (control, reply) =
         Control::open(address.clone(), tls.cloned(), request, timeout).map_err(Why::Control)?;
-    match connect(address, tls, &reply, timeout) {
+    let its = |device: &Device| device.node == reply.node && device.at == at;
+    let index = reply.devices.iter().position(its).unwrap_or(at as usize);
+    let home = match home(address, &reply) {
+        Ok(home) => home,
+        Err(error) => {
+            control.close(goodbye(&reply), CLOSING);
+            return Err(Why::Refused(error.to_string()));
+        }
+    };
+    match connect(&home, tls, &reply, timeout) {
         Ok(link) => Ok(Opened {
-            node: address.to_string(),
-            device: index as usize,
+            node: home.to_string(),
+            device: index,
             reply,
             link,
             control,
@@ -146,6 +165,14 @@ pub fn device(
             control.close(goodbye(&reply), CLOSING);
             Err(why)
         }
+    }
+}
+
+/// Where the session's node is, if `asked` was the control plane in front of it.
+fn home(asked: &Address, reply: &OpenSessionReply) -> Result<Address, AddressError> {
+    match reply.node.is_empty() {
+        true => Ok(asked.clone()),
+        false => Address::parse(&reply.node),
     }
 }
 

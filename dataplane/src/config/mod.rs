@@ -7,6 +7,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use genie_controlplane::identity::{NameError, Principal};
 use genie_gpudev::DeviceKind;
 use genie_server::settings;
 pub use genie_server::settings::{FileError, HalfTls, TlsFiles};
@@ -40,6 +41,9 @@ settings! {
     /// The authority whose client certificates are let in, PEM
     #[arg(long, env = "GENIE_TLS_CLIENT_CA", value_name = "FILE")]
     tls_client_ca: PathBuf = None,
+    /// Who may let clients in besides: the common names of the certificates of a `genie-controlplane`
+    #[arg(long, env = "GENIE_CONTROL_PLANES", value_name = "NAME", value_delimiter = ',')]
+    control_planes: Vec<String> = Some(Vec::new()),
     /// The folder of libtorch, with lib/libtorch_cpu.so in it
     #[arg(long, env = "GENIE_LIBTORCH", value_name = "DIR")]
     libtorch: PathBuf = None,
@@ -154,6 +158,14 @@ pub enum ConfigError {
     /// TLS needs all of its files.
     #[error(transparent)]
     HalfTls(#[from] HalfTls),
+    /// A name that no certificate can have.
+    #[error("control_planes has {name:?}, which is no name: {why}")]
+    ControlPlane {
+        /// As configured.
+        name: String,
+        /// What is wrong.
+        why: NameError,
+    },
     /// No device.
     #[error("devices is empty: name at least one, such as \"host:0\"")]
     NoDevices,
@@ -246,6 +258,7 @@ pub struct Config {
     pub devices: Vec<DeviceChoice>,
     pub insecure: bool,
     pub tls: Option<TlsFiles>,
+    pub control_planes: Vec<Principal>,
     pub libtorch: Option<PathBuf>,
     pub executor: Option<PathBuf>,
     pub memory_bytes: u64,
@@ -279,6 +292,13 @@ impl Settings {
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let all = self.over(Self::defaults());
         let tls = TlsFiles::of(all.tls_certificate, all.tls_key, all.tls_client_ca)?;
+        let names = all.control_planes.unwrap_or_default().into_iter();
+        let control_planes = names
+            .map(|name| match name.parse() {
+                Ok(principal) => Ok(principal),
+                Err(why) => Err(ConfigError::ControlPlane { name, why }),
+            })
+            .collect::<Result<_, _>>()?;
         let devices = all.devices.unwrap_or_default();
         if devices.is_empty() {
             return Err(ConfigError::NoDevices);
@@ -358,6 +378,7 @@ impl Settings {
             devices,
             insecure: set(all.insecure),
             tls,
+            control_planes,
             libtorch: all.libtorch,
             executor: all.executor,
             memory_bytes: set(all.memory).0,
@@ -396,18 +417,12 @@ fn first_set(keys: &[(&'static str, bool)]) -> Option<&'static str> {
 mod tests {
     use std::path::Path;
 
-    use genie_server::settings;
-
     use super::*;
 
     const EXAMPLE: &str = include_str!("../../genie-dataplane.example.toml");
 
     fn parse(text: &str) -> Result<Settings, ConfigError> {
-        Ok(settings::parse(
-            text,
-            Path::new("node.toml"),
-            Settings::KEYS,
-        )?)
+        Ok(Settings::parse(text, Path::new("node.toml"))?)
     }
 
     #[test]

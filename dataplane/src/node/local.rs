@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
+use genie_controlplane::negotiate::shown;
 use genie_controlplane::node::{
     Capabilities, Load, Node, NodeError, NodeEvent, PeerSpec, PlanForNode, SessionSpec,
 };
@@ -46,10 +47,15 @@ impl LocalNode {
 
 #[async_trait]
 impl Node for LocalNode {
-    async fn capabilities(&self) -> Capabilities {
+    async fn capabilities(&self, node: &str) -> Result<Capabilities, NodeError> {
+        if !node.is_empty() {
+            let reason = "it is a node, and no other is behind it".to_owned();
+            let address = shown(node);
+            return Err(NodeError::Unreachable { address, reason });
+        }
         let config = &self.shared.config;
         let libtorch = self.shared.libtorch();
-        Capabilities {
+        Ok(Capabilities {
             node_version: env!("CARGO_PKG_VERSION").to_owned(),
             torch_version: libtorch.version,
             schema_hash: libtorch.schema_hash,
@@ -62,7 +68,8 @@ impl Node for LocalNode {
                 "tcp" => vec!["tcp".to_owned()],
                 better => vec![better.to_owned(), "tcp".to_owned()],
             },
-        }
+            fleet: None,
+        })
     }
 
     async fn open_session(&self, spec: SessionSpec) -> Result<Option<v1::Transport>, NodeError> {
@@ -129,7 +136,7 @@ impl Node for LocalNode {
         self.shared.offers.add(&to, Ends { from, to: log })
     }
 
-    async fn connect(&self, session: u64, peer: PeerSpec) -> Result<&'static str, NodeError> {
+    async fn connect(&self, session: u64, peer: PeerSpec) -> Result<String, NodeError> {
         let from = self.known(session)?;
         let ends = Ends {
             from: peer.log,
@@ -147,7 +154,7 @@ impl Node for LocalNode {
                 return Err(NodeError::NoWay(why.to_owned()));
             }
             peers::within(&from, &to, ends).map_err(no_way)?;
-            return Ok("memory");
+            return Ok("memory".to_owned());
         }
         let (address, tls) = (peer.address.clone(), self.shared.tls.lock().clone());
         let lease = self.shared.host.lease;
@@ -155,7 +162,7 @@ impl Node for LocalNode {
         let half = tokio::task::spawn_blocking(dialled).await;
         let half = half.map_err(std::io::Error::other).and_then(|half| half);
         peers::send_over(&from, half.map_err(no_way)?, ends).map_err(no_way)?;
-        Ok("tcp")
+        Ok("tcp".to_owned())
     }
 
     async fn load(&self, session: u64) -> Result<Load, NodeError> {

@@ -381,7 +381,10 @@ impl Shared {
         let opened = |at: usize| executors.and_then(|executors| executors.devices.get(at));
         let devices = self.config.devices.iter().enumerate();
         devices
-            .map(|(at, device)| describe_device(device, opened(at)))
+            .map(|(at, device)| v1::Device {
+                at: u32::try_from(at).unwrap_or(u32::MAX),
+                ..describe_device(device, opened(at))
+            })
             .collect()
     }
 }
@@ -418,5 +421,6 @@ fn describe_device(device: &DeviceChoice, opened: Option<&DeviceInfo>) -> v1::De
             .memory_bytes
             .map_or(memory_bytes, |share| share.min(memory_bytes)),
         speed,
+        ..v1::Device::default()
     }
 }

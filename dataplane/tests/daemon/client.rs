@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use genie_control_api::v1;
 use genie_control_api::v1::control_client::ControlClient;
+use genie_control_api::v1::nodes_client::NodesClient;
 use genie_control_api::v1::peers_client::PeersClient;
 use genie_server::tls;
 use genie_session::client::{ClientLog, Draft, Message};
@@ -54,6 +55,7 @@ pub struct Control {
     runtime: tokio::runtime::Runtime,
     client: ControlClient<Channel>,
     peers: PeersClient<Channel>,
+    nodes: NodesClient<Channel>,
 }
 
 impl Control {
@@ -86,7 +88,8 @@ impl Control {
         Ok(Self {
             runtime,
             client: ControlClient::new(channel.clone()),
-            peers: PeersClient::new(channel),
+            peers: PeersClient::new(channel.clone()),
+            nodes: NodesClient::new(channel),
         })
     }
 
@@ -124,6 +127,23 @@ impl Control {
         self.runtime
             .block_on(self.peers.open_way(request))
             .map(tonic::Response::into_inner)
+    }
+
+    /// Asks as a control plane does.
+    pub fn as_plane<T, F>(
+        &mut self,
+        ask: impl FnOnce(NodesClient<Channel>) -> F,
+    ) -> Result<T, tonic::Status>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let asked = self.runtime.block_on(ask(self.nodes.clone()));
+        asked.map(tonic::Response::into_inner)
+    }
+
+    /// Waits for something of this connection.
+    pub fn wait<T>(&self, what: impl Future<Output = T>) -> T {
+        self.runtime.block_on(what)
     }
 
     pub fn close(&mut self, session_id: u64, data_token: Vec<u8>) -> bool {

@@ -16,6 +16,7 @@ mod log;
 mod memory;
 mod peers;
 mod places;
+mod plane;
 mod process;
 mod sessions;
 mod tls;

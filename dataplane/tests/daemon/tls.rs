@@ -45,7 +45,7 @@ pub fn daemon(folder: &Folder, authority: &str, more: &[&str]) -> Daemon {
 }
 
 /// A certificate of `authority` for somebody whose subject is `parts`.
-fn signed(folder: &Folder, authority: &str, parts: &[(DnType, &str)]) -> Certificates {
+pub fn signed(folder: &Folder, authority: &str, parts: &[(DnType, &str)]) -> Certificates {
     let dir = folder.path(authority);
     let read = |name: &str| std::fs::read_to_string(format!("{dir}/{name}")).unwrap();
     let issuer_key = KeyPair::from_pem(&read("ca.key")).unwrap();

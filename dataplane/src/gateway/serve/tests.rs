@@ -20,9 +20,7 @@ const ENDLESS: [Duration; 2] = [Duration::from_secs(3600); 2];
 /// with the value.
 fn gateway(socket: &Path, patience: [Duration; 2]) -> tokio::runtime::Runtime {
     let text = format!("transport = \"tcp\"\ngateway = {socket:?}\nnode = \"127.0.0.1:1\"\n");
-    let settings =
-        genie_server::settings::parse::<Settings>(&text, Path::new("test.toml"), Settings::KEYS)
-            .unwrap();
+    let settings = Settings::parse(&text, Path::new("test.toml")).unwrap();
     let config = settings.over(Settings::defaults()).into_config().unwrap();
     let fallback = FallbackManager::start(&config, 0, None);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,16 +1,18 @@
-//! `status`: asks a node what it has and does.
+//! `status`: asks a daemon what it has and does.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use genie_control_api::v1;
 use genie_control_api::v1::control_client::ControlClient;
-use genie_server::{channel, tls};
 use tonic::transport::Channel;
 
-use crate::cli::StatusArgs;
-use crate::config::Size;
+use crate::{channel, tls};
+
+use crate::values::Size;
 
 /// How long a node may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,7 +21,27 @@ const NOT_READY: u8 = 1;
 /// Exit status when there is no answer.
 const UNREACHABLE: u8 = 2;
 
-/// Prints a node's status; its exit status says whether it is ready.
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The node, or the control plane
+    #[arg(value_name = "HOST:PORT")]
+    pub address: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The authority that signed the node's certificate: speak TLS
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// This client's certificate
+    #[arg(long, value_name = "FILE", requires_all = ["ca", "key"])]
+    pub cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires_all = ["ca", "cert"])]
+    pub key: Option<PathBuf>,
+}
+
+/// Prints a daemon's status; its exit status says whether it is ready.
 pub async fn run(args: &StatusArgs) -> ExitCode {
     let asked = tokio::time::timeout(TIMEOUT, ask(args)).await;
     let status = match asked {
@@ -41,7 +63,7 @@ pub async fn run(args: &StatusArgs) -> ExitCode {
 }
 
 fn unreachable(args: &StatusArgs, reason: &str) -> ExitCode {
-    eprintln!("genie-dataplane: no answer from {}: {reason}", args.address);
+    eprintln!("genie: no answer from {}: {reason}", args.address);
     if args.ca.is_none() {
         eprintln!("If the node speaks TLS, say --ca, --cert and --key.");
     }
@@ -81,8 +103,9 @@ fn render(status: &v1::StatusReply) -> String {
         (false, true) => "draining".to_owned(),
         (false, false) => format!("not ready: {}", status.not_ready_reason),
     };
+    let is_node = status.nodes.is_empty();
     line(
-        "node",
+        if is_node { "node" } else { "plane" },
         format!(
             "genie {}, protocol {}",
             status.node_version, status.protocol_version
@@ -92,28 +115,45 @@ fn render(status: &v1::StatusReply) -> String {
         "state",
         format!("{state}, up {}", seconds(status.uptime_ms)),
     );
-    line(
-        "transport",
-        format!("{} ({})", status.transport, status.transport_reason),
-    );
+    if is_node {
+        line(
+            "transport",
+            format!("{} ({})", status.transport, status.transport_reason),
+        );
+    }
     line("TLS", if status.tls { "on" } else { "off" }.to_owned());
-    let libtorch = status.libtorch.clone().unwrap_or_default();
-    line(
-        "libtorch",
-        if libtorch.version.is_empty() {
-            format!("none: {}", libtorch.missing_reason)
-        } else {
-            format!("{} in {}", libtorch.version, libtorch.directory)
-        },
-    );
+    if is_node {
+        let libtorch = status.libtorch.clone().unwrap_or_default();
+        line(
+            "libtorch",
+            if libtorch.version.is_empty() {
+                format!("none: {}", libtorch.missing_reason)
+            } else {
+                format!("{} in {}", libtorch.version, libtorch.directory)
+            },
+        );
+    }
+    for node in &status.nodes {
+        let state = match node.reachable {
+            true => format!(
+                "genie {}, {} devices, {} sessions from here",
+                node.node_version,
+                node.devices.len(),
+                node.sessions
+            ),
+            false => format!("not there: {}", node.reason),
+        };
+        line("node", format!("{}: {state}", node.address));
+    }
     for (index, device) in status.devices.iter().enumerate() {
         let name = format!("{}:{}", device.kind, device.index);
         line(
             "device",
             format!(
-                "{index} = {name}, {}, {}",
+                "{index} = {name}, {}, {}{}",
                 device.name,
-                bytes(device.memory_bytes)
+                bytes(device.memory_bytes),
+                at(&device.node)
             ),
         );
     }
@@ -130,7 +170,7 @@ fn render(status: &v1::StatusReply) -> String {
         line(
             "",
             format!(
-                "{} {}/{} ({}), {} old, {} in {} tensors, {} records, {} plans, {} hits",
+                "{} {}/{} ({}), {} old, {} in {} tensors, {} records, {} plans, {} hits{}",
                 session.id,
                 session.tenant,
                 session.principal,
@@ -140,29 +180,40 @@ fn render(status: &v1::StatusReply) -> String {
                 session.tensors,
                 session.records,
                 session.plans,
-                session.plan_hits
+                session.plan_hits,
+                at(&session.node)
             ),
         );
     }
-    let counters = status.counters.unwrap_or_default();
-    line(
-        "so far",
-        format!(
-            "{} sessions ({} refused, {} lost), {} records, {} in, {} out, {} executors ({} died), \
+    if is_node {
+        let counters = status.counters.unwrap_or_default();
+        line(
+            "so far",
+            format!(
+                "{} sessions ({} refused, {} lost), {} records, {} in, {} out, {} executors ({} died), \
              {} faults, {} connections rejected",
-            counters.sessions_opened,
-            counters.sessions_refused,
-            counters.sessions_lost,
-            counters.records,
-            bytes(counters.bytes_received),
-            bytes(counters.bytes_sent),
-            counters.executors_started,
-            counters.executors_died,
-            counters.faults,
-            counters.connections_rejected
-        ),
-    );
+                counters.sessions_opened,
+                counters.sessions_refused,
+                counters.sessions_lost,
+                counters.records,
+                bytes(counters.bytes_received),
+                bytes(counters.bytes_sent),
+                counters.executors_started,
+                counters.executors_died,
+                counters.faults,
+                counters.connections_rejected
+            ),
+        );
+    }
     out
+}
+
+/// Where something is, if that needs to be said.
+fn at(node: &str) -> String {
+    match node.is_empty() {
+        true => String::new(),
+        false => format!(", at {node}"),
+    }
 }
 
 fn seconds(milliseconds: u64) -> String {
