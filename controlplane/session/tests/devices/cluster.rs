@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use genie_session::record::Kind;
 use genie_session::skeleton::{flag, out, tag};
 use genie_session::transfer::Transfer;
 
-use crate::node::{self, Arrivals, Counts, Said, Told};
+use crate::node::{self, Arrivals, Counts, Heard, Said, Told};
 use crate::rng::Rng;
 
 pub const DEVICES: usize = 3;
@@ -30,6 +30,13 @@ struct Lane {
     told: Sender<Told>,
     dies: Arc<AtomicBool>,
     alive: bool,
+    /// Its connection, and answers that were heard.
+    connection: Arc<AtomicU64>,
+    heard: u64,
+    /// And of how many the node knows that.
+    confirmed: u64,
+    /// Cut, and not yet resumed.
+    is_cut: bool,
 }
 
 /// What a device was asked, by a number.
@@ -37,7 +44,10 @@ pub type Asked = (usize, u64);
 
 pub struct Cluster {
     lanes: Vec<Lane>,
-    said: Receiver<(usize, Said)>,
+    said: Receiver<(usize, Heard)>,
+    pub cuts: u64,
+    pub repeated: u64,
+    rng: Rng,
     nodes: Vec<JoinHandle<Counts>>,
     answers: HashMap<Asked, Result<Option<u64>, Fault>>,
     next_ask: u64,
@@ -65,9 +75,11 @@ impl Cluster {
             let (say, arrivals) = (say.clone(), arrivals.clone());
             let dies = Arc::new(AtomicBool::new(false));
             let dead = Arc::clone(&dies);
+            let connection = Arc::new(AtomicU64::new(0));
+            let now = Arc::clone(&connection);
             let own = Rng::new(rng.next());
             nodes.push(std::thread::spawn(move || {
-                node::run(me, &told, say, arrivals, &dead, own, tight)
+                node::run(me, &told, say, arrivals, (&dead, &now), own, tight)
             }));
             let mut log = ClientLog::new();
             log.set_window(Window {
@@ -80,11 +92,18 @@ impl Cluster {
                 told: tell,
                 dies,
                 alive: true,
+                connection,
+                heard: 0,
+                confirmed: 0,
+                is_cut: false,
             });
         }
         Self {
             lanes,
             said,
+            cuts: 0,
+            repeated: 0,
+            rng: Rng::new(rng.next()),
             nodes,
             answers: HashMap::new(),
             next_ask: 1,
@@ -118,6 +137,25 @@ impl Cluster {
         self.lanes[lane].alive = false;
     }
 
+    /// The connection of a device breaks: what was under way is lost, both ways; then there is another.
+    /// Of what was heard last the client may not know that it was.
+    pub fn break_link(&mut self, lane: usize) {
+        if !self.lanes[lane].alive {
+            return;
+        }
+        self.cuts += 1;
+        let one = &mut self.lanes[lane];
+        let connection = 1 + one.connection.fetch_add(1, Ordering::SeqCst);
+        one.is_cut = true;
+        let known = one.heard - self.rng.below(4).min(one.heard - one.confirmed);
+        one.confirmed = known;
+        let _ = one.told.send(Told::Resume(connection, known));
+        while self.lanes[lane].is_cut {
+            self.flush_all();
+            self.wait();
+        }
+    }
+
     // ---- records -------------------------------------------------------------------------------
 
     pub fn room(&mut self, lanes: &[usize]) {
@@ -144,8 +182,7 @@ impl Cluster {
 
     fn submit(&mut self, lane: usize) {
         while let Some(submission) = self.lanes[lane].log.take_submission() {
-            let header = Header::new(FrameKind::InstallPlan, u64::from(submission.plan), 0);
-            self.tell(lane, header, submission.segment);
+            let _ = (self.lanes[lane].told).send(Told::Plan(submission.plan, submission.segment));
         }
     }
 
@@ -253,11 +290,16 @@ impl Cluster {
 
     fn tell(&mut self, lane: usize, header: Header, payload: Vec<u8>) {
         let header = header.with_payload(payload.len());
+        let lane = &self.lanes[lane];
+        let connection = lane.connection.load(Ordering::SeqCst);
         // A dead node hears nothing.
-        let _ = self.lanes[lane].told.send((header, payload));
+        let _ = lane.told.send(Told::Frame(connection, header, payload));
     }
 
     fn flush(&mut self, lane: usize) {
+        if self.lanes[lane].is_cut {
+            return;
+        }
         if let Some(Message { header, payload }) = self.lanes[lane].log.flush() {
             self.tell(lane, header, payload);
         }
@@ -280,8 +322,29 @@ impl Cluster {
         self.hear(lane, said);
     }
 
-    fn hear(&mut self, lane: usize, said: Said) {
-        let (header, payload) = match said {
+    fn hear(&mut self, lane: usize, heard: Heard) {
+        let one = &mut self.lanes[lane];
+        if heard.connection < one.connection.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Said::Resumed(applied) = heard.said {
+            one.is_cut = false;
+            let messages = one.log.resume(applied).expect("it can resume");
+            for Message { header, payload } in messages {
+                self.tell(lane, header, payload);
+            }
+            self.flush(lane);
+            return;
+        }
+        // Each answer once, whatever was sent again.
+        if heard.number < one.heard {
+            self.repeated += 1;
+            return;
+        }
+        assert_eq!(heard.number, one.heard, "an answer is missing");
+        one.heard += 1;
+        let (header, payload) = match heard.said {
+            Said::Resumed(_) => unreachable!("that was first"),
             Said::Answer(fetch, value) => {
                 self.answers.insert((lane, fetch), Ok(Some(value)));
                 return;

@@ -42,6 +42,9 @@ fn three_devices_give_what_one_gives() {
     assert!(totals.early > 100, "no value ever came early: {totals:?}");
     assert!(totals.plan_hits > 100, "{totals:?}");
     assert!(totals.freed_early > 10, "{totals:?}");
+    assert!(totals.cuts > 200, "{totals:?}");
+    assert!(totals.frames_lost > 50, "{totals:?}");
+    assert!(totals.repeated > 100, "{totals:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A node with one log, on a thread of its own: storages hold a number each, and operators hash.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use genie_session::fault::{Code, Fault};
 use genie_session::frame::{Header, Kind};
 use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
 use genie_session::node::NodeLog;
+use genie_session::replies::ReplyLog;
 use genie_session::skeleton;
 use genie_session::transfer::Transfer;
 
@@ -77,16 +78,28 @@ impl Arrivals {
 }
 
 /// What a node says.
+#[derive(Clone)]
 pub enum Said {
     Frame(Header, Vec<u8>),
     /// The answer to a fetch.
     Answer(u64, u64),
+    /// On a new connection: every record below has been applied.
+    Resumed(u64),
+}
+
+/// What a node says, by which of its connections, and the how manieth of its answers it is.
+pub struct Heard {
+    pub connection: u64,
+    pub number: u64,
+    pub said: Said,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub waited: u64,
     pub early: u64,
+    /// Frames that were under way when their connection broke.
+    pub lost: u64,
     pub freed_early: u64,
     /// Values that were not freed.
     pub left: usize,
@@ -100,15 +113,42 @@ pub struct Device {
     kept: HashMap<u64, u64>,
     expected: HashMap<u64, u64>,
     arrivals: Vec<Arc<Arrivals>>,
-    said: Sender<(usize, Said)>,
+    said: Sender<(usize, Heard)>,
+    /// Answers that the client may not have.
+    replies: ReplyLog<Said>,
+    connection: u64,
     rng: Rng,
     pub counts: Counts,
 }
 
 impl Device {
-    fn tell(&self, said: Said) {
+    fn tell(&mut self, said: Said) {
+        let number = self.replies.push(said.clone()).expect("room for replies");
+        self.speak(number, said);
+    }
+
+    fn speak(&self, number: u64, said: Said) {
+        let connection = self.connection;
+        let heard = Heard {
+            connection,
+            number,
+            said,
+        };
         // The session may be over.
-        let _ = self.said.send((usize::from(self.me), said));
+        let _ = self.said.send((usize::from(self.me), heard));
+    }
+
+    /// A new connection, of a client that has heard so much.
+    fn resume(&mut self, connection: u64, heard: u64, applied: u64) {
+        self.connection = connection;
+        self.speak(heard, Said::Resumed(applied));
+        let again = self
+            .replies
+            .resume(heard)
+            .expect("the client's count is right");
+        for (number, said) in (heard..).zip(again) {
+            self.speak(number, said);
+        }
     }
 
     /// Now and then a node is slow.
@@ -245,16 +285,23 @@ impl Machine for Device {
     }
 }
 
-/// A frame for a node.
-pub type Told = (Header, Vec<u8>);
+/// What a node is told.
+pub enum Told {
+    /// By the connection of this number; what a newer one has overtaken was lost under way.
+    Frame(u64, Header, Vec<u8>),
+    /// By its control plane.
+    Plan(u32, Vec<u8>),
+    /// A new connection, of a client that has heard so many answers.
+    Resume(u64, u64),
+}
 
 /// Runs a node until it is told nothing more; a `tight` one has no memory for some of what comes.
 pub fn run(
     me: usize,
     told: &Receiver<Told>,
-    said: Sender<(usize, Said)>,
+    said: Sender<(usize, Heard)>,
     arrivals: Vec<Arc<Arrivals>>,
-    dies: &AtomicBool,
+    (dies, connection): (&AtomicBool, &AtomicU64),
     rng: Rng,
     tight: bool,
 ) -> Counts {
@@ -266,15 +313,32 @@ pub fn run(
         expected: HashMap::new(),
         arrivals,
         said,
+        replies: ReplyLog::new(1 << 16),
+        connection: 0,
         rng,
         counts: Counts::default(),
     };
     let mut log = NodeLog::new();
     let mut out = Vec::new();
-    while let Ok((header, payload)) = told.recv() {
+    while let Ok(told) = told.recv() {
         if dies.load(Ordering::SeqCst) {
             break;
         }
+        let (header, payload) = match told {
+            Told::Frame(by, ..) if by < connection.load(Ordering::SeqCst) => {
+                device.counts.lost += 1;
+                continue;
+            }
+            Told::Frame(_, header, payload) => (header, payload),
+            Told::Plan(plan, segment) => {
+                let header = Header::new(Kind::InstallPlan, u64::from(plan), 0);
+                (header.with_payload(segment.len()), segment)
+            }
+            Told::Resume(connection, heard) => {
+                device.resume(connection, heard, log.expected_seq());
+                continue;
+            }
+        };
         let bulk = Source::NoMemory;
         log.handle(&header, &payload, bulk, &mut device, &mut out)
             .expect("what an honest client sends");

@@ -27,6 +27,9 @@ pub struct Totals {
     pub failed_elsewhere: u64,
     pub lost: u64,
     pub fetched: u64,
+    pub cuts: u64,
+    pub frames_lost: u64,
+    pub repeated: u64,
 }
 
 impl Totals {
@@ -39,6 +42,9 @@ impl Totals {
         self.failed_elsewhere += one.failed_elsewhere;
         self.lost += one.lost;
         self.fetched += one.fetched;
+        self.cuts += one.cuts;
+        self.frames_lost += one.frames_lost;
+        self.repeated += one.repeated;
     }
 }
 
@@ -96,10 +102,12 @@ impl Session {
 
     pub fn finish(mut self) -> Totals {
         self.totals.plan_hits = self.cluster.plan_hits();
+        (self.totals.cuts, self.totals.repeated) = (self.cluster.cuts, self.cluster.repeated);
         for counts in self.cluster.finish() {
             self.totals.waited += counts.waited;
             self.totals.early += counts.early;
             self.totals.freed_early += counts.freed_early;
+            self.totals.frames_lost += counts.lost;
         }
         self.totals
     }
@@ -129,6 +137,7 @@ impl Session {
                 let (lane, id, holds) = self.live[pick(choice >> 16)];
                 self.fetch(lane, id, holds);
             }
+            14 if self.rng.one_in(4) => self.cluster.break_link(lane),
             _ => self.cluster.flush_all(),
         }
         if self.live.len() > 60 {

@@ -1,7 +1,7 @@
 //! A program that chooses no device, over three logs at nodes of their own that run when they like: each
 //! record goes to a device drawn by lot, and what it takes is brought there. Every answer is what one
 //! machine gives that runs the records in their order; frees reach every copy; nothing waits in a
-//! circle; and a receiver without memory costs nobody a value. Seeds as in `devices`.
+//! circle, though connections break and what was under way is sent again; and a receiver without memory costs nobody a value. Seeds as in `devices`.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,6 +41,9 @@ fn three_devices_drawn_by_lot_give_what_one_gives() {
     assert!(totals.read_from_copy > 500, "{totals:?}");
     assert!(totals.fetched > 1000, "{totals:?}");
     assert!(totals.waited > 100, "{totals:?}");
+    assert!(totals.cuts > 300, "{totals:?}");
+    assert!(totals.frames_lost > 50, "{totals:?}");
+    assert!(totals.repeated > 100, "{totals:?}");
 }
 
 #[test]

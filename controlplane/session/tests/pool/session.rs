@@ -29,6 +29,9 @@ pub struct Totals {
     pub waited: u64,
     pub raised: u64,
     pub back: u64,
+    pub cuts: u64,
+    pub frames_lost: u64,
+    pub repeated: u64,
 }
 
 impl Totals {
@@ -40,6 +43,9 @@ impl Totals {
         self.waited += one.waited;
         self.raised += one.raised;
         self.back += one.back;
+        self.cuts += one.cuts;
+        self.frames_lost += one.frames_lost;
+        self.repeated += one.repeated;
     }
 }
 
@@ -91,8 +97,10 @@ impl Session {
     }
 
     pub fn finish(mut self) -> Totals {
+        (self.totals.cuts, self.totals.repeated) = (self.cluster.cuts, self.cluster.repeated);
         for counts in self.cluster.finish() {
             self.totals.waited += counts.waited;
+            self.totals.frames_lost += counts.lost;
             assert_eq!(counts.left, 0, "a copy was never freed");
         }
         self.totals
@@ -115,6 +123,10 @@ impl Session {
             10..=12 => self.operator(&[first, second], true),
             13 => self.free(first),
             14 => self.fetch(first),
+            _ if self.rng.one_in(4) => {
+                let device = self.rng.below(DEVICES as u64) as usize;
+                self.cluster.break_link(device);
+            }
             _ => self.cluster.flush_all(),
         }
     }
