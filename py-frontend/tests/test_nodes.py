@@ -323,6 +323,47 @@ def test_a_gigabyte_between_nodes_is_none_of_the_clients_business(session: list[
     assert grown == [1 << 29, 1 << 29]
 
 
+@pytest.mark.parametrize("target", [1, 0], ids=["between nodes", "within one"])
+def test_what_somebody_waits_for_goes_ahead_of_what_nobody_does(
+    session: list[Daemon], target: int
+) -> None:
+    """A small value is there before a large one that was sent earlier."""
+    b = session[1]
+    source, target = (0, 1) if target else (1, 2)
+    big = torch.ones(256 << 20, device=f"{D}:{source}")  # 1 GiB
+    small = torch.arange(100, device=f"{D}:{source}")
+    (small.to(f"{D}:{target}") + 1).cpu()
+    genie.synchronize()
+    before = b.metric("genie_peer_bytes_received_total")
+    there = big.to(f"{D}:{target}")
+    assert small.to(f"{D}:{target}").cpu().tolist() == list(range(100))
+    came = b.metric("genie_peer_bytes_received_total") - before
+    assert came == 800, "the large one was waited for"
+    assert there[-1].item() == 1
+    assert b.metric("genie_peer_bytes_received_total") - before == 800 + (1 << 30)
+
+
+def test_what_is_freed_on_its_way_goes_no_further(session: list[Daemon]) -> None:
+    a, b = session
+    big = torch.ones(256 << 20, device=f"{D}:0")  # 1 GiB
+    small = torch.arange(100, device=f"{D}:0")
+    genie.synchronize()
+    sent = a.metric("genie_peer_bytes_sent_total")
+    for _ in range(4):
+        there = big.to(f"{D}:1")
+        del there
+        # What comes after it is not behind it, either.
+        assert small.to(f"{D}:1").sum().item() == 4950
+    genie.synchronize()
+    time.sleep(0.5)
+    went = a.metric("genie_peer_bytes_sent_total") - sent
+    assert went < 2 << 30, f"{went} of {4 << 30} bytes went"
+    # The way is as it was, and so is the memory.
+    assert big.to(f"{D}:1").sum().item() == float(256 << 20)
+    held = next(s["memory_bytes"] for s in b.sessions())
+    assert held < 1 << 30, held
+
+
 def test_devices_of_one_node_need_no_network(session: list[Daemon]) -> None:
     node = session[1]
     sent = node.metric("genie_peer_bytes_sent_total")

@@ -7,7 +7,7 @@ use crate::WireError;
 pub use crate::limits::PAYLOAD_MAX;
 
 /// Version of everything on the wire. Peers of another version are refused.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 /// First bytes of a data connection. Anything else on the port is HTTP (gRPC, metrics).
 pub const DATA_MAGIC: [u8; 8] = *b"GENIEDT1";
 /// First bytes of a connection from another node, which brings values of a session.
@@ -89,7 +89,11 @@ pub enum Kind {
     /// In a ring, executor to daemon: payload is place (u64), then that; nothing follows.
     Transfer = 29,
     /// Node to node, and in a ring: transfer `seq` fails. Payload: [`crate::fault::Fault`].
+    /// After some of its bytes: no more of it comes.
     TransferFault = 30,
+    /// Node to node, against the direction of values, and in a ring, executor to daemon: nobody wants
+    /// transfer `seq` any more.
+    Unwanted = 31,
 }
 
 impl Kind {
@@ -124,6 +128,7 @@ impl Kind {
             28 => Self::Usage,
             29 => Self::Transfer,
             30 => Self::TransferFault,
+            31 => Self::Unwanted,
             _ => return None,
         })
     }

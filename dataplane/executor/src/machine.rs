@@ -14,7 +14,7 @@ use genie_session::skeleton;
 use crate::ffi::{self, Operator, RawStorage, Storage};
 use crate::places::{Inbound, Outbound};
 use crate::port::Port;
-use crate::transfers::{Expected, Here, Transfers, other_bytes};
+use crate::transfers::{Expected, GivenUp, Here, Transfers, other_bytes};
 use crate::{memory, operators, slowed};
 
 /// Storages that cost nothing beside their bytes, and what each further one costs: its books.
@@ -27,6 +27,8 @@ const PINS_MAX: usize = 64;
 /// Bytes of an answer that are copied and sent at a time, and where each part is waited for.
 const PART_BYTES: u64 = 1 << 20;
 const DEVICE_PART_BYTES: u64 = 8 << 20;
+/// What comes and is not wanted is told of where it is at least so much.
+const CANCEL_BYTES: u64 = 1 << 20;
 /// How long a fetch waits for the daemon to send earlier replies.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -580,8 +582,15 @@ impl Machine for TorchMachine {
     }
 
     fn free(&mut self, id: u64) {
-        let place = self.transfers.give_up(id);
-        self.drop_place(place);
+        match self.transfers.give_up(id) {
+            Some(GivenUp::Here(place)) => self.drop_place(Some(place)),
+            Some(GivenUp::Comes(expected)) if expected.bytes >= CANCEL_BYTES => {
+                // Without a daemon nothing comes.
+                let header = Header::new(Kind::Unwanted, expected.transfer, 0);
+                drop(self.port.send(header, &[]));
+            }
+            _ => {}
+        }
         self.release(id);
         if let Some(kept) = self.kept.remove(&id) {
             memory::discharge(kept.charged);

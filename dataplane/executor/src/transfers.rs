@@ -28,6 +28,15 @@ pub enum Here {
     Fault(Fault),
 }
 
+/// What nobody wants any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// It is here, at this place.
+    Here(u64),
+    /// It has yet to come.
+    Comes(Expected),
+}
+
 /// More than there can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany;
@@ -64,15 +73,15 @@ impl Transfers {
         Some((expected, here))
     }
 
-    /// Storage `id` is freed. The place of what it expected, if that is here.
-    pub fn give_up(&mut self, id: u64) -> Option<u64> {
+    /// Storage `id` is freed. What becomes of what it expected, if it did.
+    pub fn give_up(&mut self, id: u64) -> Option<GivenUp> {
         let expected = self.expected.remove(&id)?;
         match self.here.remove(&expected.transfer) {
-            Some(Here::At(place, _)) => Some(place),
+            Some(Here::At(place, _)) => Some(GivenUp::Here(place)),
             Some(Here::Fault(_)) => None,
             None => {
                 self.unwanted.insert(expected.transfer);
-                None
+                Some(GivenUp::Comes(expected))
             }
         }
     }
@@ -146,8 +155,8 @@ mod tests {
         all.expect(10, expected(here));
         all.expect(11, expected(late));
         assert_eq!(all.arrived(here, Here::At(64, 8)), Ok(None));
-        assert_eq!(all.give_up(10), Some(64));
-        assert_eq!(all.give_up(11), None);
+        assert_eq!(all.give_up(10), Some(GivenUp::Here(64)));
+        assert_eq!(all.give_up(11), Some(GivenUp::Comes(expected(late))));
         assert_eq!(all.arrived(late, Here::At(128, 8)), Ok(Some(128)));
         assert_eq!(all.give_up(11), None);
         assert!(all.unwanted.is_empty() && all.here.is_empty() && all.expected.is_empty());

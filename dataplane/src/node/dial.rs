@@ -18,7 +18,7 @@ use super::data::socket::{SocketRead, SocketWrite, split};
 /// How long another node may take to let this one in.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The sending half of a connection to the node at `address`, which has let this one in.
+/// A connection to the node at `address`, which has let this one in.
 ///
 /// # Errors
 /// Nobody there; it refuses.
@@ -27,7 +27,7 @@ pub fn dial(
     tls: Option<Arc<ClientConfig>>,
     token: &[u8; TOKEN_BYTES],
     patience: Duration,
-) -> io::Result<SocketWrite> {
+) -> io::Result<(SocketRead, SocketWrite)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
     for address_of in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address_of, TIMEOUT) {
@@ -44,7 +44,7 @@ fn greet(
     tls: Option<Arc<ClientConfig>>,
     token: &[u8; TOKEN_BYTES],
     patience: Duration,
-) -> io::Result<SocketWrite> {
+) -> io::Result<(SocketRead, SocketWrite)> {
     peers::prepare(&socket)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     socket.set_write_timeout(Some(patience))?;
@@ -71,7 +71,7 @@ fn greet(
     exact(&mut read, &mut answer)?;
     let header = Header::decode(&answer).map_err(io::Error::other)?;
     if header.kind == Kind::Welcome {
-        return Ok(write);
+        return Ok((read, write));
     }
     let mut fault = vec![0; (header.payload_len as usize).min(PAYLOAD_MAX)];
     exact(&mut read, &mut fault)?;

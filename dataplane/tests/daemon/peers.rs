@@ -136,6 +136,23 @@ fn what_a_node_makes_up_ends_its_connection_and_nothing_else() {
             with(with(part(good, 2, 4), b"ab"), &part(named(0, 1, 2), 2, 4)),
         ),
         (
+            "an urgent one in another's midst",
+            with(
+                with(part(good.urgent(), 2, 4), b"ab"),
+                &part(named(0, 1, 2).urgent(), 2, 2),
+            ),
+        ),
+        (
+            "one in the midst of what is ahead of another",
+            with(
+                with(part(good, 2, 4), b"ab"),
+                &with(
+                    with(part(named(0, 1, 2).urgent(), 1, 2), b"c"),
+                    &part(good, 2, 4),
+                ),
+            ),
+        ),
+        (
             "no total",
             Header::new(Kind::Transfer, good.0, 4).encode().to_vec(),
         ),
@@ -165,6 +182,46 @@ fn what_a_node_makes_up_ends_its_connection_and_nothing_else() {
         assert!(ends(&mut *peer), "{what}");
         client.ping(1);
     }
+    assert_eq!(client.fetch(kept, 1000), pattern(1000));
+}
+
+#[test]
+fn what_is_urgent_comes_in_the_midst_of_what_is_not_and_what_is_given_up_ends_there() {
+    let daemon = Daemon::start(&[]);
+    let mut client = Client::connect(&daemon.address);
+    let kept = client.upload(&pattern(1000));
+    client.flush();
+    let mut peer = let_in(&daemon, &mut client);
+    let (long, urgent) = (named(0, 1, 1), named(0, 1, 2).urgent());
+    let failed = |transfer: Transfer| {
+        let fault = Fault::new(Code::SessionGone, 0, "given up").encode();
+        let header = Header::new(Kind::TransferFault, transfer.0, 0);
+        let mut bytes = header.with_payload(fault.len()).encode().to_vec();
+        bytes.extend_from_slice(&fault);
+        bytes
+    };
+    let mut say = |bytes: &[u8]| peer.write_all(bytes).unwrap();
+    say(&part(long, 3, 9));
+    say(b"abc");
+    say(&part(urgent, 2, 4));
+    say(b"12");
+    say(&part(urgent, 2, 4));
+    say(b"34");
+    // It is whole before the one that it came in the midst of.
+    daemon.wait_metric(RECEIVED, 4.0, SOON);
+    say(&failed(named(0, 1, 3).urgent()));
+    say(&part(long, 6, 9));
+    say(b"defghi");
+    daemon.wait_metric(RECEIVED, 13.0, SOON);
+    // One that ends in its midst leaves nothing behind, and others come.
+    for number in 10..40 {
+        say(&part(named(0, 1, number), 1 << 20, 64 << 20));
+        say(&vec![1; 1 << 20]);
+        say(&failed(named(0, 1, number)));
+    }
+    say(&part(named(0, 1, 50), 1, 1));
+    say(b"x");
+    daemon.wait_metric(RECEIVED, 14.0, SOON);
     assert_eq!(client.fetch(kept, 1000), pattern(1000));
 }
 

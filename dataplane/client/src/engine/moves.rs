@@ -15,6 +15,9 @@ use super::{Append, Error, Lane, Origin, Session};
 /// How long two nodes may take to find each other.
 const DIALLING: Duration = Duration::from_secs(5);
 
+/// What is no longer than this is never behind what is.
+const SMALL_BYTES: u64 = 1 << 20;
+
 /// How values get from one device to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -142,25 +145,30 @@ impl Session {
         site: SiteId,
     ) -> Result<u64, Error> {
         let (sent, received) = self.appending(&[from, to], 0, |append| {
-            self.append_transfer(append, from, draft, to, bytes, site)
+            self.append_transfer(append, from, draft, to, (bytes, false), site)
         })?;
         self.sent_later(from, &sent)?;
         self.sent_later(to, &received)?;
         Ok(received.first_fresh)
     }
 
-    /// Appends both ends of a transfer, for which there is room in both logs.
+    /// Appends both ends of a transfer of so many bytes, for which there is room in both logs. One that is
+    /// urgent, or small, goes ahead of those that are neither.
     pub(super) fn append_transfer(
         &self,
         append: &mut Append,
         from: &Lane,
         draft: &Draft<'_>,
         to: &Lane,
-        bytes: u64,
+        (bytes, is_urgent): (u64, bool),
         site: SiteId,
     ) -> Result<(Appended, Appended), Error> {
         let transfer = Transfer::new(from.index, to.index, append.next_transfer);
         let transfer = transfer.ok_or_else(|| Error::Runtime("too many transfers".to_owned()))?;
+        let transfer = match is_urgent || bytes <= SMALL_BYTES {
+            true => transfer.urgent(),
+            false => transfer,
+        };
         append.next_transfer += 1;
         let name = [transfer.0 as i64];
         let send = Draft {

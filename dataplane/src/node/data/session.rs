@@ -23,7 +23,7 @@ use super::host::Host;
 use super::installs::Installs;
 use super::link::Link;
 use super::running::Running;
-use super::ways::Ways;
+use super::ways::{Unwanted, Ways};
 
 /// How long a client has to read the last frame before its connection is cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -42,6 +42,8 @@ pub struct Session {
     pub counters: Counters,
     /// To other devices of its client.
     pub ways: Ways,
+    /// Of what comes from other devices.
+    pub unwanted: Unwanted,
     opened: Instant,
     /// Milliseconds from the opening to the last sign of life.
     heard_ms: AtomicU64,
@@ -92,6 +94,7 @@ impl Session {
             on_end,
             counters: Counters::default(),
             ways: Ways::default(),
+            unwanted: Unwanted::default(),
             opened: Instant::now(),
             heard_ms: AtomicU64::new(0),
             worked_ms: AtomicU64::new(0),

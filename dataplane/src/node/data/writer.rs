@@ -192,6 +192,7 @@ impl Writer<'_> {
                 // Without a way nobody waits for it.
                 let _ = self.session.ways.send(Transfer(header.seq).to(), parcel);
             }
+            Kind::Unwanted => self.session.unwanted.add(header.seq),
             Kind::Lost => {
                 let fault = Fault::decode(payload)
                     .map_err(|_| WriteError::Violation("a fault that is none"))?;

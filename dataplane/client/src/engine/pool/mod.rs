@@ -48,6 +48,8 @@ pub(super) struct Pool {
     planned: Planned,
     /// What values from before the segment were when it used them first: bytes, and who held them.
     used: IdMap<(u64, Set)>,
+    /// The record at hand goes where a plan says: what it waits for goes ahead of what nobody waits for.
+    is_planned: bool,
     /// Devices that records went to since the lock was taken.
     touched: Set,
     /// Reused from record to record.
@@ -67,6 +69,7 @@ impl Pool {
             decided: None,
             wanted: Vec::new(),
             unproven: Unproven::default(),
+            is_planned: false,
             touched: Set::EMPTY,
             inputs: Vec::new(),
             ids: Vec::new(),

@@ -97,6 +97,7 @@ impl Session {
             self.cut_outline(pool);
         }
         let planned = pool.outline.place(draft);
+        pool.is_planned = planned.is_some();
         for &value in pool.outline.first_used() {
             // It may be gone when the segment ends.
             if let Some(known) = pool.places.get(value) {
@@ -192,7 +193,8 @@ impl Session {
             params: &first_bytes(bytes),
             ..Draft::new(record::Kind::Send)
         };
-        let (_, received) = self.append_transfer(append, from, &view, lane, bytes, 0)?;
+        let (_, received) =
+            self.append_transfer(append, from, &view, lane, (bytes, pool.is_planned), 0)?;
         let id = received.first_fresh;
         pool.unproven.bring(value, lane.index);
         pool.touched = pool.touched.with(from.index).with(lane.index);

@@ -1,13 +1,15 @@
 //! Between nodes: what arrives.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use genie_session::fault::Fault;
 use genie_session::frame::{HEADER_BYTES, Header, Kind, PAYLOAD_MAX};
+use genie_session::transfer::Transfer;
 
 use super::super::landing::Source;
+use super::super::memory::SessionMemory;
 use super::super::session::Session;
-use super::super::socket::SocketRead;
+use super::super::socket::{SocketRead, SocketWrite};
 use super::{Ends, executor, receive, tell_fault, tell_here};
 
 /// What another node sends, which is not trusted.
@@ -18,6 +20,10 @@ pub(super) struct Incoming<'a> {
     /// Of the transfer at hand: its name, its bytes in all, those that were announced and not read,
     /// those that were not announced.
     pub(super) part: Option<(u64, u64, u64, u64)>,
+    /// Back to the sender.
+    pub(super) answers: SocketWrite,
+    /// Why the transfer at hand ends in its midst.
+    pub(super) aborted: Option<Fault>,
 }
 
 pub(super) fn hostile(what: &'static str) -> io::Error {
@@ -60,18 +66,37 @@ impl Incoming<'_> {
         Ok(u64::from_le_bytes(total))
     }
 
+    fn fault(&mut self, header: &Header) -> io::Result<Fault> {
+        let mut fault = vec![0; (header.payload_len as usize).min(PAYLOAD_MAX)];
+        self.read(&mut fault)?;
+        Fault::decode(&fault).map_err(|_| hostile("a fault that is none"))
+    }
+
+    /// Says what nobody wants of what comes.
+    fn decline(&mut self) -> io::Result<()> {
+        let ends = self.ends;
+        for transfer in self.to.unwanted.take_all(|transfer| ends.are_of(transfer)) {
+            let header = Header::new(Kind::Unwanted, transfer, 0).encode();
+            self.answers.write(&mut [IoSlice::new(&header)])?;
+        }
+        Ok(())
+    }
+
     /// Takes one transfer.
     pub(super) fn take(&mut self) -> io::Result<()> {
-        let to = self.to;
+        self.decline()?;
         let header = self.header()?;
+        self.one(&header)
+    }
+
+    fn one(&mut self, header: &Header) -> io::Result<()> {
+        let to = self.to;
         if header.kind == Kind::TransferFault {
-            let mut fault = vec![0; (header.payload_len as usize).min(PAYLOAD_MAX)];
-            self.read(&mut fault)?;
-            let fault = Fault::decode(&fault).map_err(|_| hostile("a fault that is none"))?;
+            let fault = self.fault(header)?;
             let running = executor(to)?;
             return tell_fault(to, running, header.seq, fault, self.ends.from);
         }
-        let total = self.total(&header)?;
+        let total = self.total(header)?;
         let left = total.checked_sub(header.aux);
         let left = left.ok_or_else(|| hostile("more bytes than were announced"))?;
         if header.aux == 0 && total > 0 {
@@ -79,8 +104,36 @@ impl Incoming<'_> {
         }
         self.part = Some((header.seq, total, header.aux, left));
         let running = executor(to)?;
-        let place = receive(to, running, total, self)?;
-        tell_here(to, running, header.seq, total, place)
+        let place = receive(to, running, total, self);
+        self.part = None;
+        match self.aborted.take() {
+            Some(fault) => tell_fault(to, running, header.seq, fault, self.ends.from),
+            None => tell_here(to, running, header.seq, total, place?),
+        }
+    }
+
+    /// The header before more of the transfer at hand: what goes ahead of it is taken first. `None`: no
+    /// more of it comes.
+    fn next_of(&mut self, transfer: u64) -> io::Result<Option<Header>> {
+        loop {
+            self.decline()?;
+            let header = self.header()?;
+            if header.seq == transfer && header.kind == Kind::TransferFault {
+                // Memory of a device can't be taken back in the midst of what comes there.
+                if matches!(executor(self.to)?.memory, SessionMemory::Staged(_)) {
+                    return Err(hostile("a transfer that ends in its midst"));
+                }
+                self.aborted = Some(self.fault(&header)?);
+                return Ok(None);
+            }
+            let goes_ahead = Transfer(header.seq).is_urgent() && !Transfer(transfer).is_urgent();
+            if !goes_ahead {
+                return Ok(Some(header));
+            }
+            let at_hand = self.part.take();
+            self.one(&header)?;
+            self.part = at_hand;
+        }
     }
 }
 
@@ -92,7 +145,9 @@ impl Source for Incoming<'_> {
             let (transfer, total, here, left) =
                 self.part.ok_or_else(|| hostile("bytes of no transfer"))?;
             if here == 0 {
-                let header = self.header()?;
+                let Some(header) = self.next_of(transfer)? else {
+                    return Err(io::Error::other("no more of it comes"));
+                };
                 let same = header.kind == Kind::Transfer
                     && header.seq == transfer
                     && self.total(&header)? == total;

@@ -12,7 +12,6 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
 use genie_channel::BULK_PART_MAX;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{Header, Kind, NO_PLACE};
@@ -24,8 +23,8 @@ use super::landing::{Source, land};
 use super::memory::SessionMemory;
 use super::running::Running;
 use super::session::{Session, spawn};
-use super::socket::{SocketWrite, split};
-use super::ways::Parcel;
+use super::socket::{SocketRead, SocketWrite, split};
+use super::ways::{Parcel, Parcels, Unwanted};
 
 /// How often one who waits for an executor to start looks.
 const START_TICK: Duration = Duration::from_micros(200);
@@ -106,14 +105,20 @@ pub fn within(from: &Arc<Session>, to: &Arc<Session>, ends: Ends) -> io::Result<
 ///
 /// # Errors
 /// As [`within`].
-pub fn send_over(from: &Arc<Session>, mut half: SocketWrite, ends: Ends) -> io::Result<()> {
+pub fn send_over(
+    from: &Arc<Session>,
+    (answers, mut half): (SocketRead, SocketWrite),
+    ends: Ends,
+) -> io::Result<()> {
     let parcels = from
         .ways
         .open(ends.to)
         .ok_or(io::ErrorKind::AlreadyExists)?;
     let from = Arc::clone(from);
+    let unwanted = Arc::<Unwanted>::default();
+    outgoing::hear(&from, answers, ends, Arc::clone(&unwanted))?;
     spawn(format!("peer-{:x}", from.id()), move || {
-        if let Err(error) = outgoing::write(&from, &mut half, &parcels) {
+        if let Err(error) = outgoing::write(&from, &mut half, &parcels, &unwanted) {
             tracing::info!(
                 session = from.id(),
                 "session {}: nothing more can be sent to log {} of its client: {error}",
@@ -147,6 +152,8 @@ pub fn accept(
             to: &to,
             ends,
             part: None,
+            answers,
+            aborted: None,
         };
         let error = loop {
             if let Err(error) = half.take() {
@@ -281,9 +288,14 @@ fn read_place(
     Ok(())
 }
 
+/// What is said of a transfer that its receiver gave up.
+fn not_wanted() -> Fault {
+    Fault::new(Code::SessionGone, 0, "nobody wants it any more")
+}
+
 /// Nobody takes what still comes: its places go back.
-fn drain(session: &Session, parcels: &Receiver<Parcel>) {
-    while let Ok(parcel) = parcels.recv() {
+fn drain(session: &Session, parcels: &Parcels) {
+    while let Some(parcel) = parcels.next() {
         if let (Parcel::Part { place, bytes, .. }, Some(running)) = (parcel, session.running())
             && bytes > 0
         {

@@ -1,54 +1,169 @@
 //! Between nodes: what leaves.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
-use genie_session::frame::{Header, Kind};
+use genie_session::fault::Fault;
+use genie_session::frame::{HEADER_BYTES, Header, Kind};
+use genie_session::transfer::Transfer;
 
-use super::super::session::Session;
-use super::super::socket::SocketWrite;
-use super::super::ways::Parcel;
-use super::{executor, read_place};
+use super::super::session::{Session, spawn};
+use super::super::socket::{SocketRead, SocketWrite};
+use super::super::ways::{Parcel, Parcels, Unwanted};
+use super::incoming::hostile;
+use super::{Ends, executor, not_wanted, read_place};
+
+/// Bytes of a transfer that leave before it is looked whether something goes ahead of the rest.
+const CHUNK_BYTES: u64 = 4 << 20;
 
 /// Sends what there is, until there is nothing more.
 pub(super) fn write(
     session: &Session,
     half: &mut SocketWrite,
-    parcels: &Receiver<Parcel>,
+    parcels: &Parcels,
+    unwanted: &Unwanted,
 ) -> io::Result<()> {
-    while let Ok(parcel) = parcels.recv() {
-        match parcel {
-            Parcel::Fault(transfer, fault) => {
-                let fault = fault.encode();
-                let header = Header::new(Kind::TransferFault, transfer, 0);
-                let header = header.with_payload(fault.len()).encode();
-                half.write(&mut [IoSlice::new(&header), IoSlice::new(&fault)])?;
-            }
-            Parcel::Part {
-                transfer,
-                place,
-                bytes,
-                total,
-            } => {
-                let header = Header::new(Kind::Transfer, transfer, bytes).with_payload(8);
-                let (header, total) = (header.encode(), total.to_le_bytes());
-                let mut front: &[&[u8]] = &[&header, &total];
-                if bytes == 0 {
-                    half.write(&mut [IoSlice::new(&header), IoSlice::new(&total)])?;
-                    continue;
-                }
-                let running = executor(session)?;
-                let written = read_place(session, running, place, bytes, |bytes| {
-                    let mut parts: Vec<_> = front.iter().map(|part| IoSlice::new(part)).collect();
-                    parts.push(IoSlice::new(bytes));
-                    front = &[];
-                    half.write(&mut parts)
-                });
-                let _ = running.place_sent(place);
-                written?;
-                session.host().metrics.peer_bytes_sent.add(bytes);
-            }
-        }
+    let mut outgoing = Outgoing {
+        session,
+        half,
+        parcels,
+        unwanted,
+    };
+    while let Some(parcel) = parcels.next() {
+        outgoing.one(parcel)?;
     }
     Ok(())
+}
+
+struct Outgoing<'a> {
+    session: &'a Session,
+    half: &'a mut SocketWrite,
+    parcels: &'a Parcels,
+    /// What the other end said.
+    unwanted: &'a Unwanted,
+}
+
+impl Outgoing<'_> {
+    /// Sends a transfer, of which this is the first parcel.
+    fn one(&mut self, parcel: Parcel) -> io::Result<()> {
+        let mut parcel = parcel;
+        let (transfer, mut sent) = (parcel.transfer(), 0);
+        let mut is_wanted = true;
+        loop {
+            let (place, bytes, total) = match parcel {
+                Parcel::Fault(_, fault) if is_wanted => return self.fault(transfer, &fault),
+                Parcel::Fault(..) => return Ok(()),
+                Parcel::Part {
+                    place,
+                    bytes,
+                    total,
+                    ..
+                } => (place, bytes, total),
+            };
+            if bytes == 0 {
+                return self.bytes(transfer, total, &[]);
+            }
+            let part = self.part(transfer, place, bytes, total, &mut is_wanted);
+            let _ = executor(self.session)?.place_sent(place);
+            part?;
+            sent += bytes;
+            if sent >= total {
+                break;
+            }
+            let next = self.parcels.next_of(transfer);
+            parcel = next.ok_or(io::ErrorKind::UnexpectedEof)?;
+            if parcel.transfer() != transfer {
+                return Err(hostile("a transfer that ends in its midst"));
+            }
+        }
+        // What is said of it from now on comes too late, and so does what was said of those before.
+        let _ = (self.unwanted).take_all(|other| other <= transfer);
+        Ok(())
+    }
+
+    /// Sends what lies at a place, unless nobody wants it.
+    fn part(
+        &mut self,
+        transfer: u64,
+        place: u64,
+        bytes: u64,
+        total: u64,
+        is_wanted: &mut bool,
+    ) -> io::Result<()> {
+        let mut start = 0;
+        while start < bytes {
+            if !Transfer(transfer).is_urgent() {
+                while let Some(urgent) = self.parcels.next_urgent() {
+                    self.one(urgent)?;
+                }
+                if *is_wanted && self.unwanted.take(transfer) {
+                    *is_wanted = false;
+                    self.fault(transfer, &not_wanted())?;
+                }
+            }
+            if !*is_wanted {
+                return Ok(());
+            }
+            let len = (bytes - start).min(CHUNK_BYTES);
+            let (session, running) = (self.session, executor(self.session)?);
+            read_place(session, running, place + start, len, |bytes| {
+                self.bytes(transfer, total, bytes)
+            })?;
+            session.host().metrics.peer_bytes_sent.add(len);
+            start += len;
+        }
+        Ok(())
+    }
+
+    fn bytes(&mut self, transfer: u64, total: u64, bytes: &[u8]) -> io::Result<()> {
+        let header = Header::new(Kind::Transfer, transfer, bytes.len() as u64).with_payload(8);
+        let (header, total) = (header.encode(), total.to_le_bytes());
+        let parts = [&header[..], &total, bytes].map(IoSlice::new);
+        let used = if bytes.is_empty() { 2 } else { 3 };
+        let mut parts = parts;
+        self.half.write(&mut parts[..used])
+    }
+
+    fn fault(&mut self, transfer: u64, fault: &Fault) -> io::Result<()> {
+        let fault = fault.encode();
+        let header = Header::new(Kind::TransferFault, transfer, 0);
+        let header = header.with_payload(fault.len()).encode();
+        (self.half).write(&mut [IoSlice::new(&header), IoSlice::new(&fault)])
+    }
+}
+
+/// Hears what the other end does not want, until the connection or the session ends.
+///
+/// # Errors
+/// No threads left.
+pub(super) fn hear(
+    session: &Arc<Session>,
+    half: SocketRead,
+    ends: Ends,
+    unwanted: Arc<Unwanted>,
+) -> io::Result<()> {
+    let (session, mut half) = (Arc::clone(session), half);
+    spawn(format!("hears-{:x}", session.id()), move || {
+        while let Ok(header) = header(&session, &mut half) {
+            // Whatever else it says, it is not listened to any more.
+            if header.kind != Kind::Unwanted || !ends.are_of(header.seq) {
+                return;
+            }
+            unwanted.add(header.seq);
+        }
+    })
+}
+
+fn header(session: &Session, half: &mut SocketRead) -> io::Result<Header> {
+    let (mut header, mut have) = ([0; HEADER_BYTES], 0);
+    while have < HEADER_BYTES {
+        match half.read(&mut header[have..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => have += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !session.is_over() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Header::decode(&header).map_err(|_| hostile("a frame header that is none"))
 }
