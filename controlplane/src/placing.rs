@@ -6,7 +6,8 @@ use std::iter;
 
 use genie_control_api::v1;
 use genie_control_api::v1::placement_server::Placement;
-use genie_planner::segment::{Plan, Record, Segment, Storage, Use};
+use genie_planner::review::{Seen, Verdict};
+use genie_planner::segment::{Act, Plan, Record, Segment, Step, Storage, Use};
 use genie_planner::{Device, semantic};
 use genie_session::WireError;
 use genie_session::limits::LOGS_MAX;
@@ -105,6 +106,20 @@ impl Reader {
     }
 }
 
+fn told(step: &Step) -> Option<v1::PlanStep> {
+    let act = match step.act {
+        Act::Send => v1::plan_step::Act::Send,
+        Act::Drop => v1::plan_step::Act::Drop,
+    };
+    let number = |number: usize| u32::try_from(number).ok();
+    Some(v1::PlanStep {
+        record: number(step.record)?,
+        act: act.into(),
+        value: number(step.value)?,
+        device: number(step.device)?,
+    })
+}
+
 impl TryFrom<&v1::PlaceRequest> for Question {
     type Error = Status;
 
@@ -150,7 +165,13 @@ impl Placement for ControlPlane {
         let session = self.authenticate(request.session_id, &identity, &request.data_token)?;
         let question = Question::try_from(&request)?;
         let segment = request.segment;
+        let used_bytes = question.holdings.values().map(|&(bytes, _)| bytes).sum();
         let plan = self.behind(move || place(&segment, &question)).await?;
+        if request.plan != 0 {
+            let predicted = plan.as_ref().map(|plan| plan.transfer_bytes);
+            let (plan, before) = (request.plan, request.before);
+            (session.plans.lock()).open(plan, before, predicted, used_bytes);
+        }
         let plan = plan.unwrap_or_default();
         tracing::debug!(
             session = session.id,
@@ -165,7 +186,33 @@ impl Placement for ControlPlane {
             places: places.collect(),
             states: u32::try_from(plan.states).unwrap_or(u32::MAX),
             transfer_bytes: plan.transfer_bytes,
+            steps: plan.steps.iter().filter_map(told).collect(),
         }))
+    }
+
+    async fn observe(
+        &self,
+        request: Request<v1::ObserveRequest>,
+    ) -> Result<Response<v1::ObserveReply>, Status> {
+        let identity = identity_of(&request)?;
+        let request = request.into_inner();
+        let session = self.authenticate(request.session_id, &identity, &request.data_token)?;
+        let mut reply = v1::ObserveReply::default();
+        let mut books = session.plans.lock();
+        for stats in request.plans {
+            let seen = Seen {
+                steps: stats.steps,
+                moved_bytes: stats.moved_bytes,
+                used_bytes: stats.used_bytes,
+                ns: stats.step_ns,
+            };
+            match books.observe(stats.plan, stats.placed, seen) {
+                Verdict::Keep => {}
+                Verdict::Again => reply.again.push(stats.plan),
+                Verdict::Drop => reply.drop.push(stats.plan),
+            }
+        }
+        Ok(Response::new(reply))
     }
 
     async fn load(
@@ -186,7 +233,7 @@ impl Placement for ControlPlane {
 #[cfg(test)]
 mod tests {
     use genie_session::client::Draft;
-    use genie_session::outline::Outline;
+    use genie_session::outline::{Outline, Seen};
     use genie_session::skeleton::{out, tag};
 
     use super::*;
@@ -205,7 +252,7 @@ mod tests {
             outline.place(&alloc);
             outline.commit(&alloc, false);
         }
-        outline.cut();
+        outline.cut(Seen::default());
         let pair: Vec<u8> = [tensor(), tensor()].concat();
         let list: Vec<u8> = [&[tag::LIST, 2, 0][..], &pair].concat();
         let row = [0, 1, 2, 1, 4, 8, 4, 4, 1];
@@ -259,7 +306,7 @@ mod tests {
                 &row,
             );
         }
-        let question = outline.cut().unwrap();
+        let question = outline.cut(Seen::default()).unwrap();
         (question.segment, question.externals)
     }
 

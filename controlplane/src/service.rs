@@ -229,6 +229,7 @@ fn describe(
     if session.identity.tenant != identity.tenant && !let_in {
         return None;
     }
+    let totals = session.plans.lock().totals();
     let age = now.saturating_duration_since(session.opened);
     Some(v1::Session {
         tenant: session.identity.tenant.to_string(),
@@ -236,6 +237,10 @@ fn describe(
         client: session.client.clone(),
         age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
         memory_budget_bytes: session.memory_budget_bytes,
+        planned_steps: totals.steps,
+        planned_moved_bytes: totals.moved_bytes,
+        plans_again: totals.again,
+        plans_dropped: totals.dropped,
         ..seen
     })
 }

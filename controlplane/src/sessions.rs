@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 
 use crate::analysis::History;
+use crate::books::Books;
 use crate::identity::Identity;
 
 /// The secret that opens a session's data. Compared in constant time, never printed.
@@ -69,6 +70,8 @@ pub struct Session {
     pub memory_budget_bytes: u64,
     /// What was observed of it. Lives as long as the session, and whoever still looks at it.
     pub history: Arc<Mutex<History>>,
+    /// The structures of its segments that were placed, and what became of them.
+    pub plans: Arc<Mutex<Books>>,
     /// The control plane that let it in, if that was another: it may ask what the client may.
     pub let_in_by: Option<Identity>,
 }
@@ -91,6 +94,7 @@ impl Session {
             opened: Instant::now(),
             memory_budget_bytes,
             history: Arc::default(),
+            plans: Arc::default(),
             let_in_by: None,
         }
     }

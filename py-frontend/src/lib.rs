@@ -231,6 +231,11 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     out.set_item("placement_hits", planned.counts.hits)?;
     out.set_item("placement_misses", planned.counts.misses)?;
     out.set_item("placements_refused", planned.refused)?;
+    out.set_item("placements_replaced", planned.counts.replaced)?;
+    out.set_item("placements_dropped", planned.counts.dropped)?;
+    out.set_item("placements_observed", planned.observed)?;
+    out.set_item("planned_sends", planned.sent)?;
+    out.set_item("planned_drops", planned.let_go)?;
     out.set_item("states", planned.states)?;
     out.set_item("predicted_transfer_bytes", planned.transfer_bytes)?;
     out.set_item("fallback_operators", current::fallbacks())?;

@@ -358,6 +358,67 @@ def test_a_plan_survives_the_node_that_made_it(make_daemon: Callable[..., Daemon
     assert genie.where(next(model.parameters())).device.node == nodes[1].address
 
 
+def test_a_plan_whose_sizes_are_others_is_replaced(nodes: list[Daemon]) -> None:
+    """What a plan was made for is told to the control plane, which asks for another."""
+    connect(nodes, "semantic")
+    cache = torch.zeros(1, 4, 64, device=D)
+    row = torch.ones(1, 1, 64, device=D)
+    tokens = 4
+    deadline = time.monotonic() + 15
+    while not genie.stats()["placements_replaced"]:
+        assert time.monotonic() < deadline, genie.stats()
+        cache = torch.cat([cache, row], dim=1)
+        tokens += 1
+        assert ((cache + 1).sum() * 2).item() == 2 * 64 * (tokens + tokens - 4)
+    stats = genie.stats()
+    assert stats["placements_observed"] > 0
+    assert stats["placements_dropped"] == 0
+    before = stats["placement_hits"]
+    for _ in range(20):
+        cache = torch.cat([cache, row], dim=1)
+        ((cache + 1).sum() * 2).item()
+    assert genie.stats()["placement_hits"] - before >= 18
+    # The node knows as well.
+    session = next(s for s in nodes[0].sessions() if s["planned_steps"])
+    assert session["plans_again"] >= 1
+    assert session["plans_dropped"] == 0
+
+
+def test_a_plan_sends_what_is_taken_later(make_daemon: Callable[..., Daemon]) -> None:
+    """A value of one node leaves when it is made, not when the other takes it."""
+    nodes = [small_node(make_daemon, "200MiB") for _ in range(2)]
+    connect(nodes, "semantic")
+    torch.manual_seed(3)
+    caches = [torch.randn(1, 32, 64) for _ in range(2)]
+    weight, row = torch.randn(64, 64), torch.randn(1, 1, 64)
+
+    def step(state: list[torch.Tensor], token: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        query = token @ w
+        state[0] = torch.cat([state[0], query], dim=1)
+        near = (state[0] * query).sum(dim=1, keepdim=True).tanh()
+        near = near @ w
+        near = near.relu() + query
+        state[1] = torch.cat([state[1], near], dim=1)
+        return (state[1] * query).sum(dim=1, keepdim=True).tanh()
+
+    remote, w = [caches[0].to(D)], weight.to(D)
+    # Leaves no room for the other up to 80% of the first node.
+    filler = torch.ones(((160 << 20) - 28672) // 4).to(D)
+    remote += [caches[1].to(D)]
+    homes = [genie.where(cache).device.node for cache in remote]
+    assert len(set(homes)) == 2, homes
+    del filler
+    token, ours = row.to(D), row
+    for _ in range(40):
+        token = step(remote, token, w)
+        ours = step(caches, ours, weight)
+        torch.testing.assert_close(token.cpu(), ours, rtol=0, atol=1e-4)
+    stats = genie.stats()
+    assert stats["placement_hits"] > 20, stats
+    assert stats["planned_sends"] > 20, stats
+    assert [genie.where(cache).device.node for cache in remote] == homes
+
+
 def test_a_pool_of_one_node(nodes: list[Daemon], tmp_path: Path) -> None:
     connect(nodes[:1])
     model = torch.nn.Linear(8, 8).to(D)

@@ -1,12 +1,13 @@
 //! What runs where. Pure: facts, sizes and places in, places out.
 //!
 //! A [`Policy`] answers for one operator at a time, when it comes. [`semantic`] plans a segment that was
-//! seen, from what was understood of it.
+//! seen, from what was understood of it; [`review`] judges what became of a plan.
 
 #![warn(missing_docs)]
 
 mod fill;
 mod policy;
+pub mod review;
 pub mod segment;
 pub mod semantic;
 

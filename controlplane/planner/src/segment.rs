@@ -41,11 +41,35 @@ pub struct Segment {
     pub records: Vec<Record>,
 }
 
+/// What becomes of a copy once a record has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// It goes to another device, where a later record takes it: so it is on its way before it is waited for.
+    Send,
+    /// It goes from a device where nobody reads it before it is written elsewhere.
+    Drop,
+}
+
+/// What a plan does with a value besides placing records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// After which record.
+    pub record: usize,
+    /// What is done.
+    pub act: Act,
+    /// Which of the values that the record takes, in their order, and then of those that it makes.
+    pub value: usize,
+    /// To, or from which device.
+    pub device: usize,
+}
+
 /// What was decided for a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// A device for each record.
     pub places: Vec<usize>,
+    /// What is sent and dropped when, by record.
+    pub steps: Vec<Step>,
     /// Values that move because of it, each time.
     pub transfers: u64,
     /// Their bytes.

@@ -2,9 +2,11 @@
 //! writes it runs there. All else follows its bytes; and what makes as much as it takes runs where that
 //! is wanted, if fewer bytes move then: a gradient is made where its parameter is.
 
+use std::collections::BTreeMap;
+
 use genie_session::places::Set;
 
-use crate::segment::{Plan, Record, Segment, Storage};
+use crate::segment::{self, Act, Plan, Record, Segment, Storage};
 use crate::{Device, Policy, Step, policy::Locality};
 
 /// The places of a segment. `None` where there is no state to pin: then the place of each record is
@@ -28,6 +30,7 @@ pub fn plan(segment: &Segment, devices: &[Device]) -> Option<Plan> {
         (places, best) = (nearer, other);
     }
     Some(Plan {
+        steps: steps(segment, &places),
         places,
         transfers: best.0,
         transfer_bytes: best.1,
@@ -79,6 +82,61 @@ fn traffic(segment: &Segment, places: &[usize]) -> (u64, u64) {
         run(record, device, &mut at);
     }
     (transfers, bytes)
+}
+
+/// What is sent as soon as it is there, since a record elsewhere takes it later; and which copies of state
+/// go, since the next cycle writes it.
+fn steps(segment: &Segment, places: &[usize]) -> Vec<segment::Step> {
+    let count = segment.storages.len();
+    // Where a storage was made or written last, which of that record's values it is, and who has it since.
+    let mut since: Vec<Option<(usize, usize)>> = vec![None; count];
+    let mut holders: Vec<Set> = segment.storages.iter().map(|storage| storage.at).collect();
+    // The last record that reads a copy of state where it does not live, and as which of its values.
+    let mut last_read: BTreeMap<(usize, usize), (usize, usize)> = BTreeMap::new();
+    let mut steps = Vec::new();
+    for (at, (record, &device)) in segment.records.iter().zip(places).enumerate() {
+        for (value, taken) in record.takes.iter().enumerate() {
+            let storage = taken.storage;
+            let is_missing = !holders[storage].is_empty() && !holders[storage].has(device);
+            if let Some((made, value)) =
+                since[storage].filter(|&(made, _)| is_missing && made + 1 < at)
+            {
+                steps.push(segment::Step {
+                    record: made,
+                    act: Act::Send,
+                    value,
+                    device,
+                });
+            }
+            let lives_elsewhere = !segment.storages[storage].at.has(device);
+            if segment.storages[storage].is_state && lives_elsewhere && !taken.writes {
+                last_read.insert((storage, device), (at, value));
+            }
+        }
+        run(record, device, &mut holders);
+        for (value, taken) in record.takes.iter().enumerate() {
+            if taken.writes {
+                since[taken.storage] = Some((at, value));
+                // It ends all other copies.
+                last_read.retain(|&(storage, _), _| storage != taken.storage);
+            }
+        }
+        for (value, &made) in record.makes.iter().enumerate() {
+            since[made] = Some((at, record.takes.len() + value));
+        }
+    }
+    steps.extend(
+        last_read
+            .into_iter()
+            .map(|((_, device), (record, value))| segment::Step {
+                record,
+                act: Act::Drop,
+                value,
+                device,
+            }),
+    );
+    steps.sort_by_key(|step| step.record);
+    steps
 }
 
 /// Moves records whose results are no smaller than what they take to where these are used, the last first, so
@@ -254,6 +312,48 @@ mod tests {
         let plan = plan(&decode([0, 1], [0, 1]), &devices(2)).unwrap();
         assert_eq!(plan.places, [0, 0, 0, 0, 1, 1, 1]);
         assert_eq!((plan.transfers, plan.transfer_bytes), (1, 10));
+    }
+
+    #[test]
+    fn what_is_taken_later_elsewhere_is_sent_when_it_is_made_and_copies_of_state_go() {
+        // A state on each device, and a value that both use: made by the first record, taken by the last.
+        let segment = Segment {
+            storages: vec![
+                stored(1000, &[0], true),
+                stored(5000, &[1], true),
+                stored(10, &[0], false),
+                stored(10, &[], false),
+                stored(10, &[], false),
+                stored(10, &[], false),
+            ],
+            records: vec![
+                record(&[(0, false), (2, false)], &[3]),
+                record(&[(0, false), (3, false)], &[4]),
+                record(&[(1, false), (3, false), (0, false)], &[5]),
+            ],
+        };
+        let plan = plan(&segment, &devices(2)).unwrap();
+        assert_eq!(plan.places, [0, 0, 1]);
+        let send = segment::Step {
+            record: 0,
+            act: Act::Send,
+            value: 2,
+            device: 1,
+        };
+        let gone = segment::Step {
+            record: 2,
+            act: Act::Drop,
+            value: 2,
+            device: 1,
+        };
+        assert_eq!(plan.steps, [send, gone]);
+        // What is taken at once needs no word.
+        let near = decode([0, 0], [1, 1]);
+        let plan = super::plan(&near, &devices(2)).unwrap();
+        assert!(
+            plan.steps.iter().all(|step| step.record + 1 < 6),
+            "{plan:?}"
+        );
     }
 
     #[test]

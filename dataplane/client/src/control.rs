@@ -9,9 +9,9 @@ use genie_control_api::v1::control_client::ControlClient;
 use genie_control_api::v1::peers_client::PeersClient;
 use genie_control_api::v1::placement_client::PlacementClient;
 use genie_control_api::v1::{
-    CloseSessionRequest, LoadReply, LoadRequest, OfferWayReply, OfferWayRequest, OpenSessionReply,
-    OpenSessionRequest, OpenWayReply, OpenWayRequest, PlaceReply, PlaceRequest, StatusReply,
-    StatusRequest, SubmitSegmentReply, SubmitSegmentRequest,
+    CloseSessionRequest, LoadReply, LoadRequest, ObserveReply, ObserveRequest, OfferWayReply,
+    OfferWayRequest, OpenSessionReply, OpenSessionRequest, OpenWayReply, OpenWayRequest,
+    PlaceReply, PlaceRequest, StatusReply, StatusRequest, SubmitSegmentReply, SubmitSegmentRequest,
 };
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -110,10 +110,14 @@ pub type OnPlaces = Box<dyn FnOnce(Result<PlaceReply, ControlError>) + Send>;
 /// What is done with a device's load.
 pub type OnLoad = Box<dyn FnOnce(Result<LoadReply, ControlError>) + Send>;
 
+/// What is done with what is said of plans.
+pub type OnObserved = Box<dyn FnOnce(Result<ObserveReply, ControlError>) + Send>;
+
 enum Request {
     Submit(SubmitSegmentRequest, OnPlan),
     Place(PlaceRequest, OnPlaces),
     Load(LoadRequest, OnLoad),
+    Observe(ObserveRequest, OnObserved),
     OfferWay(OfferWayRequest, Answer<OfferWayReply>),
     OpenWay(OpenWayRequest, Answer<OpenWayReply>),
     Close(CloseSessionRequest, std::sync::mpsc::Sender<()>),
@@ -173,6 +177,13 @@ impl Control {
     pub fn place(&self, request: PlaceRequest, done: OnPlaces) -> bool {
         self.requests
             .try_send(Request::Place(request, done))
+            .is_ok()
+    }
+
+    /// Tells what became of plans; as [`Control::submit`].
+    pub fn observe(&self, request: ObserveRequest, done: OnObserved) -> bool {
+        self.requests
+            .try_send(Request::Observe(request, done))
             .is_ok()
     }
 
@@ -283,6 +294,15 @@ async fn serve(
                         async move { PlacementClient::new(channel).load(request).await }
                     });
                     done(loaded.await);
+                });
+            }
+            Request::Observe(request, done) => {
+                tokio::spawn(async move {
+                    let judged = line.call(|channel| {
+                        let request = request.clone();
+                        async move { PlacementClient::new(channel).observe(request).await }
+                    });
+                    done(judged.await);
                 });
             }
             // Dialling may take a while, and nobody else should wait for it.

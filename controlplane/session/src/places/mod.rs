@@ -287,6 +287,16 @@ impl Places {
         gone
     }
 
+    /// The copy of a value on a device, which goes unless it is the oldest.
+    pub fn drop_copy(&mut self, value: u64, device: usize) -> Option<Copy> {
+        let known = self.values.get_mut(&value)?;
+        let at = (known.others.iter()).position(|copy| copy.device == device)?;
+        let gone = known.others.swap_remove(at);
+        self.held[device] = self.held[device].saturating_sub(known.bytes);
+        self.spare[device] = self.spare[device].saturating_sub(known.bytes);
+        Some(gone)
+    }
+
     /// A value is `copy` and nothing else. Gives what it was.
     pub fn replace(&mut self, value: u64, copy: Copy) -> Vec<Copy> {
         let Some(known) = self.values.get_mut(&value) else {

@@ -7,7 +7,7 @@ use genie_session::client::Message;
 use genie_session::frame::{Header, Kind};
 
 use super::heartbeat::PING_AFTER;
-use super::pool::LOAD_EVERY;
+use super::pool::{LOAD_EVERY, OBSERVED_EVERY};
 use super::shapes::ShapeCache;
 use super::trace::Forwards;
 use super::{
@@ -26,6 +26,7 @@ impl Session {
         let mut waits = self.waits();
         let mut rests = false;
         let mut asked_loads = Instant::now();
+        let mut observed = Instant::now();
         while !self.is_over() {
             if last_work.elapsed() > IDLE_AFTER && !self.is_waited_for() {
                 self.wake.sleep(&self.lanes, IDLE_TICK);
@@ -57,6 +58,12 @@ impl Session {
                     self.ask_loads();
                 }
                 asked_loads = Instant::now();
+            }
+            if self.is_pool && observed.elapsed() > OBSERVED_EVERY {
+                if last_work.elapsed() < OBSERVED_EVERY {
+                    self.observe();
+                }
+                observed = Instant::now();
             }
             if last_work.elapsed() > TRIM_AFTER {
                 self.host.rest();

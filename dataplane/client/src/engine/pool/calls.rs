@@ -63,6 +63,9 @@ impl Session {
                 self.wrote(append, pool, &question, chosen.device);
                 let first = pool.places.take(results.fresh);
                 pool.made(chosen, (first, appended.first_fresh), &results.fresh_bytes);
+                if by_plan {
+                    self.follow_steps(append, pool, draft.storages, first);
+                }
                 appended.first_fresh = first;
                 let touched = std::mem::take(&mut pool.touched);
                 Ok((Recorded::Done(appended, results), touched))

@@ -11,6 +11,8 @@ mod plans;
 mod relay;
 mod route;
 
+use std::time::Instant;
+
 use genie_planner::{Choice, Device, Input, Policy};
 use genie_session::client::Draft;
 use genie_session::outline::Outline;
@@ -21,8 +23,8 @@ use genie_session::skeleton::tag;
 
 use super::{Append, Error, Lane, Session};
 
-pub(super) use self::plans::LOAD_EVERY;
 pub use self::plans::Planned;
+pub(super) use self::plans::{LOAD_EVERY, OBSERVED_EVERY};
 pub(super) use self::relay::Wanted;
 
 /// Where a program's tensors are, as far as the program knows.
@@ -48,6 +50,9 @@ pub(super) struct Pool {
     planned: Planned,
     /// What values from before the segment were when it used them first: bytes, and who held them.
     used: IdMap<(u64, Set)>,
+    /// When the segment began, and what moved since.
+    began: Option<Instant>,
+    moved_bytes: u64,
     /// The record at hand goes where a plan says: what it waits for goes ahead of what nobody waits for.
     is_planned: bool,
     /// Devices that records went to since the lock was taken.
@@ -69,6 +74,8 @@ impl Pool {
             decided: None,
             wanted: Vec::new(),
             unproven: Unproven::default(),
+            began: None,
+            moved_bytes: 0,
             is_planned: false,
             touched: Set::EMPTY,
             inputs: Vec::new(),

@@ -3,16 +3,24 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use genie_control_api::v1::{DeviceState, Holding, LoadRequest, PlaceReply, PlaceRequest};
-use genie_session::outline::{Counts, Question};
+use genie_control_api::v1::{
+    DeviceState, Holding, LoadRequest, ObserveReply, ObserveRequest, PlaceReply, PlaceRequest,
+    PlanStats, PlanStep, plan_step,
+};
+use genie_planner::Choice;
+use genie_session::outline::{Counts, Question, Seen, Stats, Step};
 
-use super::super::{Lane, Session};
+use super::super::{Append, Lane, Session};
 use super::Pool;
 
 /// How often nodes are asked while something happens.
 pub(in super::super) const LOAD_EVERY: Duration = Duration::from_millis(100);
+/// How often is told what became of plans, while something happens.
+pub(in super::super) const OBSERVED_EVERY: Duration = Duration::from_secs(1);
+/// Why a copy is where a plan sent it.
+const SENT: &str = "the control plane planned it to be here before it is taken";
 /// How long a session that begins waits to hear what its devices have to do.
 const LOAD_FIRST: Duration = Duration::from_secs(1);
 
@@ -27,6 +35,12 @@ pub struct Planned {
     pub states: u64,
     /// What that plan moves each time, as predicted.
     pub transfer_bytes: u64,
+    /// Copies that plans sent before they were taken.
+    pub sent: u64,
+    /// Copies that plans let go.
+    pub let_go: u64,
+    /// How often it was told what became of plans.
+    pub observed: u64,
 }
 
 impl Session {
@@ -46,10 +60,102 @@ impl Session {
         if !pool.policy.wants_plans() {
             return;
         }
-        if let Some(question) = pool.outline.cut() {
+        let now = Instant::now();
+        let began = pool.began.replace(now);
+        let seen = Seen {
+            ns: began.map_or(0, |began| {
+                let took = now.saturating_duration_since(began);
+                u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+            }),
+            moved_bytes: std::mem::take(&mut pool.moved_bytes),
+            used_bytes: pool.used.values().map(|&(bytes, _)| bytes).sum(),
+        };
+        if let Some(question) = pool.outline.cut(seen) {
             self.ask_for_places(pool, question);
         }
         pool.used.clear();
+    }
+
+    /// What the plan does with values now that a record which takes `values`, and made those from `first`
+    /// on, is appended. What finds no room is left: it is brought when it is taken.
+    pub(super) fn follow_steps(
+        &self,
+        append: &mut Append,
+        pool: &mut Pool,
+        values: &[u64],
+        first: u64,
+    ) {
+        if pool.outline.steps().is_empty() {
+            return;
+        }
+        let steps: Vec<Step> = pool.outline.steps().to_vec();
+        for step in steps {
+            let made = step.value.checked_sub(values.len());
+            let value = match made {
+                Some(nth) => first + nth as u64,
+                None => values[step.value],
+            };
+            // It may have been freed, or be made by nothing yet.
+            let is_there = pool
+                .places
+                .get(value)
+                .is_some_and(|known| known.copies().next().is_some());
+            let lives = self
+                .lanes
+                .get(step.device)
+                .is_some_and(|lane| !lane.is_lost());
+            if !is_there || !lives {
+                continue;
+            }
+            if !step.is_send {
+                let gone = pool.places.drop_copy(value, step.device);
+                pool.planned.let_go += u64::from(gone.is_some());
+                self.drop_copies(append, gone);
+                continue;
+            }
+            let to = Choice {
+                device: step.device,
+                why: SENT,
+            };
+            let (moved, wanted) = (pool.moved_bytes, pool.wanted.len());
+            if !matches!(self.bring(append, pool, value, to), Ok(Some(_))) {
+                pool.wanted.truncate(wanted);
+            }
+            pool.planned.sent += u64::from(pool.moved_bytes > moved);
+        }
+    }
+
+    /// Tells the control plane what became of its plans, and hears which are no good.
+    pub(in super::super) fn observe(&self) {
+        let stats = {
+            let append = &mut *self.append.lock();
+            let Some(pool) = append.pool.as_mut() else {
+                return;
+            };
+            pool.outline.take_stats()
+        };
+        let lane = self.lanes.iter().find(|lane| !lane.is_lost());
+        let (Some(lane), false) = (lane, stats.is_empty()) else {
+            return;
+        };
+        let request = ObserveRequest {
+            session_id: lane.opened.session_id,
+            data_token: lane.opened.data_token.clone(),
+            plans: stats.into_iter().map(told).collect(),
+        };
+        let this = self.this.clone();
+        // If too many wait, it is told the next time, of what happens until then.
+        lane.control.observe(
+            request,
+            Box::new(move |reply| {
+                if let (Some(session), Ok(reply)) = (this.upgrade(), reply) {
+                    let append = &mut *session.append.lock();
+                    if let Some(pool) = append.pool.as_mut() {
+                        heed(pool, &reply);
+                    }
+                }
+            }),
+        );
     }
 
     fn ask_for_places(&self, pool: &mut Pool, question: Question) {
@@ -78,6 +184,8 @@ impl Session {
             devices: self.lanes.iter().map(state).collect(),
             holdings: question.externals.iter().filter_map(holding).collect(),
             segment: question.segment,
+            plan,
+            before: question.before,
         };
         self.counters.sent(request.segment.len() as u64);
         let this = self.this.clone();
@@ -94,7 +202,7 @@ impl Session {
             }),
         );
         if !asked {
-            pool.outline.answered(plan, &[]);
+            pool.outline.answered(plan, &[], Vec::new());
         }
     }
 
@@ -104,16 +212,17 @@ impl Session {
             let lane = self.lanes.get(usize::from(place));
             lane.is_some_and(|lane| !lane.is_lost())
         };
-        if !reply.places.iter().all(is_there) {
+        let steps: Option<Vec<_>> = reply.steps.iter().map(step).collect();
+        let (true, Some(steps)) = (reply.places.iter().all(is_there), steps) else {
             pool.planned.refused += 1;
-            pool.outline.answered(plan, &[]);
+            pool.outline.answered(plan, &[], Vec::new());
             return;
-        }
+        };
         if !reply.places.is_empty() {
             pool.planned.states = u64::from(reply.states);
             pool.planned.transfer_bytes = reply.transfer_bytes;
         }
-        pool.outline.answered(plan, &reply.places);
+        pool.outline.answered(plan, &reply.places, steps);
     }
 
     /// Asks nodes what their devices have to do, behind whoever works.
@@ -153,4 +262,42 @@ impl Session {
             }),
         );
     }
+}
+
+fn told(stats: Stats) -> PlanStats {
+    PlanStats {
+        plan: stats.plan,
+        steps: stats.steps,
+        moved_bytes: stats.seen.moved_bytes,
+        used_bytes: stats.seen.used_bytes,
+        step_ns: stats.seen.ns,
+        placed: stats.placed,
+    }
+}
+
+/// What is said of plans is done.
+fn heed(pool: &mut Pool, reply: &ObserveReply) {
+    pool.planned.observed += 1;
+    for &plan in &reply.again {
+        pool.outline.ask_again(plan);
+    }
+    for &plan in &reply.drop {
+        pool.outline.drop_plan(plan);
+    }
+}
+
+/// A step of a plan, and after which record it is. `None`: it is none.
+fn step(step: &PlanStep) -> Option<(usize, Step)> {
+    let is_send = match step.act() {
+        plan_step::Act::Send => true,
+        plan_step::Act::Drop => false,
+        plan_step::Act::Unspecified => return None,
+    };
+    let number = |number: u32| usize::try_from(number).ok();
+    let read = Step {
+        is_send,
+        value: number(step.value)?,
+        device: number(step.device)?,
+    };
+    Some((number(step.record)?, read))
 }

@@ -197,6 +197,7 @@ impl Session {
             self.append_transfer(append, from, &view, lane, (bytes, pool.is_planned), 0)?;
         let id = received.first_fresh;
         pool.unproven.bring(value, lane.index);
+        pool.moved_bytes += bytes;
         pool.touched = pool.touched.with(from.index).with(lane.index);
         pool.places.add(value, lane.index, id, TAKEN);
         Ok(Some(id))
