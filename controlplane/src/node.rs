@@ -198,6 +198,12 @@ pub trait Node: Send + Sync + 'static {
     /// An unknown session; nobody there.
     async fn connect(&self, session: u64, peer: PeerSpec) -> Result<String, NodeError>;
 
+    /// Nothing more comes to a session from log `from` of its client, which is lost to it.
+    ///
+    /// # Errors
+    /// An unknown session.
+    async fn end_way(&self, session: u64, from: u16) -> Result<(), NodeError>;
+
     /// What the device of a session has to do.
     ///
     /// # Errors

@@ -454,4 +454,17 @@ impl Peers for ControlPlane {
         let way = self.inner.node.connect(id, peer).await?;
         Ok(Response::new(v1::OpenWayReply { way }))
     }
+
+    async fn end_way(
+        &self,
+        request: Request<v1::EndWayRequest>,
+    ) -> Result<Response<v1::EndWayReply>, Status> {
+        let identity = identity_of(&request)?;
+        let request = request.into_inner();
+        let (id, token) = (request.session_id, &request.data_token);
+        self.inner.sessions.authenticate(id, &identity, token)?;
+        let from = log_number(request.from)?;
+        self.inner.node.end_way(id, from).await?;
+        Ok(Response::new(v1::EndWayReply {}))
+    }
 }

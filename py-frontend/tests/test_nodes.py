@@ -474,10 +474,39 @@ def test_a_sender_that_dies_fails_what_was_on_its_way(make_daemon: Callable[...,
     coming = torch.ones(1 << 22, device=f"{D}:0").to(f"{D}:1") + 1
     os.kill(a.pid, signal.SIGKILL)
     began = time.monotonic()
-    with pytest.raises(genie.NodeLostError):
+    with pytest.raises(genie.NodeLostError, match=a.host_port):
         coming.cpu()
     assert time.monotonic() - began < 2
     assert (kept + 1).tolist() == [2] * 4
+
+
+@pytest.mark.parametrize("placement", ["pinned", "pool"])
+def test_a_sender_that_is_silent_fails_what_is_waited_for_within_the_lease(
+    make_daemon: Callable[..., Daemon], placement: str
+) -> None:
+    """Its connections stay open: nobody but its client can know that it is gone."""
+    a, b = (make_daemon("--lease-seconds", "4") for _ in range(2))
+    genie.connect([a.address, b.address], placement=placement, policy=None)
+    if placement == "pinned":
+        first, second = torch.ones(4, device=f"{D}:0"), torch.ones(4, device=f"{D}:1")
+        (first.to(f"{D}:1") + second).cpu()
+        genie.synchronize()
+    else:
+        first, second = torch.ones(4).to(D), torch.ones(4).to(D)
+        lost = [genie.where(one).device.node == a.address for one in (first, second)]
+        assert all(lost)
+    os.kill(a.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        coming = (first * 2).to(second.device) + second
+        with pytest.raises(genie.NodeLostError, match=a.host_port):
+            coming.cpu()
+        assert time.monotonic() - began < 4.5
+        if placement == "pinned":
+            assert (second + 1).tolist() == [2] * 4
+        assert (torch.ones(4).to(second.device) + 1).tolist() == [2] * 4
+    finally:
+        os.kill(a.pid, signal.SIGCONT)
 
 
 def test_nodes_with_certificates_show_them_to_each_other(

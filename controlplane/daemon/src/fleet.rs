@@ -306,6 +306,11 @@ impl Node for Fleet {
         node.connect(session, &token, peer).await
     }
 
+    async fn end_way(&self, session: u64, from: u16) -> Result<(), NodeError> {
+        let (node, token) = self.held(session)?;
+        node.end_way(session, &token, from).await
+    }
+
     async fn load(&self, session: u64) -> Result<Load, NodeError> {
         let (node, token) = self.held(session)?;
         node.load(session, &token).await

@@ -238,6 +238,20 @@ impl RemoteNode {
         Ok(reply.way)
     }
 
+    /// Nothing more comes to a session from a log of its client.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub async fn end_way(&self, session: u64, token: &Token, from: u16) -> Result<(), NodeError> {
+        let request = v1::EndWayRequest {
+            session_id: session,
+            data_token: token.bytes().to_vec(),
+            from: from.into(),
+        };
+        let mut peers = PeersClient::new(self.channel());
+        self.within(peers.end_way(request)).await.map(drop)
+    }
+
     /// What the device of a session has to do.
     ///
     /// # Errors

@@ -9,9 +9,10 @@ use genie_control_api::v1::control_client::ControlClient;
 use genie_control_api::v1::peers_client::PeersClient;
 use genie_control_api::v1::placement_client::PlacementClient;
 use genie_control_api::v1::{
-    CloseSessionRequest, LoadReply, LoadRequest, ObserveReply, ObserveRequest, OfferWayReply,
-    OfferWayRequest, OpenSessionReply, OpenSessionRequest, OpenWayReply, OpenWayRequest,
-    PlaceReply, PlaceRequest, StatusReply, StatusRequest, SubmitSegmentReply, SubmitSegmentRequest,
+    CloseSessionRequest, EndWayRequest, LoadReply, LoadRequest, ObserveReply, ObserveRequest,
+    OfferWayReply, OfferWayRequest, OpenSessionReply, OpenSessionRequest, OpenWayReply,
+    OpenWayRequest, PlaceReply, PlaceRequest, StatusReply, StatusRequest, SubmitSegmentReply,
+    SubmitSegmentRequest,
 };
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -120,6 +121,7 @@ enum Request {
     Observe(ObserveRequest, OnObserved),
     OfferWay(OfferWayRequest, Answer<OfferWayReply>),
     OpenWay(OpenWayRequest, Answer<OpenWayReply>),
+    EndWay(EndWayRequest),
     Close(CloseSessionRequest, std::sync::mpsc::Sender<()>),
     Abandon,
 }
@@ -216,6 +218,11 @@ impl Control {
         self.ask(|answer| Request::OpenWay(request, answer), timeout)
     }
 
+    /// Tells the node that another device of the session is lost. Nobody waits for that.
+    pub fn end_way(&self, request: EndWayRequest) -> bool {
+        self.requests.try_send(Request::EndWay(request)).is_ok()
+    }
+
     fn ask<T>(
         &self,
         request: impl FnOnce(Answer<T>) -> Request,
@@ -273,11 +280,26 @@ async fn serve(
         timeout,
     });
     let _ = opened.send(Ok(reply));
+    // In their order: a plan that was submitted first is there first. A node may be long about one, since its
+    // executor is; nothing else waits for that.
+    let (submitted, mut submissions) = mpsc::channel::<(SubmitSegmentRequest, OnPlan)>(QUEUE_MAX);
+    let submitting = Arc::clone(&line);
+    tokio::spawn(async move {
+        while let Some((request, done)) = submissions.recv().await {
+            done(submitting.submit(&request).await);
+        }
+    });
     while let Some(request) = inbox.recv().await {
         let line = Arc::clone(&line);
         match request {
-            // In their order: a plan that was submitted first is there first.
-            Request::Submit(request, done) => done(line.submit(&request).await),
+            Request::Submit(request, done) => {
+                // As many wait there as here.
+                if let Err(error) = submitted.try_send((request, done)) {
+                    let (_, done) = error.into_inner();
+                    let why = "too many segments wait to be planned".to_owned();
+                    done(Err(ControlError::Unreachable(why)));
+                }
+            }
             Request::Place(request, done) => {
                 tokio::spawn(async move {
                     let placed = line.call(|channel| {
@@ -322,6 +344,16 @@ async fn serve(
                         async move { PeersClient::new(channel).open_way(request).await }
                     });
                     let _ = answer.send(found.await);
+                });
+            }
+            Request::EndWay(request) => {
+                tokio::spawn(async move {
+                    let ended = line.call(|channel| {
+                        let request = request.clone();
+                        async move { PeersClient::new(channel).end_way(request).await }
+                    });
+                    // A node that can't be told is lost itself.
+                    let _ = ended.await;
                 });
             }
             Request::Abandon => return,

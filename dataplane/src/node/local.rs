@@ -165,6 +165,13 @@ impl Node for LocalNode {
         Ok("tcp".to_owned())
     }
 
+    async fn end_way(&self, session: u64, from: u16) -> Result<(), NodeError> {
+        let to = self.known(session)?;
+        // Its executor may be busy, and its ring full.
+        let told = tokio::task::spawn_blocking(move || peers::lost(&to, from)).await;
+        told.map_err(|error| NodeError::NoWay(error.to_string()))
+    }
+
     async fn load(&self, session: u64) -> Result<Load, NodeError> {
         let session = self.known(session)?;
         Ok(self.shared.loads.of(&session, &self.shared.sessions()))

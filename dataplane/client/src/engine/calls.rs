@@ -1,7 +1,7 @@
 //! Uploads, and what waits for an answer.
 
 use genie_session::client::{Appended, Draft};
-use genie_session::fault::Fault;
+use genie_session::fault::{Code, Fault};
 use genie_session::machine::Metas;
 use genie_session::node::decode_metas;
 use genie_session::record;
@@ -376,6 +376,10 @@ impl Session {
     /// The error of a fault that `lane` tells of, with the operator and the user's line.
     pub(super) fn explain(&self, lane: &Lane, fault: &Fault) -> Error {
         let of = fault.log.map_or(lane.index, usize::from);
+        // No operator of the program's did that.
+        if let (Code::SessionGone, Some(gone)) = (fault.code, self.lanes.get(of)) {
+            return Error::from_fault(fault, &format!("the node of that is {}", gone.node));
+        }
         let append = self.append.lock();
         let log = append.logs.get(of);
         let place = log.map(|log| log.trace.describe(fault.cause_seq, &*self.host));

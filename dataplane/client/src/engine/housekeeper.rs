@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use genie_session::client::Message;
 use genie_session::frame::{Header, Kind};
+use genie_session::places::Set;
 
 use super::heartbeat::PING_AFTER;
 use super::pool::{LOAD_EVERY, OBSERVED_EVERY};
@@ -27,6 +28,7 @@ impl Session {
         let mut rests = false;
         let mut asked_loads = Instant::now();
         let mut observed = Instant::now();
+        let mut told = Set::EMPTY;
         while !self.is_over() {
             if last_work.elapsed() > IDLE_AFTER && !self.is_waited_for() {
                 self.wake.sleep(&self.lanes, IDLE_TICK);
@@ -50,6 +52,11 @@ impl Session {
                 rests &= !dirty && !lane.outbox.has_work();
                 if self.keep(lane, dirty) {
                     last_work = Instant::now();
+                }
+            }
+            for lane in &self.lanes {
+                if lane.is_lost() && !told.has(lane.index) && self.tell_of_lost(lane) {
+                    told = told.with(lane.index);
                 }
             }
             if self.wants_load && asked_loads.elapsed() > LOAD_EVERY {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use genie_control_api::v1::{OfferWayRequest, OpenWayRequest};
+use genie_control_api::v1::{EndWayRequest, OfferWayRequest, OpenWayRequest};
 use genie_session::client::{Appended, Draft};
 use genie_session::record;
 use genie_session::transfer::Transfer;
@@ -70,7 +70,11 @@ impl Session {
     ) -> Result<u64, Error> {
         from.check()?;
         to.check()?;
-        match self.way(from, to) {
+        let way = self.way(from, to);
+        // That may have taken a while.
+        from.check()?;
+        to.check()?;
+        match way {
             Way::Direct => self.send_to(from, draft, to, bytes, site),
             Way::Relayed => self.relay(from, draft, to, bytes, site),
         }
@@ -99,8 +103,8 @@ impl Session {
                     Way::Relayed
                 }
             });
-        // With nothing in hand: a warning may run code of the program.
-        if let Some(why) = warning {
+        // With nothing in hand: a warning may run code of the program. A node that is lost is no news.
+        if let Some(why) = warning.filter(|_| !from.is_lost() && !to.is_lost()) {
             self.host.warn(&format!(
                 "values from {} to {} go through this process, since the one can't reach the \
                  other: {why}",
@@ -108,6 +112,21 @@ impl Session {
             ));
         }
         way
+    }
+
+    /// A device is lost: what others wait for from it fails there, though its node may only be silent.
+    /// False: not all could be told, now.
+    pub(super) fn tell_of_lost(&self, lost: &Lane) -> bool {
+        let from = lost.index as u32;
+        let others = self.lanes.iter().filter(|lane| !lane.is_lost());
+        let tell = |lane: &Lane| {
+            lane.control.end_way(EndWayRequest {
+                session_id: lane.opened.session_id,
+                data_token: lane.opened.data_token.clone(),
+                from,
+            })
+        };
+        others.map(tell).fold(true, |all, told| all && told)
     }
 
     /// Has the two nodes find each other.

@@ -174,6 +174,11 @@ fn reason(ended: io::Result<()>) -> String {
     }
 }
 
+/// The client of `session` has lost log `log`, which may still be connected, but says nothing.
+pub fn lost(session: &Session, log: u16) {
+    tell_gone(session, log, "its node is silent");
+}
+
 /// Nothing more comes to `session` from log `log` of its client.
 fn tell_gone(session: &Session, log: u16, why: &str) {
     let Some(running) = session.running() else {
