@@ -186,7 +186,7 @@ impl Inner {
                 },
                 Ok(None) => return unreachable(node, "it closed the connection"),
                 Err(status) => {
-                    return unreachable(node, &genie_server::channel::chain(&status));
+                    return unreachable(node, &genie_server::channel::why(&status));
                 }
             }
         }

@@ -121,7 +121,7 @@ impl RemoteNode {
     fn refused(&self, status: Status) -> NodeError {
         let is_transport = status.code() == Code::Unavailable || status.code() == Code::Unknown;
         if is_transport && genie_control_api::ErrorCode::of(&status).is_none() {
-            return self.unreachable(channel::chain(&status));
+            return self.unreachable(channel::why(&status));
         }
         NodeError::Elsewhere {
             address: self.address.clone(),

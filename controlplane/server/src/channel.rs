@@ -61,17 +61,14 @@ pub fn server_name(address: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(host).map_err(|error| error.to_string())
 }
 
-/// An error with its causes: the outer ones only say "transport error".
+/// Why a call failed, for a person: what its status says, or, where nobody answered, the cause of that.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
+pub fn why(status: &tonic::Status) -> String {
+    let mut source = std::error::Error::source(status);
+    let mut innermost = None;
+    while let Some(error) = source {
+        innermost = Some(error.to_string());
+        source = error.source();
     }
-    text
+    innermost.unwrap_or_else(|| status.message().to_owned())
 }

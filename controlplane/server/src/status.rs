@@ -1,6 +1,7 @@
 //! `status`: asks a daemon what it has and does.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -54,7 +55,8 @@ pub async fn run(args: &StatusArgs) -> ExitCode {
     } else {
         render(&status)
     };
-    println!("{}", text.trim_end());
+    // Whoever reads it may have read enough.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
     if status.ready {
         ExitCode::SUCCESS
     } else {
@@ -66,6 +68,8 @@ fn unreachable(args: &StatusArgs, reason: &str) -> ExitCode {
     eprintln!("genie: no answer from {}: {reason}", args.address);
     if args.ca.is_none() {
         eprintln!("If the node speaks TLS, say --ca, --cert and --key.");
+    } else if args.cert.is_none() {
+        eprintln!("It lets in only who has a certificate: say --cert and --key.");
     }
     ExitCode::from(UNREACHABLE)
 }
@@ -77,7 +81,7 @@ async fn ask(args: &StatusArgs) -> Result<v1::StatusReply, String> {
         .await;
     reply
         .map(tonic::Response::into_inner)
-        .map_err(|status| channel::chain(&status))
+        .map_err(|status| channel::why(&status))
 }
 
 async fn connect(args: &StatusArgs) -> Result<Channel, String> {
