@@ -87,6 +87,17 @@ pub struct PeerSpec {
     pub token: Token,
     /// HOST:PORT of the receiver's node.
     pub address: String,
+    /// A connection of the transport that waits there, if one does.
+    pub transport: Option<v1::Transport>,
+}
+
+/// What a receiver's node has for a sender's.
+#[derive(Clone, Debug)]
+pub struct Offered {
+    /// What the sender has to show.
+    pub token: Token,
+    /// A connection of the transport that waits for it, if this node has a link.
+    pub transport: Option<v1::Transport>,
 }
 
 /// What a node tells without being asked.
@@ -190,7 +201,7 @@ pub trait Node: Send + Sync + 'static {
     ///
     /// # Errors
     /// An unknown session; too many.
-    async fn offer(&self, session: u64, log: u16, from: u16) -> Result<Token, NodeError>;
+    async fn offer(&self, session: u64, log: u16, from: u16) -> Result<Offered, NodeError>;
 
     /// Connects a session to another device; gives what carries the values.
     ///

@@ -429,9 +429,10 @@ impl Peers for ControlPlane {
         let (id, token) = (request.session_id, &request.data_token);
         self.inner.sessions.authenticate(id, &identity, token)?;
         let (log, from) = (log_number(request.log)?, log_number(request.from)?);
-        let token = self.inner.node.offer(id, log, from).await?;
+        let offered = self.inner.node.offer(id, log, from).await?;
         Ok(Response::new(v1::OfferWayReply {
-            token: token.bytes().to_vec(),
+            token: offered.token.bytes().to_vec(),
+            transport: offered.transport,
         }))
     }
 
@@ -450,6 +451,7 @@ impl Peers for ControlPlane {
             to: log_number(request.to)?,
             token: Token::from_bytes(shown),
             address: request.address,
+            transport: request.transport,
         };
         let way = self.inner.node.connect(id, peer).await?;
         Ok(Response::new(v1::OpenWayReply { way }))

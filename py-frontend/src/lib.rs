@@ -249,7 +249,7 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(out)
 }
 
-/// What went between devices: from which to which, how many values, their bytes.
+/// What went between devices: from which to which, how many values, their bytes, and what carried them.
 fn links<'py>(py: Python<'py>, session: Option<&Session>) -> PyResult<Vec<Bound<'py, PyDict>>> {
     let all = session.map(Session::moved).unwrap_or_default();
     let link = |((from, to), moved): ((usize, usize), Moved)| {
@@ -258,6 +258,7 @@ fn links<'py>(py: Python<'py>, session: Option<&Session>) -> PyResult<Vec<Bound<
         out.set_item("to", to)?;
         out.set_item("values", moved.values)?;
         out.set_item("bytes", moved.bytes)?;
+        out.set_item("way", moved.way)?;
         Ok(out)
     };
     all.into_iter().map(link).collect()

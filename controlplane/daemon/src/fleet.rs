@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use genie_control_api::v1;
 use genie_control_api::v1::watch_reply::What;
 use genie_controlplane::node::{
-    Capabilities, Load, Node, NodeError, NodeEvent, PeerSpec, PlanForNode, SessionSpec,
+    Capabilities, Load, Node, NodeError, NodeEvent, Offered, PeerSpec, PlanForNode, SessionSpec,
 };
 use genie_controlplane::sessions::Token;
 use parking_lot::Mutex;
@@ -296,7 +296,7 @@ impl Node for Fleet {
         node.install(session, &token, plan).await
     }
 
-    async fn offer(&self, session: u64, log: u16, from: u16) -> Result<Token, NodeError> {
+    async fn offer(&self, session: u64, log: u16, from: u16) -> Result<Offered, NodeError> {
         let (node, token) = self.held(session)?;
         node.offer(session, &token, log, from).await
     }

@@ -8,7 +8,9 @@ use genie_control_api::v1::control_client::ControlClient;
 use genie_control_api::v1::nodes_client::NodesClient;
 use genie_control_api::v1::peers_client::PeersClient;
 use genie_control_api::v1::placement_client::PlacementClient;
-use genie_controlplane::node::{Capabilities, Load, NodeError, PeerSpec, PlanForNode, SessionSpec};
+use genie_controlplane::node::{
+    Capabilities, Load, NodeError, Offered, PeerSpec, PlanForNode, SessionSpec,
+};
 use genie_controlplane::sessions::Token;
 use genie_server::channel;
 use genie_session::frame::TOKEN_BYTES;
@@ -201,7 +203,7 @@ impl RemoteNode {
         token: &Token,
         log: u16,
         from: u16,
-    ) -> Result<Token, NodeError> {
+    ) -> Result<Offered, NodeError> {
         let request = v1::OfferWayRequest {
             session_id: session,
             data_token: token.bytes().to_vec(),
@@ -212,7 +214,10 @@ impl RemoteNode {
         let reply = self.within(peers.offer_way(request)).await?;
         let offered = <[u8; TOKEN_BYTES]>::try_from(reply.token.as_slice());
         let offered = offered.map_err(|_| self.unreachable("its offer is none".to_owned()))?;
-        Ok(Token::from_bytes(offered))
+        Ok(Offered {
+            token: Token::from_bytes(offered),
+            transport: reply.transport,
+        })
     }
 
     /// Connects a session to another device.
@@ -232,6 +237,7 @@ impl RemoteNode {
             to: peer.to.into(),
             token: peer.token.bytes().to_vec(),
             address: peer.address,
+            transport: peer.transport,
         };
         let mut peers = PeersClient::new(self.channel());
         let reply = self.within(peers.open_way(request)).await?;

@@ -5,6 +5,7 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use genie_channel::AppHalf;
 use genie_session::fault::Fault;
 use genie_session::frame::{
     HEADER_BYTES, Header, Kind, PAYLOAD_MAX, TOKEN_BYTES, encode_peer_hello,
@@ -12,8 +13,10 @@ use genie_session::frame::{
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
+use super::data::channel;
 use super::data::peers;
-use super::data::socket::{SocketRead, SocketWrite, split};
+use super::data::socket::{SocketRead, split};
+use super::data::stream::{ReadHalf, WriteHalf};
 
 /// How long another node may take to let this one in.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -27,7 +30,7 @@ pub fn dial(
     tls: Option<Arc<ClientConfig>>,
     token: &[u8; TOKEN_BYTES],
     patience: Duration,
-) -> io::Result<(SocketRead, SocketWrite)> {
+) -> io::Result<(ReadHalf, WriteHalf)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
     for address_of in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address_of, TIMEOUT) {
@@ -44,7 +47,7 @@ fn greet(
     tls: Option<Arc<ClientConfig>>,
     token: &[u8; TOKEN_BYTES],
     patience: Duration,
-) -> io::Result<(SocketRead, SocketWrite)> {
+) -> io::Result<(ReadHalf, WriteHalf)> {
     peers::prepare(&socket)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     socket.set_write_timeout(Some(patience))?;
@@ -71,12 +74,49 @@ fn greet(
     exact(&mut read, &mut answer)?;
     let header = Header::decode(&answer).map_err(io::Error::other)?;
     if header.kind == Kind::Welcome {
-        return Ok((read, write));
+        return Ok((ReadHalf::Socket(read), WriteHalf::Socket(write)));
     }
+    Err(refused(&header, |into| exact(&mut read, into)))
+}
+
+/// The same over a connection of the transport that another node has offered.
+///
+/// # Errors
+/// Nobody there within a few seconds; it refuses.
+pub fn greet_on_link(
+    app: AppHalf,
+    token: &[u8; TOKEN_BYTES],
+    lease: Duration,
+) -> io::Result<(ReadHalf, WriteHalf)> {
+    // No bulk travels apart here, so nothing is told of later.
+    let (mut read, mut write, _) = channel::split(app, lease, Box::new(|_| {}));
+    write.write(&mut [io::IoSlice::new(&encode_peer_hello(token))])?;
+    let mut exact = |mut into: &mut [u8]| {
+        while !into.is_empty() {
+            match read.read_within(into, TIMEOUT)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => into = &mut into[n..],
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    let mut answer = [0; HEADER_BYTES];
+    exact(&mut answer)?;
+    let header = Header::decode(&answer).map_err(io::Error::other)?;
+    if header.kind != Kind::Welcome {
+        return Err(refused(&header, exact));
+    }
+    Ok((ReadHalf::Channel(Box::new(read)), WriteHalf::Channel(write)))
+}
+
+/// Why another node does not let this one in.
+fn refused(header: &Header, mut exact: impl FnMut(&mut [u8]) -> io::Result<()>) -> io::Error {
     let mut fault = vec![0; (header.payload_len as usize).min(PAYLOAD_MAX)];
-    exact(&mut read, &mut fault)?;
+    if let Err(error) = exact(&mut fault) {
+        return error;
+    }
     let why = Fault::decode(&fault).map_or_else(|error| error.to_string(), |fault| fault.message);
-    Err(io::Error::other(why))
+    io::Error::other(why)
 }
 
 fn exact(read: &mut SocketRead, mut into: &mut [u8]) -> io::Result<()> {

@@ -1,22 +1,25 @@
 //! This daemon as a node, as the control plane sees it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
 use genie_controlplane::negotiate::shown;
 use genie_controlplane::node::{
-    Capabilities, Load, Node, NodeError, NodeEvent, PeerSpec, PlanForNode, SessionSpec,
+    Capabilities, Load, Node, NodeError, NodeEvent, Offered, PeerSpec, PlanForNode, SessionSpec,
 };
 use genie_controlplane::sessions::Token;
 use genie_gpudev::sandbox::Held;
+use genie_session::frame::TOKEN_BYTES;
 use tokio::sync::mpsc;
 use tonic::async_trait;
 
 use super::Shared;
 use super::data::peers::{self, Ends};
+use super::data::stream::{ReadHalf, WriteHalf};
 use super::data::{End, Session};
-use super::dial::dial;
+use super::dial::{dial, greet_on_link};
 
 /// How long a session may wait for its data connection, if its lease is longer.
 const ATTACH_MAX: Duration = Duration::from_secs(5);
@@ -39,6 +42,24 @@ impl LocalNode {
 }
 
 impl LocalNode {
+    /// A connection of the transport that waits for who brings values and shows `token`. `None`: there is no
+    /// link.
+    fn offer_link(
+        &self,
+        to: &Arc<Session>,
+        token: &Token,
+    ) -> Result<Option<v1::Transport>, String> {
+        let Some((transport, app, _)) = self.shared.listen()? else {
+            return Ok(None);
+        };
+        let shared = Arc::clone(&self.shared);
+        // Of the tokens that are out: each lets in once, by whatever it comes first.
+        let take = move |token: &[u8; TOKEN_BYTES]| shared.offers.take(token);
+        let name = token.clone();
+        peers::expect(to, app, name, take).map_err(|error| error.to_string())?;
+        Ok(Some(transport))
+    }
+
     fn known(&self, session: u64) -> Result<Arc<Session>, NodeError> {
         let known = self.shared.session(session);
         known.ok_or(NodeError::UnknownSession(session))
@@ -131,9 +152,15 @@ impl Node for LocalNode {
         self.shared.metrics.times.analysis.observe(took);
     }
 
-    async fn offer(&self, session: u64, log: u16, from: u16) -> Result<Token, NodeError> {
+    async fn offer(&self, session: u64, log: u16, from: u16) -> Result<Offered, NodeError> {
         let to = self.known(session)?;
-        self.shared.offers.add(&to, Ends { from, to: log })
+        let ends = Ends { from, to: log };
+        let token = self.shared.offers.add(&to, ends)?;
+        let transport = self.offer_link(&to, &token).unwrap_or_else(|reason| {
+            tracing::warn!("values for session {session} come by TCP: {reason}");
+            None
+        });
+        Ok(Offered { token, transport })
     }
 
     async fn connect(&self, session: u64, peer: PeerSpec) -> Result<String, NodeError> {
@@ -156,8 +183,24 @@ impl Node for LocalNode {
             peers::within(&from, &to, ends).map_err(no_way)?;
             return Ok("memory".to_owned());
         }
-        let (address, tls) = (peer.address.clone(), self.shared.tls.lock().clone());
         let lease = self.shared.host.lease;
+        let (shared, token) = (Arc::clone(&self.shared), peer.token.clone());
+        let offered = peer.transport.clone();
+        let by_link = move || by_link(&shared, offered.as_ref(), &token, lease);
+        let by_link = tokio::task::spawn_blocking(by_link).await;
+        match by_link.map_err(io::Error::other).and_then(|found| found) {
+            Ok(Some(halves)) => {
+                peers::send_over(&from, halves, ends).map_err(no_way)?;
+                return Ok("dpdk".to_owned());
+            }
+            Ok(None) => {}
+            Err(error) => tracing::info!(
+                session,
+                "session {session}: values for log {} go by TCP, since the link does not lead there: {error}",
+                peer.to
+            ),
+        }
+        let (address, tls) = (peer.address.clone(), self.shared.tls.lock().clone());
         let dialled = move || dial(&address, tls, peer.token.bytes(), lease);
         let half = tokio::task::spawn_blocking(dialled).await;
         let half = half.map_err(std::io::Error::other).and_then(|half| half);
@@ -233,6 +276,22 @@ impl Node for LocalNode {
             // The node outlives its listener.
             None => std::future::pending().await,
         }
+    }
+}
+
+/// The way by the link, if both nodes have one.
+fn by_link(
+    shared: &Shared,
+    offered: Option<&v1::Transport>,
+    token: &Token,
+    lease: Duration,
+) -> io::Result<Option<(ReadHalf, WriteHalf)>> {
+    let Some(offered) = offered else {
+        return Ok(None);
+    };
+    match shared.call(offered).map_err(io::Error::other)? {
+        Some(app) => greet_on_link(app, token.bytes(), lease).map(Some),
+        None => Ok(None),
     }
 }
 

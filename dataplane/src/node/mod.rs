@@ -18,17 +18,19 @@ pub mod table;
 pub mod watch;
 pub mod zygote;
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use genie_channel::{Sizes, local};
+use genie_channel::{AppHalf, MTU_MIN, Sizes, local};
 use genie_control_api::v1;
 use genie_controlplane::identity::Identity;
+use genie_controlplane::negotiate::shown;
 use genie_controlplane::node::{NodeError, NodeEvent};
 use genie_gpudev::device::{Device as _, DeviceInfo, HostDevice};
 use genie_gpudev::{DeviceKind, Sandbox};
-use genie_poll::{Channel, PeerPlace};
+use genie_poll::{Channel, PeerPlace, PollLoop};
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::TOKEN_BYTES;
 use genie_transport::{Config as TransportConfig, ConnectionId, Epoch, Protection, Role};
@@ -139,11 +141,16 @@ impl Shared {
 
     /// A connection of the transport that waits for `session`'s client. `None`: there is no link.
     fn expect(&self, session: &Arc<Session>) -> Result<Option<v1::Transport>, String> {
-        let Some((fallback, poll)) = self
-            .fallback
-            .get()
-            .and_then(|fallback| Some((fallback, fallback.link()?)))
-        else {
+        let Some((transport, app, carrier)) = self.listen()? else {
+            return Ok(None);
+        };
+        path::expect(session, app, carrier).map_err(|error| error.to_string())?;
+        Ok(Some(transport))
+    }
+
+    /// A connection of the transport that waits for whoever is told of it. `None`: there is no link.
+    fn listen(&self) -> Result<Option<(v1::Transport, AppHalf, Carrier)>, String> {
+        let Some((fallback, poll)) = self.link() else {
             return Ok(None);
         };
         let sealed = fallback.seals();
@@ -156,27 +163,55 @@ impl Shared {
         config.bandwidth_max = fallback.bandwidth_max();
         config.mtu_max = config.mtu_max.min(poll.facts().frame_bytes_max);
         let mtu_max = u32::try_from(config.mtu_max).unwrap_or(u32::MAX);
-        let (app, half) =
-            local(Sizes::LOCAL, poll.doorbell().clone()).map_err(|error| error.to_string())?;
-        let channel = Channel {
-            config,
-            peer: PeerPlace::Learned,
-            half,
-            source: None,
-            sink: None,
-        };
-        poll.open(channel).map_err(|error| error.to_string())?;
-        let address = poll.facts().address.to_string();
-        let carrier = Carrier { poll, connection };
-        path::expect(session, app, carrier).map_err(|error| error.to_string())?;
-        Ok(Some(v1::Transport {
+        let app = open(&poll, config, PeerPlace::Learned)?;
+        let transport = v1::Transport {
             connection: connection.0,
             epoch: EPOCH.0,
             secret: secret.to_vec(),
             sealed,
-            address,
+            address: poll.facts().address.to_string(),
             mtu_max,
-        }))
+        };
+        Ok(Some((transport, app, Carrier { poll, connection })))
+    }
+
+    fn link(&self) -> Option<(&FallbackManager, Arc<PollLoop>)> {
+        let fallback = self.fallback.get()?;
+        Some((fallback, fallback.link()?))
+    }
+
+    /// Whether this node's link is to where `address` is: in its network, or behind its router.
+    fn is_linked_to(&self, address: SocketAddrV4) -> bool {
+        self.config.dpdk.as_ref().is_some_and(|dpdk| {
+            let mask = u32::MAX << (32 - u32::from(dpdk.address.prefix));
+            let network = |ip: Ipv4Addr| u32::from(ip) & mask;
+            let is_near = network(dpdk.address.address) == network(*address.ip());
+            let is_self = dpdk.address.address == *address.ip();
+            (is_near || dpdk.router.is_some()) && !is_self
+        })
+    }
+
+    /// A connection of the transport to where another node has offered one. `None`: there is no link to it.
+    fn call(&self, offered: &v1::Transport) -> Result<Option<AppHalf>, String> {
+        let address: SocketAddrV4 = (offered.address.parse())
+            .map_err(|_| format!("{:?} is no address on a link", shown(&offered.address)))?;
+        let secret = <[u8; 32]>::try_from(offered.secret.as_slice());
+        let secret = secret.map_err(|_| "a secret of another length".to_owned())?;
+        let Some((fallback, poll)) = self.link().filter(|_| self.is_linked_to(address)) else {
+            return Ok(None);
+        };
+        // Values leave as this node's configuration has it, whatever another offers.
+        if fallback.seals() && !offered.sealed {
+            return Err("this node seals what it sends, and that one does not".to_owned());
+        }
+        let protection = Protection::agreed(offered.sealed, secret);
+        let (id, epoch) = (ConnectionId(offered.connection), Epoch(offered.epoch));
+        let mut config = TransportConfig::new(id, epoch, Role::Initiator, protection);
+        config.bandwidth_max = fallback.bandwidth_max();
+        let theirs = usize::try_from(offered.mtu_max).unwrap_or(usize::MAX);
+        config.mtu_max = theirs.min(poll.facts().frame_bytes_max).max(MTU_MIN.into());
+        config.mtu = config.mtu.min(config.mtu_max);
+        open(&poll, config, PeerPlace::At(address)).map(Some)
     }
 
     /// The session `id`.
@@ -387,6 +422,21 @@ impl Shared {
             })
             .collect()
     }
+}
+
+/// Opens a connection of the transport for this process.
+fn open(poll: &PollLoop, config: TransportConfig, peer: PeerPlace) -> Result<AppHalf, String> {
+    let local = local(Sizes::LOCAL, poll.doorbell().clone());
+    let (app, half) = local.map_err(|error| error.to_string())?;
+    let channel = Channel {
+        config,
+        peer,
+        half,
+        source: None,
+        sink: None,
+    };
+    poll.open(channel).map_err(|error| error.to_string())?;
+    Ok(app)
 }
 
 fn draining() -> End {

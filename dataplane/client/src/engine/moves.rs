@@ -34,6 +34,8 @@ pub struct Moved {
     pub values: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What carries them: "memory" within a node, "dpdk", "tcp", or "relayed" through this process.
+    pub way: &'static str,
 }
 
 /// By the indices of the two devices.
@@ -45,6 +47,12 @@ pub(super) struct Ways {
 }
 
 impl Ways {
+    /// Values go by this.
+    fn carried(&self, from: &Lane, to: &Lane, way: &'static str) {
+        let mut all = self.moved.lock();
+        all.entry((from.index, to.index)).or_default().way = way;
+    }
+
     /// A value of `bytes` goes.
     pub(super) fn moved(&self, from: &Lane, to: &Lane, bytes: u64) {
         let mut all = self.moved.lock();
@@ -97,8 +105,12 @@ impl Session {
         let way = *(self.ways.ways.lock())
             .entry((from.index, to.index))
             .or_insert_with(|| match self.connect(from, to) {
-                Ok(()) => Way::Direct,
+                Ok(carrier) => {
+                    self.ways.carried(from, to, carrier);
+                    Way::Direct
+                }
                 Err(why) => {
+                    self.ways.carried(from, to, "relayed");
                     warning = Some(why);
                     Way::Relayed
                 }
@@ -129,8 +141,8 @@ impl Session {
         others.map(tell).fold(true, |all, told| all && told)
     }
 
-    /// Has the two nodes find each other.
-    fn connect(&self, from: &Lane, to: &Lane) -> Result<(), String> {
+    /// Has the two nodes find each other; what carries values from the one to the other.
+    fn connect(&self, from: &Lane, to: &Lane) -> Result<&'static str, String> {
         let address = to.node.strip_prefix("tcp://");
         let address = address.ok_or("it is behind a gateway")?;
         let (log, other) = (from.index as u32, to.index as u32);
@@ -141,16 +153,20 @@ impl Session {
             from: log,
         };
         let offered = to.control.offer_way(offer, DIALLING);
+        let offered = offered.map_err(|error| error.to_string())?;
         let open = OpenWayRequest {
             session_id: from.opened.session_id,
             data_token: from.opened.data_token.clone(),
             log,
             to: other,
-            token: offered.map_err(|error| error.to_string())?.token,
+            token: offered.token,
             address: address.to_owned(),
+            transport: offered.transport,
         };
         let opened = from.control.open_way(open, DIALLING);
-        opened.map(drop).map_err(|error| error.to_string())
+        let way = opened.map_err(|error| error.to_string())?.way;
+        let mut known = ["memory", "dpdk", "tcp"].into_iter();
+        Ok(known.find(|name| *name == way).unwrap_or("unknown"))
     }
 
     /// Both ends are recorded next to each other, after room was found for both, so that neither log

@@ -147,6 +147,14 @@ impl ChannelRead {
     /// # Errors
     /// The connection is gone; `WouldBlock` when nothing came for the lease.
     pub fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.read_within(bytes, self.common.lease)
+    }
+
+    /// The same, with this patience instead of the lease.
+    ///
+    /// # Errors
+    /// As [`ChannelRead::read`].
+    pub fn read_within(&mut self, bytes: &mut [u8], patience: Duration) -> io::Result<usize> {
         let started = Instant::now();
         while self.taken == self.pending.len() {
             if let Some(over) = &self.over {
@@ -158,10 +166,10 @@ impl ChannelRead {
             if self.common.is_cut() {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            if started.elapsed() >= self.common.lease {
+            if started.elapsed() >= patience {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            self.step(TICK)?;
+            self.step(TICK.min(patience))?;
         }
         let rest = &self.pending[self.taken..];
         let count = rest.len().min(bytes.len());

@@ -9,19 +9,19 @@ use genie_session::transfer::Transfer;
 use super::super::landing::Source;
 use super::super::memory::SessionMemory;
 use super::super::session::Session;
-use super::super::socket::{SocketRead, SocketWrite};
+use super::super::stream::{ReadHalf, WriteHalf};
 use super::{Ends, executor, receive, tell_fault, tell_here};
 
 /// What another node sends, which is not trusted.
 pub(super) struct Incoming<'a> {
-    pub(super) half: SocketRead,
+    pub(super) half: ReadHalf,
     pub(super) to: &'a Session,
     pub(super) ends: Ends,
     /// Of the transfer at hand: its name, its bytes in all, those that were announced and not read,
     /// those that were not announced.
     pub(super) part: Option<(u64, u64, u64, u64)>,
     /// Back to the sender.
-    pub(super) answers: SocketWrite,
+    pub(super) answers: WriteHalf,
     /// Why the transfer at hand ends in its midst.
     pub(super) aborted: Option<Fault>,
 }

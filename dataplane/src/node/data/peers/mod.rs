@@ -12,22 +12,27 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use genie_channel::BULK_PART_MAX;
+use genie_channel::{AppHalf, BULK_PART_MAX};
+use genie_controlplane::sessions::Token;
 use genie_session::fault::{Code, Fault};
-use genie_session::frame::{Header, Kind, NO_PLACE};
+use genie_session::frame::{HELLO_BYTES, Header, Kind, NO_PLACE, TOKEN_BYTES, decode_peer_hello};
 use genie_session::transfer::Transfer;
 use rustls::ServerConnection;
 
 use self::incoming::Incoming;
+use super::channel;
 use super::landing::{Source, land};
 use super::memory::SessionMemory;
 use super::running::Running;
 use super::session::{Session, spawn};
-use super::socket::{SocketRead, SocketWrite, split};
+use super::socket::split;
+use super::stream::{ReadHalf, WriteHalf};
 use super::ways::{Parcel, Parcels, Unwanted};
 
 /// How often one who waits for an executor to start looks.
 const START_TICK: Duration = Duration::from_micros(200);
+/// How long another node may take to come by the link.
+const GREETING: Duration = Duration::from_secs(5);
 /// How often one who reads looks whether its session is over.
 const TICK: Duration = Duration::from_secs(1);
 /// A node that is silent is asked so often whether it is there, and so many times.
@@ -107,7 +112,7 @@ pub fn within(from: &Arc<Session>, to: &Arc<Session>, ends: Ends) -> io::Result<
 /// As [`within`].
 pub fn send_over(
     from: &Arc<Session>,
-    (answers, mut half): (SocketRead, SocketWrite),
+    (answers, mut half): (ReadHalf, WriteHalf),
     ends: Ends,
 ) -> io::Result<()> {
     let parcels = from
@@ -143,25 +148,71 @@ pub fn accept(
     ends: Ends,
 ) -> io::Result<()> {
     prepare(&socket)?;
-    let (half, mut answers, _) = split(socket, tls, to.host().lease);
-    answers.write(&mut [IoSlice::new(&Header::new(Kind::Welcome, 0, 0).encode())])?;
+    let (half, answers, _) = split(socket, tls, to.host().lease);
+    let (half, mut answers) = (ReadHalf::Socket(half), WriteHalf::Socket(answers));
+    welcome(&mut answers)?;
     let to = Arc::clone(to);
     spawn(format!("from-{:x}", to.id()), move || {
-        let mut half = Incoming {
-            half,
-            to: &to,
-            ends,
-            part: None,
-            answers,
-            aborted: None,
-        };
-        let error = loop {
-            if let Err(error) = half.take() {
-                break error;
-            }
-        };
-        tell_gone(&to, ends.from, &reason(Err(error)));
+        take_all(&to, half, answers, ends);
     })
+}
+
+/// Waits for another node on a connection of the transport, and takes what it sends once it has shown the
+/// `token`, by which `take` lets it in.
+///
+/// # Errors
+/// No threads left.
+pub fn expect(
+    to: &Arc<Session>,
+    app: AppHalf,
+    token: Token,
+    take: impl FnOnce(&[u8; TOKEN_BYTES]) -> Option<(Arc<Session>, Ends)> + Send + 'static,
+) -> io::Result<()> {
+    let lease = to.host().lease;
+    spawn(format!("from-{:x}", to.id()), move || {
+        let (mut half, answers, _) = channel::split(app, lease, Box::new(|_| {}));
+        let mut hello = [0; HELLO_BYTES];
+        let mut have = 0;
+        while have < hello.len() {
+            match half.read_within(&mut hello[have..], GREETING) {
+                Ok(count) if count > 0 => have += count,
+                // Nobody came: it goes by TCP, or nowhere.
+                _ => return,
+            }
+        }
+        let shown = decode_peer_hello(&hello).ok();
+        let Some(shown) = shown.filter(|shown| token.matches(shown)) else {
+            return;
+        };
+        if let Some((to, ends)) = take(&shown) {
+            let mut answers = WriteHalf::Channel(answers);
+            if welcome(&mut answers).is_ok() {
+                take_all(&to, ReadHalf::Channel(Box::new(half)), answers, ends);
+            }
+        }
+    })
+}
+
+fn welcome(answers: &mut WriteHalf) -> io::Result<()> {
+    answers.write(&mut [IoSlice::new(&Header::new(Kind::Welcome, 0, 0).encode())])
+}
+
+/// Takes what another node sends until its connection ends.
+fn take_all(to: &Session, half: ReadHalf, answers: WriteHalf, ends: Ends) {
+    let mut half = Incoming {
+        half,
+        to,
+        ends,
+        part: None,
+        answers,
+        aborted: None,
+    };
+    let error = loop {
+        if let Err(error) = half.take() {
+            break error;
+        }
+    };
+    tell_gone(to, ends.from, &reason(Err(error)));
 }
 
 fn reason(ended: io::Result<()>) -> String {

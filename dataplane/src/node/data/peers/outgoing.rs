@@ -8,7 +8,7 @@ use genie_session::frame::{HEADER_BYTES, Header, Kind};
 use genie_session::transfer::Transfer;
 
 use super::super::session::{Session, spawn};
-use super::super::socket::{SocketRead, SocketWrite};
+use super::super::stream::{ReadHalf, WriteHalf};
 use super::super::ways::{Parcel, Parcels, Unwanted};
 use super::incoming::hostile;
 use super::{Ends, executor, not_wanted, read_place};
@@ -19,7 +19,7 @@ const CHUNK_BYTES: u64 = 4 << 20;
 /// Sends what there is, until there is nothing more.
 pub(super) fn write(
     session: &Session,
-    half: &mut SocketWrite,
+    half: &mut WriteHalf,
     parcels: &Parcels,
     unwanted: &Unwanted,
 ) -> io::Result<()> {
@@ -37,7 +37,7 @@ pub(super) fn write(
 
 struct Outgoing<'a> {
     session: &'a Session,
-    half: &'a mut SocketWrite,
+    half: &'a mut WriteHalf,
     parcels: &'a Parcels,
     /// What the other end said.
     unwanted: &'a Unwanted,
@@ -138,7 +138,7 @@ impl Outgoing<'_> {
 /// No threads left.
 pub(super) fn hear(
     session: &Arc<Session>,
-    half: SocketRead,
+    half: ReadHalf,
     ends: Ends,
     unwanted: Arc<Unwanted>,
 ) -> io::Result<()> {
@@ -154,7 +154,7 @@ pub(super) fn hear(
     })
 }
 
-fn header(session: &Session, half: &mut SocketRead) -> io::Result<Header> {
+fn header(session: &Session, half: &mut ReadHalf) -> io::Result<Header> {
     let (mut header, mut have) = ([0; HEADER_BYTES], 0);
     while have < HEADER_BYTES {
         match half.read(&mut header[have..]) {
