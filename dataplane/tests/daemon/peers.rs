@@ -268,6 +268,7 @@ fn a_way_needs_sessions_that_are_the_callers() {
         to,
         token,
         address: address.to_owned(),
+        transport: None,
     };
     // For other logs; to nobody; with nonsense.
     let (others, nobody) = (

@@ -138,7 +138,8 @@ impl Session {
                 from,
             })
         };
-        others.map(tell).fold(true, |all, told| all && told)
+        // Each of them, whatever became of the others.
+        others.map(tell).filter(|told| !told).count() == 0
     }
 
     /// Has the two nodes find each other; what carries values from the one to the other.
