@@ -82,15 +82,58 @@ def test_what_is_urgent_goes_ahead_and_what_is_freed_stays(linked: list[Daemon])
         assert small.to(f"{D}:1").sum().item() == 4950
         assert b.metric("genie_peer_bytes_received_total") - before == 800
         assert there[-1].item() == 1
+        huge = torch.ones(256 << 20, device=f"{D}:0")  # 1 GiB
+        genie.synchronize()
         sent = a.metric("genie_peer_bytes_sent_total")
-        there = big.to(f"{D}:1")
-        del there
-        assert small.to(f"{D}:1").sum().item() == 4950
+        for _ in range(3):
+            there = huge.to(f"{D}:1")
+            del there
+            assert small.to(f"{D}:1").sum().item() == 4950
         time.sleep(0.5)
-        assert a.metric("genie_peer_bytes_sent_total") - sent < 200 << 20
+        assert a.metric("genie_peer_bytes_sent_total") - sent < 2 << 30
+        del huge
+        for _ in range(10):
+            gone = big.to(f"{D}:1")
+            del gone
         assert big.to(f"{D}:1").sum().item() == 64 << 20
+        # Twice at a time, from one place.
+        twice = [big.to(f"{D}:1"), big.to(f"{D}:1")]
+        assert [one[-1].item() for one in twice] == [1, 1]
+        del twice
+        genie.synchronize()
+
+        def held() -> int:
+            genie.synchronize()
+            return sum(one["memory_bytes"] for one in b.sessions())
+
+        wait_until(lambda: held() < 1 << 20, 5, "the memory of what was freed on its way")
     finally:
         genie.disconnect()
+
+
+def test_without_room_at_the_receiver_nothing_travels(tmp_path: Path) -> None:
+    first = Daemon(*link_arguments(tmp_path, "server"), log=tmp_path / "a.log", device=ONE_THREAD)
+    second = Daemon(
+        *link_arguments(tmp_path, "client"),
+        log=tmp_path / "b.log",
+        device=f"{ONE_THREAD}&memory=64MiB",
+    )
+    with first as a, second as b:
+        wait_linked([a, b])
+        genie.connect([a.address, b.address])
+        try:
+            big = torch.ones(64 << 20, device=f"{D}:0")  # 256 MiB
+            x = torch.randn(1 << 20)
+            for _ in range(3):
+                there = big.to(f"{D}:1")
+                with pytest.raises(torch.OutOfMemoryError):
+                    there[0].item()
+                del there
+                assert torch.equal(x.to(f"{D}:0").to(f"{D}:1").cpu(), x)
+            assert big[-1].item() == 1
+            assert set(ways().values()) == {"dpdk"}
+        finally:
+            genie.disconnect()
 
 
 def test_a_pool_over_the_link(linked: list[Daemon]) -> None:

@@ -79,7 +79,7 @@ fn greet(
     Err(refused(&header, |into| exact(&mut read, into)))
 }
 
-/// The same over a connection of the transport that another node has offered.
+/// The same over a connection of the transport that another node has offered; `on_sent` hears what has left.
 ///
 /// # Errors
 /// Nobody there within a few seconds; it refuses.
@@ -87,9 +87,9 @@ pub fn greet_on_link(
     app: AppHalf,
     token: &[u8; TOKEN_BYTES],
     lease: Duration,
+    on_sent: channel::OnSent,
 ) -> io::Result<(ReadHalf, WriteHalf)> {
-    // No bulk travels apart here, so nothing is told of later.
-    let (mut read, mut write, _) = channel::split(app, lease, Box::new(|_| {}));
+    let (mut read, mut write, _) = channel::split(app, lease, on_sent);
     write.write(&mut [io::IoSlice::new(&encode_peer_hello(token))])?;
     let mut exact = |mut into: &mut [u8]| {
         while !into.is_empty() {

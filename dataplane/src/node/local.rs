@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tonic::async_trait;
 
 use super::Shared;
-use super::data::peers::{self, Ends};
+use super::data::peers::{self, Apart, Ends, Leaving};
 use super::data::stream::{ReadHalf, WriteHalf};
 use super::data::{End, Session};
 use super::dial::{dial, greet_on_link};
@@ -49,14 +49,14 @@ impl LocalNode {
         to: &Arc<Session>,
         token: &Token,
     ) -> Result<Option<v1::Transport>, String> {
-        let Some((transport, app, _)) = self.shared.listen()? else {
+        let Some((transport, app, carrier)) = self.shared.listen()? else {
             return Ok(None);
         };
         let shared = Arc::clone(&self.shared);
         // Of the tokens that are out: each lets in once, by whatever it comes first.
         let take = move |token: &[u8; TOKEN_BYTES]| shared.offers.take(token);
         let name = token.clone();
-        peers::expect(to, app, name, take).map_err(|error| error.to_string())?;
+        peers::expect(to, (app, carrier), name, take).map_err(|error| error.to_string())?;
         Ok(Some(transport))
     }
 
@@ -186,11 +186,12 @@ impl Node for LocalNode {
         let lease = self.shared.host.lease;
         let (shared, token) = (Arc::clone(&self.shared), peer.token.clone());
         let offered = peer.transport.clone();
-        let by_link = move || by_link(&shared, offered.as_ref(), &token, lease);
+        let sender = Arc::clone(&from);
+        let by_link = move || by_link(&shared, &sender, offered.as_ref(), &token);
         let by_link = tokio::task::spawn_blocking(by_link).await;
         match by_link.map_err(io::Error::other).and_then(|found| found) {
-            Ok(Some(halves)) => {
-                peers::send_over(&from, halves, ends).map_err(no_way)?;
+            Ok(Some((halves, apart))) => {
+                peers::send_over(&from, halves, ends, Some(apart)).map_err(no_way)?;
                 return Ok("dpdk".to_owned());
             }
             Ok(None) => {}
@@ -204,7 +205,7 @@ impl Node for LocalNode {
         let dialled = move || dial(&address, tls, peer.token.bytes(), lease);
         let half = tokio::task::spawn_blocking(dialled).await;
         let half = half.map_err(std::io::Error::other).and_then(|half| half);
-        peers::send_over(&from, half.map_err(no_way)?, ends).map_err(no_way)?;
+        peers::send_over(&from, half.map_err(no_way)?, ends, None).map_err(no_way)?;
         Ok("tcp".to_owned())
     }
 
@@ -282,17 +283,28 @@ impl Node for LocalNode {
 /// The way by the link, if both nodes have one.
 fn by_link(
     shared: &Shared,
+    from: &Arc<Session>,
     offered: Option<&v1::Transport>,
     token: &Token,
-    lease: Duration,
-) -> io::Result<Option<(ReadHalf, WriteHalf)>> {
+) -> io::Result<Option<((ReadHalf, WriteHalf), Apart)>> {
     let Some(offered) = offered else {
         return Ok(None);
     };
-    match shared.call(offered).map_err(io::Error::other)? {
-        Some(app) => greet_on_link(app, token.bytes(), lease).map(Some),
-        None => Ok(None),
-    }
+    let Some((app, carrier)) = shared.call(offered).map_err(io::Error::other)? else {
+        return Ok(None);
+    };
+    let leaving = Arc::<Leaving>::default();
+    let (left, session) = (Arc::clone(&leaving), Arc::downgrade(from));
+    let on_sent = Box::new(move |chunk| {
+        let (session, whole) = (session.upgrade(), left.left(chunk));
+        let running = session.as_ref().and_then(|session| session.running());
+        if let (Some(running), Some(place)) = (running, whole) {
+            // An executor that is gone needs no memory.
+            let _ = running.place_sent(place);
+        }
+    });
+    let halves = greet_on_link(app, token.bytes(), shared.host.lease, on_sent)?;
+    Ok(Some((halves, Apart::new(carrier, leaving))))
 }
 
 fn describe_held(held: &Held) -> v1::Restriction {

@@ -192,7 +192,7 @@ impl Shared {
     }
 
     /// A connection of the transport to where another node has offered one. `None`: there is no link to it.
-    fn call(&self, offered: &v1::Transport) -> Result<Option<AppHalf>, String> {
+    fn call(&self, offered: &v1::Transport) -> Result<Option<(AppHalf, Carrier)>, String> {
         let address: SocketAddrV4 = (offered.address.parse())
             .map_err(|_| format!("{:?} is no address on a link", shown(&offered.address)))?;
         let secret = <[u8; 32]>::try_from(offered.secret.as_slice());
@@ -209,9 +209,11 @@ impl Shared {
         let mut config = TransportConfig::new(id, epoch, Role::Initiator, protection);
         config.bandwidth_max = fallback.bandwidth_max();
         let theirs = usize::try_from(offered.mtu_max).unwrap_or(usize::MAX);
-        config.mtu_max = theirs.min(poll.facts().frame_bytes_max).max(MTU_MIN.into());
+        config.mtu_max = theirs.min(poll.facts().frame_bytes_max).max(MTU_MIN);
         config.mtu = config.mtu.min(config.mtu_max);
-        open(&poll, config, PeerPlace::At(address)).map(Some)
+        let app = open(&poll, config, PeerPlace::At(address))?;
+        let connection = id;
+        Ok(Some((app, Carrier { poll, connection })))
     }
 
     /// The session `id`.

@@ -153,6 +153,16 @@ fn what_a_node_makes_up_ends_its_connection_and_nothing_else() {
             ),
         ),
         (
+            "bytes apart from a stream that has none",
+            with(
+                Header::new(Kind::Transfer, good.0, 4)
+                    .with_payload(9)
+                    .encode()
+                    .to_vec(),
+                &[4, 0, 0, 0, 0, 0, 0, 0, 1],
+            ),
+        ),
+        (
             "no total",
             Header::new(Kind::Transfer, good.0, 4).encode().to_vec(),
         ),

@@ -35,6 +35,11 @@ pub trait Source {
         let _ = (bytes, land);
         Err(LandError("these bytes come one after the other".to_owned()).into())
     }
+
+    /// Whether nothing can land any more where [`Source::take`] failed.
+    fn is_quiet(&self) -> bool {
+        false
+    }
 }
 
 /// The memory, or its device, can't be used.
@@ -112,9 +117,13 @@ fn land_shared<S: Source>(
         cold: cold.then_some(&shared.inbound_memory),
     };
     if source.takes_apart(bytes) {
-        // If that fails, what brings them may still write there: the place stays taken.
-        source.take(bytes, Some(&mut landing))?;
-        return Ok(Some(place));
+        let taken = source.take(bytes, Some(&mut landing));
+        // If that fails, what brings them may still write there: then the place stays taken.
+        if taken.is_err() && source.is_quiet() {
+            let _ = shared.inbound.lock().free(place);
+            session.count_arrived(running);
+        }
+        return taken.map(|()| Some(place));
     }
     match fill_in_place(shared, &landing, bytes, source) {
         Ok(()) => Ok(Some(place)),

@@ -131,6 +131,17 @@ impl WriteHalf {
         }
     }
 
+    /// Has what is at `part` follow, apart from the stream.
+    ///
+    /// # Errors
+    /// As [`WriteHalf::write`]; `Unsupported` where nothing travels apart.
+    pub fn have_follow(&mut self, part: Bulk) -> io::Result<()> {
+        match self {
+            Self::Socket(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Channel(half) => half.write_part(part),
+        }
+    }
+
     /// Says that nothing follows.
     pub fn finish(&mut self) {
         match self {

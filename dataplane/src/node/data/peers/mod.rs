@@ -2,6 +2,7 @@
 //! connection of the session's own. Each way has a thread at its sender, and between nodes one at its
 //! receiver.
 
+mod apart;
 mod incoming;
 mod outgoing;
 mod within;
@@ -19,9 +20,11 @@ use genie_session::frame::{HELLO_BYTES, Header, Kind, NO_PLACE, TOKEN_BYTES, dec
 use genie_session::transfer::Transfer;
 use rustls::ServerConnection;
 
+pub use self::apart::{Apart, Leaving};
 use self::incoming::Incoming;
 use super::channel;
 use super::landing::{Source, land};
+use super::link::Carrier;
 use super::memory::SessionMemory;
 use super::running::Running;
 use super::session::{Session, spawn};
@@ -114,6 +117,7 @@ pub fn send_over(
     from: &Arc<Session>,
     (answers, mut half): (ReadHalf, WriteHalf),
     ends: Ends,
+    apart: Option<Apart>,
 ) -> io::Result<()> {
     let parcels = from
         .ways
@@ -121,9 +125,10 @@ pub fn send_over(
         .ok_or(io::ErrorKind::AlreadyExists)?;
     let from = Arc::clone(from);
     let unwanted = Arc::<Unwanted>::default();
-    outgoing::hear(&from, answers, ends, Arc::clone(&unwanted))?;
+    let heard = Arc::clone(&unwanted);
+    outgoing::hear(&from, answers, ends, heard, apart.clone())?;
     spawn(format!("peer-{:x}", from.id()), move || {
-        if let Err(error) = outgoing::write(&from, &mut half, &parcels, &unwanted) {
+        if let Err(error) = outgoing::write(&from, &mut half, &parcels, &unwanted, apart.as_ref()) {
             tracing::info!(
                 session = from.id(),
                 "session {}: nothing more can be sent to log {} of its client: {error}",
@@ -153,7 +158,7 @@ pub fn accept(
     welcome(&mut answers)?;
     let to = Arc::clone(to);
     spawn(format!("from-{:x}", to.id()), move || {
-        take_all(&to, half, answers, ends);
+        take_all(&to, half, answers, ends, None);
     })
 }
 
@@ -164,7 +169,7 @@ pub fn accept(
 /// No threads left.
 pub fn expect(
     to: &Arc<Session>,
-    app: AppHalf,
+    (app, carrier): (AppHalf, Carrier),
     token: Token,
     take: impl FnOnce(&[u8; TOKEN_BYTES]) -> Option<(Arc<Session>, Ends)> + Send + 'static,
 ) -> io::Result<()> {
@@ -187,7 +192,8 @@ pub fn expect(
         if let Some((to, ends)) = take(&shown) {
             let mut answers = WriteHalf::Channel(answers);
             if welcome(&mut answers).is_ok() {
-                take_all(&to, ReadHalf::Channel(Box::new(half)), answers, ends);
+                let half = ReadHalf::Channel(Box::new(half));
+                take_all(&to, half, answers, ends, Some(carrier));
             }
         }
     })
@@ -198,7 +204,13 @@ fn welcome(answers: &mut WriteHalf) -> io::Result<()> {
 }
 
 /// Takes what another node sends until its connection ends.
-fn take_all(to: &Session, half: ReadHalf, answers: WriteHalf, ends: Ends) {
+fn take_all(
+    to: &Session,
+    half: ReadHalf,
+    answers: WriteHalf,
+    ends: Ends,
+    carrier: Option<Carrier>,
+) {
     let mut half = Incoming {
         half,
         to,
@@ -206,6 +218,8 @@ fn take_all(to: &Session, half: ReadHalf, answers: WriteHalf, ends: Ends) {
         part: None,
         answers,
         aborted: None,
+        is_apart: false,
+        carrier,
     };
     let error = loop {
         if let Err(error) = half.take() {

@@ -7,12 +7,16 @@ use genie_session::fault::Fault;
 use genie_session::frame::{HEADER_BYTES, Header, Kind};
 use genie_session::transfer::Transfer;
 
+use super::super::channel::Bulk;
 use super::super::session::{Session, spawn};
 use super::super::stream::{ReadHalf, WriteHalf};
 use super::super::ways::{Parcel, Parcels, Unwanted};
+use super::apart::Apart;
 use super::incoming::hostile;
 use super::{Ends, executor, not_wanted, read_place};
 
+/// After how long a transfer is: its bytes travel apart.
+pub(super) const APART: u8 = 1;
 /// Bytes of a transfer that leave before it is looked whether something goes ahead of the rest.
 const CHUNK_BYTES: u64 = 4 << 20;
 
@@ -22,12 +26,15 @@ pub(super) fn write(
     half: &mut WriteHalf,
     parcels: &Parcels,
     unwanted: &Unwanted,
+    apart: Option<&Apart>,
 ) -> io::Result<()> {
     let mut outgoing = Outgoing {
         session,
         half,
         parcels,
         unwanted,
+        apart,
+        is_shared: false,
     };
     while let Some(parcel) = parcels.next() {
         outgoing.one(parcel)?;
@@ -41,6 +48,10 @@ struct Outgoing<'a> {
     parcels: &'a Parcels,
     /// What the other end said.
     unwanted: &'a Unwanted,
+    /// The link that it goes by, if that is one.
+    apart: Option<&'a Apart>,
+    /// Which may reach the session's memory.
+    is_shared: bool,
 }
 
 impl Outgoing<'_> {
@@ -49,6 +60,10 @@ impl Outgoing<'_> {
         let mut parcel = parcel;
         let (transfer, mut sent) = (parcel.transfer(), 0);
         let mut is_wanted = true;
+        let is_apart = match &parcel {
+            Parcel::Part { total, .. } => self.goes_apart(*total)?,
+            Parcel::Fault(..) => false,
+        };
         loop {
             let (place, bytes, total) = match parcel {
                 Parcel::Fault(_, fault) if is_wanted => return self.fault(transfer, &fault),
@@ -63,9 +78,22 @@ impl Outgoing<'_> {
             if bytes == 0 {
                 return self.bytes(transfer, total, &[]);
             }
-            let part = self.part(transfer, place, bytes, total, &mut is_wanted);
-            let _ = executor(self.session)?.place_sent(place);
-            part?;
+            match self.apart.filter(|_| is_apart) {
+                None => {
+                    let part = self.part(transfer, place, bytes, total, &mut is_wanted);
+                    let _ = executor(self.session)?.place_sent(place);
+                    part?;
+                }
+                Some(apart) => {
+                    apart.leaving().begin(place..place + bytes);
+                    let part = self.part(transfer, place, bytes, total, &mut is_wanted);
+                    // Else the reading side is told when it has left.
+                    if let Some(place) = apart.leaving().end() {
+                        let _ = executor(self.session)?.place_sent(place);
+                    }
+                    part?;
+                }
+            }
             sent += bytes;
             if sent >= total {
                 break;
@@ -79,6 +107,22 @@ impl Outgoing<'_> {
         // What is said of it from now on comes too late, and so does what was said of those before.
         let _ = (self.unwanted).take_all(|other| other <= transfer);
         Ok(())
+    }
+
+    /// Whether a transfer travels apart from the stream.
+    fn goes_apart(&mut self, total: u64) -> io::Result<bool> {
+        let Some(apart) = self.apart else {
+            return Ok(false);
+        };
+        let running = executor(self.session)?;
+        if !Apart::takes(running, total) {
+            return Ok(false);
+        }
+        if !self.is_shared {
+            apart.share(running)?;
+            self.is_shared = true;
+        }
+        Ok(true)
     }
 
     /// Sends what lies at a place, unless nobody wants it.
@@ -106,13 +150,35 @@ impl Outgoing<'_> {
             }
             let len = (bytes - start).min(CHUNK_BYTES);
             let (session, running) = (self.session, executor(self.session)?);
-            read_place(session, running, place + start, len, |bytes| {
-                self.bytes(transfer, total, bytes)
-            })?;
+            match self.apart.filter(|_| Apart::takes(running, total)) {
+                Some(apart) => self.chunk(apart, transfer, total, place + start, len)?,
+                None => read_place(session, running, place + start, len, |bytes| {
+                    self.bytes(transfer, total, bytes)
+                })?,
+            }
             session.host().metrics.peer_bytes_sent.add(len);
             start += len;
         }
         Ok(())
+    }
+
+    /// Has a chunk leave apart, from where it lies.
+    fn chunk(
+        &mut self,
+        apart: &Apart,
+        transfer: u64,
+        total: u64,
+        place: u64,
+        len: u64,
+    ) -> io::Result<()> {
+        let session = self.session;
+        (apart.leaving()).chunk(session.host().lease, || session.is_over())?;
+        let header = Header::new(Kind::Transfer, transfer, len).with_payload(9);
+        let (header, total) = (header.encode(), total.to_le_bytes());
+        let parts = [&header[..], &total, &[APART]].map(IoSlice::new);
+        let mut parts = parts;
+        self.half.write(&mut parts)?;
+        self.half.have_follow(Bulk { place, len })
     }
 
     fn bytes(&mut self, transfer: u64, total: u64, bytes: &[u8]) -> io::Result<()> {
@@ -141,15 +207,21 @@ pub(super) fn hear(
     half: ReadHalf,
     ends: Ends,
     unwanted: Arc<Unwanted>,
+    apart: Option<Apart>,
 ) -> io::Result<()> {
     let (session, mut half) = (Arc::clone(session), half);
     spawn(format!("hears-{:x}", session.id()), move || {
         while let Ok(header) = header(&session, &mut half) {
             // Whatever else it says, it is not listened to any more.
             if header.kind != Kind::Unwanted || !ends.are_of(header.seq) {
-                return;
+                break;
             }
             unwanted.add(header.seq);
+        }
+        let never = apart.map(|apart| apart.leaving().close());
+        for place in never.into_iter().flatten() {
+            // An executor that is gone needs no memory.
+            let _ = session.running().map(|running| running.place_sent(place));
         }
     })
 }
