@@ -167,7 +167,7 @@ def test_a_node_that_dies_fails_what_was_on_its_way(tmp_path: Path) -> None:
             began = time.monotonic()
             with pytest.raises(genie.NodeLostError, match=a.host_port):
                 coming.cpu()
-            assert time.monotonic() - began < 2.5
+            assert time.monotonic() - began < 3
             assert (kept + 1).tolist() == [2] * 4
         finally:
             genie.disconnect()

@@ -485,7 +485,7 @@ def test_a_sender_that_is_silent_fails_what_is_waited_for_within_the_lease(
     make_daemon: Callable[..., Daemon], placement: str
 ) -> None:
     """Its connections stay open: nobody but its client can know that it is gone."""
-    a, b = (make_daemon("--lease-seconds", "4") for _ in range(2))
+    a, b = (make_daemon("--lease-seconds", "8") for _ in range(2))
     genie.connect([a.address, b.address], placement=placement, policy=None)
     if placement == "pinned":
         first, second = torch.ones(4, device=f"{D}:0"), torch.ones(4, device=f"{D}:1")
@@ -501,7 +501,7 @@ def test_a_sender_that_is_silent_fails_what_is_waited_for_within_the_lease(
         coming = (first * 2).to(second.device) + second
         with pytest.raises(genie.NodeLostError, match=a.host_port):
             coming.cpu()
-        assert time.monotonic() - began < 4.5
+        assert time.monotonic() - began < 8
         if placement == "pinned":
             assert (second + 1).tolist() == [2] * 4
         assert (torch.ones(4).to(second.device) + 1).tolist() == [2] * 4
