@@ -42,6 +42,8 @@ pub struct Capabilities {
     pub lease_ms: u32,
     /// Transports of the data path, best first.
     pub transports: Vec<String>,
+    /// Why it takes no new sessions.
+    pub not_ready: Option<String>,
 }
 
 /// What a device has to do.

@@ -147,6 +147,7 @@ impl Nodes for ControlPlane {
         self.trusted(&request)?;
         let node = self.node().capabilities("").await?;
         Ok(Response::new(v1::DescribeReply {
+            not_ready_reason: node.not_ready.unwrap_or_default(),
             node_version: node.node_version,
             torch_version: node.torch_version,
             schema_hash: node.schema_hash,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -198,6 +200,35 @@ def test_a_node_that_is_not_there_is_left_out_until_it_is(
     second.stop()
     with pytest.raises(genie.ConnectError, match=r"no node is there.*127\.0\.0\.1"):
         genie.connect(plane.address)
+
+
+def test_a_node_that_drains_gets_no_new_sessions(
+    make_daemon: Callable[..., Daemon],
+    make_plane: Callable[..., ControlPlane],
+    make_client: Callable[..., Client],
+) -> None:
+    first, second = make_daemon(device=ONE_THREAD), make_daemon(device=ONE_THREAD)
+    plane = make_plane([first, second])
+    busy = make_client(
+        "x = torch.ones(64, 64, device='remote_accelerator:1')\n"
+        "while True:\n"
+        "    x = (x @ x).clamp(0, 1)\n"
+        "    x[0, 0].item()\n"
+        "    print('works', flush=True)",
+        address=plane.address,
+    )
+    busy.expect("works")
+    os.kill(second.pid, signal.SIGTERM)
+
+    def drains() -> bool:
+        return "shutting down" in plane.status()["nodes"][1]["not_ready_reason"]
+
+    wait_until(drains, 5, "seen")
+    genie.connect(plane.address)
+    assert [device.node for device in genie.devices()] == [first.address]
+    assert torch.ones(4, device=D).sum().item() == 4
+    genie.disconnect()
+    busy.expect("works")
 
 
 def test_a_node_that_dies_takes_what_it_held_and_the_control_plane_hears_of_it(

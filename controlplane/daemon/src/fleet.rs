@@ -20,6 +20,8 @@ use crate::remote::{RemoteNode, State, capabilities};
 /// Between two attempts to reach a node: the first, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How often a node that says nothing is asked what it offers.
+const DESCRIBED_EVERY: Duration = Duration::from_secs(1);
 /// A node that was not reached for so long has ended its sessions, as far as their clients are concerned.
 const LOST_AFTER: Duration = Duration::from_secs(60);
 
@@ -74,11 +76,11 @@ impl Fleet {
         &self.inner.nodes
     }
 
-    /// How many of them are there.
+    /// How many of them take sessions.
     #[must_use]
     pub fn there(&self) -> usize {
-        let is_there = |node: &&Arc<RemoteNode>| matches!(node.state(), State::Reachable { .. });
-        self.inner.nodes.iter().filter(is_there).count()
+        let nodes = self.inner.nodes.iter();
+        nodes.filter(|node| why_not(node).is_none()).count()
     }
 
     /// Whether all of them are.
@@ -93,24 +95,20 @@ impl Fleet {
         (self.there() == 0).then(|| self.nobody().to_string())
     }
 
-    /// What every node that answers offers, in their order.
-    async fn offers(&self) -> Vec<(usize, v1::DescribeReply)> {
-        let mut asked = JoinSet::new();
-        for (at, node) in self.inner.nodes.iter().enumerate() {
-            // One that is known not to be there is not waited for.
-            if matches!(node.state(), State::Reachable { .. }) {
-                let node = Arc::clone(node);
-                asked.spawn(async move { (at, node.describe().await) });
+    /// The nodes that take sessions, in their order, and what they offer, as they said last.
+    fn offers(&self) -> Vec<(usize, v1::DescribeReply)> {
+        let takes = |(at, node): (usize, &Arc<RemoteNode>)| match node.state() {
+            State::Reachable { offers } if offers.not_ready_reason.is_empty() => {
+                Some((at, *offers))
             }
-        }
-        let mut offers = Vec::new();
-        while let Some(answer) = asked.join_next().await {
-            if let Ok((at, Ok(offered))) = answer {
-                offers.push((at, offered));
-            }
-        }
-        offers.sort_by_key(|&(at, _)| at);
-        offers
+            _ => None,
+        };
+        self.inner
+            .nodes
+            .iter()
+            .enumerate()
+            .filter_map(takes)
+            .collect()
     }
 
     fn position(&self, address: &str) -> Option<usize> {
@@ -126,10 +124,7 @@ impl Fleet {
 
     /// Why no node is there.
     fn nobody(&self) -> NodeError {
-        let why = |node: &Arc<RemoteNode>| match node.state() {
-            State::Reachable { .. } => None,
-            State::Unreachable { reason, .. } => Some(format!("{}: {reason}", node.address())),
-        };
+        let why = |node: &Arc<RemoteNode>| Some(format!("{}: {}", node.address(), why_not(node)?));
         let reasons: Vec<_> = self.inner.nodes.iter().filter_map(why).collect();
         NodeError::Busy(format!("no node is there: {}", reasons.join("; ")))
     }
@@ -161,7 +156,7 @@ impl Inner {
     }
 
     /// Hears of a node what ends there, until it can't be heard any more.
-    async fn hear(&self, at: usize) -> NodeError {
+    async fn hear(&self, at: usize, was_there: &mut bool) -> NodeError {
         let node = &self.nodes[at];
         let before: HashSet<u64> = self.sessions.lock().keys().copied().collect();
         let mut stream = match node.watch().await {
@@ -172,8 +167,17 @@ impl Inner {
             return error;
         }
         tracing::info!("the node at {} is there", node.address());
+        *was_there = true;
         loop {
-            match stream.message().await {
+            // Whether it drains is told when it is asked.
+            let heard = tokio::time::timeout(DESCRIBED_EVERY, stream.message()).await;
+            let Ok(heard) = heard else {
+                if let Err(error) = node.describe().await {
+                    return error;
+                }
+                continue;
+            };
+            match heard {
                 Ok(Some(reply)) => match reply.what {
                     Some(What::Living(living)) => {
                         // What is being opened now may not be there yet.
@@ -199,6 +203,16 @@ impl Inner {
     }
 }
 
+/// Why a node takes no sessions.
+fn why_not(node: &RemoteNode) -> Option<String> {
+    match node.state() {
+        State::Unreachable { reason, .. } => Some(reason),
+        State::Reachable { offers } => {
+            Some(offers.not_ready_reason).filter(|reason| !reason.is_empty())
+        }
+    }
+}
+
 fn unreachable(node: &RemoteNode, reason: &str) -> NodeError {
     NodeError::Unreachable {
         address: node.address().to_owned(),
@@ -212,14 +226,14 @@ async fn follow(inner: Arc<Inner>, at: usize) {
     let mut pause = RETRY_MIN;
     let mut said = None;
     loop {
-        let heard = Instant::now();
-        let error = inner.hear(at).await;
+        let mut was_there = false;
+        let error = inner.hear(at, &mut was_there).await;
         let reason = match &error {
             NodeError::Unreachable { reason, .. } => reason.clone(),
             other => other.to_string(),
         };
-        if heard.elapsed() > RETRY_MAX {
-            pause = RETRY_MIN;
+        if was_there {
+            (pause, said) = (RETRY_MIN, None);
         }
         let since = node.set_unreachable(reason.clone());
         if said.as_ref() != Some(&reason) {
@@ -241,39 +255,52 @@ async fn follow(inner: Arc<Inner>, at: usize) {
 #[async_trait]
 impl Node for Fleet {
     async fn capabilities(&self, wanted: &str) -> Result<Capabilities, NodeError> {
-        let offers = self.offers().await;
-        let mut all = Vec::new();
-        let mut chosen = None;
-        for (at, offered) in offers {
-            let address = self.inner.nodes[at].address();
-            all.extend(offered.devices.iter().cloned().map(|device| v1::Device {
-                node: address.to_owned(),
-                ..device
-            }));
-            let fits = wanted == address || (wanted.is_empty() && !offered.devices.is_empty());
-            if chosen.is_none() && fits {
-                chosen = Some((address.to_owned(), offered));
+        let mut offers = self.offers();
+        let candidates: Vec<usize> = match wanted {
+            "" => (0..offers.len())
+                .filter(|&nth| !offers[nth].1.devices.is_empty())
+                .collect(),
+            wanted => {
+                let at = self
+                    .position(wanted)
+                    .ok_or_else(|| NodeError::Unreachable {
+                        address: genie_controlplane::negotiate::shown(wanted),
+                        reason: "it is none of this control plane's nodes".to_owned(),
+                    })?;
+                offers
+                    .iter()
+                    .position(|&(other, _)| other == at)
+                    .into_iter()
+                    .collect()
             }
-        }
-        let Some((address, offered)) = chosen else {
-            return Err(match self.position(wanted) {
-                None if wanted.is_empty() => self.nobody(),
-                None => NodeError::Unreachable {
-                    address: genie_controlplane::negotiate::shown(wanted),
-                    reason: "it is none of this control plane's nodes".to_owned(),
-                },
-                Some(at) => match self.inner.nodes[at].state() {
-                    State::Unreachable { reason, .. } => {
-                        unreachable(&self.inner.nodes[at], &reason)
-                    }
-                    State::Reachable { .. } => unreachable(&self.inner.nodes[at], "it went away"),
-                },
-            });
         };
-        Ok(Capabilities {
-            fleet: Some((address, all)),
-            ..capabilities(offered)
-        })
+        for nth in candidates {
+            let node = Arc::clone(&self.inner.nodes[offers[nth].0]);
+            match node.describe().await {
+                Ok(now) if now.not_ready_reason.is_empty() => offers[nth].1 = now,
+                // It went away just now.
+                _ => continue,
+            }
+            let chosen = offers[nth].1.clone();
+            let all = offers.into_iter().flat_map(|(at, offered)| {
+                let address = self.inner.nodes[at].address().to_owned();
+                let its = move |device| v1::Device {
+                    node: address.clone(),
+                    ..device
+                };
+                offered.devices.into_iter().map(its)
+            });
+            return Ok(Capabilities {
+                fleet: Some((node.address().to_owned(), all.collect())),
+                ..capabilities(chosen)
+            });
+        }
+        Err(
+            match self.position(wanted).map(|at| &self.inner.nodes[at]) {
+                None => self.nobody(),
+                Some(node) => unreachable(node, &why_not(node).unwrap_or_default()),
+            },
+        )
     }
 
     async fn open_session(&self, spec: SessionSpec) -> Result<Option<v1::Transport>, NodeError> {
@@ -346,7 +373,7 @@ impl Node for Fleet {
         let nodes: Vec<_> = (self.inner.nodes.iter().enumerate())
             .map(|(at, node)| self.describe(at, node))
             .collect();
-        let reachable = nodes.iter().any(|node| node.reachable);
+        let reachable = self.there() > 0;
         v1::StatusReply {
             node_version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: reachable,
@@ -393,6 +420,7 @@ impl Fleet {
                 node_version: offers.node_version,
                 devices: offers.devices,
                 sessions,
+                not_ready_reason: offers.not_ready_reason,
             },
             State::Unreachable { reason, .. } => v1::NodeState {
                 address,

@@ -313,5 +313,6 @@ pub fn capabilities(offers: v1::DescribeReply) -> Capabilities {
         window_bytes: offers.window_bytes,
         lease_ms: offers.lease_ms,
         transports: offers.transports,
+        not_ready: Some(offers.not_ready_reason).filter(|why| !why.is_empty()),
     }
 }

@@ -139,12 +139,17 @@ fn render(status: &v1::StatusReply) -> String {
     }
     for node in &status.nodes {
         let state = match node.reachable {
-            true => format!(
-                "genie {}, {} devices, {} sessions from here",
-                node.node_version,
-                node.devices.len(),
-                node.sessions
-            ),
+            true => {
+                format!(
+                    "genie {}, {} devices, {} sessions from here",
+                    node.node_version,
+                    node.devices.len(),
+                    node.sessions
+                ) + &match node.not_ready_reason.is_empty() {
+                    true => String::new(),
+                    false => format!("; takes no new ones: {}", node.not_ready_reason),
+                }
+            }
             false => format!("not there: {}", node.reason),
         };
         line("node", format!("{}: {state}", node.address));

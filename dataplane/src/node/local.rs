@@ -90,6 +90,7 @@ impl Node for LocalNode {
                 better => vec![better.to_owned(), "tcp".to_owned()],
             },
             fleet: None,
+            not_ready: self.shared.not_ready(),
         })
     }
 
