@@ -41,6 +41,9 @@ pub struct Segment {
     pub records: Vec<Record>,
 }
 
+/// What a plan does besides placing, for each record and on average.
+pub const STEPS_MAX: usize = 4;
+
 /// What becomes of a copy once a record has run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {

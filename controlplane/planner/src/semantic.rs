@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use genie_session::places::Set;
 
-use crate::segment::{self, Act, Plan, Record, Segment, Storage};
+use crate::segment::{self, Act, Plan, Record, STEPS_MAX, Segment, Storage};
 use crate::{Device, Policy, Step, policy::Locality};
 
 /// The places of a segment. `None` where there is no state to pin: then the place of each record is
@@ -118,7 +118,11 @@ fn steps(segment: &Segment, places: &[usize]) -> Vec<segment::Step> {
             if taken.writes {
                 since[taken.storage] = Some((at, value));
                 // It ends all other copies.
-                last_read.retain(|&(storage, _), _| storage != taken.storage);
+                let all = (taken.storage, 0)..(taken.storage + 1, 0);
+                let ended: Vec<_> = last_read.range(all).map(|(&copy, _)| copy).collect();
+                for copy in ended {
+                    last_read.remove(&copy);
+                }
             }
         }
         for (value, &made) in record.makes.iter().enumerate() {
@@ -136,6 +140,8 @@ fn steps(segment: &Segment, places: &[usize]) -> Vec<segment::Step> {
             }),
     );
     steps.sort_by_key(|step| step.record);
+    // Whatever is not sent ahead is sent when it is taken.
+    steps.truncate(STEPS_MAX * segment.records.len());
     steps
 }
 

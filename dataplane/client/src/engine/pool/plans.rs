@@ -10,6 +10,7 @@ use genie_control_api::v1::{
     PlanStats, PlanStep, plan_step,
 };
 use genie_planner::Choice;
+use genie_planner::segment::STEPS_MAX;
 use genie_session::outline::{Counts, Question, Seen, Stats, Step};
 
 use super::super::{Append, Lane, Session};
@@ -206,13 +207,22 @@ impl Session {
         }
     }
 
-    /// A plan came. One that names a device that is not there is not obeyed.
+    /// A plan came. One that names a device that is not there, or does too much, is not obeyed.
     fn obey(&self, pool: &mut Pool, plan: u64, reply: &PlaceReply) {
         let is_there = |&place: &u8| {
             let lane = self.lanes.get(usize::from(place));
             lane.is_some_and(|lane| !lane.is_lost())
         };
         let steps: Option<Vec<_>> = reply.steps.iter().map(step).collect();
+        let lives = |step: &Step| {
+            self.lanes
+                .get(step.device)
+                .is_some_and(|lane| !lane.is_lost())
+        };
+        let steps = steps.filter(|steps| {
+            steps.len() <= STEPS_MAX * reply.places.len()
+                && steps.iter().all(|(_, step)| lives(step))
+        });
         let (true, Some(steps)) = (reply.places.iter().all(is_there), steps) else {
             pool.planned.refused += 1;
             pool.outline.answered(plan, &[], Vec::new());
