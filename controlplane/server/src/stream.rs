@@ -1,6 +1,6 @@
 //! A connection's bytes, in the clear or under TLS.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -102,6 +102,22 @@ macro_rules! delegate {
             ) -> Poll<io::Result<usize>> {
                 match self.get_mut() {
                     $(Self::$variant(stream) => Pin::new(stream).poll_write(cx, buf),)*
+                }
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                parts: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    $(Self::$variant(stream) => Pin::new(stream).poll_write_vectored(cx, parts),)*
+                }
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                match self {
+                    $(Self::$variant(stream) => stream.is_write_vectored(),)*
                 }
             }
 

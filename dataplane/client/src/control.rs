@@ -478,7 +478,10 @@ async fn channel(
                     let name = address.server_name().to_owned();
                     Ok::<_, std::io::Error>(TokioIo::new(match address {
                         Address::Node { host, port } => {
-                            sealed(TcpStream::connect((host, port)).await?, tls, name).await?
+                            let stream = TcpStream::connect((host, port)).await?;
+                            // Else what follows the handshake waits for its acknowledgement.
+                            stream.set_nodelay(true)?;
+                            sealed(stream, tls, name).await?
                         }
                         Address::Gateway { socket, .. } => {
                             sealed(relayed(socket, timeout).await?, tls, name).await?
