@@ -168,7 +168,10 @@ impl Reload {
         let (now, later): (Vec<_>, Vec<_>) = changed
             .into_iter()
             .partition(|key| RELOADABLE.contains(key));
-        tracing::info!("reloaded: {}", now.join(", "));
+        match now.is_empty() {
+            true => tracing::info!("reloaded; nothing that it takes while it runs has changed"),
+            false => tracing::info!("reloaded: {}", now.join(", ")),
+        }
         if !later.is_empty() {
             tracing::warn!("changed, and needs a restart: {}", later.join(", "));
         }
