@@ -111,6 +111,23 @@ def test_what_is_urgent_goes_ahead_and_what_is_freed_stays(linked: list[Daemon])
         genie.disconnect()
 
 
+def test_many_go_ahead_of_one_that_is_long(linked: list[Daemon]) -> None:
+    """They travel apart, too, each in its midst."""
+    genie.connect([node.address for node in linked])
+    try:
+        big = torch.ones(128 << 20, device=f"{D}:0")  # 512 MiB
+        urgent = torch.arange(64 << 10, device=f"{D}:0")  # 512 KiB
+        wanted = urgent.sum().item()
+        for _ in range(3):
+            there = big.to(f"{D}:1")
+            ahead = [urgent.to(f"{D}:1") for _ in range(40)]
+            assert [one.sum().item() for one in ahead] == [wanted] * 40
+            assert there.sum().item() == 128 << 20
+            del there, ahead
+    finally:
+        genie.disconnect()
+
+
 def test_without_room_at_the_receiver_nothing_travels(tmp_path: Path) -> None:
     first = Daemon(*link_arguments(tmp_path, "server"), log=tmp_path / "a.log", device=ONE_THREAD)
     second = Daemon(

@@ -14,6 +14,8 @@ use super::super::memory::SessionMemory;
 use super::super::running::Running;
 use super::super::staging::Land;
 
+/// In a frame, after how long a transfer is: its bytes travel apart.
+pub(super) const APART: u8 = 1;
 /// Chunks that are on their way at a time: of more none could be held back for what is urgent.
 const OUT_MAX: usize = 2;
 /// How often one who waits looks whether that makes sense.
@@ -66,35 +68,66 @@ pub struct Leaving {
 
 #[derive(Debug, Default)]
 struct State {
-    places: Vec<Leaver>,
+    /// The oldest first.
+    leavers: Vec<Leaver>,
+    next: u64,
     out: usize,
     over: bool,
 }
 
+/// Names what was begun, whatever else is begun in its midst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
 #[derive(Debug)]
 struct Leaver {
+    ticket: Ticket,
     place: Range<u64>,
     out: usize,
     /// No more of it will be sent.
     whole: bool,
 }
 
+impl State {
+    fn find(&self, ticket: Ticket) -> Option<usize> {
+        self.leavers
+            .iter()
+            .position(|leaver| leaver.ticket == ticket)
+    }
+
+    /// The place of a leaver of which everything has left.
+    fn gone(&mut self, at: usize) -> Option<u64> {
+        let leaver = &self.leavers[at];
+        let is_gone = leaver.whole && leaver.out == 0;
+        is_gone.then(|| self.leavers.remove(at).place.start)
+    }
+}
+
 impl Leaving {
     /// Chunks of what is at `place` follow.
-    pub(super) fn begin(&self, place: Range<u64>) {
-        let leaver = Leaver {
+    pub(super) fn begin(&self, place: Range<u64>) -> Ticket {
+        let mut state = self.state.lock();
+        let ticket = Ticket(state.next);
+        state.next += 1;
+        state.leavers.push(Leaver {
+            ticket,
             place,
             out: 0,
             whole: false,
-        };
-        self.state.lock().places.push(leaver);
+        });
+        ticket
     }
 
-    /// One more chunk of the last place is on its way, once there is room for it.
+    /// One more chunk of it is on its way, once there is room for that.
     ///
     /// # Errors
     /// The connection is over; nothing left for `patience`.
-    pub(super) fn chunk(&self, patience: Duration, is_over: impl Fn() -> bool) -> io::Result<()> {
+    pub(super) fn chunk(
+        &self,
+        ticket: Ticket,
+        patience: Duration,
+        is_over: impl Fn() -> bool,
+    ) -> io::Result<()> {
         let began = Instant::now();
         let mut state = self.state.lock();
         while state.out >= OUT_MAX && !state.over {
@@ -104,23 +137,19 @@ impl Leaving {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
-        if state.over {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let at = state.find(ticket).filter(|_| !state.over);
+        let at = at.ok_or(io::ErrorKind::UnexpectedEof)?;
         state.out += 1;
-        if let Some(last) = state.places.last_mut() {
-            last.out += 1;
-        }
+        state.leavers[at].out += 1;
         Ok(())
     }
 
-    /// No more of the last place follows. It, if all of it has left.
-    pub(super) fn end(&self) -> Option<u64> {
+    /// No more of it follows. Its place, if all of it has left.
+    pub(super) fn end(&self, ticket: Ticket) -> Option<u64> {
         let mut state = self.state.lock();
-        let last = state.places.last_mut()?;
-        last.whole = true;
-        let is_gone = last.out == 0;
-        is_gone.then(|| state.places.pop().map(|last| last.place.start))?
+        let at = state.find(ticket)?;
+        state.leavers[at].whole = true;
+        state.gone(at)
     }
 
     /// The chunk at `chunk` has left. The place that it was the last of.
@@ -128,13 +157,11 @@ impl Leaving {
         let mut state = self.state.lock();
         // A tensor that is sent twice lies at one place: what was sent first leaves first.
         let its = |leaver: &Leaver| leaver.out > 0 && leaver.place.contains(&chunk);
-        let at = state.places.iter().position(its)?;
+        let at = state.leavers.iter().position(its)?;
         state.out -= 1;
+        state.leavers[at].out -= 1;
         self.changed.notify_all();
-        let leaver = &mut state.places[at];
-        leaver.out -= 1;
-        let is_gone = leaver.whole && leaver.out == 0;
-        is_gone.then(|| state.places.swap_remove(at).place.start)
+        state.gone(at)
     }
 
     /// The connection is over: the places that have not left, and never will.
@@ -142,8 +169,8 @@ impl Leaving {
         let mut state = self.state.lock();
         state.over = true;
         self.changed.notify_all();
-        let places = state.places.drain(..);
-        places.map(|leaver| leaver.place.start).collect()
+        let leavers = state.leavers.drain(..);
+        leavers.map(|leaver| leaver.place.start).collect()
     }
 }
 
@@ -169,36 +196,66 @@ impl Land for Within<'_> {
 mod tests {
     use super::*;
 
+    fn chunk(leaving: &Leaving, ticket: Ticket) -> io::Result<()> {
+        leaving.chunk(ticket, Duration::ZERO, || false)
+    }
+
     #[test]
     fn a_place_goes_back_when_all_of_it_has_left_and_no_more_of_it_follows() {
         let leaving = Leaving::default();
-        let chunk = || leaving.chunk(Duration::ZERO, || false);
-        leaving.begin(100..300);
-        chunk().unwrap();
-        chunk().unwrap();
+        let first = leaving.begin(100..300);
+        chunk(&leaving, first).unwrap();
+        chunk(&leaving, first).unwrap();
         // Two are on their way.
-        assert!(chunk().is_err());
+        assert!(chunk(&leaving, first).is_err());
         assert_eq!(leaving.left(100), None);
-        chunk().unwrap();
-        assert_eq!(leaving.end(), None);
+        chunk(&leaving, first).unwrap();
+        assert_eq!(leaving.end(first), None);
         assert_eq!(leaving.left(200), None);
         assert_eq!(leaving.left(280), Some(100));
         assert_eq!(leaving.left(280), None);
         // What has left before it is said that no more follows goes back then.
-        leaving.begin(500..600);
-        chunk().unwrap();
+        let second = leaving.begin(500..600);
+        chunk(&leaving, second).unwrap();
         assert_eq!(leaving.left(500), None);
-        assert_eq!(leaving.end(), Some(500));
+        assert_eq!(leaving.end(second), Some(500));
+    }
+
+    #[test]
+    fn what_goes_ahead_in_the_midst_of_another_is_not_taken_for_it() {
+        let leaving = Leaving::default();
+        let long = leaving.begin(100..300);
+        chunk(&leaving, long).unwrap();
+        let urgent = leaving.begin(700..800);
+        chunk(&leaving, urgent).unwrap();
+        assert_eq!(leaving.end(urgent), None);
+        // The long one goes on while the other is still on its way.
+        assert_eq!(leaving.left(100), None);
+        chunk(&leaving, long).unwrap();
+        assert_eq!(leaving.end(long), None);
+        assert_eq!(leaving.left(700), Some(700));
+        assert_eq!(leaving.left(200), Some(100));
+    }
+
+    #[test]
+    fn what_lies_at_one_place_twice_goes_back_twice() {
+        let leaving = Leaving::default();
+        let both = [leaving.begin(100..200), leaving.begin(100..200)];
+        for ticket in both {
+            chunk(&leaving, ticket).unwrap();
+            assert_eq!(leaving.end(ticket), None);
+        }
+        assert_eq!([leaving.left(100), leaving.left(100)], [Some(100); 2]);
     }
 
     #[test]
     fn what_has_not_left_goes_back_when_the_connection_ends() {
         let leaving = Leaving::default();
-        leaving.begin(100..300);
-        leaving.chunk(Duration::ZERO, || false).unwrap();
+        let ticket = leaving.begin(100..300);
+        chunk(&leaving, ticket).unwrap();
         assert_eq!(leaving.close(), [100]);
-        assert!(leaving.chunk(Duration::ZERO, || false).is_err());
+        assert!(chunk(&leaving, ticket).is_err());
         assert_eq!(leaving.left(100), None);
-        assert_eq!(leaving.end(), None);
+        assert_eq!(leaving.end(ticket), None);
     }
 }

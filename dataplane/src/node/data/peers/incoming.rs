@@ -13,9 +13,8 @@ use super::super::memory::SessionMemory;
 use super::super::session::Session;
 use super::super::staging::Land;
 use super::super::stream::{ReadHalf, WriteHalf};
-use super::apart::{self, Within};
-use super::outgoing::APART;
-use super::{Ends, executor, receive, tell_fault, tell_here};
+use super::apart::{self, APART, Within};
+use super::{Ends, executor, hostile, receive, tell_fault, tell_here};
 
 /// What another node sends, which is not trusted.
 pub(super) struct Incoming<'a> {
@@ -33,10 +32,6 @@ pub(super) struct Incoming<'a> {
     pub(super) is_apart: bool,
     /// The link that it comes by, if that is one, until it may reach the session's memory.
     pub(super) carrier: Option<Carrier>,
-}
-
-pub(super) fn hostile(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 impl Incoming<'_> {

@@ -358,6 +358,11 @@ fn read_place(
     Ok(())
 }
 
+/// What another end says is not what one may say.
+fn hostile(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
 /// What is said of a transfer that its receiver gave up.
 fn not_wanted() -> Fault {
     Fault::new(Code::SessionGone, 0, "nobody wants it any more")

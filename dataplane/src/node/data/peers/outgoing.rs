@@ -11,12 +11,9 @@ use super::super::channel::Bulk;
 use super::super::session::{Session, spawn};
 use super::super::stream::{ReadHalf, WriteHalf};
 use super::super::ways::{Parcel, Parcels, Unwanted};
-use super::apart::Apart;
-use super::incoming::hostile;
-use super::{Ends, executor, not_wanted, read_place};
+use super::apart::{APART, Apart, Ticket};
+use super::{Ends, executor, hostile, not_wanted, read_place};
 
-/// After how long a transfer is: its bytes travel apart.
-pub(super) const APART: u8 = 1;
 /// Bytes of a transfer that leave before it is looked whether something goes ahead of the rest.
 const CHUNK_BYTES: u64 = 4 << 20;
 
@@ -42,6 +39,14 @@ pub(super) fn write(
     Ok(())
 }
 
+/// A part of a transfer, where it lies.
+struct Part {
+    transfer: u64,
+    place: u64,
+    bytes: u64,
+    total: u64,
+}
+
 struct Outgoing<'a> {
     session: &'a Session,
     half: &'a mut WriteHalf,
@@ -54,15 +59,15 @@ struct Outgoing<'a> {
     is_shared: bool,
 }
 
-impl Outgoing<'_> {
+impl<'a> Outgoing<'a> {
     /// Sends a transfer, of which this is the first parcel.
     fn one(&mut self, parcel: Parcel) -> io::Result<()> {
         let mut parcel = parcel;
         let (transfer, mut sent) = (parcel.transfer(), 0);
         let mut is_wanted = true;
-        let is_apart = match &parcel {
+        let apart = match &parcel {
             Parcel::Part { total, .. } => self.goes_apart(*total)?,
-            Parcel::Fault(..) => false,
+            Parcel::Fault(..) => None,
         };
         loop {
             let (place, bytes, total) = match parcel {
@@ -78,22 +83,23 @@ impl Outgoing<'_> {
             if bytes == 0 {
                 return self.bytes(transfer, total, &[]);
             }
-            match self.apart.filter(|_| is_apart) {
-                None => {
-                    let part = self.part(transfer, place, bytes, total, &mut is_wanted);
-                    let _ = executor(self.session)?.place_sent(place);
-                    part?;
-                }
-                Some(apart) => {
-                    apart.leaving().begin(place..place + bytes);
-                    let part = self.part(transfer, place, bytes, total, &mut is_wanted);
-                    // Else the reading side is told when it has left.
-                    if let Some(place) = apart.leaving().end() {
-                        let _ = executor(self.session)?.place_sent(place);
-                    }
-                    part?;
-                }
+            // Apart, its reading side may be told later that it has left.
+            let begun = apart.map(|apart| (apart, apart.leaving().begin(place..place + bytes)));
+            let part = Part {
+                transfer,
+                place,
+                bytes,
+                total,
+            };
+            let sending = self.part(&part, begun, &mut is_wanted);
+            let has_left = match begun {
+                Some((apart, ticket)) => apart.leaving().end(ticket),
+                None => Some(place),
+            };
+            if let Some(place) = has_left {
+                let _ = executor(self.session)?.place_sent(place);
             }
+            sending?;
             sent += bytes;
             if sent >= total {
                 break;
@@ -109,51 +115,55 @@ impl Outgoing<'_> {
         Ok(())
     }
 
-    /// Whether a transfer travels apart from the stream.
-    fn goes_apart(&mut self, total: u64) -> io::Result<bool> {
+    /// The link, if a transfer travels apart from the stream.
+    fn goes_apart(&mut self, total: u64) -> io::Result<Option<&'a Apart>> {
         let Some(apart) = self.apart else {
-            return Ok(false);
+            return Ok(None);
         };
         let running = executor(self.session)?;
         if !Apart::takes(running, total) {
-            return Ok(false);
+            return Ok(None);
         }
         if !self.is_shared {
             apart.share(running)?;
             self.is_shared = true;
         }
-        Ok(true)
+        Ok(Some(apart))
     }
 
-    /// Sends what lies at a place, unless nobody wants it.
+    /// Sends a part, unless nobody wants it.
     fn part(
         &mut self,
-        transfer: u64,
-        place: u64,
-        bytes: u64,
-        total: u64,
+        part: &Part,
+        begun: Option<(&Apart, Ticket)>,
         is_wanted: &mut bool,
     ) -> io::Result<()> {
         let mut start = 0;
-        while start < bytes {
-            if !Transfer(transfer).is_urgent() {
+        while start < part.bytes {
+            if !Transfer(part.transfer).is_urgent() {
                 while let Some(urgent) = self.parcels.next_urgent() {
                     self.one(urgent)?;
                 }
-                if *is_wanted && self.unwanted.take(transfer) {
+                if *is_wanted && self.unwanted.take(part.transfer) {
                     *is_wanted = false;
-                    self.fault(transfer, &not_wanted())?;
+                    self.fault(part.transfer, &not_wanted())?;
                 }
             }
             if !*is_wanted {
                 return Ok(());
             }
-            let len = (bytes - start).min(CHUNK_BYTES);
-            let (session, running) = (self.session, executor(self.session)?);
-            match self.apart.filter(|_| Apart::takes(running, total)) {
-                Some(apart) => self.chunk(apart, transfer, total, place + start, len)?,
-                None => read_place(session, running, place + start, len, |bytes| {
-                    self.bytes(transfer, total, bytes)
+            let (place, len) = (part.place + start, (part.bytes - start).min(CHUNK_BYTES));
+            let session = self.session;
+            match begun {
+                Some((apart, ticket)) => {
+                    let patience = session.host().lease;
+                    (apart.leaving()).chunk(ticket, patience, || session.is_over())?;
+                    let header = Header::new(Kind::Transfer, part.transfer, len).with_payload(9);
+                    self.frame(header, part.total, &[APART])?;
+                    self.half.have_follow(Bulk { place, len })?;
+                }
+                None => read_place(session, executor(session)?, place, len, |bytes| {
+                    self.bytes(part.transfer, part.total, bytes)
                 })?,
             }
             session.host().metrics.peer_bytes_sent.add(len);
@@ -162,31 +172,16 @@ impl Outgoing<'_> {
         Ok(())
     }
 
-    /// Has a chunk leave apart, from where it lies.
-    fn chunk(
-        &mut self,
-        apart: &Apart,
-        transfer: u64,
-        total: u64,
-        place: u64,
-        len: u64,
-    ) -> io::Result<()> {
-        let session = self.session;
-        (apart.leaving()).chunk(session.host().lease, || session.is_over())?;
-        let header = Header::new(Kind::Transfer, transfer, len).with_payload(9);
-        let (header, total) = (header.encode(), total.to_le_bytes());
-        let parts = [&header[..], &total, &[APART]].map(IoSlice::new);
-        let mut parts = parts;
-        self.half.write(&mut parts)?;
-        self.half.have_follow(Bulk { place, len })
-    }
-
     fn bytes(&mut self, transfer: u64, total: u64, bytes: &[u8]) -> io::Result<()> {
         let header = Header::new(Kind::Transfer, transfer, bytes.len() as u64).with_payload(8);
+        self.frame(header, total, bytes)
+    }
+
+    /// A frame of a transfer: after its header comes how long it is in all, then `rest`.
+    fn frame(&mut self, header: Header, total: u64, rest: &[u8]) -> io::Result<()> {
         let (header, total) = (header.encode(), total.to_le_bytes());
-        let parts = [&header[..], &total, bytes].map(IoSlice::new);
-        let used = if bytes.is_empty() { 2 } else { 3 };
-        let mut parts = parts;
+        let mut parts = [&header[..], &total, rest].map(IoSlice::new);
+        let used = if rest.is_empty() { 2 } else { 3 };
         self.half.write(&mut parts[..used])
     }
 

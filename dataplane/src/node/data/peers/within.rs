@@ -9,8 +9,7 @@ use super::super::landing::Source;
 use super::super::running::Running;
 use super::super::session::Session;
 use super::super::ways::{Parcel, Parcels};
-use super::incoming::hostile;
-use super::{Ends, executor, not_wanted, read_place, receive, tell_fault, tell_here};
+use super::{Ends, executor, hostile, not_wanted, read_place, receive, tell_fault, tell_here};
 
 /// Carries what comes from `from` to `to`, until one of them ends.
 pub(super) fn carry(
