@@ -7,13 +7,14 @@
 //! - [`placing`]: where the records of a segment run, where the program leaves that to Genie; [`books`]: what
 //!   became of that.
 //! - [`node`]: the one trait through which a node is seen; [`nodes`]: what a node answers to another
-//!   control plane.
+//!   control plane, and [`trust`]: to which.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod analysis;
 pub mod books;
+mod ends;
 pub mod fact_cache;
 pub mod identity;
 pub mod negotiate;
@@ -22,3 +23,4 @@ pub mod nodes;
 pub mod placing;
 pub mod service;
 pub mod sessions;
+pub mod trust;

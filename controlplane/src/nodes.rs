@@ -1,7 +1,6 @@
 //! What another control plane asks of this node: it lets clients in by a policy of its own, and plans for
 //! them. Whom the node's configuration names may; each sees the sessions that it let in.
 
-use std::collections::HashSet;
 use std::pin::Pin;
 
 use genie_control_api::v1::nodes_server::Nodes;
@@ -12,69 +11,15 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::identity::{Identity, Principal};
+use crate::ends::End;
+use crate::identity::Identity;
 use crate::negotiate::{memory, shown};
-use crate::node::{PlanForNode, SessionSpec};
-use crate::service::{ControlPlane, identity_of};
+use crate::node::PlanForNode;
+use crate::service::{ControlPlane, Place, identity_of};
 use crate::sessions::{Session, Token};
 
-/// Ends of sessions that a watcher may be behind; one that is further has to watch anew.
-const BEHIND_MAX: usize = 256;
 /// Messages to a watcher under way.
 const UNDER_WAY_MAX: usize = 16;
-
-/// Who may let clients in.
-#[derive(Clone, Debug, Default)]
-pub enum Trust {
-    /// Nobody.
-    #[default]
-    Nobody,
-    /// Whoever reaches the port, who may do anything there anyway: there is no TLS.
-    Everybody,
-    /// Those whose certificates say so.
-    Named(HashSet<Principal>),
-}
-
-impl Trust {
-    fn covers(&self, identity: &Identity) -> bool {
-        match self {
-            Self::Nobody => false,
-            Self::Everybody => true,
-            Self::Named(names) => names.contains(&identity.principal),
-        }
-    }
-}
-
-/// Tells those who watch what ends.
-#[derive(Debug)]
-pub(crate) struct Ends(broadcast::Sender<End>);
-
-#[derive(Clone, Debug)]
-struct End {
-    let_in_by: Identity,
-    session: u64,
-    reason: String,
-}
-
-impl Default for Ends {
-    fn default() -> Self {
-        Self(broadcast::channel(BEHIND_MAX).0)
-    }
-}
-
-impl Ends {
-    /// `session` is over.
-    pub(crate) fn tell(&self, session: &Session, reason: &str) {
-        if let Some(let_in_by) = session.let_in_by.clone() {
-            // Nobody may be watching.
-            let _ = self.0.send(End {
-                let_in_by,
-                session: session.id,
-                reason: reason.to_owned(),
-            });
-        }
-    }
-}
 
 impl ControlPlane {
     /// Whoever calls, if it may let clients in.
@@ -186,22 +131,11 @@ impl Nodes for ControlPlane {
             )
         };
         self.sessions().adopt(session.clone())?;
-        let spec = SessionSpec {
-            id: session.id,
-            identity: session.identity.clone(),
-            // The data connection tells.
-            peer: None,
-            node: String::new(),
-            device: usize::try_from(request.device).unwrap_or(usize::MAX),
-            client: session.client.clone(),
-            token: session.token.clone(),
-            memory_budget_bytes: session.memory_budget_bytes,
-            transport_wanted: false,
+        let place = Place {
+            device: request.device,
+            ..Place::default()
         };
-        if let Err(error) = self.node().open_session(spec).await {
-            self.sessions().close(session.id);
-            return Err(error.into());
-        }
+        self.open_at(&session, place).await?;
         tracing::info!(
             session = session.id,
             principal = %session.identity.principal,
@@ -234,7 +168,7 @@ impl Nodes for ControlPlane {
         let watcher = self.trusted(&request)?;
         let (to, from) = mpsc::channel(UNDER_WAY_MAX);
         // Before who lives is looked at, so that no end is missed.
-        let ends = self.ends().0.subscribe();
+        let ends = self.ends().listen();
         tokio::spawn(follow(self.clone(), watcher, ends, to));
         Ok(Response::new(Box::pin(ReceiverStream::new(from))))
     }

@@ -14,12 +14,13 @@ use genie_session::transfer::LOGS_MAX;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::analysis::{self, Findings, Graph, Structure};
+use crate::ends::Ends;
 use crate::fact_cache::{self, FactCache};
 use crate::identity::{Identity, Peer};
 use crate::negotiate::{negotiate, shown};
 use crate::node::{Node, NodeEvent, PeerSpec, PlanForNode, SessionSpec};
-use crate::nodes::{Ends, Trust};
 use crate::sessions::{Session, SessionError, Sessions, Token};
+use crate::trust::Trust;
 
 /// Segments analysed at a time. Analysis is behind the client's back and must not take the cores
 /// from its work.
@@ -173,6 +174,30 @@ impl ControlPlane {
         Ok(self.inner.sessions.authenticate(id, identity, token)?)
     }
 
+    /// Makes room at the node for a session that was taken in; forgets it where there is none.
+    pub(crate) async fn open_at(
+        &self,
+        session: &Session,
+        place: Place,
+    ) -> Result<Option<v1::Transport>, Status> {
+        let spec = SessionSpec {
+            id: session.id,
+            identity: session.identity.clone(),
+            peer: place.peer,
+            node: place.node,
+            device: usize::try_from(place.device).unwrap_or(usize::MAX),
+            client: session.client.clone(),
+            token: session.token.clone(),
+            memory_budget_bytes: session.memory_budget_bytes,
+            transport_wanted: place.transport_wanted,
+        };
+        self.inner.node.open_session(spec).await.map_err(|error| {
+            self.forget(session.id);
+            tracing::warn!(principal = %session.identity.principal, "refused {}: {error}", session.client);
+            error.into()
+        })
+    }
+
     /// Analyses something behind the clients' backs, one of few at a time.
     pub(crate) async fn behind<R: Send + 'static>(
         &self,
@@ -208,6 +233,16 @@ impl ControlPlane {
         };
         self.behind(work).await
     }
+}
+
+/// Where a session is to be, and from where it was asked for, if that is known.
+#[derive(Default)]
+pub(crate) struct Place {
+    pub(crate) peer: Option<Peer>,
+    /// Of several nodes: HOST:PORT.
+    pub(crate) node: String,
+    pub(crate) device: u32,
+    pub(crate) transport_wanted: bool,
 }
 
 /// What came of a segment.
@@ -294,25 +329,13 @@ impl Control for ControlPlane {
             refusal.code().status(refusal.to_string())
         })?;
         let session = self.inner.sessions.open(identity, client, budget)?;
-        let spec = SessionSpec {
-            id: session.id,
-            identity: session.identity.clone(),
+        let place = Place {
             peer,
             node: at.clone(),
-            client: session.client.clone(),
-            device: usize::try_from(request.device).unwrap_or(usize::MAX),
-            token: session.token.clone(),
-            memory_budget_bytes: budget,
+            device: request.device,
             transport_wanted: request.transport_wanted,
         };
-        let transport = match self.inner.node.open_session(spec).await {
-            Ok(transport) => transport,
-            Err(error) => {
-                self.forget(session.id);
-                tracing::warn!(principal = %session.identity.principal, "refused {}: {error}", session.client);
-                return Err(error.into());
-            }
-        };
+        let transport = self.open_at(&session, place).await?;
         tracing::info!(
             session = session.id,
             principal = %session.identity.principal,

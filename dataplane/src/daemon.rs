@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use genie_control_api::v1;
-use genie_controlplane::nodes::Trust;
 use genie_controlplane::service::{ControlPlane, Limits};
+use genie_controlplane::trust::Trust;
 use genie_gpudev::SandboxMode;
 use genie_gpudev::device::{self, DeviceKind};
 use genie_netstack::PipeStream;
 use genie_poll::packet::TRANSPORT_PORT;
 use genie_poll::run::OnAccept;
 use genie_server::door::DoorConfig;
-use genie_server::logging::LogControl;
+use genie_server::listen::{self, ListenError};
+use genie_server::program;
 use genie_server::seats::Bounds;
-use genie_server::server::{self, Server};
+use genie_server::server::Server;
 use genie_server::signals::{Asked, Signals};
 use genie_server::tls;
 
@@ -35,8 +36,6 @@ const LINK_BACKLOG: usize = 64;
 const IDLE_AFTER: Duration = Duration::from_millis(800);
 /// How much less likely than others this process is to be ended when memory runs out.
 const OOM_SCORE: &str = "-500";
-/// Descriptors that this process may have open, if it may choose.
-const FILES_MAX: u64 = 1 << 16;
 /// Keys that SIGHUP changes. All others need a restart.
 const RELOADABLE: [&str; 12] = [
     "connections",
@@ -67,13 +66,8 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
     /// The port.
-    #[error("can't listen on {address}: {reason}")]
-    Listen {
-        /// Where.
-        address: String,
-        /// Why, and what to do.
-        reason: String,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The gateway's socket.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
@@ -89,14 +83,7 @@ pub enum StartError {
 }
 
 /// What SIGHUP reads again.
-pub struct Reload {
-    /// Every layer of the configuration.
-    pub read: Box<dyn Fn() -> Result<Settings, ConfigError> + Send>,
-    /// As they are now.
-    pub settings: Settings,
-    /// What is logged.
-    pub log: LogControl,
-}
+type Reload = program::Reload<Settings, Config, ConfigError>;
 
 /// Serves until a signal ends it.
 ///
@@ -107,25 +94,17 @@ pub async fn serve(
     mut reload: Reload,
     started: Instant,
 ) -> Result<ExitCode, StartError> {
-    raise_files_max();
     protect();
-    let address = resolve(&config)?;
+    let address = listen::resolve(&config.listen)?;
+    if config.tls.is_none() && !config.insecure && listen::is_open(address) {
+        let address = config.listen.to_string();
+        return Err(ConfigError::OpenWithoutTls { address }.into());
+    }
     check_core(&config)?;
     let tls = config.tls.as_ref().map(tls::server_config).transpose()?;
     let peer_tls = config.tls.as_ref().map(tls::peer_config).transpose()?;
     let mut signals = Signals::new().map_err(StartError::Signals)?;
-    let listener = server::bind(address)
-        .await
-        .map_err(|error| StartError::Listen {
-            address: address.to_string(),
-            reason: match error.kind() {
-                std::io::ErrorKind::AddrInUse => {
-                    "the port is taken by another process: stop it, or choose another by `--listen`"
-                        .to_owned()
-                }
-                _ => error.to_string(),
-            },
-        })?;
+    let listener = listen::bind(address).await?;
     let address = listener.local_addr().unwrap_or(address);
 
     let (node, events) = Shared::new(config.clone());
@@ -165,7 +144,7 @@ pub async fn serve(
     tracing::info!("ready on {address} in {} ms", started.elapsed().as_millis());
 
     while signals.next().await == Asked::Reload {
-        match reload.again(&mut config, &node, &server) {
+        match again(&mut reload, &mut config, &node, &server) {
             Ok(()) => {}
             Err(error) => tracing::warn!("nothing is reloaded: {error}"),
         }
@@ -185,66 +164,28 @@ fn protect() {
     }
 }
 
-/// Connections, and what executors share, take descriptors: more than the 1,024 that a process has
-/// where nobody chose.
-fn raise_files_max() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        let wanted = hard.min(FILES_MAX).max(soft);
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
-    });
-    if let Err(error) = raised {
-        tracing::debug!("descriptors stay as few as they are: {error}");
+/// Reads the configuration again, and changes what can be changed.
+fn again(
+    reload: &mut Reload,
+    config: &mut Config,
+    node: &Shared,
+    server: &Server<NodeHandler>,
+) -> Result<(), StartError> {
+    let (settings, new) = (reload.read)()?;
+    if new.tls.is_some() != config.tls.is_some() {
+        return Err(StartError::TlsToggled);
     }
-}
-
-impl Reload {
-    /// Reads the configuration again, and changes what can be changed.
-    fn again(
-        &mut self,
-        config: &mut Config,
-        node: &Shared,
-        server: &Server<NodeHandler>,
-    ) -> Result<(), StartError> {
-        let settings = (self.read)()?;
-        let new = settings.clone().into_config()?;
-        if new.tls.is_some() != config.tls.is_some() {
-            return Err(StartError::TlsToggled);
-        }
-        let tls = new.tls.as_ref().map(tls::server_config).transpose()?;
-        let peer_tls = new.tls.as_ref().map(tls::peer_config).transpose()?;
-        let changed = settings.changed(&self.settings);
-        let (now, later): (Vec<_>, Vec<_>) = changed
-            .into_iter()
-            .partition(|key| RELOADABLE.contains(key));
-        server.configure(tls, door(&new));
-        node.set_peer_tls(peer_tls);
-        node.set_operator_max(new.operator_max);
-        self.log.set(&new.log);
-        tracing::info!(
-            "reloaded: {}{}",
-            if new.tls.is_some() {
-                "certificates; "
-            } else {
-                ""
-            },
-            listed(&now)
-        );
-        if !later.is_empty() {
-            tracing::warn!("changed, and needs a restart: {}", listed(&later));
-        }
-        self.settings = settings;
-        config.drain = new.drain;
-        config.tls = new.tls;
-        Ok(())
-    }
-}
-
-fn listed(keys: &[&str]) -> String {
-    match keys {
-        [] => "nothing else has changed".to_owned(),
-        keys => keys.join(", "),
-    }
+    let tls = new.tls.as_ref().map(tls::server_config).transpose()?;
+    let peer_tls = new.tls.as_ref().map(tls::peer_config).transpose()?;
+    server.configure(tls, door(&new));
+    node.set_peer_tls(peer_tls);
+    node.set_operator_max(new.operator_max);
+    reload.log.set(&new.log);
+    let changed = settings.changed(&reload.settings);
+    reload.holds(settings, changed, &RELOADABLE, new.tls.is_some());
+    config.drain = new.drain;
+    config.tls = new.tls;
+    Ok(())
 }
 
 /// Who may let clients in, besides this node's own control plane.
@@ -291,26 +232,6 @@ async fn start_transport(
     let started =
         tokio::task::spawn_blocking(move || FallbackManager::start(&config, port, accept)).await;
     started.map_err(StartError::Transport)
-}
-
-/// The address to listen on, unless it is open to everybody.
-fn resolve(config: &Config) -> Result<SocketAddr, StartError> {
-    let listen = config.listen.to_string();
-    let wrong = |reason: String| StartError::Listen {
-        address: listen.clone(),
-        reason,
-    };
-    let resolved = config
-        .listen
-        .resolve()
-        .map_err(|error| wrong(error.to_string()))?;
-    let first = *resolved
-        .first()
-        .ok_or_else(|| wrong("the host has no address".to_owned()))?;
-    if config.tls.is_none() && !config.insecure && !first.ip().to_canonical().is_loopback() {
-        return Err(ConfigError::OpenWithoutTls { address: listen }.into());
-    }
-    Ok(first)
 }
 
 fn describe_devices(config: &Config) {

@@ -4,10 +4,6 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
 use genie_controlplane::identity::Identity;
 use genie_controlplane::service::ControlPlane;
 use genie_netstack::PipeStream;
@@ -23,9 +19,6 @@ use crate::node::data::{End, Session, path};
 const NO_DATA_HERE: &str = "on the DPDK link only control connections are TCP: the data path is \
      the transport, through a gateway";
 
-/// What `/metrics` is.
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// A node behind its port.
 #[derive(Clone)]
 pub struct NodeHandler {
@@ -36,12 +29,19 @@ pub struct NodeHandler {
 }
 
 impl Handler for NodeHandler {
-    fn router(&self) -> Router {
-        let router = Router::new()
-            .route("/metrics", get(metrics))
-            .route("/healthz", get(healthz))
-            .with_state(self.clone());
+    fn services(&self, router: Router) -> Router {
         self.control.routes(router)
+    }
+
+    fn metrics(&self) -> String {
+        let mut gauges = self.node.gauges();
+        let plans = self.control.plan_counts();
+        (gauges.plan_cache_hits, gauges.plan_cache_misses) = (plans.hits, plans.misses);
+        self.node.metrics.render(&gauges)
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        self.node.not_ready()
     }
 
     fn connected(&self) {
@@ -121,21 +121,6 @@ fn carries_data(is_tcp: bool) -> Result<(), Fault> {
     match is_tcp {
         true => Ok(()),
         false => Err(Fault::new(Code::Protocol, 0, NO_DATA_HERE)),
-    }
-}
-
-async fn metrics(State(handler): State<NodeHandler>) -> impl IntoResponse {
-    let mut gauges = handler.node.gauges();
-    let plans = handler.control.plan_counts();
-    (gauges.plan_cache_hits, gauges.plan_cache_misses) = (plans.hits, plans.misses);
-    let text = handler.node.metrics.render(&gauges);
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], text)
-}
-
-async fn healthz(State(handler): State<NodeHandler>) -> impl IntoResponse {
-    match handler.node.not_ready() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 

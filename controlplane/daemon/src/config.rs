@@ -1,6 +1,6 @@
 //! The configuration of `genie-controlplane`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use genie_server::door::DoorConfig;
@@ -149,10 +149,17 @@ impl Settings {
     }
 }
 
+/// Every layer: the flags and variables over the file, if there is one; and what they come to.
+///
+/// # Errors
+/// The file's; keys that do not go together.
+pub fn read(flags: Settings, file: Option<&Path>) -> Result<(Settings, Config), ConfigError> {
+    let settings = flags.over_file(file)?;
+    Ok((settings.clone(), settings.into_config()?))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     const EXAMPLE: &str = include_str!("../genie-controlplane.example.toml");

@@ -213,6 +213,14 @@ fn why_not(node: &RemoteNode) -> Option<String> {
     }
 }
 
+/// A node's devices, as those of one among several.
+fn devices_at(address: &str, devices: Vec<v1::Device>) -> impl Iterator<Item = v1::Device> {
+    devices.into_iter().map(move |device| v1::Device {
+        node: address.to_owned(),
+        ..device
+    })
+}
+
 fn unreachable(node: &RemoteNode, reason: &str) -> NodeError {
     NodeError::Unreachable {
         address: node.address().to_owned(),
@@ -283,12 +291,7 @@ impl Node for Fleet {
             }
             let chosen = offers[nth].1.clone();
             let all = offers.into_iter().flat_map(|(at, offered)| {
-                let address = self.inner.nodes[at].address().to_owned();
-                let its = move |device| v1::Device {
-                    node: address.clone(),
-                    ..device
-                };
-                offered.devices.into_iter().map(its)
+                devices_at(self.inner.nodes[at].address(), offered.devices)
             });
             return Ok(Capabilities {
                 fleet: Some((node.address().to_owned(), all.collect())),
@@ -383,12 +386,7 @@ impl Node for Fleet {
             },
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             devices: (nodes.iter())
-                .flat_map(|node| {
-                    node.devices.iter().map(|device| v1::Device {
-                        node: node.address.clone(),
-                        ..device.clone()
-                    })
-                })
+                .flat_map(|node| devices_at(&node.address, node.devices.clone()))
                 .collect(),
             sessions,
             nodes,

@@ -3,10 +3,6 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
 use genie_controlplane::identity::Identity;
 use genie_controlplane::service::ControlPlane;
 use genie_server::server::{Data, Handler, Rejected, Stream, refuse};
@@ -19,9 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::fleet::Fleet;
-use crate::remote::State as NodeState;
+use crate::remote::State;
 
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// What is said to who brings tensors.
 const NO_DATA: &str =
     "this is a control plane: tensors go to its nodes, whose addresses its answers have";
@@ -101,8 +96,14 @@ impl PlaneHandler {
             metrics: Arc::new(Metrics::new()),
         }
     }
+}
 
-    fn render(&self) -> String {
+impl Handler for PlaneHandler {
+    fn services(&self, router: Router) -> Router {
+        self.control.routes(router)
+    }
+
+    fn metrics(&self) -> String {
         let metrics = &self.metrics;
         let _one = metrics.read.lock();
         let sessions = self.control.session_count();
@@ -113,7 +114,7 @@ impl PlaneHandler {
         catch_up(&metrics.hits, plans.hits);
         catch_up(&metrics.misses, plans.misses);
         for node in self.fleet.nodes() {
-            let is_there = matches!(node.state(), NodeState::Reachable { .. });
+            let is_there = matches!(node.state(), State::Reachable { .. });
             let gauge = metrics
                 .nodes
                 .get_or_create_owned(&[("node", node.address().to_owned())]);
@@ -124,15 +125,9 @@ impl PlaneHandler {
         let _ = encode(&mut text, &metrics.registry);
         text
     }
-}
 
-impl Handler for PlaneHandler {
-    fn router(&self) -> Router {
-        let router = Router::new()
-            .route("/metrics", get(metrics))
-            .route("/healthz", get(healthz))
-            .with_state(self.clone());
-        self.control.routes(router)
+    fn not_ready(&self) -> Option<String> {
+        self.fleet.not_ready()
     }
 
     fn connected(&self) {
@@ -151,16 +146,5 @@ impl Handler for PlaneHandler {
     ) -> Result<(), Rejected> {
         let fault = Fault::new(Code::Protocol, 0, NO_DATA);
         Err(refuse(fault, &mut stream).await)
-    }
-}
-
-async fn metrics(State(handler): State<PlaneHandler>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], handler.render())
-}
-
-async fn healthz(State(handler): State<PlaneHandler>) -> impl IntoResponse {
-    match handler.fleet.not_ready() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }

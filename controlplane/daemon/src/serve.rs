@@ -1,15 +1,15 @@
 //! Serving: from the configuration to ready, and from a signal to the end.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use genie_controlplane::node::Node;
-use genie_controlplane::nodes::Trust;
 use genie_controlplane::service::{ControlPlane, Limits};
-use genie_server::logging::LogControl;
-use genie_server::server::{self, Server};
+use genie_controlplane::trust::Trust;
+use genie_server::listen::{self, ListenError};
+use genie_server::program;
+use genie_server::server::Server;
 use genie_server::signals::{Asked, Signals};
 use genie_server::tls::{self, TlsError};
 
@@ -44,13 +44,8 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The port.
-    #[error("can't listen on {address}: {reason}")]
-    Listen {
-        /// Where.
-        address: String,
-        /// Why, and what to do.
-        reason: String,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A node's address.
     #[error("nodes: {0}")]
     Node(String),
@@ -63,14 +58,7 @@ pub enum StartError {
 }
 
 /// What SIGHUP reads again.
-pub struct Reload {
-    /// Every layer of the configuration.
-    pub read: Box<dyn Fn() -> Result<Settings, ConfigError> + Send>,
-    /// As they are now.
-    pub settings: Settings,
-    /// What is logged.
-    pub log: LogControl,
-}
+type Reload = program::Reload<Settings, Config, ConfigError>;
 
 /// Serves until a signal ends it.
 ///
@@ -81,21 +69,15 @@ pub async fn serve(
     mut reload: Reload,
     started: Instant,
 ) -> Result<ExitCode, StartError> {
-    let address = resolve(&config)?;
+    let address = listen::resolve(&config.listen)?;
+    if config.tls.is_none() && !config.insecure && listen::is_open(address) {
+        let address = config.listen.to_string();
+        return Err(ConfigError::OpenWithoutTls { address }.into());
+    }
     let tls = config.tls.as_ref().map(tls::server_config).transpose()?;
     let to_nodes = config.tls.as_ref().map(tls::caller_config).transpose()?;
     let mut signals = Signals::new().map_err(StartError::Signals)?;
-    let listener = server::bind(address).await.map_err(|error| {
-        let reason = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "the port is taken by another process: stop it, or choose another by `--listen`"
-                    .to_owned()
-            }
-            _ => error.to_string(),
-        };
-        let address = address.to_string();
-        StartError::Listen { address, reason }
-    })?;
+    let listener = listen::bind(address).await?;
     let address = listener.local_addr().unwrap_or(address);
 
     let nodes = (config.nodes.iter())
@@ -136,7 +118,7 @@ pub async fn serve(
     );
 
     while signals.next().await == Asked::Reload {
-        if let Err(error) = reload.again(&config, &server, &fleet) {
+        if let Err(error) = again(&mut reload, &config, &server, &fleet) {
             tracing::warn!("nothing is reloaded: {error}");
         }
     }
@@ -144,56 +126,25 @@ pub async fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
-impl Reload {
-    /// Reads the configuration again, and changes what can be changed.
-    fn again(
-        &mut self,
-        config: &Config,
-        server: &Server<PlaneHandler>,
-        fleet: &Fleet,
-    ) -> Result<(), StartError> {
-        let settings = (self.read)()?;
-        let new = settings.clone().into_config()?;
-        if new.tls.is_some() != config.tls.is_some() {
-            return Err(StartError::TlsToggled);
-        }
-        let tls = new.tls.as_ref().map(tls::server_config).transpose()?;
-        let to_nodes = new.tls.as_ref().map(tls::caller_config).transpose()?;
-        server.configure(tls, new.door);
-        for node in fleet.nodes() {
-            node.set_tls(to_nodes.clone()).map_err(StartError::Node)?;
-        }
-        self.log.set(&new.log);
-        let changed = settings.changed(&self.settings);
-        let (now, later): (Vec<_>, Vec<_>) = changed
-            .into_iter()
-            .partition(|key| RELOADABLE.contains(key));
-        match now.is_empty() {
-            true => tracing::info!("reloaded; nothing that it takes while it runs has changed"),
-            false => tracing::info!("reloaded: {}", now.join(", ")),
-        }
-        if !later.is_empty() {
-            tracing::warn!("changed, and needs a restart: {}", later.join(", "));
-        }
-        self.settings = settings;
-        Ok(())
+/// Reads the configuration again, and changes what can be changed.
+fn again(
+    reload: &mut Reload,
+    config: &Config,
+    server: &Server<PlaneHandler>,
+    fleet: &Fleet,
+) -> Result<(), StartError> {
+    let (settings, new) = (reload.read)()?;
+    if new.tls.is_some() != config.tls.is_some() {
+        return Err(StartError::TlsToggled);
     }
-}
-
-/// The address to listen on, unless it is open to everybody.
-fn resolve(config: &Config) -> Result<SocketAddr, StartError> {
-    let listen = config.listen.to_string();
-    let wrong = |reason: String| StartError::Listen {
-        address: listen.clone(),
-        reason,
-    };
-    let resolved = config.listen.resolve();
-    let resolved = resolved.map_err(|error| wrong(error.to_string()))?;
-    let first = *resolved
-        .first()
-        .ok_or_else(|| wrong("the host has no address".to_owned()))?;
-    if config.tls.is_none() && !config.insecure && !first.ip().to_canonical().is_loopback() {
-        return Err(ConfigError::OpenWithoutTls { address: listen }.into());
+    let tls = new.tls.as_ref().map(tls::server_config).transpose()?;
+    let to_nodes = new.tls.as_ref().map(tls::caller_config).transpose()?;
+    server.configure(tls, new.door);
+    for node in fleet.nodes() {
+        node.set_tls(to_nodes.clone()).map_err(StartError::Node)?;
     }
-    Ok(first)
+    reload.log.set(&new.log);
+    let changed = settings.changed(&reload.settings);
+    reload.holds(settings, changed, &RELOADABLE, new.tls.is_some());
+    Ok(())
 }

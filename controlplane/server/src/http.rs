@@ -1,4 +1,4 @@
-//! HTTP on the one port.
+//! HTTP on the one port: gRPC, `/metrics` and `/healthz`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
-use axum::response::Response;
+use axum::extract::State;
+use axum::http::{Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use genie_controlplane::identity::Identity;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,7 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt as _;
 
 use crate::door::Guest;
-use crate::server::Rejected;
+use crate::handler::Handler;
+use crate::rejected::Rejected;
 
 /// gRPC calls of one connection at a time.
 const STREAMS_MAX: u32 = 32;
@@ -36,6 +39,29 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(1);
 /// The call that makes a session.
 const OPEN_SESSION: &str = "/genie.control.v1.Control/OpenSession";
+
+/// What `/metrics` is.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is served, and where.
+pub fn router<H: Handler>(handler: &H) -> Router {
+    let router = Router::new()
+        .route("/metrics", get(metrics::<H>))
+        .route("/healthz", get(healthz::<H>))
+        .with_state(handler.clone());
+    handler.services(router)
+}
+
+async fn metrics<H: Handler>(State(handler): State<H>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], handler.metrics())
+}
+
+async fn healthz<H: Handler>(State(handler): State<H>) -> impl IntoResponse {
+    match handler.not_ready() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
 
 /// Serves a connection of `identity`. Its guest has to make its first request in time.
 pub async fn serve<S>(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use genie_controlplane::identity::Identity;
 use genie_session::fault::Fault;
-use genie_session::frame::{HELLO_BYTES, Header, Kind};
+use genie_session::frame::{Header, Kind};
 use parking_lot::RwLock;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,8 +16,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::door::{Door, DoorConfig, Guest};
 use crate::first::{self, First, Prefixed};
+pub use crate::handler::{Data, Handler};
 use crate::http;
-use crate::seats::Full;
+pub use crate::rejected::Rejected;
 pub use crate::stream::{Socket, Stream, Wire};
 use crate::tls::{self, IdentityError};
 
@@ -25,58 +26,6 @@ use crate::tls::{self, IdentityError};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long one that is refused has to read why.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
-
-/// Why a connection came to nothing. Nobody else is disturbed by it.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each says it itself")]
-pub enum Rejected {
-    #[error("it did not say in time what it wants")]
-    Slow,
-    #[error("it gave way to another")]
-    GaveWay,
-    #[error("there are too many already: {0}")]
-    TooMany(#[from] Full),
-    #[error("TLS failed: {0}")]
-    Tls(std::io::Error),
-    #[error("its certificate names nobody: {0}")]
-    Nameless(#[from] IdentityError),
-    #[error("it broke off: {0}")]
-    Broken(#[from] std::io::Error),
-    #[error("{0}")]
-    Wire(#[from] genie_session::WireError),
-    #[error("{}", .0.message)]
-    Refused(Fault),
-    #[error("it is not HTTP: {0}")]
-    Http(String),
-}
-
-/// What brings tensors, by its opening.
-pub enum Data {
-    /// A client.
-    Client([u8; HELLO_BYTES]),
-    /// Another node.
-    Peer([u8; HELLO_BYTES]),
-}
-
-/// What is behind a port.
-pub trait Handler: Send + Sync + 'static {
-    /// What is served by HTTP, and where.
-    fn router(&self) -> Router;
-
-    /// Somebody connected.
-    fn connected(&self) {}
-
-    /// That came to nothing.
-    fn rejected(&self) {}
-
-    /// Takes a connection that brings tensors.
-    fn data(
-        &self,
-        data: Data,
-        identity: Identity,
-        stream: Stream,
-    ) -> impl Future<Output = Result<(), Rejected>> + Send;
-}
 
 /// What serves connections.
 pub struct Server<H> {
@@ -91,7 +40,7 @@ impl<H: Handler> Server<H> {
     #[must_use]
     pub fn new(handler: H, tls: Option<Arc<ServerConfig>>, door: DoorConfig) -> Self {
         Self {
-            router: handler.router(),
+            router: http::router(&handler),
             handler,
             tls: RwLock::new(tls.map(TlsAcceptor::from)),
             door: Arc::new(Door::new(door)),
@@ -206,13 +155,4 @@ pub async fn refuse(fault: Fault, stream: &mut Stream) -> Rejected {
     // Whether it arrived or not, it is refused.
     let _ = tokio::time::timeout(FAREWELL_MAX, farewell).await;
     Rejected::Refused(fault)
-}
-
-/// Binds the listener.
-///
-/// # Errors
-/// What the system says: the port is busy, the address is not this machine's.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    // SO_REUSEADDR is set, so that a restart need not wait for old connections.
-    TcpListener::bind(address).await
 }

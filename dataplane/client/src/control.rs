@@ -270,12 +270,9 @@ async fn serve(
             return;
         }
     };
-    let standby = Address::parse(&reply.node)
-        .ok()
-        .filter(|_| !reply.node.is_empty());
     let line = Arc::new(Line {
-        now: Mutex::new((false, channel)),
-        standby: tokio::sync::Mutex::new(standby),
+        now: Mutex::new((reply.node.is_empty(), channel)),
+        standby: tokio::sync::Mutex::new(Address::parse(&reply.node).ok()),
         tls,
         timeout,
     });
@@ -286,11 +283,12 @@ async fn serve(
     let submitting = Arc::clone(&line);
     tokio::spawn(async move {
         while let Some((request, done)) = submissions.recv().await {
-            done(submitting.submit(&request).await);
+            let submit =
+                |channel, request| async move { control(channel).submit_segment(request).await };
+            done(submitting.call(request, submit).await);
         }
     });
     while let Some(request) = inbox.recv().await {
-        let line = Arc::clone(&line);
         match request {
             Request::Submit(request, done) => {
                 // As many wait there as here.
@@ -301,72 +299,51 @@ async fn serve(
                 }
             }
             Request::Place(request, done) => {
-                tokio::spawn(async move {
-                    let placed = line.call(|channel| {
-                        let request = request.clone();
-                        async move { placement(channel).place(request).await }
-                    });
-                    done(placed.await);
-                });
+                line.ask(request, done, |channel, request| async move {
+                    placement(channel).place(request).await
+                })
             }
             Request::Load(request, done) => {
-                tokio::spawn(async move {
-                    let loaded = line.call(|channel| {
-                        let request = request.clone();
-                        async move { PlacementClient::new(channel).load(request).await }
-                    });
-                    done(loaded.await);
-                });
+                line.ask(request, done, |channel, request| async move {
+                    placement(channel).load(request).await
+                })
             }
             Request::Observe(request, done) => {
-                tokio::spawn(async move {
-                    let judged = line.call(|channel| {
-                        let request = request.clone();
-                        async move { PlacementClient::new(channel).observe(request).await }
-                    });
-                    done(judged.await);
+                line.ask(request, done, |channel, request| async move {
+                    placement(channel).observe(request).await
                 });
             }
             // Dialling may take a while, and nobody else should wait for it.
             Request::OfferWay(request, answer) => {
-                tokio::spawn(async move {
-                    let offered = line.call(|channel| {
-                        let request = request.clone();
-                        async move { PeersClient::new(channel).offer_way(request).await }
-                    });
-                    let _ = answer.send(offered.await);
+                line.ask(request, to(answer), |channel, request| async move {
+                    PeersClient::new(channel).offer_way(request).await
                 });
             }
             Request::OpenWay(request, answer) => {
-                tokio::spawn(async move {
-                    let found = line.call(|channel| {
-                        let request = request.clone();
-                        async move { PeersClient::new(channel).open_way(request).await }
-                    });
-                    let _ = answer.send(found.await);
+                line.ask(request, to(answer), |channel, request| async move {
+                    PeersClient::new(channel).open_way(request).await
                 });
             }
-            Request::EndWay(request) => {
-                tokio::spawn(async move {
-                    let ended = line.call(|channel| {
-                        let request = request.clone();
-                        async move { PeersClient::new(channel).end_way(request).await }
-                    });
-                    // A node that can't be told is lost itself.
-                    let _ = ended.await;
-                });
-            }
+            // A node that can't be told is lost itself.
+            Request::EndWay(request) => line.ask(request, drop, |channel, request| async move {
+                PeersClient::new(channel).end_way(request).await
+            }),
             Request::Abandon => return,
             Request::Close(request, done) => {
-                let closed = line.call(|channel| {
-                    let request = request.clone();
-                    async move { control(channel).close_session(request).await }
-                });
-                let _ = closed.await;
+                let close =
+                    |channel, request| async move { control(channel).close_session(request).await };
+                let _ = line.call(request, close).await;
                 let _ = done.send(());
                 return;
             }
         }
+    }
+}
+
+/// Passes an answer to who waits for it, if somebody still does.
+fn to<T>(answer: Answer<T>) -> impl FnOnce(Result<T, ControlError>) {
+    move |answered| {
+        let _ = answer.send(answered);
     }
 }
 
@@ -382,31 +359,40 @@ struct Line {
 }
 
 impl Line {
-    async fn submit(
-        &self,
-        request: &SubmitSegmentRequest,
-    ) -> Result<SubmitSegmentReply, ControlError> {
-        self.call(|channel| {
-            let request = request.clone();
-            async move { control(channel).submit_segment(request).await }
-        })
-        .await
+    /// Asks behind whoever comes next.
+    fn ask<R, T, F>(
+        self: &Arc<Self>,
+        request: R,
+        done: impl FnOnce(Result<T, ControlError>) + Send + 'static,
+        ask: impl Fn(Channel, R) -> F + Send + 'static,
+    ) where
+        R: Clone + Send + 'static,
+        T: Send,
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send,
+    {
+        let line = Arc::clone(self);
+        tokio::spawn(async move { done(line.call(request, ask).await) });
     }
 
-    async fn call<T, F>(&self, ask: impl Fn(Channel) -> F) -> Result<T, ControlError>
+    async fn call<R: Clone, T, F>(
+        &self,
+        request: R,
+        ask: impl Fn(Channel, R) -> F,
+    ) -> Result<T, ControlError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
         let (is_home, asked) = self.now.lock().clone();
-        let error = match ask(asked).await.map_err(refused) {
+        let again = (!is_home).then(|| request.clone());
+        let error = match ask(asked, request).await.map_err(refused) {
             Ok(reply) => return Ok(reply.into_inner()),
             Err(error) => error,
         };
-        if is_home || !error.is_forgotten() {
+        let Some(again) = again.filter(|_| error.is_forgotten()) else {
             return Err(error);
-        }
+        };
         match self.go_home().await {
-            Some(channel) => Ok(ask(channel).await.map_err(refused)?.into_inner()),
+            Some(channel) => Ok(ask(channel, again).await.map_err(refused)?.into_inner()),
             None => Err(error),
         }
     }

@@ -4,7 +4,7 @@
 
 mod values;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use genie_controlplane::identity::{NameError, Principal};
@@ -407,6 +407,15 @@ impl Settings {
     }
 }
 
+/// Every layer: the flags and variables over the file, if there is one; and what they come to.
+///
+/// # Errors
+/// The file's; keys that do not go together.
+pub fn read(flags: Settings, file: Option<&Path>) -> Result<(Settings, Config), ConfigError> {
+    let settings = flags.over_file(file)?;
+    Ok((settings.clone(), settings.into_config()?))
+}
+
 /// The first of these keys that was set.
 fn first_set(keys: &[(&'static str, bool)]) -> Option<&'static str> {
     let (key, _) = keys.iter().find(|(_, is_set)| *is_set)?;
@@ -415,8 +424,6 @@ fn first_set(keys: &[(&'static str, bool)]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     const EXAMPLE: &str = include_str!("../../genie-dataplane.example.toml");

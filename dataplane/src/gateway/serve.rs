@@ -19,7 +19,7 @@ use genie_transport::{Config, ConnectionId, Epoch, Protection, Role};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::arenas::Arenas;
-use super::relay::{self, Carries, Upstream};
+use super::relay::{self, Carries};
 use super::seats::Seats;
 use crate::config::GatewayConfig;
 use crate::fallback::FallbackManager;
@@ -216,7 +216,7 @@ impl Gateway {
         carries: Carries,
     ) -> Result<(), AttachError> {
         let state = self.fallback.state();
-        match Upstream::connect(&self.config, &state, carries).await {
+        match relay::upstream(&self.config, &state, carries).await {
             Ok(node) => {
                 answer_relay(&client)?;
                 client.set_nonblocking(true)?;

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use genie_channel::AppHalf;
+use genie_server::channel::server_name;
 use genie_session::fault::Fault;
 use genie_session::frame::{
     HEADER_BYTES, Header, Kind, PAYLOAD_MAX, TOKEN_BYTES, encode_peer_hello,
 };
-use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use super::data::channel;
 use super::data::peers;
-use super::data::socket::{SocketRead, split};
+use super::data::socket::split;
 use super::data::stream::{ReadHalf, WriteHalf};
 
 /// How long another node may take to let this one in.
@@ -55,12 +55,7 @@ fn greet(
     let tls = match tls {
         None => None,
         Some(config) => {
-            let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-            let host = host
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned();
-            let name = ServerName::try_from(host).map_err(io::Error::other)?;
+            let name = server_name(address).map_err(io::Error::other)?;
             let mut tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
             while tls.is_handshaking() {
                 tls.complete_io(&mut socket)?;
@@ -70,13 +65,8 @@ fn greet(
     };
     let (mut read, mut write, _) = split(socket, tls, patience);
     write.write(&mut [io::IoSlice::new(&hello)])?;
-    let mut answer = [0; HEADER_BYTES];
-    exact(&mut read, &mut answer)?;
-    let header = Header::decode(&answer).map_err(io::Error::other)?;
-    if header.kind == Kind::Welcome {
-        return Ok((ReadHalf::Socket(read), WriteHalf::Socket(write)));
-    }
-    Err(refused(&header, |into| exact(&mut read, into)))
+    welcomed(|into| read.read(into))?;
+    Ok((ReadHalf::Socket(read), WriteHalf::Socket(write)))
 }
 
 /// The same over a connection of the transport that another node has offered; `on_sent` hears what has left.
@@ -91,9 +81,15 @@ pub fn greet_on_link(
 ) -> io::Result<(ReadHalf, WriteHalf)> {
     let (mut read, mut write, _) = channel::split(app, lease, on_sent);
     write.write(&mut [io::IoSlice::new(&encode_peer_hello(token))])?;
+    welcomed(|into| read.read_within(into, TIMEOUT))?;
+    Ok((ReadHalf::Channel(Box::new(read)), WriteHalf::Channel(write)))
+}
+
+/// Hears whether the other node lets this one in.
+fn welcomed(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
     let mut exact = |mut into: &mut [u8]| {
         while !into.is_empty() {
-            match read.read_within(into, TIMEOUT)? {
+            match read(into)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 n => into = &mut into[n..],
             }
@@ -103,28 +99,11 @@ pub fn greet_on_link(
     let mut answer = [0; HEADER_BYTES];
     exact(&mut answer)?;
     let header = Header::decode(&answer).map_err(io::Error::other)?;
-    if header.kind != Kind::Welcome {
-        return Err(refused(&header, exact));
+    if header.kind == Kind::Welcome {
+        return Ok(());
     }
-    Ok((ReadHalf::Channel(Box::new(read)), WriteHalf::Channel(write)))
-}
-
-/// Why another node does not let this one in.
-fn refused(header: &Header, mut exact: impl FnMut(&mut [u8]) -> io::Result<()>) -> io::Error {
     let mut fault = vec![0; (header.payload_len as usize).min(PAYLOAD_MAX)];
-    if let Err(error) = exact(&mut fault) {
-        return error;
-    }
+    exact(&mut fault)?;
     let why = Fault::decode(&fault).map_or_else(|error| error.to_string(), |fault| fault.message);
-    io::Error::other(why)
-}
-
-fn exact(read: &mut SocketRead, mut into: &mut [u8]) -> io::Result<()> {
-    while !into.is_empty() {
-        match read.read(into)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => into = &mut into[n..],
-        }
-    }
-    Ok(())
+    Err(io::Error::other(why))
 }

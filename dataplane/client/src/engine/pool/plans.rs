@@ -56,6 +56,11 @@ impl Session {
         })
     }
 
+    /// The device whose control plane is asked: the first that lives.
+    pub(super) fn coordinator(&self) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| !lane.is_lost())
+    }
+
     /// A segment of the program has ended.
     pub(super) fn cut_outline(&self, pool: &mut Pool) {
         if !pool.policy.wants_plans() {
@@ -135,8 +140,7 @@ impl Session {
             };
             pool.outline.take_stats()
         };
-        let lane = self.lanes.iter().find(|lane| !lane.is_lost());
-        let (Some(lane), false) = (lane, stats.is_empty()) else {
+        let (Some(lane), false) = (self.coordinator(), stats.is_empty()) else {
             return;
         };
         let request = ObserveRequest {
@@ -161,7 +165,7 @@ impl Session {
 
     fn ask_for_places(&self, pool: &mut Pool, question: Question) {
         let plan = question.plan;
-        let Some(lane) = self.lanes.iter().find(|lane| !lane.is_lost()) else {
+        let Some(lane) = self.coordinator() else {
             return;
         };
         let holding = |&value: &u64| {

@@ -130,7 +130,7 @@ impl Session {
     /// The lane of a device, or of another if that is lost.
     pub(super) fn usable(&self, device: usize) -> Result<&Lane, Error> {
         let chosen = self.lanes.get(device).filter(|lane| !lane.is_lost());
-        match chosen.or_else(|| self.lanes.iter().find(|lane| !lane.is_lost())) {
+        match chosen.or_else(|| self.coordinator()) {
             Some(lane) => Ok(lane),
             None => self.first().check().map(|()| self.first()),
         }
