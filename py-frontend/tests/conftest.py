@@ -18,7 +18,7 @@ import pytest
 import torch
 from daemon import Daemon
 from linked import Linked, make_linked
-from support import Client
+from support import Client, make_certificates
 
 TEST_SECONDS_MAX = 120
 SLOW_TEST_SECONDS_MAX = 600
@@ -69,6 +69,12 @@ def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
         genie.disconnect()
     for made in started:
         made.stop()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A folder with an authority, and certificates of a daemon and a client."""
+    return make_certificates(tmp_path / "certs")
 
 
 @pytest.fixture

@@ -11,11 +11,13 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import genie
 import pytest
 import torch
+from daemon import BINARY
 from torch.utils import _pytree as pytree
 
 REMOTE = "remote_accelerator:0"
@@ -90,6 +92,28 @@ def there_and_back(*counts: int) -> int:
         sent = torch.randint(0, 256, (count,), dtype=torch.uint8)
         assert torch.equal(sent.to(REMOTE).cpu(), sent)
     return sum(counts)
+
+
+def make_certificates(folder: Path) -> Path:
+    """Makes an authority there, and certificates of a daemon and a client; gives the folder."""
+    command = [str(BINARY), "certs", "init", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    return folder
+
+
+def tls_arguments(certificates: Path) -> list[str]:
+    """A daemon's arguments: what it shows, and of which authority it lets clients in."""
+    return [
+        *("--tls-certificate", str(certificates / "server.pem")),
+        *("--tls-key", str(certificates / "server.key")),
+        *("--tls-client-ca", str(certificates / "ca.pem")),
+    ]
+
+
+def client_files(certificates: Path) -> dict[str, str]:
+    """What `genie.connect` wants of them."""
+    files = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
+    return {key: str(certificates / name) for key, name in files.items()}
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> float:

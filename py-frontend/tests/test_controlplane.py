@@ -12,12 +12,11 @@ from pathlib import Path
 import genie
 import pytest
 import torch
-from daemon import BINARY, ControlPlane, Daemon
-from support import Client, Counted, wait_until
+from daemon import ControlPlane, Daemon
+from support import Client, Counted, client_files, tls_arguments, wait_until
 
 D = "remote_accelerator"
 ONE_THREAD = "host:0?threads=1"
-FILES = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
 
 
 @pytest.fixture(scope="module")
@@ -256,26 +255,12 @@ def test_a_node_that_dies_takes_what_it_held_and_the_control_plane_hears_of_it(
         genie.disconnect()
 
 
-@pytest.fixture
-def certificates(tmp_path: Path) -> Path:
-    """A folder with an authority, and certificates of daemons and a client."""
-    folder = tmp_path / "certs"
-    command = [str(BINARY), "certs", "init", str(folder)]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
-
-
 def test_a_node_lets_in_whom_its_control_plane_lets_in_if_it_names_it(
     make_daemon: Callable[..., Daemon],
     make_plane: Callable[..., ControlPlane],
     certificates: Path,
 ) -> None:
-    guarded = (
-        *("--tls-certificate", str(certificates / "server.pem")),
-        *("--tls-key", str(certificates / "server.key")),
-        *("--tls-client-ca", str(certificates / "ca.pem")),
-    )
-    files = {key: str(certificates / name) for key, name in FILES.items()}
+    guarded, files = tls_arguments(certificates), client_files(certificates)
     silent = make_daemon(*guarded, device=ONE_THREAD)
     plane = make_plane([silent], *guarded)
     with pytest.raises(genie.ConnectError, match=r"localhost of default.*control_planes"):

@@ -15,8 +15,15 @@ from pathlib import Path
 import genie
 import pytest
 import torch
-from daemon import BINARY, Daemon, is_running
-from support import REMOTE, Client, assert_same, wait_until
+from daemon import Daemon, is_running
+from support import (
+    REMOTE,
+    Client,
+    assert_same,
+    make_certificates,
+    tls_arguments,
+    wait_until,
+)
 
 MakeDaemon = Callable[..., Daemon]
 MakeClient = Callable[..., Client]
@@ -334,25 +341,10 @@ def test_a_budget_that_is_used_up_bit_by_bit(make_daemon: MakeDaemon) -> None:
 # --- TLS ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def certificates(tmp_path: Path) -> Path:
-    folder = tmp_path / "certs"
-    subprocess.run([str(BINARY), "certs", "init", str(folder)], check=True, timeout=30)
-    return folder
-
-
-def tls_node(make_daemon: MakeDaemon, folder: Path) -> Daemon:
-    return make_daemon(
-        *("--tls-certificate", str(folder / "server.pem")),
-        *("--tls-key", str(folder / "server.key")),
-        *("--tls-client-ca", str(folder / "ca.pem")),
-    )
-
-
 def test_a_client_with_a_certificate_is_let_in(
     make_daemon: MakeDaemon, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = tls_node(make_daemon, certificates)
+    node = make_daemon(*tls_arguments(certificates))
     monkeypatch.setenv("GENIE_CA", str(certificates / "ca.pem"))
     monkeypatch.setenv("GENIE_CERT", str(certificates / "client.pem"))
     monkeypatch.setenv("GENIE_KEY", str(certificates / "client.key"))
@@ -364,7 +356,7 @@ def test_a_client_with_a_certificate_is_let_in(
 def test_a_client_without_a_certificate_is_refused(
     make_daemon: MakeDaemon, certificates: Path
 ) -> None:
-    node = tls_node(make_daemon, certificates)
+    node = make_daemon(*tls_arguments(certificates))
     start = time.monotonic()
     with pytest.raises(genie.ConnectError):
         genie.connect(node.address)
@@ -375,9 +367,8 @@ def test_a_client_without_a_certificate_is_refused(
 def test_a_client_with_a_certificate_of_another_authority_is_refused(
     make_daemon: MakeDaemon, certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = tmp_path / "other"
-    subprocess.run([str(BINARY), "certs", "init", str(other)], check=True, timeout=30)
-    node = tls_node(make_daemon, certificates)
+    other = make_certificates(tmp_path / "other")
+    node = make_daemon(*tls_arguments(certificates))
     monkeypatch.setenv("GENIE_CA", str(certificates / "ca.pem"))
     monkeypatch.setenv("GENIE_CERT", str(other / "client.pem"))
     monkeypatch.setenv("GENIE_KEY", str(other / "client.key"))

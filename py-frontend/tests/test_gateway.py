@@ -17,7 +17,15 @@ import pytest
 import torch
 from daemon import NODE_ON_LINK, Daemon, DaemonError, Gateway, link_arguments
 from linked import MAPPED, Linked, forged_offer, make_linked
-from support import REMOTE, Client, check, check_resnet, wait_until
+from support import (
+    REMOTE,
+    Client,
+    check,
+    check_resnet,
+    client_files,
+    tls_arguments,
+    wait_until,
+)
 
 DEATH_SECONDS_MAX = 10.0
 
@@ -290,29 +298,13 @@ def test_a_link_that_goes_away_and_comes_back(tmp_path: Path) -> None:
         linked.stop()
 
 
-def test_tls_passes_through(tmp_path: Path) -> None:
+def test_tls_passes_through(tmp_path: Path, certificates: Path) -> None:
     """The control channel is the client's and the node's own business."""
-    import subprocess
-
-    from daemon import BINARY
-
-    certs = tmp_path / "certs"
-    subprocess.run([str(BINARY), "certs", "init", str(certs)], check=True, capture_output=True)
-    node_files = (
-        *("--tls-certificate", str(certs / "server.pem")),
-        *("--tls-key", str(certs / "server.key")),
-        *("--tls-client-ca", str(certs / "ca.pem")),
-    )
-    linked = Linked(tmp_path, *node_files)
+    linked = Linked(tmp_path, *tls_arguments(certificates))
     try:
         if not linked.gateway.wait_for("dpdk", 3):
             pytest.skip(linked.gateway.transport()[1])
-        genie.connect(
-            linked.gateway.address,
-            ca=str(certs / "ca.pem"),
-            cert=str(certs / "client.pem"),
-            key=str(certs / "client.key"),
-        )
+        genie.connect(linked.gateway.address, **client_files(certificates))
         check(lambda x: x.exp(), torch.randn(100))
         assert genie.stats()["transport"] == "dpdk"
     finally:

@@ -16,18 +16,13 @@ D = "remote_accelerator"
 ONE_THREAD = "host:0?threads=1"
 
 
-def link_of(node: Daemon) -> tuple[str, str]:
-    status = node.status()
-    return str(status["transport"]), str(status["transport_reason"])
-
-
 def wait_linked(nodes: list[Daemon]) -> None:
     """Both have the link up; skips where there is no DPDK."""
     for node in nodes:
-        reason = link_of(node)[1]
-        if "no DPDK" in reason:
+        reason = node.transport()[1]
+        if "no DPDK" in reason and not node.wait_for("dpdk", 0.5):
             pytest.skip(reason)
-        wait_until(lambda node=node: link_of(node)[0] == "dpdk", 15, f"a link: {reason}")
+        assert node.wait_for("dpdk"), node.log()
 
 
 @pytest.fixture(scope="module", params=["sealed", "summed"])

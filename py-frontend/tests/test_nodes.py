@@ -9,7 +9,6 @@ import random
 import re
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,14 +19,12 @@ import genie
 import pytest
 import torch
 import transformers
-from daemon import BINARY, Daemon, free_port
-from support import Client, wait_until
+from daemon import Daemon, free_port
+from support import Client, client_files, tls_arguments, wait_until
 from torch.utils._pytree import tree_map
 
 D = "remote_accelerator"
 ONE_THREAD = "host:0?threads=1"
-# As `genie.connect` calls them, and as `genie-dataplane certs init` does.
-FILES = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
 
 
 class Forwarder:
@@ -71,14 +68,6 @@ class Forwarder:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
-
-
-@pytest.fixture
-def certificates(tmp_path: Path) -> Path:
-    """A folder with an authority, and certificates of a node and a client."""
-    folder = tmp_path / "certs"
-    subprocess.run([str(BINARY), "certs", "init", str(folder)], check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -513,14 +502,9 @@ def test_nodes_with_certificates_show_them_to_each_other(
     make_daemon: Callable[..., Daemon], certificates: Path
 ) -> None:
     genie.disconnect()
-    server = (
-        *("--tls-certificate", str(certificates / "server.pem")),
-        *("--tls-key", str(certificates / "server.key")),
-        *("--tls-client-ca", str(certificates / "ca.pem")),
-    )
+    server = tls_arguments(certificates)
     a, b = make_daemon(*server), make_daemon(*server)
-    files = {key: str(certificates / name) for key, name in FILES.items()}
-    genie.connect([a.address, b.address], **files)
+    genie.connect([a.address, b.address], **client_files(certificates))
     x = torch.randn(1 << 16, device=f"{D}:0")
     assert torch.equal(x.to(f"{D}:1").cpu(), x.cpu())
     assert genie.stats()["relayed_bytes"] == 0

@@ -20,7 +20,7 @@ import genie
 import pytest
 import torch
 from daemon import BINARY, Daemon
-from support import REMOTE, Client, wait_until
+from support import REMOTE, Client, make_certificates, tls_arguments, wait_until
 
 MAGIC = 31337.0
 BIAS = 10**15
@@ -272,23 +272,13 @@ def certify(folder: Path, name: str, tenant: str) -> dict[str, str]:
     return {"ca": str(folder / "ca.pem"), "cert": str(made), "key": str(key)}
 
 
-def tls_arguments(folder: Path) -> list[str]:
-    """Makes an authority there; the node's arguments."""
-    subprocess.run([str(BINARY), "certs", "init", str(folder)], check=True, capture_output=True)
-    return [
-        *("--tls-certificate", str(folder / "server.pem")),
-        *("--tls-key", str(folder / "server.key")),
-        *("--tls-client-ca", str(folder / "ca.pem")),
-    ]
-
-
 def test_each_tenant_has_a_layout_of_its_own(
     hostile: dict[str, str], make_daemon: Callable[..., Any], tmp_path: Path
 ) -> None:
     """Elsewhere lies libtorch for another tenant, and at the same place for the same."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make certificates with")
-    folder = tmp_path / "certs"
+    folder = make_certificates(tmp_path / "certs")
     node = make_daemon(*tls_arguments(folder), env=hostile)
     who = {
         name: certify(folder, name, tenant)
@@ -309,7 +299,7 @@ def test_a_new_tenant_waits_for_no_zygote(make_daemon: Callable[..., Any], tmp_p
     """Its first result comes as fast as anybody's: one zygote is there in advance."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make certificates with")
-    folder = tmp_path / "certs"
+    folder = make_certificates(tmp_path / "certs")
     node = make_daemon(*tls_arguments(folder))
     took = []
     for turn in range(5):

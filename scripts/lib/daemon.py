@@ -235,6 +235,20 @@ class Daemon:
         reply: dict[str, Any] = json.loads(done.stdout)
         return reply
 
+    def transport(self) -> tuple[str, str]:
+        """What carries tensors ("dpdk" or "tcp"), and which link, or why no better one."""
+        status = self.status()
+        return str(status["transport"]), str(status["transport_reason"])
+
+    def wait_for(self, transport: str, seconds: float = 10.0) -> bool:
+        """Waits until `transport` carries tensors; false if it does not in time."""
+        deadline = time.monotonic() + seconds
+        while self.transport()[0] != transport:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
     def metric(self, name: str) -> int:
         """One number of `/metrics`.
 
@@ -284,20 +298,6 @@ class Gateway(Daemon):
     def address(self) -> str:
         """The address as `genie.connect` takes it."""
         return f"unix://{self.socket}"
-
-    def transport(self) -> tuple[str, str]:
-        """What carries tensors ("dpdk" or "tcp"), and which link, or why no better one."""
-        status = self.status()
-        return str(status["transport"]), str(status["transport_reason"])
-
-    def wait_for(self, transport: str, seconds: float = 10.0) -> bool:
-        """Waits until `transport` carries tensors; false if it does not in time."""
-        deadline = time.monotonic() + seconds
-        while self.transport()[0] != transport:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_POLL_SECONDS)
-        return True
 
 
 # The two hosts on the link that `link_arguments` makes.
