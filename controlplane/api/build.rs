@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "Counters",
         "Restriction",
         "NodeState",
+        "DeviceState",
     ] {
         let path = format!("genie.control.v1.{message}");
         builder = builder.message_attribute(path, "#[derive(serde::Serialize)]");

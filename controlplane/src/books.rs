@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use genie_control_api::v1;
 use genie_planner::review::{Book, Seen, Verdict};
 
 /// Structures of a session that are remembered. The oldest goes.
@@ -26,6 +27,7 @@ pub struct Books {
     books: HashMap<u64, Book>,
     order: VecDeque<u64>,
     totals: Totals,
+    devices: Vec<v1::DeviceState>,
 }
 
 impl Books {
@@ -33,6 +35,17 @@ impl Books {
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// The session's devices, as they were told of last: what each holds of it.
+    #[must_use]
+    pub fn devices(&self) -> &[v1::DeviceState] {
+        &self.devices
+    }
+
+    /// What the session's devices hold now.
+    pub fn observe_devices(&mut self, devices: Vec<v1::DeviceState>) {
+        self.devices = devices;
     }
 
     /// Structure `plan`, which was `before` if that was known, is planned to move so much; `None`: there was

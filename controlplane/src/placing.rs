@@ -120,16 +120,21 @@ fn told(step: &Step) -> Option<v1::PlanStep> {
     })
 }
 
+/// How many devices a session has, by what a client says.
+fn counted(devices: &[v1::DeviceState]) -> Result<usize, Status> {
+    match devices.len() {
+        count @ 1..=LOGS_MAX => Ok(count),
+        count => Err(Status::invalid_argument(format!(
+            "{count} devices: a session has one at least and {LOGS_MAX} at most"
+        ))),
+    }
+}
+
 impl TryFrom<&v1::PlaceRequest> for Question {
     type Error = Status;
 
     fn try_from(request: &v1::PlaceRequest) -> Result<Self, Status> {
-        let count = request.devices.len();
-        if count == 0 || count > LOGS_MAX {
-            return Err(Status::invalid_argument(format!(
-                "{count} devices: a session has one at least and {LOGS_MAX} at most"
-            )));
-        }
+        let count = counted(&request.devices)?;
         let device = |state: &v1::DeviceState| Device {
             alive: state.alive,
             held_bytes: state.held_bytes,
@@ -198,7 +203,9 @@ impl Placement for ControlPlane {
         let request = request.into_inner();
         let session = self.authenticate(request.session_id, &identity, &request.data_token)?;
         let mut reply = v1::ObserveReply::default();
+        counted(&request.devices)?;
         let mut books = session.plans.lock();
+        books.observe_devices(request.devices);
         for stats in request.plans {
             let seen = Seen {
                 steps: stats.steps,

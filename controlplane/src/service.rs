@@ -264,7 +264,10 @@ fn describe(
     if session.identity.tenant != identity.tenant && !let_in {
         return None;
     }
-    let totals = session.plans.lock().totals();
+    let (totals, devices) = {
+        let books = session.plans.lock();
+        (books.totals(), books.devices().to_vec())
+    };
     let age = now.saturating_duration_since(session.opened);
     Some(v1::Session {
         tenant: session.identity.tenant.to_string(),
@@ -276,6 +279,7 @@ fn describe(
         planned_moved_bytes: totals.moved_bytes,
         plans_again: totals.again,
         plans_dropped: totals.dropped,
+        devices,
         ..seen
     })
 }

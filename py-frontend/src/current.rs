@@ -201,6 +201,13 @@ fn control_error(address: &Address, error: &ControlError) -> Error {
                 format!("no node answers at {address}: {why}. {hint}"),
             )
         }
+        ControlError::Untrusted(why) => Error::Genie(
+            Exception::Connect,
+            format!(
+                "no session with the node at {address}: {why}. What is shown and trusted here: ca, cert and \
+                 key of genie.connect, or GENIE_CA, GENIE_CERT and GENIE_KEY"
+            ),
+        ),
         ControlError::Refused { code, message } => {
             let which = match code {
                 Some(

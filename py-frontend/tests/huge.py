@@ -36,9 +36,9 @@ def reserved_pages(count: int) -> Iterator[None]:
     if not POOL.exists():
         pytest.skip("this machine has no pages of 2 MiB")
     with _turn():
-        missing = count - free_pages()
+        had = _kept()
         try:
-            _grow(missing)
+            _set(had + count - free_pages())
         except OSError as error:
             pytest.skip(f"huge pages can't be reserved: {error}")
         try:
@@ -49,7 +49,7 @@ def reserved_pages(count: int) -> Iterator[None]:
                 pass
             yield
         finally:
-            _grow(-missing)
+            _set(had)
 
 
 @contextlib.contextmanager
@@ -102,6 +102,15 @@ def _turn() -> Iterator[None]:
         yield
 
 
-def _grow(pages: int) -> None:
-    # Surplus pages, which leave with their users, are nobody's to keep or give.
-    (POOL / "nr_hugepages").write_text(str(pool("nr") - pool("surplus") + pages))
+def _kept() -> int:
+    """Pages that stay when nobody uses them: surplus pages leave with their users."""
+    return pool("nr") - pool("surplus")
+
+
+def _set(pages: int) -> None:
+    """Makes the pool keep so many; the kernel looks again once memory is in order."""
+    for _ in range(2):
+        (POOL / "nr_hugepages").write_text(str(pages))
+        if _kept() >= pages:
+            return
+        Path("/proc/sys/vm/compact_memory").write_text("1")

@@ -20,6 +20,7 @@ from support import (
     REMOTE,
     Client,
     assert_same,
+    client_files,
     make_certificates,
     tls_arguments,
     wait_until,
@@ -358,7 +359,7 @@ def test_a_client_without_a_certificate_is_refused(
 ) -> None:
     node = make_daemon(*tls_arguments(certificates))
     start = time.monotonic()
-    with pytest.raises(genie.ConnectError):
+    with pytest.raises(genie.ConnectError, match=r"it speaks TLS.*GENIE_CA"):
         genie.connect(node.address)
     assert time.monotonic() - start < 10
     assert node.running
@@ -372,9 +373,25 @@ def test_a_client_with_a_certificate_of_another_authority_is_refused(
     monkeypatch.setenv("GENIE_CA", str(certificates / "ca.pem"))
     monkeypatch.setenv("GENIE_CERT", str(other / "client.pem"))
     monkeypatch.setenv("GENIE_KEY", str(other / "client.key"))
-    with pytest.raises(genie.ConnectError):
+    with pytest.raises(genie.ConnectError, match=r"refuses the certificate.*--tls-client-ca"):
         genie.connect(node.address)
     assert node.running
+
+
+def test_a_node_with_a_certificate_of_another_authority_is_refused(
+    make_daemon: MakeDaemon, certificates: Path, tmp_path: Path
+) -> None:
+    other = make_certificates(tmp_path / "other")
+    node = make_daemon(*tls_arguments(certificates))
+    with pytest.raises(genie.ConnectError, match="its certificate is refused"):
+        genie.connect(node.address, **client_files(other))
+
+
+def test_a_node_in_the_clear_is_refused_by_who_wants_tls(
+    make_daemon: MakeDaemon, certificates: Path
+) -> None:
+    with pytest.raises(genie.ConnectError, match="does not speak TLS"):
+        genie.connect(make_daemon().address, **client_files(certificates))
 
 
 # --- Fork -----------------------------------------------------------------------------------

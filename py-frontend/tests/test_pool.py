@@ -382,6 +382,9 @@ def test_a_plan_whose_sizes_are_others_is_replaced(nodes: list[Daemon]) -> None:
     session = next(s for s in nodes[0].sessions() if s["planned_steps"])
     assert session["plans_again"] >= 1
     assert session["plans_dropped"] == 0
+    held = [device["held_bytes"] for device in session["devices"]]
+    assert len(held) == len(nodes)
+    assert sum(held) >= 4 * 64 * 4
 
 
 def test_a_plan_sends_what_is_taken_later(make_daemon: Callable[..., Daemon]) -> None:

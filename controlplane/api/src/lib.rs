@@ -5,8 +5,10 @@
 #![warn(missing_docs)]
 
 mod error;
+mod unanswered;
 
 pub use error::{ERROR_KEY, ErrorCode};
+pub use unanswered::Unanswered;
 
 /// Messages, client and server of version 1.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use genie_control_api::Unanswered;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -64,11 +65,8 @@ pub fn server_name(address: &str) -> Result<ServerName<'static>, String> {
 /// Why a call failed, for a person: what its status says, or, where nobody answered, the cause of that.
 #[must_use]
 pub fn why(status: &tonic::Status) -> String {
-    let mut source = std::error::Error::source(status);
-    let mut innermost = None;
-    while let Some(error) = source {
-        innermost = Some(error.to_string());
-        source = error.source();
+    match std::error::Error::source(status) {
+        Some(error) => Unanswered::of(error).message().to_owned(),
+        None => status.message().to_owned(),
     }
-    innermost.unwrap_or_else(|| status.message().to_owned())
 }

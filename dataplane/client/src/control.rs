@@ -1,10 +1,8 @@
 //! The control channel: gRPC on a thread of its own.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genie_control_api::ErrorCode;
 use genie_control_api::v1::control_client::ControlClient;
 use genie_control_api::v1::peers_client::PeersClient;
 use genie_control_api::v1::placement_client::PlacementClient;
@@ -14,14 +12,14 @@ use genie_control_api::v1::{
     OpenWayRequest, PlaceReply, PlaceRequest, StatusReply, StatusRequest, SubmitSegmentReply,
     SubmitSegmentRequest,
 };
+use genie_control_api::{ErrorCode, Unanswered};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::address::{Address, Tls};
+use crate::wire;
 
 /// Requests that may wait.
 const QUEUE_MAX: usize = 64;
@@ -34,6 +32,9 @@ pub enum ControlError {
     /// Nobody answered.
     #[error("{0}")]
     Unreachable(String),
+    /// Who is there does not trust this client, or this client does not trust it.
+    #[error("{0}")]
+    Untrusted(String),
     /// The node said no.
     #[error("{message}")]
     Refused {
@@ -45,10 +46,18 @@ pub enum ControlError {
 }
 
 impl ControlError {
+    /// Of a call without an answer.
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        match Unanswered::of(error) {
+            Unanswered::Gone(why) => Self::Unreachable(why),
+            Unanswered::Untrusted(why) => Self::Untrusted(why),
+        }
+    }
+
     /// Whoever was asked is gone, or knows nothing of the session: it began anew.
     fn is_forgotten(&self) -> bool {
         match self {
-            Self::Unreachable(_) => true,
+            Self::Unreachable(_) | Self::Untrusted(_) => true,
             Self::Refused { code, .. } => *code == Some(ErrorCode::UnknownSession),
         }
     }
@@ -65,7 +74,7 @@ pub fn status(
 ) -> Result<StatusReply, ControlError> {
     runtime()?.block_on(async {
         let mut client = control(channel(address, tls, timeout).await?);
-        within(timeout, client.status(StatusRequest {})).await
+        first(address, tls, timeout, client.status(StatusRequest {})).await
     })
 }
 
@@ -420,8 +429,26 @@ async fn open(
     timeout: Duration,
 ) -> Result<(Channel, OpenSessionReply), ControlError> {
     let channel = channel(address, tls.as_ref(), timeout).await?;
-    let reply = within(timeout, control(channel.clone()).open_session(request)).await?;
+    let mut client = control(channel.clone());
+    let asked = client.open_session(request);
+    let reply = first(address, tls.as_ref(), timeout, asked).await?;
     Ok((channel, reply))
+}
+
+/// The answer to the first call of a channel: whoever is not trusted hears of it here.
+async fn first<T>(
+    address: &Address,
+    tls: Option<&Tls>,
+    timeout: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, ControlError> {
+    match within(timeout, call).await {
+        Err(ControlError::Unreachable(why)) => {
+            let distrust = wire::distrust(address, tls, timeout).await;
+            Err(distrust.map_or(ControlError::Unreachable(why), ControlError::Untrusted))
+        }
+        answered => answered,
+    }
 }
 
 fn placement(channel: Channel) -> PlacementClient<Channel> {
@@ -447,85 +474,24 @@ async fn channel(
     };
     let endpoint = Endpoint::from_shared(format!("http://{authority}"))
         .map_err(|error| unreachable(&error))?
-        .connect_timeout(timeout)
-        .tcp_nodelay(true);
-    let tls = tls.map(|tls| {
-        let mut config = rustls::ClientConfig::clone(&tls.config);
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect_timeout(timeout);
+    let (address, tls) = (address.clone(), tls.cloned());
+    let service = tower::service_fn(move |_| {
+        let (address, tls) = (address.clone(), tls.clone());
+        async move {
+            Ok::<_, std::io::Error>(TokioIo::new(
+                wire::connect(&address, tls.as_ref(), timeout).await?,
+            ))
+        }
     });
-    let channel = match (address, tls) {
-        (Address::Node { .. }, None) => endpoint.connect().await,
-        (address, tls) => {
-            let address = address.clone();
-            let service = tower::service_fn(move |_| {
-                let (address, tls) = (address.clone(), tls.clone());
-                async move {
-                    let name = address.server_name().to_owned();
-                    Ok::<_, std::io::Error>(TokioIo::new(match address {
-                        Address::Node { host, port } => {
-                            let stream = TcpStream::connect((host, port)).await?;
-                            // Else what follows the handshake waits for its acknowledgement.
-                            stream.set_nodelay(true)?;
-                            sealed(stream, tls, name).await?
-                        }
-                        Address::Gateway { socket, .. } => {
-                            sealed(relayed(socket, timeout).await?, tls, name).await?
-                        }
-                    }))
-                }
-            });
-            endpoint.connect_with_connector(service).await
-        }
-    };
-    channel.map_err(|error| ControlError::Unreachable(chain(&error)))
-}
-
-/// A pipe to the node's port, through a gateway.
-async fn relayed(socket: PathBuf, timeout: Duration) -> std::io::Result<UnixStream> {
-    let asked = move || genie_channel::attach::relay(&socket, timeout);
-    let stream = tokio::task::spawn_blocking(asked)
-        .await?
-        .map_err(std::io::Error::other)?;
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
-}
-
-/// The bytes of a connection, in the clear or under TLS.
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
-
-async fn sealed<S: Wire + 'static>(
-    stream: S,
-    tls: Option<tokio_rustls::TlsConnector>,
-    name: String,
-) -> std::io::Result<Box<dyn Wire>> {
-    let Some(tls) = tls else {
-        return Ok(Box::new(stream));
-    };
-    let name = rustls::pki_types::ServerName::try_from(name).map_err(std::io::Error::other)?;
-    Ok(Box::new(tls.connect(name, stream).await?))
-}
-
-/// An error with its causes, innermost last: the outer ones only say "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
+    let channel = endpoint.connect_with_connector(service).await;
+    channel.map_err(|error| ControlError::of(&error))
 }
 
 fn refused(status: tonic::Status) -> ControlError {
     let code = ErrorCode::of(&status);
     if code.is_none() {
-        return ControlError::Unreachable(chain(&status));
+        return ControlError::of(&status);
     }
     ControlError::Refused {
         code,

@@ -10,3 +10,4 @@ pub mod engine;
 pub mod handshake;
 pub mod link;
 pub mod opening;
+mod wire;

@@ -40,13 +40,15 @@ pub const TWICE: &str = "fake::twice";
 pub const NOISE: &str = "fake::noise";
 
 const SOCKET: &str = "FAKE_ZYGOTE_SOCKET";
+const CLAIMS: &str = "FAKE_ZYGOTE_CLAIMS";
 
-/// Makes a libtorch and an executor in `folder`; gives their paths.
-pub fn install(folder: &crate::process::Folder) -> (String, String) {
+/// Makes a libtorch and an executor in `folder`, which claims to be `torch` with operators of this hash;
+/// gives their paths.
+pub fn install(folder: &crate::process::Folder, torch: &str, schemas: u64) -> (String, String) {
     folder.file("torch/lib/libtorch_cpu.so", "");
     let this = std::env::current_exe().unwrap();
     let script = format!(
-        "#!/bin/sh\n{SOCKET}=$3 exec {} fake::zygote --exact --ignored --nocapture\n",
+        "#!/bin/sh\n{SOCKET}=$3 {CLAIMS}={torch}={schemas} exec {} fake::zygote --exact --ignored --nocapture\n",
         this.display()
     );
     let executor = folder.file("executor", &script);
@@ -66,10 +68,12 @@ fn zygote() {
         seqpacket::send(socket.as_fd(), &message.encode(), &[]).unwrap();
     };
     let pid = std::process::id();
+    let claims = std::env::var(CLAIMS).unwrap();
+    let (torch, schemas) = claims.split_once('=').unwrap();
     say(&FromZygote::Hello {
         pid,
-        torch_version: TORCH.into(),
-        schema_hash: SCHEMAS,
+        torch_version: torch.into(),
+        schema_hash: schemas.parse().unwrap(),
         sandbox: Sandbox::default(),
     });
     let killed = Arc::new(Mutex::new(HashMap::<u64, Arc<AtomicBool>>::new()));

@@ -12,6 +12,7 @@ mod command_line;
 mod door;
 mod executors;
 mod fake;
+mod lists;
 mod log;
 mod memory;
 mod peers;

@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use crate::fake;
+
 /// The program, without what the environment says.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_genie-dataplane"));
@@ -71,8 +73,13 @@ pub struct Daemon {
 impl Daemon {
     /// One with executors that are no torch: see [`crate::fake`].
     pub fn start(args: &[&str]) -> Self {
+        Self::claiming(fake::TORCH, fake::SCHEMAS, args)
+    }
+
+    /// The same, with another torch.
+    pub fn claiming(torch: &str, schemas: u64, args: &[&str]) -> Self {
         let folder = Folder::new();
-        let (libtorch, executor) = crate::fake::install(&folder);
+        let (libtorch, executor) = fake::install(&folder, torch, schemas);
         let args = [&["--libtorch", &libtorch, "--executor", &executor], args].concat();
         Self::spawn(folder, &args, &[])
     }
@@ -94,7 +101,7 @@ impl Daemon {
     /// One with executors, whose log goes to `log`.
     pub fn unheard(args: &[&str], log: Stdio) -> Self {
         let folder = Folder::new();
-        let (libtorch, executor) = crate::fake::install(&folder);
+        let (libtorch, executor) = fake::install(&folder, fake::TORCH, fake::SCHEMAS);
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap().to_string();
         drop(free);

@@ -133,12 +133,12 @@ impl Session {
 
     /// Tells the control plane what became of its plans, and hears which are no good.
     pub(in super::super) fn observe(&self) {
-        let stats = {
+        let (stats, devices) = {
             let append = &mut *self.append.lock();
             let Some(pool) = append.pool.as_mut() else {
                 return;
             };
-            pool.outline.take_stats()
+            (pool.outline.take_stats(), self.device_states(pool))
         };
         let (Some(lane), false) = (self.coordinator(), stats.is_empty()) else {
             return;
@@ -147,6 +147,7 @@ impl Session {
             session_id: lane.opened.session_id,
             data_token: lane.opened.data_token.clone(),
             plans: stats.into_iter().map(told).collect(),
+            devices,
         };
         let this = self.this.clone();
         // If too many wait, it is told the next time, of what happens until then.
@@ -161,6 +162,16 @@ impl Session {
                 }
             }),
         );
+    }
+
+    /// What each device holds of this session.
+    fn device_states(&self, pool: &Pool) -> Vec<DeviceState> {
+        let state = |lane: &Lane| DeviceState {
+            alive: !lane.is_lost(),
+            held_bytes: pool.places.held(lane.index),
+            limit_bytes: lane.opened.memory_budget_bytes,
+        };
+        self.lanes.iter().map(state).collect()
     }
 
     fn ask_for_places(&self, pool: &mut Pool, question: Question) {
@@ -178,15 +189,10 @@ impl Session {
                 devices: at.iter().map(|at| at as u32).collect(),
             })
         };
-        let state = |lane: &Lane| DeviceState {
-            alive: !lane.is_lost(),
-            held_bytes: pool.places.held(lane.index),
-            limit_bytes: lane.opened.memory_budget_bytes,
-        };
         let request = PlaceRequest {
             session_id: lane.opened.session_id,
             data_token: lane.opened.data_token.clone(),
-            devices: self.lanes.iter().map(state).collect(),
+            devices: self.device_states(pool),
             holdings: question.externals.iter().filter_map(holding).collect(),
             segment: question.segment,
             plan,
