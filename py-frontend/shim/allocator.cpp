@@ -4,9 +4,11 @@
 #include <c10/core/Allocator.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "errors.h"
+#include "usage.h"
 
 namespace genie {
 namespace {
@@ -45,25 +47,56 @@ GenieStorage handle_at(const void* address) noexcept {
   return (index >> kIdBits) << kHandleIdBits | low_bits(index, kIdBits);
 }
 
-// The data pointer's context is the handle itself: no allocation beside the storage's own.
+// What a data pointer has beside its address.
+struct Held {
+  GenieStorage handle;
+  uint64_t bytes;
+  c10::DeviceIndex device;
+};
+
 void free_context(void* context) {
-  genie_free(reinterpret_cast<GenieStorage>(context));
+  const auto* const held = static_cast<Held*>(context);
+  genie_free(held->handle);
+  count_freed(held->device, held->bytes);
+  delete held;
 }
 
-c10::DataPtr data_pointer(GenieStorage handle, c10::DeviceIndex device) {
+c10::DataPtr data_pointer(GenieStorage handle, uint64_t bytes, c10::DeviceIndex device) {
+  auto* const held = new Held{handle, bytes, device};
+  count_made(device, bytes);
   return c10::DataPtr(
-      address_of(handle),
-      reinterpret_cast<void*>(handle),
-      &free_context,
-      c10::Device(kRemote, device));
+      address_of(handle), held, &free_context, c10::Device(kRemote, device));
 }
 
-struct RemoteAllocator final : c10::Allocator {
+struct RemoteAllocator final : c10::DeviceAllocator {
   c10::DataPtr allocate(size_t nbytes) override {
     const c10::DeviceIndex device = current_device();
     GenieStorage handle = 0;
     check(genie_alloc(device, nbytes, &handle));
-    return data_pointer(handle, device);
+    return data_pointer(handle, nbytes, device);
+  }
+
+  bool initialized() override {
+    return genie_device_count() > 0;
+  }
+  // The node owns the memory, and there is one stream.
+  void emptyCache(c10::MempoolId_t /*pool*/) override {}
+  void recordStream(const c10::DataPtr& /*data*/, c10::Stream /*stream*/) override {}
+
+  c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex device) override {
+    return usage_of(device);
+  }
+  void resetAccumulatedStats(c10::DeviceIndex device) override {
+    reset_accumulated_usage(device);
+  }
+  void resetPeakStats(c10::DeviceIndex device) override {
+    reset_peak_usage(device);
+  }
+  std::pair<size_t, size_t> getMemoryInfo(c10::DeviceIndex device) override {
+    const size_t total = genie_device_limit(device);
+    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const auto used = static_cast<size_t>(usage_of(device).allocated_bytes[kAll].current);
+    return {total - std::min(used, total), total};
   }
 
   c10::DeleterFnPtr raw_deleter() const override {
@@ -87,14 +120,14 @@ c10::Storage adopt_storage(GenieStorage handle, uint64_t nbytes, c10::DeviceInde
   return c10::Storage(
       c10::Storage::use_byte_size_t(),
       static_cast<size_t>(nbytes),
-      data_pointer(handle, device),
+      data_pointer(handle, nbytes, device),
       &allocator,
       /*resizable=*/true);
 }
 
 GenieStorage handle_or_zero(c10::StorageImpl& storage) noexcept {
   const c10::DataPtr& data = storage._mutable_data_ptr_no_checks();
-  return data.get_deleter() == &free_context ? reinterpret_cast<GenieStorage>(data.get_context())
+  return data.get_deleter() == &free_context ? static_cast<const Held*>(data.get_context())->handle
                                              : 0;
 }
 
@@ -120,6 +153,9 @@ void resize_storage(c10::StorageImpl& storage, uint64_t nbytes) {
   TORCH_CHECK(handle != 0, "cannot resize a storage that ", kDeviceName, " did not make");
   TORCH_CHECK(storage.resizable(), "Trying to resize storage that is not resizable");
   check(genie_resize(handle, nbytes));
+  auto* const held = static_cast<Held*>(storage._mutable_data_ptr_no_checks().get_context());
+  count_resized(held->device, held->bytes, nbytes);
+  held->bytes = nbytes;
   storage.set_nbytes(static_cast<size_t>(nbytes));
 }
 

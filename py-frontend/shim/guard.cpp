@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "backend.h"
 #include "errors.h"
@@ -15,6 +16,8 @@ thread_local c10::DeviceIndex current = 0;
 // The autograd engine makes one thread per device at the first backward of the process, CPU ones
 // included, and never another. A program may connect after that, so the guard always claims room.
 constexpr c10::DeviceIndex kEngineThreads = 8;
+
+using Time = std::chrono::steady_clock::time_point;
 
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::DeviceType type() const override {
@@ -66,12 +69,30 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return std::max(connected, kEngineThreads);
   }
 
-  // The session log is one total order, so within it every event has happened when it is recorded.
+  // The session log is one total order, so within it every event has happened when it is recorded. One
+  // that is to tell the time waits until the device has come there.
   void record(
-      void** /*event*/,
+      void** event,
       const c10::Stream& /*stream*/,
       const c10::DeviceIndex /*device_index*/,
-      const c10::EventFlag /*flag*/) const override {}
+      const c10::EventFlag flag) const override {
+    if (flag != c10::EventFlag::BACKEND_DEFAULT) {
+      return;
+    }
+    check(genie_barrier());
+    if (*event == nullptr) {
+      *event = new Time;
+    }
+    *static_cast<Time*>(*event) = std::chrono::steady_clock::now();
+  }
+  double elapsedTime(void* from, void* to, const c10::DeviceIndex /*device_index*/) const override {
+    TORCH_CHECK(
+        from != nullptr && to != nullptr,
+        "Both events must be recorded, with enable_timing=True, before calculating elapsed time.");
+    const std::chrono::duration<double, std::milli> took =
+        *static_cast<Time*>(to) - *static_cast<Time*>(from);
+    return took.count();
+  }
   void block(void* /*event*/, const c10::Stream& /*stream*/) const override {}
   bool queryEvent(void* /*event*/) const override {
     return true;
@@ -79,8 +100,11 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   void synchronizeEvent(void* /*event*/) const override {
     check(genie_barrier());
   }
-  void destroyEvent(void* /*event*/, const c10::DeviceIndex /*device_index*/) const noexcept override {}
+  void destroyEvent(void* event, const c10::DeviceIndex /*device_index*/) const noexcept override {
+    delete static_cast<Time*>(event);
+  }
 
+  // What was recorded may not have run: only waiting tells.
   bool queryStream(const c10::Stream& /*stream*/) const override {
     return false;
   }

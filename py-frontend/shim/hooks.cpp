@@ -5,6 +5,7 @@
 #include "allocator.h"
 #include "backend.h"
 #include "generator.h"
+#include "pinned.h"
 
 namespace genie {
 namespace {
@@ -14,13 +15,13 @@ struct Hooks final : at::PrivateUse1HooksInterface {
     return true;
   }
   bool isAvailable() const override {
-    return genie_device_count() > 0;
+    return genie_devices_to_be_had() > 0;
   }
   bool hasPrimaryContext(c10::DeviceIndex device) const override {
     return device < genie_device_count();
   }
   c10::DeviceIndex deviceCount() const override {
-    return static_cast<c10::DeviceIndex>(genie_device_count());
+    return static_cast<c10::DeviceIndex>(genie_devices_to_be_had());
   }
 
   c10::DeviceIndex getCurrentDevice() const override {
@@ -44,6 +45,13 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   }
   at::Generator getNewGenerator(c10::DeviceIndex device) const override {
     return new_generator(device);
+  }
+
+  bool isPinnedPtr(const void* data) const override {
+    return is_pinned(data);
+  }
+  at::Allocator* getPinnedMemoryAllocator() const override {
+    return pinned_allocator();
   }
 
   void resizePrivateUse1Bytes(const c10::Storage& storage, size_t nbytes) const override {

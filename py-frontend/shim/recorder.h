@@ -140,6 +140,10 @@ GenieStatus genie_barrier(void);
 
 // Devices of the session; 0 when not connected.
 int32_t genie_device_count(void);
+// The same; connects first where the environment names nodes and nobody has connected.
+int32_t genie_devices_to_be_had(void);
+// Bytes that this session's tensors may take on a device; 0 where there is none.
+uint64_t genie_device_limit(int32_t device);
 
 // Whether the program leaves it to the session on which device each operator runs.
 int32_t genie_is_pool(void);

@@ -1,11 +1,11 @@
 //! The session that this process uses now.
 
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use genie_client::address::{Address, Tls};
 use genie_client::control::ControlError;
-use genie_client::engine::{Error, Exception, Session};
+use genie_client::engine::{Error, Exception, Host as _, Session};
 use genie_client::opening::{self, OpenError, Why};
 use genie_control_api::ErrorCode;
 use genie_control_api::v1::OpenSessionRequest;
@@ -25,6 +25,7 @@ static CONNECTING: Mutex<Book> = Mutex::new(Book {
     numbered: 0,
     torch_version: String::new(),
     schema_hash: 0,
+    unasked: None,
 });
 static FALLBACKS: AtomicU64 = AtomicU64::new(0);
 
@@ -34,6 +35,9 @@ struct Book {
     numbered: u16,
     torch_version: String,
     schema_hash: u64,
+    /// What the session in use was opened with, if nobody called for it: who does so then has it, or another
+    /// in its place.
+    unasked: Option<Target>,
 }
 
 /// What the handshake compares; and from now on a forked child knows that it is one.
@@ -66,13 +70,47 @@ pub fn session() -> Result<&'static Session, Error> {
     }
     let target = Target::of_environment()?;
     match target.addresses.is_empty() {
-        false => connect(&target, Duration::from_secs(5)),
+        false => {
+            let session = connect(&target, Duration::from_secs(5))?;
+            CONNECTING.lock().unasked = Some(target);
+            Ok(session)
+        }
         true => Err(Error::Genie(
             Exception::NotConnected,
             "not connected to a node: call genie.connect(\"tcp://HOST:7700\") first, or set \
              GENIE_ADDRESS or GENIE_CONFIG"
                 .to_owned(),
         )),
+    }
+}
+
+/// How long a node that did not answer is left alone by those who only ask whether there is one.
+const LEFT_ALONE: Duration = Duration::from_secs(30);
+
+/// The session in use; else one with the nodes that the environment names. `None` where it names none, or
+/// they can't be had: then that is said, and not tried again for a while.
+pub fn get_or_connect() -> Option<&'static Session> {
+    static FAILED: Mutex<Option<Instant>> = Mutex::new(None);
+    if let Some(session) = get() {
+        return Some(session);
+    }
+    if fork::is_forked() || Target::of_environment().is_ok_and(|target| target.addresses.is_empty())
+    {
+        return None;
+    }
+    let mut failed = FAILED.lock();
+    if failed.is_some_and(|at| at.elapsed() < LEFT_ALONE) {
+        return None;
+    }
+    match session() {
+        Ok(session) => Some(session),
+        Err(error) => {
+            *failed = Some(Instant::now());
+            Python.warn(&format!(
+                "the devices that the environment names can't be had, so there are none: {error}"
+            ));
+            None
+        }
     }
 }
 
@@ -119,15 +157,22 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
         .map_err(|error| Error::Value(error.to_string()))?;
     fork::note_use();
     let mut book = CONNECTING.lock();
+    let unasked = book.unasked.take();
     if let Some(session) = get() {
-        if session.check().is_ok() {
+        let is_unused = unasked.is_some() && session.log_counters().records == 0;
+        if session.check().is_ok() && unasked.as_ref() == Some(target) {
+            return Ok(session);
+        }
+        if session.check().is_ok() && !is_unused {
+            book.unasked = unasked;
             return Err(Error::Runtime(
                 "a session is open already: call genie.disconnect() first (its tensors are gone \
                  then)"
                     .to_owned(),
             ));
         }
-        // What is left of one that has lost a node.
+        // What is left of one that has lost a node; or one that was opened because somebody asked what
+        // devices there are.
         session.close();
     }
     let request = OpenSessionRequest {

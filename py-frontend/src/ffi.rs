@@ -11,7 +11,7 @@ use genie_session::record::Kind;
 use genie_session::skeleton;
 use parking_lot::Mutex;
 
-use genie_client::engine::{At, Error, Origin, Recorded, Results, Signature, SiteId};
+use genie_client::engine::{At, Error, Lane, Origin, Recorded, Results, Signature, SiteId};
 use genie_recorder::{host_cache, names};
 
 use crate::errors::set_last;
@@ -497,6 +497,28 @@ extern "C" fn genie_barrier() -> i32 {
 #[unsafe(no_mangle)]
 extern "C" fn genie_device_count() -> i32 {
     current::get().map_or(0, |session| session.indices() as i32)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn genie_devices_to_be_had() -> i32 {
+    current::get_or_connect().map_or(0, |session| session.indices() as i32)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn genie_device_limit(device: i32) -> u64 {
+    let Some(session) = current::get() else {
+        return 0;
+    };
+    let limit = |lane: &Lane| lane.opened.memory_budget_bytes;
+    let lanes = session.lanes();
+    match session.is_pool() {
+        // One device, of the memory of all.
+        true => lanes.iter().map(limit).fold(0, u64::saturating_add),
+        false => usize::try_from(device)
+            .ok()
+            .and_then(|at| lanes.get(at))
+            .map_or(0, limit),
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -10,7 +10,7 @@ use crate::config::{self, File};
 const POLICY: &str = "locality";
 
 /// How to reach nodes, and who places.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     /// `tcp://host:port` or `unix:///socket`, one a node.
     pub addresses: Vec<String>,

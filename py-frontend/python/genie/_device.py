@@ -1,0 +1,400 @@
+"""``torch.remote_accelerator``: what ``torch.cuda`` has, where it means something here.
+
+``py-frontend/DEVICE_MODULE.md`` lists, by the names of ``torch.cuda``, what is and what is not.
+"""
+
+from __future__ import annotations
+
+import types
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import _native
+from ._device_missing import MISSING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+DEVICE_NAME = "remote_accelerator"
+
+
+def _index(device: Any) -> int:
+    """The device index that ``device`` means; the current one for ``None`` and no index."""
+    if isinstance(device, int):
+        return device
+    if device is not None:
+        device = torch.device(device)
+        if device.type != DEVICE_NAME:
+            raise ValueError(f"expected a {DEVICE_NAME} device, got {device}")
+        if device.index is not None:
+            return int(device.index)
+    return int(torch.ops.genie.current_device())
+
+
+def _signed(seed: int) -> int:
+    """A 64-bit seed as the signed integer that an operator takes."""
+    seed &= (1 << 64) - 1
+    return seed - (1 << 64) if seed >> 63 else seed
+
+
+# ---- devices -----------------------------------------------------------------------------------
+
+
+def _lazy_init() -> None:
+    """Nothing to do: a session starts with ``genie.connect``."""
+
+
+def init() -> None:
+    """Nothing to do: a session starts with ``genie.connect``."""
+
+
+def is_initialized() -> bool:
+    """Whether there is a session."""
+    return bool(torch.ops.genie.is_connected())
+
+
+def is_available() -> bool:
+    """Whether there is a device: of the session, or of the nodes that the environment names."""
+    return device_count() > 0
+
+
+def device_count() -> int:
+    """Devices of the session; without one and without nodes in the environment 0."""
+    return int(torch.ops.genie.device_count())
+
+
+def current_device() -> int:
+    """The calling thread's current device."""
+    return int(torch.ops.genie.current_device())
+
+
+def set_device(device: Any) -> None:
+    """Set the calling thread's current device."""
+    torch.ops.genie.set_device(_index(device))
+
+
+@contextmanager
+def device(device: Any) -> Iterator[None]:
+    """Make a device current inside a ``with`` block."""
+    previous = current_device()
+    set_device(device)
+    try:
+        yield
+    finally:
+        set_device(previous)
+
+
+def synchronize(device: Any = None) -> None:
+    """Wait until everything recorded so far has run."""
+    torch.ops.genie.synchronize()
+
+
+def empty_cache() -> None:
+    """Nothing to do: the node owns the memory."""
+
+
+def _generators() -> int:
+    """How many default generators there are: the first one before a connect too.
+
+    So a seed that is set first thing in a program counts.
+    """
+    return max(1, device_count())
+
+
+def manual_seed(seed: int) -> None:
+    """Seed the current device's default generator."""
+    torch.ops.genie.manual_seed(current_device(), _signed(int(seed)))
+
+
+def manual_seed_all(seed: int) -> None:
+    """Seed the default generators of all devices."""
+    for index in range(_generators()):
+        torch.ops.genie.manual_seed(index, _signed(int(seed)))
+
+
+def seed() -> None:
+    """Seed the current device's default generator with a random number."""
+    manual_seed(torch.Generator().seed())
+
+
+def seed_all() -> None:
+    """Seed the default generators of all devices with one random number."""
+    manual_seed_all(torch.Generator().seed())
+
+
+def initial_seed() -> int:
+    """The seed of the current device's default generator."""
+    return int(torch.ops.genie.initial_seed(current_device())) & ((1 << 64) - 1)
+
+
+def get_rng_state(device: Any = None) -> torch.Tensor:
+    """The state of a device's default generator, as a CPU byte tensor."""
+    state: torch.Tensor = torch.ops.genie.rng_state(_index(device))
+    return state
+
+
+def set_rng_state(new_state: torch.Tensor, device: Any = None) -> None:
+    """Set the state of a device's default generator."""
+    torch.ops.genie.set_rng_state(_index(device), new_state)
+
+
+def get_rng_state_all() -> list[torch.Tensor]:
+    """The states of all devices' default generators."""
+    return [get_rng_state(index) for index in range(_generators())]
+
+
+def set_rng_state_all(new_states: Iterable[torch.Tensor]) -> None:
+    """Set the states of all devices' default generators."""
+    for index, state in enumerate(new_states):
+        set_rng_state(state, index)
+
+
+def get_amp_supported_dtype() -> list[torch.dtype]:
+    """The dtypes that ``torch.autocast`` may use."""
+    return [torch.bfloat16, torch.float16]
+
+
+def _is_in_bad_fork() -> bool:
+    """Whether this process was forked from one with a session, which it can't use."""
+    return _native.is_forked()
+
+
+@dataclass(frozen=True)
+class DeviceProperties:
+    """What a device is. The first two fields are those that ``torch.cuda`` has, too."""
+
+    #: What it is, for a person.
+    name: str
+    #: Bytes that this session's tensors may take.
+    total_memory: int
+    #: The address of its node.
+    node: str
+    #: As its node calls it: ``host:0``, ``cuda:1``.
+    node_device: str
+    #: What carries the data: ``dpdk`` or ``tcp``.
+    link: str
+    #: Its share of the speed that it could have.
+    speed: float
+
+
+def get_device_properties(device: Any = None) -> DeviceProperties:
+    """What a device is, and what it may hold; :class:`AssertionError` if there is none."""
+    index = _index(device)
+    count = device_count()
+    if not 0 <= index < count:
+        raise AssertionError(f"Invalid device id {index}: there are {count} devices")
+    found = [one for one in _native.devices() if one["index"] == index]
+    # In a pool one index is all devices.
+    return DeviceProperties(
+        name=", ".join(dict.fromkeys(one["description"] for one in found)),
+        total_memory=sum(one["memory_limit_bytes"] for one in found),
+        node=", ".join(dict.fromkeys(one["node"] for one in found)),
+        node_device=", ".join(one["name"] for one in found),
+        link=", ".join(dict.fromkeys(one["link"] for one in found)),
+        speed=min(one["speed"] for one in found),
+    )
+
+
+def get_device_name(device: Any = None) -> str:
+    """What a device is, for a person."""
+    return get_device_properties(device).name
+
+
+@contextmanager
+def device_of(obj: Any) -> Iterator[None]:
+    """Make the device of a tensor current inside a ``with`` block; nothing for others."""
+    if isinstance(obj, torch.Tensor) and obj.device.type == DEVICE_NAME:
+        with device(obj.device):
+            yield
+    else:
+        yield
+
+
+def can_device_access_peer(device: Any, peer_device: Any) -> bool:
+    """Whether values go from one device to the other without this process: always."""
+    return _index(device) != _index(peer_device)
+
+
+def is_bf16_supported(including_emulation: bool = True) -> bool:
+    """Whether tensors may be bfloat16: every node takes them."""
+    return True
+
+
+def is_tf32_supported() -> bool:
+    """Whether float32 products may be rounded to TF32: a node never does so unasked."""
+    return False
+
+
+# ---- streams and events ------------------------------------------------------------------------
+
+
+class _OfThisDevice(type):
+    """PyTorch's streams and events take no subclasses: those of this device are plain ones."""
+
+    def __instancecheck__(cls, other: object) -> bool:
+        kind = cls.__mro__[1]
+        device = getattr(other, "device", None)
+        return isinstance(other, kind) and (device is None or device.type == DEVICE_NAME)
+
+
+class Stream(torch.Stream, metaclass=_OfThisDevice):
+    """A device's stream. It has one, in which everything runs in the program's order."""
+
+    def __new__(cls, device: Any = None, priority: int = 0) -> torch.Stream:  # type: ignore[misc]
+        """Give the device's one stream; a priority means nothing."""
+        return torch.Stream(device=torch.device(DEVICE_NAME, _index(device)))
+
+
+class Event(torch.Event, metaclass=_OfThisDevice):
+    """A point in a device's order. One with ``enable_timing`` waits there when it is recorded."""
+
+    def __new__(  # type: ignore[misc]
+        cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
+    ) -> torch.Event:
+        """Make one that was not recorded yet."""
+        if interprocess:
+            raise NotImplementedError(
+                f"an event of {DEVICE_NAME} belongs to its process: other processes have sessions "
+                "of their own"
+            )
+        return torch.Event(device=DEVICE_NAME, enable_timing=enable_timing, blocking=blocking)
+
+
+def current_stream(device: Any = None) -> torch.Stream:
+    """The device's one stream."""
+    return Stream(device)
+
+
+def default_stream(device: Any = None) -> torch.Stream:
+    """The device's one stream."""
+    return Stream(device)
+
+
+def set_stream(stream: Any) -> None:
+    """Make the stream's device current."""
+    if stream is not None:
+        set_device(stream.device_index)
+
+
+@contextmanager
+def stream(stream: Any) -> Iterator[None]:
+    """Make the stream's device current inside a ``with`` block."""
+    if stream is None:
+        yield
+    else:
+        with device(stream.device_index):
+            yield
+
+
+def is_current_stream_capturing() -> bool:
+    """Whether a CUDA graph is being captured: never."""
+    return False
+
+
+# ---- memory ------------------------------------------------------------------------------------
+
+
+def memory_stats(device: Any = None) -> dict[str, Any]:
+    """Counts of bytes and storages, by the names that ``torch.cuda.memory_stats`` has."""
+    stats: dict[str, Any] = torch.accelerator.memory_stats(_index(device))
+    return stats
+
+
+def memory_allocated(device: Any = None) -> int:
+    """Bytes that this process's tensors take on a device now."""
+    return int(memory_stats(device).get("allocated_bytes.all.current", 0))
+
+
+def max_memory_allocated(device: Any = None) -> int:
+    """The most that they took, since the start or :func:`reset_peak_memory_stats`."""
+    return int(memory_stats(device).get("allocated_bytes.all.peak", 0))
+
+
+def memory_reserved(device: Any = None) -> int:
+    """As :func:`memory_allocated`: nothing is kept in reserve on this side."""
+    return memory_allocated(device)
+
+
+def max_memory_reserved(device: Any = None) -> int:
+    """As :func:`max_memory_allocated`."""
+    return max_memory_allocated(device)
+
+
+def reset_peak_memory_stats(device: Any = None) -> None:
+    """Begin anew to look for the most that tensors take."""
+    if is_initialized():
+        torch.accelerator.reset_peak_memory_stats(_index(device))
+
+
+def reset_max_memory_allocated(device: Any = None) -> None:
+    """As :func:`reset_peak_memory_stats`."""
+    reset_peak_memory_stats(device)
+
+
+def reset_accumulated_memory_stats(device: Any = None) -> None:
+    """Begin anew to count what was made and freed."""
+    if is_initialized():
+        torch.accelerator.reset_accumulated_memory_stats(_index(device))
+
+
+def mem_get_info(device: Any = None) -> tuple[int, int]:
+    """Bytes that this session may still take on a device, and that it may take in all."""
+    free, total = torch.accelerator.get_memory_info(_index(device))
+    return int(free), int(total)
+
+
+def device_memory_used(device: Any = None) -> int:
+    """As :func:`memory_allocated`: what other sessions take is theirs to know."""
+    return memory_allocated(device)
+
+
+def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+    """What tensors take on a device, for a person."""
+    free, total = mem_get_info(device)
+    rows = (
+        ("tensors", memory_allocated(device)),
+        ("at most", max_memory_allocated(device)),
+        ("free", free),
+        ("limit", total),
+    )
+    index = _index(device)
+    lines = [f"  {name:8} {count / (1 << 20):12,.1f} MiB" for name, count in rows]
+    return "\n".join([f"{DEVICE_NAME}:{index} ({get_device_name(index)})", *lines])
+
+
+# ---- the module --------------------------------------------------------------------------------
+
+_FUNCTIONS = (
+    DeviceProperties, Event, Stream, _is_in_bad_fork, _lazy_init, can_device_access_peer,
+    current_device, current_stream, default_stream, device, device_count, device_memory_used,
+    device_of, empty_cache, get_amp_supported_dtype, get_device_name, get_device_properties,
+    get_rng_state, get_rng_state_all, init, initial_seed, is_available, is_bf16_supported,
+    is_current_stream_capturing, is_initialized, is_tf32_supported, manual_seed, manual_seed_all,
+    max_memory_allocated, max_memory_reserved, mem_get_info, memory_allocated, memory_reserved,
+    memory_stats, memory_summary, reset_accumulated_memory_stats, reset_max_memory_allocated,
+    reset_peak_memory_stats, seed, seed_all, set_device, set_rng_state, set_rng_state_all,
+    set_stream, stream, synchronize,
+)  # fmt: skip
+
+
+def module() -> types.ModuleType:
+    """Make ``torch.remote_accelerator``."""
+    made = types.ModuleType(f"torch.{DEVICE_NAME}", "Genie's remote accelerators.")
+    for one in _FUNCTIONS:
+        setattr(made, one.__name__, one)
+    made.OutOfMemoryError = torch.OutOfMemoryError  # type: ignore[attr-defined]
+    made.AcceleratorError = torch.AcceleratorError  # type: ignore[attr-defined]
+    # Activation checkpointing keeps the states of generators only where this is true, and ours
+    # are there from the start, with or without a session.
+    made._initialized = True  # type: ignore[attr-defined]
+    made.__getattr__ = _say_why  # type: ignore[method-assign]
+    return made
+
+
+def _say_why(name: str) -> Any:
+    why = MISSING.get(name)
+    reason = f": {why}" if why else ""
+    raise AttributeError(f"torch.{DEVICE_NAME} has no {name}{reason}")

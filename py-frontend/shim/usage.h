@@ -1,0 +1,21 @@
+// What this process's tensors take on each device, as `torch.accelerator` and `memory_allocated` tell it.
+#pragma once
+
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Device.h>
+
+#include <cstdint>
+
+namespace genie {
+
+// So many bytes more, in one storage more; and less.
+void count_made(c10::DeviceIndex device, uint64_t bytes) noexcept;
+void count_freed(c10::DeviceIndex device, uint64_t bytes) noexcept;
+// A storage became larger or smaller.
+void count_resized(c10::DeviceIndex device, uint64_t before, uint64_t after) noexcept;
+
+c10::CachingDeviceAllocator::DeviceStats usage_of(c10::DeviceIndex device);
+void reset_accumulated_usage(c10::DeviceIndex device) noexcept;
+void reset_peak_usage(c10::DeviceIndex device) noexcept;
+
+}  // namespace genie
