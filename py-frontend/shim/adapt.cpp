@@ -59,7 +59,8 @@ bool is_factory(std::string_view name) {
       name == "aten::randn" || name == "aten::eye" || name == "aten::linspace" ||
       name == "aten::logspace" || name == "aten::full" || name == "aten::scalar_tensor" ||
       name == "aten::arange" || name == "aten::randint" || name == "aten::randperm" ||
-      name == "aten::tril_indices" || name == "aten::triu_indices";
+      name == "aten::tril_indices" || name == "aten::triu_indices" ||
+      name == "aten::kaiser_window";
 }
 
 // Writes the dtype that PyTorch would choose into the call: the node does not know the client's
@@ -103,6 +104,53 @@ void choose_dtype(const Operator& op, c10::IValue* arguments) {
   arguments[dtype] = static_cast<int64_t>(chosen);
 }
 
+// What a distribution wants of its parameters, in PyTorch's words: they are data, which no shape tells.
+void check_normal(const Operator&, c10::IValue* arguments) {
+  const double std = arguments[2].toDouble();
+  TORCH_CHECK(std >= 0.0, "normal expects std >= 0.0, but found std ", std);
+}
+
+void check_log_normal(const Operator&, c10::IValue* arguments) {
+  const double std = arguments[2].toDouble();
+  TORCH_CHECK(std > 0.0, "log_normal_ expects std > 0.0, but found std=", std);
+}
+
+void check_uniform(const Operator&, c10::IValue* arguments) {
+  const double from = arguments[1].toDouble();
+  const double to = arguments[2].toDouble();
+  TORCH_CHECK(
+      from <= to,
+      "uniform_ expects to return a [from, to) range, but found from=",
+      from,
+      " > to=",
+      to);
+}
+
+void check_exponential(const Operator&, c10::IValue* arguments) {
+  const double lambda = arguments[1].toDouble();
+  TORCH_CHECK(lambda > 0.0, "exponential_ expects lambda > 0.0, but found lambda=", lambda);
+}
+
+void check_cauchy(const Operator&, c10::IValue* arguments) {
+  const double sigma = arguments[2].toDouble();
+  TORCH_CHECK(sigma > 0.0, "cauchy_ expects sigma > 0.0, but found sigma=", sigma);
+}
+
+void check_geometric(const Operator&, c10::IValue* arguments) {
+  const double p = arguments[1].toDouble();
+  TORCH_CHECK(0 < p && p < 1, "geometric_ expects p to be in (0, 1), but got p=", p);
+}
+
+Prepare find_check(const std::string& name) {
+  static const std::unordered_map<std::string_view, Prepare> checks = {
+      {"aten::normal_", &check_normal}, {"aten::log_normal_", &check_log_normal},
+      {"aten::uniform_", &check_uniform}, {"aten::exponential_", &check_exponential},
+      {"aten::cauchy_", &check_cauchy}, {"aten::geometric_", &check_geometric},
+  };
+  const auto found = checks.find(name);
+  return found == checks.end() ? nullptr : found->second;
+}
+
 }  // namespace
 
 void adapt(Operator& op) {
@@ -113,6 +161,8 @@ void adapt(Operator& op) {
     op.prepare = &upload_indices;
   } else if (is_factory(name) && !op.has_out) {
     op.prepare = &choose_dtype;
+  } else if (const Prepare check = find_check(name)) {
+    op.prepare = check;
   } else {
     adapt_attention(op);
   }

@@ -28,5 +28,7 @@ void register_kernels();
 void register_fallback();
 void register_autocast();
 void register_module_ops();
+void register_split();
+void register_layouts();
 
 }  // namespace genie

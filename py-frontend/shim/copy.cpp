@@ -23,6 +23,7 @@ bool is_remote(const Tensor& tensor) {
 }
 
 GenieView view_of(const Tensor& tensor) {
+  check_dims(static_cast<size_t>(tensor.dim()));
   GenieView view{};
   view.storage = handle_of(tensor);
   view.flags = static_cast<uint8_t>(

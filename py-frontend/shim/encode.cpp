@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "allocator.h"
+#include "errors.h"
 #include "log_limits.h"
 #include "skeleton.h"
 
@@ -141,6 +142,7 @@ void Encoder::tensor(const Operator& op, size_t position, bool writes, const at:
   const c10::IntArrayRef sizes = impl->sizes();
   const c10::IntArrayRef strides = impl->strides();
   const size_t ndim = sizes.size();
+  check_dims(ndim);
 
   uint8_t* s = skeleton_.reserve(4);
   *s++ = tag::TENSOR;

@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "backend.h"
+
 struct _object;
 
 // torch/csrc/Exceptions.h includes Python.h, which a backend that links no libtorch_python cannot.
@@ -68,6 +70,16 @@ void throw_last_error() {
       break;
   }
   throw c10::Error(here, std::move(message));
+}
+
+void refuse_dims(size_t dims) {
+  TORCH_CHECK(
+      false,
+      kDeviceName,
+      " takes tensors of at most ",
+      limits::DIMS_MAX,
+      " dimensions, and this one has ",
+      dims);
 }
 
 }  // namespace genie

@@ -3,6 +3,7 @@
 
 #include <c10/macros/Macros.h>
 
+#include "log_limits.h"
 #include "recorder.h"
 
 namespace genie {
@@ -13,6 +14,14 @@ namespace genie {
 inline void check(GenieStatus status) {
   if (C10_UNLIKELY(status != GENIE_OK)) {
     throw_last_error();
+  }
+}
+
+// Refuses a tensor of more dimensions than a node takes.
+[[noreturn]] void refuse_dims(size_t dims);
+inline void check_dims(size_t dims) {
+  if (C10_UNLIKELY(dims > limits::DIMS_MAX)) {
+    refuse_dims(dims);
   }
 }
 

@@ -10,7 +10,7 @@
 
 namespace genie {
 
-void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+void warn_of_fallback(const c10::OperatorHandle& op) {
   const c10::OperatorName& name = op.operator_name();
   const std::string full =
       name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
@@ -21,6 +21,10 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
         kDeviceName,
         " has; it runs on this machine's CPU, with its tensors copied there and back");
   }
+}
+
+void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  warn_of_fallback(op);
   at::native::cpu_fallback(op, stack);
 }
 

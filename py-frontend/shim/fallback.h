@@ -6,6 +6,9 @@
 
 namespace genie {
 
+// Says so once for each operator.
+void warn_of_fallback(const c10::OperatorHandle& op);
+
 // Runs an operator on CPU copies of its arguments; copies back what it writes. Warns once for each
 // operator.
 void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack);

@@ -9,9 +9,11 @@
 #include <c10/util/Exception.h>
 
 #include <cstring>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "errors.h"
 #include "log_limits.h"
 #include "skeleton.h"
 
@@ -25,6 +27,7 @@ void ResultBuilder::fresh(
     c10::ScalarType dtype,
     c10::IntArrayRef sizes,
     c10::IntArrayRef strides) {
+  check_dims(sizes.size());
   skeleton_.push(out::FRESH);
   skeleton_.push(static_cast<uint8_t>(dtype));
   skeleton_.push(static_cast<uint8_t>(sizes.size()));
@@ -179,6 +182,14 @@ bool says_not_implemented(const std::exception& error) {
       std::strncmp(error.what(), "NotImplementedError", 19) == 0;
 }
 
+bool comes_from_python(const std::exception& error) {
+  const std::string_view text = error.what();
+  const size_t colon = text.find(": ");
+  constexpr std::string_view end = "Error";
+  return dynamic_cast<const c10::Error*>(&error) == nullptr && colon != std::string_view::npos &&
+      colon > end.size() && text.substr(colon - end.size(), end.size()) == end;
+}
+
 // False when there is no shape function for the operator.
 bool call_meta(const Operator& op, torch::jit::Stack& stack) {
   constexpr c10::DispatchKeySet keys(c10::DispatchKey::Meta);
@@ -255,16 +266,30 @@ void describe_aliases(const Operator& op, Arguments arguments, ResultBuilder& re
 Shapes infer(const Operator& op, Arguments arguments, ResultBuilder& results) {
   results.clear();
   const BelowAutograd guard;
+  const bool is_doubtful = op.doubt != nullptr && op.doubt(arguments);
   if (op.rule != nullptr) {
     const Shapes shapes = op.rule(op, arguments, results);
     if (shapes != Shapes::AskMeta) {
-      return shapes;
+      return is_doubtful && shapes == Shapes::Known ? Shapes::AskNodeOnce : shapes;
     }
     results.clear();
   }
 
   MetaArguments meta(op, arguments);
-  if (!call_meta(op, meta.stack())) {
+  bool is_known = false;
+  try {
+    is_known = call_meta(op, meta.stack());
+  } catch (const std::exception& error) {
+    // PyTorch's Python shape functions refuse with words of their own, and more than kernels do.
+    if (!comes_from_python(error)) {
+      throw;
+    }
+    return Shapes::AskNodeOnce;
+  }
+  if (is_known && is_doubtful) {
+    return Shapes::AskNodeOnce;
+  }
+  if (!is_known) {
     // In place the result is the argument, whatever else the node will find.
     if (only_aliases(op) && !op.has_out) {
       describe_aliases(op, arguments, results);

@@ -7,7 +7,9 @@
 
 #include "adapt.h"
 #include "backend.h"
+#include "doubts.h"
 #include "infer.h"
+#include "out.h"
 
 namespace genie {
 namespace {
@@ -102,6 +104,10 @@ Operator::Operator(const c10::OperatorHandle& op) : handle(op) {
   }
 
   rule = find_rule(name);
+  doubt = find_doubt(name);
+  if (has_out) {
+    functional = find_functional(op);
+  }
   meta = find_meta(name);
   adapt(*this);
   if (rule == nullptr && !meta.has_value()) {

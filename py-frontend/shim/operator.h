@@ -39,6 +39,7 @@ enum class Shapes {
   Known,
   AskMeta,  // PyTorch's shape function decides, or says what is wrong
   AskNode,  // the values decide
+  AskNodeOnce,  // the node says it of the first such call, and of all like it
 };
 
 // Works out result shapes by hand, where PyTorch's own shape functions are missing or slow.
@@ -64,10 +65,14 @@ struct Operator {
   int16_t training_argument = -1;  // for Writes::WhenTraining
   int16_t dropout_argument = -1;  // a probability: at zero the call draws no seed
   ShapeRule rule = nullptr;
+  // Whether a call that the shapes allow is to be tried at once: doubts.h.
+  bool (*doubt)(Arguments arguments) = nullptr;
   Prepare prepare = nullptr;
   LocalValue local_value = nullptr;
   // PyTorch's C++ shape function where Python may have shadowed it in the dispatcher.
   std::optional<c10::KernelFunction> meta;
+  // Of an operator that writes `out=`: the one that makes its results anew, if there is one.
+  std::optional<c10::OperatorHandle> functional;
 
   // Whether a call is random without a generator argument.
   bool draws(Arguments call) const {

@@ -33,6 +33,9 @@ bool is_exception(std::string_view name) {
       "is_same_size", "sparse_dim",
       // Compositions that decide by fetching one value.
       "allclose",
+      // Compositions of operators that are recorded; one takes lengths on the CPU, as on CUDA.
+      "_chunk_cat", "_pack_padded_sequence", "_unsafe_masked_index",
+      "_unsafe_masked_index_put_accumulate", "split_copy", "split_with_sizes_copy", "unbind_copy",
       // Chosen in attention.cpp.
       "_fused_sdp_choice",
       // Cannot be right: other layouts, other devices, other libraries.
@@ -41,6 +44,11 @@ bool is_exception(std::string_view name) {
       "_use_cudnn_ctc_loss", "_use_miopen_ctc_loss", "_values", "q_per_channel_axis", "q_scale",
       "q_zero_point", "qscheme", "to_mkldnn",
       "_sparse_coo_tensor_with_dims_and_tensors", "sparse_compressed_tensor",
+      "_nested_from_padded", "_nested_tensor_from_mask", "_nested_tensor_from_mask_left_aligned",
+      "_nested_view_from_buffer", "_validate_compressed_sparse_indices",
+      "_convert_indices_from_coo_to_csr", "_convert_indices_from_csr_to_coo",
+      "_jagged_to_padded_dense_forward", "_padded_dense_to_jagged_forward",
+      "quantize_per_channel", "quantize_per_tensor", "quantize_per_tensor_dynamic",
       "_empty_per_channel_affine_quantized", "_nested_tensor_from_tensor_list",
   };
   return names.count(name) != 0;
@@ -53,6 +61,7 @@ bool is_recorded_factory(const c10::OperatorName& name) {
       "ones", "rand", "rand.generator", "randint", "randint.generator", "randint.low",
       "randint.low_generator", "randn", "randn.generator", "randperm", "randperm.generator",
       "scalar_tensor", "tril_indices", "triu_indices", "zeros",
+      "kaiser_window", "kaiser_window.beta", "kaiser_window.periodic",
   };
   std::string text = name.name.substr(std::string_view("aten::").size());
   if (!name.overload_name.empty()) {
@@ -70,10 +79,19 @@ bool is_view(const c10::FunctionSchema& schema) {
   return false;
 }
 
+// `linspace` and `logspace` between tensors look at them first, and may be for another device.
+bool looks_at_its_ends(const c10::OperatorName& name) {
+  return (name.name == "aten::linspace" || name.name == "aten::logspace") &&
+      name.overload_name.find("Tensor") != std::string::npos;
+}
+
 bool is_recorded(const c10::OperatorHandle& op) {
   const std::string_view name = std::string_view(op.operator_name().name).substr(6);
   if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) ||
       is_exception(name) || op.hasTag(at::Tag::inplace_view) || is_view(op.schema())) {
+    return false;
+  }
+  if (looks_at_its_ends(op.operator_name())) {
     return false;
   }
   bool takes_tensor = false;

@@ -19,6 +19,7 @@
 #include "generator.h"
 #include "infer.h"
 #include "long.h"
+#include "out.h"
 #include "skeleton.h"
 
 namespace genie {
@@ -222,11 +223,18 @@ GenieStatus append(const Operator& op, torch::jit::Stack& stack, const Seeds& se
   return status;
 }
 
-void call_sync(const Operator& op, torch::jit::Stack& stack, const Seeds& seeds) {
+void call_sync(
+    const Operator& op,
+    torch::jit::Stack& stack,
+    const Seeds& seeds,
+    bool is_like_all = false) {
   const EncoderLease e;
   e->encode(op, top(op, stack), seeds);
   GenieSyncResults results{};
   check(genie_call_sync(&e->call(), &results));
+  if (is_like_all) {
+    check(genie_learn(&e->call(), &results.results));
+  }
   ValueReader values(results);
   push_results(
       op, stack, ResultReader(results.results, results.first_fresh, *e), [&](size_t /*i*/) {
@@ -238,12 +246,15 @@ void call_sync(const Operator& op, torch::jit::Stack& stack, const Seeds& seeds)
 // done, and its results are on the stack.
 bool learn(const Operator& op, torch::jit::Stack& stack, const Seeds& seeds) {
   ResultBuilder results;
-  if (infer(op, top(op, stack), results) == Shapes::AskNode) {
-    if (op.has_out) {
+  const Shapes shapes = infer(op, top(op, stack), results);
+  if (shapes == Shapes::AskNode || shapes == Shapes::AskNodeOnce) {
+    if (!op.has_out) {
+      call_sync(op, stack, seeds, shapes == Shapes::AskNodeOnce);
+    } else if (op.functional.has_value()) {
+      fill_out(op, stack);
+    } else {
       // The node cannot resize a tensor of ours; PyTorch's fallback can.
       run_on_cpu(op.handle, &stack);
-    } else {
-      call_sync(op, stack, seeds);
     }
     return false;
   }

@@ -18,6 +18,8 @@ extern "C" const char* genie_backend_register(void) {
       genie::register_hooks();
       genie::register_recorded_operators();
       genie::register_kernels();
+      genie::register_split();
+      genie::register_layouts();
       genie::register_fallback();
       genie::register_autocast();
       genie::register_module_ops();

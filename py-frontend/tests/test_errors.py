@@ -12,6 +12,7 @@ import genie
 import pytest
 import torch
 from support import REMOTE, Counted, assert_same
+from torch.nn import functional as F  # noqa: N812
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -222,11 +223,10 @@ def test_a_failure_is_raised_where_somebody_looks_first_and_no_value_is_wrong() 
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("quantize", lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.quint8)),
         ("mkldnn", lambda t: t.to_mkldnn()),
         ("fbgemm", lambda t: torch.ops.aten.fbgemm_pack_gemm_matrix_fp16(t)),
     ],
-    ids=["quantised", "opaque", "packed"],
+    ids=["opaque", "packed"],
 )
 def test_an_operator_outside_the_allow_list_is_refused_by_name(
     name: str, call: Callable[[torch.Tensor], torch.Tensor]
@@ -254,3 +254,74 @@ def test_ctrl_c_interrupts_a_wait(session: Any) -> None:
         signal.signal(signal.SIGINT, previous)
     # The session goes on.
     assert torch.ones(2, device=REMOTE).sum().item() == 2.0
+
+
+def _random(*sizes: int, device: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*sizes).to(device, dtype)
+
+
+HALF = torch.float16
+WRONG: dict[str, Callable[[str], object]] = {
+    "mm": lambda d: _random(2, 3, device=d, dtype=HALF) @ _random(3, 2, device=d),
+    "bmm": lambda d: torch.bmm(_random(1, 2, 3, device=d, dtype=HALF), _random(1, 3, 2, device=d)),
+    "mv": lambda d: _random(2, 3, device=d) @ _random(3, device=d, dtype=HALF),
+    "dot": lambda d: torch.dot(_random(3, device=d), _random(4, device=d)),
+    "linear": lambda d: F.linear(_random(2, 3, device=d), _random(2, 4, device=d)),
+    "conv": lambda d: F.conv2d(_random(1, 3, 8, 8, device=d), _random(4, 3, 3, 3, device=d).half()),
+    "conv_bias": lambda d: F.conv2d(
+        _random(1, 3, 8, 8, device=d), _random(4, 3, 3, 3, device=d), _random(5, device=d)
+    ),
+    "dilation": lambda d: F.conv1d(
+        _random(1, 2, 8, device=d), _random(2, 2, 3, device=d), dilation=0
+    ),
+    "layer_norm": lambda d: F.layer_norm(
+        _random(2, 3, device=d), (3,), _random(3, device=d, dtype=HALF)
+    ),
+    "target": lambda d: F.cross_entropy(
+        _random(2, 3, device=d), torch.zeros(2, dtype=torch.int32, device=d)
+    ),
+    "index": lambda d: torch.index_select(_random(2, 3, device=d), 0, _random(2, device=d)),
+    "index_put": lambda d: torch.zeros(2, 3, device=d).index_put_(
+        (torch.zeros(1, dtype=torch.int64, device=d),), _random(1, 3, device=d, dtype=HALF)
+    ),
+    "rows": lambda d: torch.zeros(2, 3, device=d).index_copy_(
+        0, torch.zeros(1, dtype=torch.int64, device=d), _random(2, 3, device=d)
+    ),
+    "mask": lambda d: _random(2, device=d).masked_fill(_random(2, device=d), 0),
+    "softmax": lambda d: torch.zeros(3, dtype=torch.int64, device=d).softmax(0),
+    "empty": lambda d: torch.zeros(0, device=d).max(),
+    "sort": lambda d: _random(3, device=d).sort(3),
+    "bits": lambda d: _random(2, device=d) & _random(2, device=d),
+    "roll": lambda d: torch.roll(_random(2, device=d), (1, 2), (0,)),
+    "bucketize": lambda d: torch.bucketize(_random(2, device=d), _random(2, 2, device=d)),
+    "multinomial": lambda d: torch.multinomial(torch.ones(3, device=d), 5),
+    "normal": lambda d: torch.zeros(3, device=d).normal_(0, -1),
+    "uniform": lambda d: torch.zeros(3, device=d).uniform_(2, 1),
+    "gelu": lambda d: F.gelu(_random(3, device=d), approximate="sometimes"),
+    "pixels": lambda d: F.pixel_shuffle(_random(1, 3, 2, 2, device=d), 2),
+    "grid": lambda d: F.grid_sample(_random(1, 1, 2, 2, device=d), _random(1, 2, 2, 3, device=d)),
+    "cholesky": lambda d: torch.linalg.cholesky(_random(2, 3, device=d)),
+    "stack": lambda d: torch.stack([_random(2, 3, device=d), _random(2, 4, device=d)]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_raised_by_the_call_itself(name: str) -> None:
+    """In the CPU's words; and nothing is left to be raised later."""
+    wrong = WRONG[name]
+    with pytest.raises(Exception) as local:
+        wrong("cpu")
+    for _ in range(2):
+        with pytest.raises((RuntimeError, IndexError, ValueError)) as remote:
+            wrong("remote_accelerator")
+        assert str(remote.value).startswith(str(local.value).split("\n")[0])
+        genie.synchronize()
+
+
+def test_more_dimensions_than_a_node_takes() -> None:
+    """Most kernels of PyTorch take 64; a session does not end over it."""
+    many = torch.zeros(1, device="remote_accelerator").view([1] * 65)
+    for use in (lambda: many + 1, many.cpu, lambda: many.aminmax(dim=64), lambda: many.add_(1)):
+        with pytest.raises(RuntimeError, match="at most 64 dimensions, and this one has 65"):
+            use()
+    assert (many.view(1) + 1).tolist() == [1]

@@ -509,6 +509,11 @@ class Reader {
       const int64_t size = arguments[at[3]].toInt();
       const int64_t step = arguments[at[4]].toInt();
       int64_t dim = arguments[at[2]].toInt();
+      if (dims == 0) {
+        // A number is cut as a row of one.
+        return (dim == 0 || dim == -1) && size >= 0 && size <= 1 && step >= 1 &&
+            cut->sizes() == c10::IntArrayRef({size});
+      }
       dim += dim < 0 ? dims : 0;
       if (dim < 0 || dim >= dims || size < 0 || step < 1) {
         return false;

@@ -3,7 +3,9 @@
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "predicted.h"
 #include "view.h"
@@ -53,6 +55,26 @@ std::vector<int64_t> row_major(at::IntArrayRef sizes) {
     step *= std::max<int64_t>(sizes[i], 1);
   }
   return strides;
+}
+
+// Elements of their own places, and few places between them: a program that goes by its strides finds them.
+bool is_nearly_dense(const at::Tensor& tensor) {
+  constexpr int64_t PLACES_PER_ELEMENT = 4;
+  std::vector<std::pair<int64_t, int64_t>> dims;
+  for (int64_t i = 0; i < tensor.dim(); i++) {
+    if (tensor.size(i) > 1) {
+      dims.emplace_back(tensor.stride(i), tensor.size(i));
+    }
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t places = 1;
+  for (const auto& [stride, size] : dims) {
+    if (stride < places) {
+      return false;
+    }
+    places = stride * (size - 1) + places;
+  }
+  return places <= PLACES_PER_ELEMENT * tensor.numel();
 }
 
 void take_predicted(
@@ -148,7 +170,10 @@ void describe_tensor(
   const bool whole = owns_storage(result) && result.is_non_overlapping_and_dense();
   const at::Tensor own = whole
       ? result
-      : copied(result, result.sizes(), row_major(result.sizes()));
+      : copied(
+            result,
+            result.sizes(),
+            is_nearly_dense(result) ? result.strides().vec() : row_major(result.sizes()));
   checked_dtype(static_cast<uint8_t>(own.scalar_type()));
   to.out.push_back(out::FRESH);
   to.out.push_back(static_cast<uint8_t>(own.scalar_type()));

@@ -100,6 +100,13 @@ Shapes randperm(const Operator& op, Arguments arguments, ResultBuilder& results)
   return Shapes::Known;
 }
 
+Shapes window(const Operator& op, Arguments arguments, ResultBuilder& results) {
+  const int64_t length = arguments[0].toInt();
+  TORCH_CHECK(length >= 0, "kaiser_window requires non-negative window_length, got window_length=", length);
+  results.contiguous(factory_dtype(op, arguments), {length});
+  return Shapes::Known;
+}
+
 }  // namespace
 
 void add_factory_rules(RuleTable& table) {
@@ -109,6 +116,7 @@ void add_factory_rules(RuleTable& table) {
   table.add(&scalar_tensor, {"scalar_tensor"});
   table.add(&arange, {"arange", "arange.start", "arange.start_step"});
   table.add(&linspace, {"linspace", "logspace"});
+  table.add(&window, {"kaiser_window", "kaiser_window.periodic", "kaiser_window.beta"});
   table.add(&eye, {"eye", "eye.m"});
   table.add(&randperm, {"randperm", "randperm.generator"});
 }

@@ -69,18 +69,33 @@ Shapes native_layer_norm_backward(const Operator&, Arguments arguments, ResultBu
       results);
 }
 
-Shapes native_batch_norm(const Operator&, Arguments arguments, ResultBuilder& results) {
-  const Tensor& input = arguments[0].toTensor();
+Shapes batch_norm(const Tensor& input, const c10::IValue& weight, bool training, ResultBuilder& results) {
   if (input.dim() < 2) {
     return Shapes::AskMeta;
   }
+  // In which dtype statistics are saved depends on the device.
+  if (c10::isReducedFloatingType(input.scalar_type())) {
+    return Shapes::AskNodeOnce;
+  }
   in_format(input.scalar_type(), input.sizes(), input.suggest_memory_format(), results);
   // Evaluation saves no statistics.
-  const int64_t channels = arguments[5].toBool() ? input.size(1) : 0;
-  const c10::ScalarType dtype = parameter_dtype(input, arguments[1]);
+  const int64_t channels = training ? input.size(1) : 0;
+  const c10::ScalarType dtype = parameter_dtype(input, weight);
   results.contiguous(dtype, {channels});
   results.contiguous(dtype, {channels});
   return Shapes::Known;
+}
+
+Shapes native_batch_norm(const Operator&, Arguments arguments, ResultBuilder& results) {
+  return batch_norm(arguments[0].toTensor(), arguments[1], arguments[5].toBool(), results);
+}
+
+Shapes batch_norm_no_stats(const Operator&, Arguments arguments, ResultBuilder& results) {
+  return batch_norm(arguments[0].toTensor(), arguments[1], arguments[3].toBool(), results);
+}
+
+Shapes batch_norm_no_training(const Operator&, Arguments arguments, ResultBuilder& results) {
+  return batch_norm(arguments[0].toTensor(), arguments[1], /*training=*/false, results);
 }
 
 Shapes native_batch_norm_backward(const Operator&, Arguments arguments, ResultBuilder& results) {
@@ -107,7 +122,9 @@ Shapes native_group_norm(const Operator&, Arguments arguments, ResultBuilder& re
 void add_normalisation_rules(RuleTable& table) {
   table.add(&native_layer_norm, {"native_layer_norm"});
   table.add(&native_layer_norm_backward, {"native_layer_norm_backward"});
-  table.add(&native_batch_norm, {"native_batch_norm"});
+  table.add(&native_batch_norm, {"native_batch_norm", "_native_batch_norm_legit"});
+  table.add(&batch_norm_no_stats, {"_native_batch_norm_legit.no_stats"});
+  table.add(&batch_norm_no_training, {"_native_batch_norm_legit_no_training"});
   table.add(&native_batch_norm_backward, {"native_batch_norm_backward"});
   table.add(&native_group_norm, {"native_group_norm"});
 }

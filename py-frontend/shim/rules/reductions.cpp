@@ -51,6 +51,14 @@ Shapes reduce(const Operator&, Arguments arguments, ResultBuilder& results) {
   return Shapes::Known;
 }
 
+Shapes logsumexp(const Operator& op, Arguments arguments, ResultBuilder& results) {
+  // PyTorch's shape function makes it real, its kernel doesn't.
+  if (arguments[0].toTensor().is_complex()) {
+    return Shapes::AskNodeOnce;
+  }
+  return op.has_out ? Shapes::AskMeta : reduce(op, arguments, results);
+}
+
 Shapes extremum_all(const Operator& op, Arguments arguments, ResultBuilder& results) {
   if (arguments[0].toTensor().numel() == 0) {
     return Shapes::AskMeta;
@@ -64,7 +72,8 @@ void add_reduction_rules(RuleTable& table) {
   table.add(&to_number, {"dot"});
   table.add(&sum_all, {"sum"});
   table.add(&mean_all, {"mean"});
-  table.add(&reduce, {"var.correction", "std.correction", "logsumexp"});
+  table.add(&reduce, {"var.correction", "std.correction"});
+  table.add(&logsumexp, {"logsumexp", "logsumexp.out"});
   table.add(&extremum_all, {"max", "min"});
 }
 

@@ -7,6 +7,7 @@ namespace {
 
 RuleTable make_table() {
   RuleTable table;
+  add_asked_rules(table);
   add_attention_rules(table);
   add_convolution_rules(table);
   add_copy_rules(table);

@@ -22,6 +22,7 @@ class RuleTable {
 };
 
 // Each in a file of its own.
+void add_asked_rules(RuleTable& table);
 void add_attention_rules(RuleTable& table);
 void add_convolution_rules(RuleTable& table);
 void add_copy_rules(RuleTable& table);

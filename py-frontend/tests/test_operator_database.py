@@ -1,0 +1,50 @@
+"""A sample of PyTorch's operator database on the device; ``python -m opdb`` runs all of it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from opdb.attempt import NothingToCompare, attempt
+from opdb.database import DTYPES, VARIANTS, has, name_of, operators, samples
+from opdb.known import KNOWN
+
+pytestmark = pytest.mark.usefixtures("session")
+#: Of all combinations of an operator, a dtype and a variant one in so many is tried.
+STRIDE = 12
+SAMPLES_MAX = 3
+
+
+def combinations(seed: int) -> list[tuple[Any, str, str]]:
+    """Some of them, drawn."""
+    every = [
+        (operator, dtype, variant)
+        for operator in operators()
+        for dtype in DTYPES
+        for variant in VARIANTS
+        if has(operator, DTYPES[dtype], variant) and name_of(operator) not in KNOWN
+    ]
+    return random.Random(seed).sample(every, len(every) // STRIDE)
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_sample_of_the_database(seed: int) -> None:
+    drawn = combinations(seed)
+    if not drawn:
+        pytest.skip("this torch has no operator database")
+    failures, compared = [], 0
+    for operator, dtype, variant in drawn:
+        for sample in samples(operator, DTYPES[dtype], variant, SAMPLES_MAX):
+            try:
+                attempt(operator, sample, variant)
+            except NothingToCompare:
+                continue
+            except Exception as error:
+                text = " ".join(str(error).split())[:200]
+                failures.append(f"{name_of(operator)} {dtype} {variant}: {text}")
+                torch.ones(1, device="remote_accelerator").item()
+            compared += 1
+    assert compared > len(drawn)
+    assert not failures, "\n".join(failures)
