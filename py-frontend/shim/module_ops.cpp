@@ -19,8 +19,8 @@ int64_t device_count_op() {
   return genie_devices_to_be_had();
 }
 
-bool is_connected_op() {
-  return genie_device_count() > 0;
+int64_t connected_devices_op() {
+  return genie_device_count();
 }
 
 int64_t current_device_op() {
@@ -69,7 +69,7 @@ void set_rng_state_op(int64_t device, const at::Tensor& state) {
 void register_module_ops() {
   static torch::Library genie(torch::Library::DEF, "genie", {}, __FILE__, __LINE__);
   genie.def("device_count() -> int", TORCH_FN(device_count_op));
-  genie.def("is_connected() -> bool", TORCH_FN(is_connected_op));
+  genie.def("connected_devices() -> int", TORCH_FN(connected_devices_op));
   genie.def("current_device() -> int", TORCH_FN(current_device_op));
   genie.def("set_device(int device) -> ()", TORCH_FN(set_device_op));
   genie.def("synchronize() -> ()", TORCH_FN(synchronize_op));

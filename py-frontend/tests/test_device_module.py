@@ -162,6 +162,16 @@ print(genie.is_connected(), torch.ones(2, device=device).sum().item())
     client.expect("True 2.0")
 
 
+def test_a_seed_opens_no_session(make_client: Callable[..., Client]) -> None:
+    code = """
+import torch, time
+began = time.monotonic()
+torch.manual_seed(1)
+print(torch.remote_accelerator.is_initialized(), time.monotonic() - began < 2)
+"""
+    make_client(code, GENIE_ADDRESS="tcp://127.0.0.1:1").expect("False True")
+
+
 def test_another_node_than_the_environments_may_be_asked_for_as_long_as_nothing_was_done(
     make_daemon: Callable[..., Daemon], make_client: Callable[..., Client]
 ) -> None:

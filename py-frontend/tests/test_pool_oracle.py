@@ -48,6 +48,8 @@ def placed(addresses: list[str], policy: str, work: Callable[[], Any]) -> Any:
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
     return tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 

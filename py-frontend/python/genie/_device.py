@@ -53,7 +53,7 @@ def init() -> None:
 
 def is_initialized() -> bool:
     """Whether there is a session."""
-    return bool(torch.ops.genie.is_connected())
+    return int(torch.ops.genie.connected_devices()) > 0
 
 
 def is_available() -> bool:
@@ -101,7 +101,7 @@ def _generators() -> int:
 
     So a seed that is set first thing in a program counts.
     """
-    return max(1, device_count())
+    return max(1, int(torch.ops.genie.connected_devices()))
 
 
 def manual_seed(seed: int) -> None:
