@@ -70,11 +70,7 @@ pub fn session() -> Result<&'static Session, Error> {
     }
     let target = Target::of_environment()?;
     match target.addresses.is_empty() {
-        false => {
-            let session = connect(&target, Duration::from_secs(5))?;
-            CONNECTING.lock().unasked = Some(target);
-            Ok(session)
-        }
+        false => open(&target, Duration::from_secs(5), Asked::ByNobody),
         true => Err(Error::Genie(
             Exception::NotConnected,
             "not connected to a node: call genie.connect(\"tcp://HOST:7700\") first, or set \
@@ -98,20 +94,27 @@ pub fn get_or_connect() -> Option<&'static Session> {
     {
         return None;
     }
-    let mut failed = FAILED.lock();
-    if failed.is_some_and(|at| at.elapsed() < LEFT_ALONE) {
+    // Not held while connecting or warning: both may need the GIL, which who waits here may have.
+    if FAILED.lock().is_some_and(|at| at.elapsed() < LEFT_ALONE) {
         return None;
     }
     match session() {
         Ok(session) => Some(session),
         Err(error) => {
-            *failed = Some(Instant::now());
+            *FAILED.lock() = Some(Instant::now());
             Python.warn(&format!(
                 "the devices that the environment names can't be had, so there are none: {error}"
             ));
             None
         }
     }
+}
+
+/// Whether a program called for a session, or did what needs one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    ByProgram,
+    ByNobody,
 }
 
 /// Fails where the device of this number was lost with its session, and says why.
@@ -132,6 +135,10 @@ pub fn check_number(number: u16) -> Result<(), Error> {
 /// # Errors
 /// Nobody there, refused, or one is open already.
 pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, Error> {
+    open(target, timeout, Asked::ByProgram)
+}
+
+fn open(target: &Target, timeout: Duration, asked: Asked) -> Result<&'static Session, Error> {
     fork::check()?;
     let bad = |error: genie_client::address::AddressError| Error::Value(error.to_string());
     let addresses: Result<Vec<_>, _> = target
@@ -157,22 +164,25 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
         .map_err(|error| Error::Value(error.to_string()))?;
     fork::note_use();
     let mut book = CONNECTING.lock();
-    let unasked = book.unasked.take();
     if let Some(session) = get() {
-        let is_unused = unasked.is_some() && session.log_counters().records == 0;
-        if session.check().is_ok() && unasked.as_ref() == Some(target) {
+        let is_well = session.check().is_ok();
+        // Somebody else was faster, or it was opened because somebody asked what devices there are.
+        if is_well && asked == Asked::ByNobody {
             return Ok(session);
         }
-        if session.check().is_ok() && !is_unused {
-            book.unasked = unasked;
+        if is_well && book.unasked.as_ref() == Some(target) {
+            book.unasked = None;
+            return Ok(session);
+        }
+        let is_unused = book.unasked.is_some() && session.log_counters().records == 0;
+        if is_well && !is_unused {
             return Err(Error::Runtime(
                 "a session is open already: call genie.disconnect() first (its tensors are gone \
                  then)"
                     .to_owned(),
             ));
         }
-        // What is left of one that has lost a node; or one that was opened because somebody asked what
-        // devices there are.
+        // What is left of one that has lost a node, or one that nobody called for and nobody used.
         session.close();
     }
     let request = OpenSessionRequest {
@@ -195,6 +205,7 @@ pub fn connect(target: &Target, timeout: Duration) -> Result<&'static Session, E
     let session = Session::start_placed(book.numbered + 1, opened, Box::new(Python), policy)
         .map_err(|error| Error::Genie(Exception::Connect, format!("no session: {error}")))?;
     book.numbered = next;
+    book.unasked = (asked == Asked::ByNobody).then(|| target.clone());
     let session: &'static Session = Box::leak(Box::new(session));
     book.sessions.push(session);
     CURRENT.store(std::ptr::from_ref(session).cast_mut(), Ordering::Release);
