@@ -94,9 +94,7 @@ struct RemoteAllocator final : c10::DeviceAllocator {
   }
   std::pair<size_t, size_t> getMemoryInfo(c10::DeviceIndex device) override {
     const size_t total = genie_device_limit(device);
-    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-    const auto used = static_cast<size_t>(usage_of(device).allocated_bytes[kAll].current);
-    return {total - std::min(used, total), total};
+    return {total - std::min<size_t>(used_bytes(device), total), total};
   }
 
   c10::DeleterFnPtr raw_deleter() const override {

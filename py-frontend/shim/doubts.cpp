@@ -2,7 +2,8 @@
 
 #include <c10/core/ScalarType.h>
 
-#include <string>
+#include <algorithm>
+#include <optional>
 #include <string_view>
 #include <unordered_map>
 
@@ -24,15 +25,16 @@ bool is_integral(const at::Tensor& tensor) {
   return c10::isIntegralType(tensor.scalar_type(), /*includeBool=*/true);
 }
 
-// Numbers of different types, where nothing is promoted. Indices and masks are no numbers.
-bool mixes_types(Arguments arguments) {
+// Whether tensors are of different types, of those that count.
+template <typename Counts>
+bool differ(Arguments arguments, const Counts& counts) {
   std::optional<c10::ScalarType> seen;
   for (const c10::IValue& argument : arguments) {
-    if (!is_tensor(argument) || is_integral(argument.toTensor())) {
+    if (!is_tensor(argument) || !counts(argument.toTensor())) {
       continue;
     }
     const c10::ScalarType type = argument.toTensor().scalar_type();
-    if (seen.has_value() && *seen != type) {
+    if (seen.value_or(type) != type) {
       return true;
     }
     seen = type;
@@ -40,19 +42,14 @@ bool mixes_types(Arguments arguments) {
   return false;
 }
 
+// Numbers, where nothing is promoted. Indices and masks are none.
+bool mixes_types(Arguments arguments) {
+  return differ(arguments, [](const at::Tensor& tensor) { return !is_integral(tensor); });
+}
+
 // The same of integers, too: products are of one type.
 bool mixes_any_types(Arguments arguments) {
-  std::optional<c10::ScalarType> seen;
-  for (const c10::IValue& argument : arguments) {
-    if (is_tensor(argument)) {
-      const c10::ScalarType type = argument.toTensor().scalar_type();
-      if (seen.has_value() && *seen != type) {
-        return true;
-      }
-      seen = type;
-    }
-  }
-  return false;
+  return differ(arguments, [](const at::Tensor&) { return true; });
 }
 
 bool always(Arguments) {
@@ -66,7 +63,7 @@ bool vectors(Arguments arguments) {
       mixes_any_types(arguments);
 }
 
-bool is_negative(const c10::IValue& list, int64_t least) {
+bool is_below(const c10::IValue& list, int64_t least) {
   for (const int64_t number : int_list(list)) {
     if (number < least) {
       return true;
@@ -83,8 +80,8 @@ bool convolution(Arguments arguments) {
   const int64_t groups = arguments[8].toInt();
   const bool is_transposed = arguments[6].toBool();
   if (mixes_types(arguments) || weight.dim() < 3 || input.dim() > weight.dim() || groups < 1 ||
-      is_negative(arguments[3], 1) || is_negative(arguments[4], 0) ||
-      is_negative(arguments[5], 1) || is_negative(arguments[7], 0)) {
+      is_below(arguments[3], 1) || is_below(arguments[4], 0) ||
+      is_below(arguments[5], 1) || is_below(arguments[7], 0)) {
     return true;
   }
   const int64_t channels = is_transposed ? weight.size(1) * groups : weight.size(0);
@@ -121,11 +118,11 @@ bool copied_rows(Arguments arguments) {
       source.size(dim) != index.numel();
 }
 
-bool integral(Arguments arguments) {
+bool integral_input(Arguments arguments) {
   return is_integral(arguments[0].toTensor());
 }
 
-bool not_integral(Arguments arguments) {
+bool not_all_integral(Arguments arguments) {
   for (const c10::IValue& argument : arguments) {
     if (is_tensor(argument) && !is_integral(argument.toTensor())) {
       return true;
@@ -134,7 +131,7 @@ bool not_integral(Arguments arguments) {
   return false;
 }
 
-bool empty(Arguments arguments) {
+bool empty_input(Arguments arguments) {
   return arguments[0].toTensor().numel() == 0;
 }
 
@@ -161,29 +158,25 @@ bool unknown_approximation(Arguments arguments) {
 using Table = std::unordered_map<std::string_view, Doubt>;
 
 const Table& table() {
-  // By name, all overloads.
+  // By name, all overloads, in place or not.
   static const Table doubts = {
       {"mm", &mixes_any_types}, {"addmm", &mixes_any_types}, {"bmm", &mixes_any_types},
       {"baddbmm", &mixes_any_types}, {"addbmm", &mixes_any_types}, {"mv", &mixes_any_types},
       {"addmv", &mixes_any_types}, {"addr", &mixes_any_types}, {"linear", &mixes_any_types},
-      {"addmm_", &mixes_any_types}, {"baddbmm_", &mixes_any_types}, {"addmv_", &mixes_any_types},
-      {"dot", &vectors}, {"vdot", &vectors}, {"complex", &mixes_any_types},
-      {"polar", &mixes_any_types}, {"convolution", &convolution},
-      {"native_layer_norm", &mixes_types}, {"native_group_norm", &mixes_types},
+      {"complex", &mixes_any_types}, {"polar", &mixes_any_types}, {"dot", &vectors},
+      {"vdot", &vectors}, {"convolution", &convolution}, {"native_layer_norm", &mixes_types},
+      {"native_group_norm", &mixes_types}, {"index_put", &mixes_types},
+      {"_index_put_impl", &mixes_types},
       {"_scaled_dot_product_fused_attention_overrideable", &mixes_types},
       {"nll_loss_forward", &target_is_none}, {"nll_loss2d_forward", &target_is_none},
       {"index_select", &index_is_none}, {"index_copy", &copied_rows},
-      {"index_copy_", &copied_rows}, {"index_put", &mixes_types}, {"index_put_", &mixes_types},
-      {"_index_put_impl_", &mixes_types}, {"masked_fill", &mask_is_none},
-      {"masked_fill_", &mask_is_none}, {"masked_scatter", &scattered_mask_is_none},
-      {"masked_scatter_", &scattered_mask_is_none}, {"_softmax", &integral},
-      {"_log_softmax", &integral}, {"max", &empty}, {"min", &empty}, {"sort", &dim_is_none},
-      {"bitwise_and", &not_integral}, {"bitwise_or", &not_integral},
-      {"bitwise_xor", &not_integral}, {"bitwise_and_", &not_integral},
-      {"bitwise_or_", &not_integral}, {"bitwise_xor_", &not_integral},
-      {"bitwise_not", &not_integral}, {"roll", &always}, {"bucketize", &always},
+      {"masked_fill", &mask_is_none}, {"masked_scatter", &scattered_mask_is_none},
+      {"_softmax", &integral_input}, {"_log_softmax", &integral_input}, {"max", &empty_input},
+      {"min", &empty_input}, {"sort", &dim_is_none}, {"bitwise_and", &not_all_integral},
+      {"bitwise_or", &not_all_integral}, {"bitwise_xor", &not_all_integral},
+      {"bitwise_not", &not_all_integral}, {"roll", &always}, {"bucketize", &always},
       {"searchsorted", &always}, {"multinomial", &always}, {"avg_pool3d", &always},
-      {"gelu", &unknown_approximation}, {"gelu_", &unknown_approximation},
+      {"gelu", &unknown_approximation},
   };
   return doubts;
 }
@@ -191,8 +184,11 @@ const Table& table() {
 }  // namespace
 
 Doubt find_doubt(const c10::OperatorName& name) {
-  constexpr std::string_view prefix = "aten::";
-  const auto found = table().find(std::string_view(name.name).substr(prefix.size()));
+  std::string_view plain = std::string_view(name.name).substr(std::string_view("aten::").size());
+  if (plain.back() == '_') {
+    plain.remove_suffix(1);
+  }
+  const auto found = table().find(plain);
   return found == table().end() ? nullptr : found->second;
 }
 

@@ -1,16 +1,103 @@
 #include "fallback.h"
 
-#include <ATen/native/CPUFallback.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <string>
+#include <unordered_map>
 
 #include "backend.h"
+#include "operator.h"
+#include "parts.h"
+#include "tensor_lists.h"
 
 namespace genie {
+namespace {
 
-void warn_of_fallback(const c10::OperatorHandle& op) {
+// The arguments of one call as they are on the CPU, each once.
+class Local {
+ public:
+  at::Tensor take(const at::Tensor& tensor) {
+    if (!tensor.defined() || tensor.device().type() != kRemote) {
+      return tensor;
+    }
+    device_ = tensor.device();
+    const auto found = copies_.find(tensor.unsafeGetTensorImpl());
+    if (found != copies_.end()) {
+      return found->second;
+    }
+    at::Tensor copy = to_device(tensor, c10::kCPU);
+    if (tensor.requires_grad()) {
+      // Kernels that save for a backward pass look.
+      copy = copy.detach();
+      copy.set_requires_grad(true);
+    }
+    return copies_.emplace(tensor.unsafeGetTensorImpl(), std::move(copy)).first->second;
+  }
+
+  c10::IValue take(ArgKind kind, const c10::IValue& value) {
+    if (value.isTensor()) {
+      return take(value.toTensor());
+    }
+    if (kind == ArgKind::TensorList) {
+      return replace_tensors(value, [this](const at::Tensor& tensor) { return take(tensor); });
+    }
+    if (value.isDevice()) {
+      // What is made goes where the call says.
+      asked_ = value.toDevice();
+      return asked_->type() == kRemote ? c10::Device(c10::kCPU) : *asked_;
+    }
+    return value;
+  }
+
+  // Where results go.
+  c10::Device device() const {
+    return asked_.value_or(device_);
+  }
+
+ private:
+  c10::Device device_{kRemote, 0};
+  std::optional<c10::Device> asked_;
+  std::unordered_map<const c10::TensorImpl*, at::Tensor> copies_;
+};
+
+bool is_written(const c10::Argument& argument) {
+  return argument.alias_info() != nullptr && argument.alias_info()->isWrite();
+}
+
+c10::IValue give(const c10::OperatorHandle& op, const c10::IValue& value, c10::Device device) {
+  const auto there = [&](const at::Tensor& tensor) {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        !tensor.defined() || has_parts(tensor),
+        op.schema().name(),
+        ": a result of layout ",
+        tensor.layout(),
+        " can't be kept on a ",
+        kDeviceName);
+    return to_device(tensor, device);
+  };
+  if (value.isTensor()) {
+    return there(value.toTensor());
+  }
+  return value.isTensorList() ? replace_tensors(value, there) : value;
+}
+
+// What was written here is written there.
+void write_back(const c10::IValue& given, const c10::IValue& copy) {
+  if (given.isTensor()) {
+    if (given.toTensor().defined()) {
+      put_into(given.toTensor(), copy.toTensor());
+    }
+  } else if (given.isTensorList()) {
+    for (size_t i = 0; i < given.toListRef().size(); ++i) {
+      write_back(given.toListRef()[i], copy.toListRef()[i]);
+    }
+  }
+}
+
+void warn(const c10::OperatorHandle& op) {
   const c10::OperatorName& name = op.operator_name();
   const std::string full =
       name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
@@ -23,15 +110,59 @@ void warn_of_fallback(const c10::OperatorHandle& op) {
   }
 }
 
+}  // namespace
+
 void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  warn_of_fallback(op);
-  at::native::cpu_fallback(op, stack);
+  warn(op);
+  run_quietly_on_cpu(op, stack);
+}
+
+void run_quietly_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  const auto& schema = op.schema();
+  const size_t count = schema.arguments().size();
+  const torch::jit::Stack given(stack->end() - static_cast<std::ptrdiff_t>(count), stack->end());
+  torch::jit::drop(*stack, count);
+
+  Local local;
+  torch::jit::Stack call;
+  call.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    call.push_back(local.take(kind_of(schema.arguments()[i]), given[i]));
+  }
+  const torch::jit::Stack copies = call;
+  op.callBoxed(&call);
+
+  for (size_t i = 0; i < count; ++i) {
+    if (is_written(schema.arguments()[i])) {
+      write_back(given[i], copies[i]);
+    }
+  }
+  // The result that is an argument is that argument.
+  const auto as_given = [&](const c10::IValue& result) -> const c10::IValue* {
+    for (size_t i = 0; i < count; ++i) {
+      if (is_written(schema.arguments()[i]) && result.isTensor() && copies[i].isTensor() &&
+          result.toTensor().is_same(copies[i].toTensor())) {
+        return &given[i];
+      }
+    }
+    return nullptr;
+  };
+  for (const c10::IValue& result : call) {
+    const c10::IValue* const argument = as_given(result);
+    stack->push_back(argument != nullptr ? *argument : give(op, result, local.device()));
+  }
 }
 
 void register_fallback() {
-  static torch::Library library(
-      torch::Library::IMPL, "_", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
-  library.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+  for (const auto key :
+       {c10::DispatchKey::PrivateUse1, c10::DispatchKey::SparsePrivateUse1,
+        c10::DispatchKey::SparseCsrPrivateUse1, c10::DispatchKey::NestedTensorPrivateUse1,
+        c10::DispatchKey::QuantizedPrivateUse1}) {
+    // Never destroyed: it is for the life of the process.
+    auto* const all = new torch::Library(torch::Library::IMPL, "_", key, __FILE__, __LINE__);
+    all->fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+  }
 }
 
 }  // namespace genie

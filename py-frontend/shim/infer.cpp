@@ -3,7 +3,6 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/ExpandUtils.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/List.h>
 #include <ATen/native/Resize.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/Exception.h>
@@ -16,6 +15,7 @@
 #include "errors.h"
 #include "log_limits.h"
 #include "skeleton.h"
+#include "tensor_lists.h"
 
 namespace genie {
 
@@ -125,25 +125,9 @@ class MetaArguments {
       return tensor(value.toTensor());
     }
     switch (kind) {
-      case ArgKind::TensorList: {
-        if (value.isNone()) {
-          return value;
-        }
-        if (value.isTensorList()) {
-          c10::List<at::Tensor> list;
-          list.reserve(value.toListRef().size());
-          for (const c10::IValue& item : value.toListRef()) {
-            list.push_back(tensor(item.toTensor()));
-          }
-          return list;
-        }
-        c10::List<std::optional<at::Tensor>> list;
-        for (const c10::IValue& item : value.toListRef()) {
-          list.push_back(
-              item.isNone() ? std::nullopt : std::optional<at::Tensor>(tensor(item.toTensor())));
-        }
-        return list;
-      }
+      case ArgKind::TensorList:
+        return replace_tensors(
+            value, [this](const at::Tensor& original) { return tensor(original); });
       case ArgKind::Device:
         return value.isNone() ? value : c10::IValue(c10::Device(c10::kMeta));
       case ArgKind::Generator:

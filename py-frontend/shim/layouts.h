@@ -1,16 +1,9 @@
 // Tensors that are made of others: sparse, compressed and nested ones.
 #pragma once
 
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/core/stack.h>
 #include <torch/library.h>
 
 namespace genie {
-
-// Runs an operator on CPU copies of its arguments, whatever they are made of. What it writes is copied back.
-void run_composed_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack);
-// The same, of what is nothing to warn of.
-void run_composed_quietly(const c10::OperatorHandle& op, torch::jit::Stack* stack);
 
 // What sparse tensors do by operators on their parts.
 void register_sparse(torch::Library& sparse);

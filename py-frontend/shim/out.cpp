@@ -94,14 +94,13 @@ std::optional<c10::OperatorHandle> find_functional(const c10::OperatorHandle& op
 void fill_out(const Operator& op, torch::jit::Stack& stack) {
   const at::AutoDispatchBelowADInplaceOrView guard;
   const size_t count = count_out(op.handle.schema());
-  const size_t taken = op.arguments.size() - count;
   torch::jit::Stack call(stack.end() - op.arguments.size(), stack.end() - count);
   std::vector<at::Tensor> wanted;
   for (size_t i = 0; i < count; ++i) {
     wanted.push_back(stack[stack.size() - count + i].toTensor());
   }
   op.functional->callBoxed(&call);
-  TORCH_INTERNAL_ASSERT(call.size() == count && taken <= op.arguments.size());
+  TORCH_INTERNAL_ASSERT(call.size() == count);
   const bool keeps = lays_out(op.handle.schema().name());
   for (size_t i = 0; i < count; ++i) {
     put(wanted[i], call[i].toTensor(), keeps);

@@ -4,7 +4,6 @@
 #include <ATen/SparseCsrTensorImpl.h>
 #include <ATen/SparseCsrTensorUtils.h>
 #include <ATen/SparseTensorImpl.h>
-#include <ATen/native/Resize.h>
 #include <ATen/quantized/QTensorImpl.h>
 #include <ATen/quantized/Quantizer.h>
 #include <ATen/ops/_nested_view_from_buffer.h>
@@ -18,11 +17,8 @@
 namespace genie {
 namespace {
 
-at::SparseTensorImpl* sparse_impl(const at::Tensor& tensor) {
-  return static_cast<at::SparseTensorImpl*>(tensor.unsafeGetTensorImpl());
-}
-
 at::SparseCsrTensorImpl* compressed_impl(const at::Tensor& tensor) {
+  TORCH_INTERNAL_ASSERT(at::sparse_csr::is_sparse_compressed(tensor), "a tensor without parts");
   return static_cast<at::SparseCsrTensorImpl*>(tensor.unsafeGetTensorImpl());
 }
 
@@ -49,6 +45,11 @@ at::Tensor numbers_of(const at::Tensor& tensor) {
 }
 
 }  // namespace
+
+bool has_parts(const at::Tensor& tensor) {
+  return tensor.layout() == c10::kStrided || tensor.layout() == c10::kSparse ||
+      at::sparse_csr::is_sparse_compressed(tensor);
+}
 
 at::Tensor to_device(const at::Tensor& tensor, c10::Device device) {
   if (!tensor.defined() || tensor.device() == device) {
@@ -89,6 +90,18 @@ at::Tensor to_device(const at::Tensor& tensor, c10::Device device) {
   }
 }
 
+void set_parts(
+    const at::Tensor& sparse,
+    const at::Tensor& like,
+    const at::Tensor& indices,
+    const at::Tensor& values,
+    bool is_coalesced) {
+  auto* const impl = static_cast<at::SparseTensorImpl*>(sparse.unsafeGetTensorImpl());
+  impl->raw_resize_(like.sparse_dim(), like.dense_dim(), like.sizes());
+  impl->set_indices_and_values_unsafe(indices, values);
+  impl->set_coalesced(is_coalesced);
+}
+
 void put_into(const at::Tensor& tensor, const at::Tensor& local) {
   const c10::Device device = tensor.device();
   if (tensor.is_nested()) {
@@ -102,17 +115,17 @@ void put_into(const at::Tensor& tensor, const at::Tensor& local) {
   }
   switch (tensor.layout()) {
     case c10::kStrided:
-      at::native::resize_output(tensor, local.sizes());
+      tensor.resize_(local.sizes());
       tensor.copy_(local);
       return;
-    case c10::kSparse: {
-      auto* const impl = sparse_impl(tensor);
-      impl->raw_resize_(local.sparse_dim(), local.dense_dim(), local.sizes());
-      impl->set_indices_and_values_unsafe(
-          local._indices().to(device), local._values().to(device));
-      impl->set_coalesced(local.is_coalesced());
+    case c10::kSparse:
+      set_parts(
+          tensor,
+          local,
+          local._indices().to(device),
+          local._values().to(device),
+          local.is_coalesced());
       return;
-    }
     default: {
       const auto* const from = compressed_impl(local);
       compressed_impl(tensor)->set_member_tensors(

@@ -3,14 +3,12 @@
 #include <ATen/ops/_sparse_coo_tensor_unsafe.h>
 #include <ATen/ops/_unique2.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/floor_divide.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/remainder.h>
 #include <ATen/ops/result_type.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/SparseTensorImpl.h>
 #include <ATen/native/Resize.h>
 
 #include <tuple>
@@ -56,12 +54,11 @@ Tensor coalesce(const Tensor& self) {
   if (self.is_coalesced()) {
     return self;
   }
-  if (self._nnz() < 2 || self.sparse_dim() == 0) {
-    const Tensor indices = self._indices();
-    if (self.sparse_dim() == 0 && self._nnz() > 1) {
-      return made(indices.narrow(1, 0, 1), self._values().sum(0, true), self, true);
-    }
-    return made(indices.clone(), self._values().clone(), self, true);
+  if (self._nnz() < 2) {
+    return made(self._indices().clone(), self._values().clone(), self, true);
+  }
+  if (self.sparse_dim() == 0) {
+    return made(self._indices().narrow(1, 0, 1), self._values().sum(0, true), self, true);
   }
   const Tensor keys = flattened(self._indices(), self.sizes());
   const auto [places, which, counts] =
@@ -120,12 +117,10 @@ Tensor& add_out(const Tensor& self, const Tensor& other, const at::Scalar& alpha
   const Tensor scaled = alpha.equal(1) ? other._values() : other._values() * alpha;
   const Tensor indices = at::cat({self._indices(), other._indices()}, 1);
   const Tensor values = at::cat({self._values().to(dtype), scaled.to(dtype)}, 0);
-  auto* const impl = static_cast<at::SparseTensorImpl*>(out.unsafeGetTensorImpl());
-  impl->raw_resize_(self.sparse_dim(), self.dense_dim(), self.sizes());
-  impl->set_indices_and_values_unsafe(indices, values.to(out.scalar_type()));
   // As PyTorch has it: what was in order stays so where there is nothing to add.
-  impl->set_coalesced(
-      (self._nnz() == 0 && other.is_coalesced()) || (other._nnz() == 0 && self.is_coalesced()));
+  const bool is_coalesced =
+      (self._nnz() == 0 && other.is_coalesced()) || (other._nnz() == 0 && self.is_coalesced());
+  set_parts(out, self, indices, values.to(out.scalar_type()), is_coalesced);
   return out;
 }
 
@@ -135,11 +130,9 @@ Tensor& mul_out(const Tensor& self, const Tensor& other, Tensor& out) {
   const Tensor& sparse = is_by ? self : other;
   const Tensor& number = is_by ? other : self;
   if (sparse.is_sparse() && number.dim() == 0 && !number.is_sparse()) {
-    auto* const impl = static_cast<at::SparseTensorImpl*>(out.unsafeGetTensorImpl());
-    impl->raw_resize_(sparse.sparse_dim(), sparse.dense_dim(), sparse.sizes());
     const Tensor values = sparse._values() * number;
-    impl->set_indices_and_values_unsafe(sparse._indices(), values.to(out.scalar_type()));
-    impl->set_coalesced(sparse.is_coalesced());
+    set_parts(
+        out, sparse, sparse._indices(), values.to(out.scalar_type()), sparse.is_coalesced());
     return out;
   }
   put_into(out, at::mul(to_device(self, c10::kCPU), to_device(other, c10::kCPU)));

@@ -39,7 +39,7 @@ struct Usage {
   Count storages;
 };
 
-// By index of device; what is beyond goes with the last.
+// By index of device: as many as a c10::DeviceIndex tells.
 std::array<Usage, 128> all;
 
 Usage& of(c10::DeviceIndex device) noexcept {
@@ -64,6 +64,10 @@ void count_resized(c10::DeviceIndex device, uint64_t before, uint64_t after) noe
   } else {
     of(device).bytes.take(static_cast<int64_t>(before - after));
   }
+}
+
+uint64_t used_bytes(c10::DeviceIndex device) noexcept {
+  return static_cast<uint64_t>(of(device).bytes.stat().current);
 }
 
 c10::CachingDeviceAllocator::DeviceStats usage_of(c10::DeviceIndex device) {

@@ -14,6 +14,7 @@ void count_freed(c10::DeviceIndex device, uint64_t bytes) noexcept;
 // A storage became larger or smaller.
 void count_resized(c10::DeviceIndex device, uint64_t before, uint64_t after) noexcept;
 
+uint64_t used_bytes(c10::DeviceIndex device) noexcept;
 c10::CachingDeviceAllocator::DeviceStats usage_of(c10::DeviceIndex device);
 void reset_accumulated_usage(c10::DeviceIndex device) noexcept;
 void reset_peak_usage(c10::DeviceIndex device) noexcept;
