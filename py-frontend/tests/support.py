@@ -20,7 +20,8 @@ import torch
 from daemon import BINARY
 from torch.utils import _pytree as pytree
 
-REMOTE = "remote_accelerator:0"
+DEVICE = "remote_accelerator"
+REMOTE = f"{DEVICE}:0"
 TOLERANCE = 1e-5
 
 # How long a client process may take to import torch and get going on a busy machine.
@@ -46,7 +47,7 @@ def assert_same(remote: Any, local: Any, tolerance: float = TOLERANCE) -> None:
     """Remote results equal local ones: device, shape, dtype, stride pattern and values."""
     for tensor in pytree.tree_leaves(remote):
         if isinstance(tensor, torch.Tensor):
-            assert tensor.device.type == "remote_accelerator", tensor.device
+            assert tensor.device.type == DEVICE, tensor.device
     torch.testing.assert_close(
         to_cpu(remote), to_cpu(local), rtol=0, atol=tolerance, equal_nan=True
     )

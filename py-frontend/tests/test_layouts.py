@@ -12,11 +12,10 @@ from typing import Any
 import genie
 import pytest
 import torch
-from support import REMOTE, Counted
+from support import DEVICE, REMOTE, Counted
 from torch import nn
 from torch.nn import functional
 
-DEVICE = "remote_accelerator"
 pytestmark = pytest.mark.usefixtures("session")
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import genie
 import pytest
 import torch
-from support import REMOTE
+from support import DEVICE, REMOTE
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("session")
-DEVICE = "remote_accelerator"
 
 
 def test_safetensors_reads_to_the_device(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import genie
 import pytest
 import torch
 from daemon import Daemon
+from opdb.database import operators
 from support import to_cpu, to_remote
-from test_sandbox_operators import operators
 from torch.utils._pytree import tree_leaves
 from zoo import ZOO, run
 

@@ -8,17 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from support import REMOTE
+from support import REMOTE, assert_same
 from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.utils import rnn
 
 pytestmark = pytest.mark.usefixtures("session")
-
-
-def close(got: Any, wanted: Any, tolerance: float = 1e-5) -> None:
-    """Equal, once it is here."""
-    torch.testing.assert_close(got.detach().cpu(), wanted.detach(), atol=tolerance, rtol=tolerance)
 
 
 def test_packed_sequences_with_lengths_on_the_cpu() -> None:
@@ -33,10 +28,10 @@ def test_packed_sequences_with_lengths_on_the_cpu() -> None:
     there = sequences.to(REMOTE).requires_grad_()
     here = sequences.clone().requires_grad_()
     got, wanted = run(remote, there), run(local, here)
-    close(got, wanted)
+    assert_same(got, wanted)
     got.sum().backward()
     wanted.sum().backward()
-    close(there.grad, here.grad)
+    assert_same(there.grad, here.grad)
     packed = rnn.pack_sequence([torch.ones(3, 2, device=REMOTE), torch.ones(2, 2, device=REMOTE)])
     assert packed.batch_sizes.tolist() == [2, 2, 1]
 
@@ -50,22 +45,22 @@ def test_grouped_products(dtype: torch.dtype) -> None:
     wanted = torch._grouped_mm(*leaves, offs=ends)
     got = torch._grouped_mm(*there, offs=ends.to(REMOTE))
     assert got.stride() == wanted.stride()
-    close(got.float(), wanted.float(), 2e-2)
+    assert_same(got.float(), wanted.float(), 2e-2)
     wanted.square().sum().backward()
     got.square().sum().backward()
     for one, other in zip(there, leaves, strict=True):
         assert one.grad is not None
         assert other.grad is not None
-        close(one.grad.float(), other.grad.float(), 0.5)
+        assert_same(one.grad.float(), other.grad.float(), 0.5)
 
 
 def test_batch_norm_in_eval_when_it_is_taken_apart() -> None:
     local = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
     remote = copy.deepcopy(local).to(REMOTE)
     images = torch.randn(2, 3, 8, 8)
-    close(torch.compile(remote, backend="aot_eager")(images.to(REMOTE)), local(images))
+    assert_same(torch.compile(remote, backend="aot_eager")(images.to(REMOTE)), local(images))
     exported = torch.export.export(remote, (images.to(REMOTE),)).run_decompositions()
-    close(exported.module()(images.to(REMOTE)), local(images))
+    assert_same(exported.module()(images.to(REMOTE)), local(images))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -78,7 +73,7 @@ def test_batch_norm_of_half_types(dtype: torch.dtype, is_training: bool, is_half
     images = torch.randn(2, 4, 5, 5, dtype=dtype)
     got, wanted = remote(images.to(REMOTE)), local(images)
     assert got.dtype == wanted.dtype
-    close(got.float(), wanted.float(), 2e-2)
+    assert_same(got.float(), wanted.float(), 2e-2)
 
 
 def test_forward_derivatives() -> None:
@@ -91,24 +86,24 @@ def test_forward_derivatives() -> None:
             assert found is not None
             return found
 
-    close(tangent(x.to(REMOTE), v.to(REMOTE)), tangent(x, v))
+    assert_same(tangent(x.to(REMOTE), v.to(REMOTE)), tangent(x, v))
     functions: list[Callable[[torch.Tensor], Any]] = [
         torch.func.jacfwd(lambda q: nn.functional.layer_norm(q, (3,))),
         torch.func.hessian(lambda q: (q.sin() @ q).sum()),
         lambda q: torch.func.jvp(lambda p: p.sin().sum(), (q,), (torch.ones_like(q),))[1],
     ]
     for function in functions:
-        close(function(x.to(REMOTE)), function(x), 1e-4)
+        assert_same(function(x.to(REMOTE)), function(x), 1e-4)
 
 
 def test_windows_and_splits() -> None:
     for arguments in ((10,), (10, False), (10, True, 5.0)):
-        close(torch.kaiser_window(*arguments, device=REMOTE), torch.kaiser_window(*arguments))
+        assert_same(torch.kaiser_window(*arguments, device=REMOTE), torch.kaiser_window(*arguments))
     row = torch.arange(10.0)
     for where in (torch.tensor([3, 7]), torch.tensor(3)):
         parts = torch.tensor_split(row.to(REMOTE), where.to(REMOTE))
         for got, wanted in zip(parts, torch.tensor_split(row, where), strict=True):
-            close(got, wanted)
+            assert_same(got, wanted)
     leaf = row.to(REMOTE).requires_grad_()
     torch.tensor_split(leaf, torch.tensor([3], device=REMOTE))[1].sum().backward()
     assert leaf.grad is not None
@@ -127,4 +122,4 @@ def test_scatters_of_views_and_their_gradients() -> None:
         scatter(*here).square().sum().backward()
         scatter(*there).square().sum().backward()
         for one, other in zip(there, here, strict=True):
-            close(one.grad, other.grad)
+            assert_same(one.grad, other.grad)

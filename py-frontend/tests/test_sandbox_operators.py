@@ -7,31 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
-import types
-import unittest
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import genie
 import pytest
 import torch
+from opdb.database import operators
 from support import REMOTE, to_cpu, to_remote
 
 SAMPLES_MAX = 3
 # Every so many operators where not all are run.
 STRIDE = 12
-
-
-def operators() -> list[Any]:
-    """Those that torch has samples for."""
-    # Imported by torch's samples, and not needed for them.
-    stub = types.ModuleType("expecttest")
-    stub.TestCase = unittest.TestCase  # type: ignore[attr-defined]
-    sys.modules.setdefault("expecttest", stub)
-    samples = pytest.importorskip("torch.testing._internal.common_methods_invocations")
-    found: list[Any] = samples.op_db
-    return found
 
 
 def calls(operator: Any) -> Iterator[Callable[[], Any]]:

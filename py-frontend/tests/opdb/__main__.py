@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +13,9 @@ from typing import Any
 
 import genie
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts" / "lib"))
+from daemon import Daemon
 
 from .attempt import NothingToCompare, attempt
 from .database import DTYPES, VARIANTS, has, name_of, operators, samples
@@ -36,13 +39,26 @@ def main() -> int:
     """Run, print what fails; 1 if anything does."""
     given = arguments()
     found = [o for o in operators() if not given.operator or _is_named(o, given.operator)]
-    genie.connect(given.node or os.environ["GENIE_ADDRESS"])
+    with contextlib.ExitStack() as stack:
+        address = given.node or stack.enter_context(Daemon()).address
+        genie.connect(address)
+        results = _run_all(found, given, address)
+        genie.disconnect()
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1))
+    if given.markdown:
+        given.markdown.write_text(page(results, torch=torch.__version__, samples=given.samples))
+    return int(any(result["failures"] for result in results))
+
+
+def _run_all(found: list[Any], given: argparse.Namespace, address: str) -> list[dict[str, Any]]:
+    """All results; says on the way what fails, and how many there are."""
     results = []
     began = time.monotonic()
     for dtype in given.dtype or DTYPES:
         for variant in given.variant or VARIANTS:
             ran = failed = 0
-            for result in run(found, dtype, variant, given.samples):
+            for result in run(found, dtype, variant, given.samples, address):
                 results.append(result)
                 ran += 1
                 if result["failures"]:
@@ -52,14 +68,12 @@ def main() -> int:
                 f"# {dtype} {variant}: {ran - failed} of {ran}, {time.monotonic() - began:.0f} s",
                 flush=True,
             )
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1))
-    if given.markdown:
-        given.markdown.write_text(page(results, torch=torch.__version__, samples=given.samples))
-    return int(any(result["failures"] for result in results))
+    return results
 
 
-def run(found: list[Any], dtype: str, variant: str, most: int) -> Iterator[dict[str, Any]]:
+def run(
+    found: list[Any], dtype: str, variant: str, most: int, address: str
+) -> Iterator[dict[str, Any]]:
     """What became of each operator of which anything could be compared."""
     for operator in found:
         if not has(operator, DTYPES[dtype], variant):
@@ -73,7 +87,7 @@ def run(found: list[Any], dtype: str, variant: str, most: int) -> Iterator[dict[
                     continue
                 except Exception as error:
                     failures.append(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-                    _begin_anew()
+                    _begin_anew(address)
                 compared += 1
         except Exception as error:
             print(f"no samples of {name_of(operator)}: {error}", file=sys.stderr)
@@ -92,14 +106,14 @@ def _is_named(operator: Any, names: list[str]) -> bool:
     return any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in names)
 
 
-def _begin_anew() -> None:
+def _begin_anew(address: str) -> None:
     """What failed may be raised once more, and a node may have lost its executor."""
     try:
         torch.ones(1, device="remote_accelerator").item()
     except genie.NodeLostError:
         print("!! the executor died", flush=True)
         genie.disconnect()
-        genie.connect(os.environ["GENIE_ADDRESS"])
+        genie.connect(address)
     except Exception:
         pass
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from .compare import DEVICE, DifferenceError, check, to_device
+from .compare import DEVICE, DifferenceError, check, copied
 from .database import name_of
 
 #: Operators whose values are drawn, or not defined: only dtypes, shapes and strides are compared.
@@ -40,10 +40,10 @@ def attempt(operator: Any, sample: Any, variant: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         arguments = (sample.input, sample.args, sample.kwargs)
-        remote = to_device(arguments)
+        remote = copied(arguments, DEVICE)
         try:
             torch.manual_seed(0)
-            wanted = call(*tree_map(_clone, arguments))
+            wanted = call(*copied(arguments, "cpu"))
         except Exception as error:
             raise NothingToCompare(str(error)) from error
         torch.manual_seed(0)
@@ -56,25 +56,6 @@ def _is_free(operator: Any) -> bool:
     return any(word in name_of(operator) for word in _FREE)
 
 
-def _clone(leaf: Any) -> Any:
-    if not isinstance(leaf, torch.Tensor):
-        return leaf
-    if leaf.layout != torch.strided or leaf.is_quantized or leaf.is_nested:
-        return leaf.detach().clone().requires_grad_(leaf.requires_grad)
-    with torch.no_grad():
-        bare = leaf.detach()
-        whole = torch.empty(0, dtype=torch.uint8).set_(bare.untyped_storage()).clone()
-        is_conj, is_neg = bare.is_conj(), bare.is_neg()
-        bare = bare.conj() if is_conj else bare
-        bare = torch._neg_view(bare) if is_neg else bare
-        clone = torch.empty(0, dtype=bare.dtype).set_(
-            whole.untyped_storage(), bare.storage_offset(), bare.size(), bare.stride()
-        )
-        clone = clone.conj() if is_conj else clone
-        clone = torch._neg_view(clone) if is_neg else clone
-    return clone.requires_grad_(leaf.requires_grad)
-
-
 def _call(operator: Any, sample: Any, variant: str) -> Callable[[Any, Any, Any], Any]:
     match variant:
         case "inplace":
@@ -82,33 +63,28 @@ def _call(operator: Any, sample: Any, variant: str) -> Callable[[Any, Any, Any],
             return lambda first, rest, options: inplace(first, *rest, **options)
         case "out":
             return lambda first, rest, options: _with_out(operator, first, rest, options)
-        case "gradient":
-            return lambda first, rest, options: _gradients(
-                operator, sample, (first, rest, options), 1
-            )
-        case "second":
-            return lambda first, rest, options: _gradients(
-                operator, sample, (first, rest, options), 2
-            )
+        case "gradient" | "second":
+            order = 1 if variant == "gradient" else 2
+            return lambda *arguments: _gradients(operator, sample, arguments, order)
     return lambda first, rest, options: operator.op(first, *rest, **options)
 
 
 def _with_out(operator: Any, first: Any, rest: Any, options: Any) -> Any:
     """Into tensors of the right shape, and into ones without elements."""
     plain = operator.op(first, *rest, **options)
+    makers: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+        torch.empty_like,
+        lambda result: result.new_empty(0),
+    )
     given = []
-    for shape in ("same", "none"):
-        like = (
-            torch.empty_like if shape == "same" else (lambda t: t.new_empty(0))  # type: ignore[misc]
-        )
-        out = tree_map(lambda t: like(t) if isinstance(t, torch.Tensor) else t, plain)  # noqa: B023
-        out = tuple(out) if isinstance(out, tuple) else out
-        operator.op(first, *rest, **options, out=out)
+    for maker in makers:
+        out = tree_map_only(torch.Tensor, maker, plain)
+        operator.op(first, *rest, **options, out=tuple(out) if isinstance(out, tuple) else out)
         given.append(out)
-    if not any(leaf.device.type == DEVICE for leaf in tree_flatten(plain)[0]):
+    if not any(leaf.device.type == DEVICE for leaf in tree_leaves(plain)):
         # Some kernels leave what they are given unwritten, on the CPU.
         try:
-            check(tree_flatten(given[0])[0], tree_flatten(plain)[0], strides=False)
+            check(given[0], plain, strides=False)
         except DifferenceError as error:
             if not is_drawn(operator):
                 raise NothingToCompare(str(error)) from error
@@ -117,20 +93,12 @@ def _with_out(operator: Any, first: Any, rest: Any, options: Any) -> Any:
 
 def _gradients(operator: Any, sample: Any, arguments: Any, order: int) -> Any:
     first, rest, options = arguments
-    leaves = [
-        leaf
-        for leaf in tree_flatten(arguments)[0]
-        if isinstance(leaf, torch.Tensor) and leaf.requires_grad
-    ]
+    leaves = _differentiable(arguments)
     results = operator.op(first, *rest, **options)
     process = sample.output_process_fn_grad
     if process is not None:
         results = process(results)
-    outputs = [
-        leaf
-        for leaf in tree_flatten(results)[0]
-        if isinstance(leaf, torch.Tensor) and leaf.requires_grad
-    ]
+    outputs = _differentiable(results)
     if not outputs or not leaves:
         raise NothingToCompare("nothing needs a gradient")
     total = sum(_weighed(output) for output in outputs)
@@ -143,6 +111,11 @@ def _gradients(operator: Any, sample: Any, arguments: Any, order: int) -> Any:
     return torch.autograd.grad(total, leaves, allow_unused=True)
 
 
+def _differentiable(tree: Any) -> list[torch.Tensor]:
+    tensors = (leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor))
+    return [tensor for tensor in tensors if tensor.requires_grad]
+
+
 def _weighed(tensor: torch.Tensor) -> torch.Tensor:
     """A real number in which each element counts differently."""
     count = max(tensor.numel(), 1)
@@ -151,6 +124,3 @@ def _weighed(tensor: torch.Tensor) -> torch.Tensor:
     weights = weights.to(dtype).reshape(tensor.shape).to(tensor.device)
     weighed = (tensor.real + tensor.imag if tensor.dtype.is_complex else tensor) * weights
     return weighed.sum()
-
-
-__all__ = ["DifferenceError", "NothingToCompare", "attempt", "is_drawn"]

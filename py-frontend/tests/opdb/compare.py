@@ -23,34 +23,30 @@ class DifferenceError(AssertionError):
     """What a device gives is not what the CPU gives."""
 
 
-def to_device(tree: Any) -> Any:
-    """The same with its tensors on the device; leaves of a graph stay leaves."""
+def copied(tree: Any, device: str) -> Any:
+    """The same, with its tensors and devices on a device; leaves of a graph stay leaves."""
 
-    def move(leaf: Any) -> Any:
+    def copy(leaf: Any) -> Any:
         if isinstance(leaf, torch.device) or (isinstance(leaf, str) and leaf == "cpu"):
-            return torch.device(DEVICE)
+            return torch.device(device)
         if not isinstance(leaf, torch.Tensor):
             return leaf
-        with torch.no_grad():
-            moved = _laid_out(leaf)
-        return moved.requires_grad_(leaf.requires_grad)
+        return _laid_out(leaf.detach(), device).requires_grad_(leaf.requires_grad)
 
-    return tree_map(move, tree)
+    return tree_map(copy, tree)
 
 
-def _laid_out(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy on the device with the strides, the offset and the overlaps of `tensor`."""
-    tensor = tensor.detach()
+def _laid_out(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    """A copy with the strides, the offset and the overlaps of `tensor`."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
-        return tensor.to(DEVICE)
-    is_conj, is_neg = tensor.is_conj(), tensor.is_neg()
-    bare = tensor.conj() if is_conj else tensor
-    bare = torch._neg_view(bare) if is_neg else bare
-    count = bare.untyped_storage().nbytes() // bare.element_size()
-    whole = torch.empty(0, dtype=bare.dtype).set_(bare.untyped_storage(), 0, (count,), (1,))
-    moved = whole.to(DEVICE).as_strided(bare.size(), bare.stride(), bare.storage_offset())
-    moved = moved.conj() if is_conj else moved
-    return torch._neg_view(moved) if is_neg else moved
+        return tensor.to(device, copy=True)
+    if tensor.is_conj():
+        return _laid_out(tensor.conj(), device).conj()
+    if tensor.is_neg():
+        return torch._neg_view(_laid_out(torch._neg_view(tensor), device))
+    count = tensor.untyped_storage().nbytes() // tensor.element_size()
+    whole = tensor.as_strided((count,), (1,), 0).to(device, copy=True)
+    return whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
 
 
 def check(got: Any, wanted: Any, *, values: bool = True, strides: bool = True) -> None:
