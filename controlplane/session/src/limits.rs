@@ -37,6 +37,10 @@ pub const NODE_PLANS_MAX: usize = 2 * PLANS_MAX;
 pub const PLAN_AGAIN_AFTER: u64 = 1 << 16;
 /// Records after which a segment is cut.
 pub const SEGMENT_RECORDS_MAX: usize = 2048;
+/// Records of the longest cycle that is cut where it begins.
+pub const CYCLE_RECORDS_MAX: usize = SEGMENT_RECORDS_MAX;
+/// Records of the shortest: of a shorter one several turns are one.
+pub const CYCLE_RECORDS_MIN: usize = 16;
 /// Largest payload. Raw bytes are counted apart.
 pub const PAYLOAD_MAX: usize = 1 << 20;
 /// Longest message of a fault, in bytes; longer ones are cut.

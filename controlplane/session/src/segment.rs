@@ -96,6 +96,16 @@ impl Default for Namer {
 }
 
 impl Namer {
+    /// For a segment whose first id is `base`.
+    #[must_use]
+    pub(crate) fn starting_at(base: u64) -> Self {
+        Self {
+            base,
+            next: base,
+            slots: IdMap::default(),
+        }
+    }
+
     /// First id of the segment.
     #[must_use]
     pub fn base(&self) -> u64 {
@@ -172,6 +182,22 @@ impl Default for Resolver {
 }
 
 impl Resolver {
+    /// For a segment whose first id is `base`.
+    #[must_use]
+    pub(crate) fn starting_at(base: u64) -> Self {
+        Self {
+            base,
+            next: base,
+            slots: Vec::new(),
+        }
+    }
+
+    /// The id that the next fresh storage takes.
+    #[must_use]
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// First id of the segment.
     #[must_use]
     pub fn base(&self) -> u64 {

@@ -195,6 +195,9 @@ fn a_flood_of_frees_is_spread_over_records() {
             )
             .expect("an honest client");
         }
+        client
+            .acknowledged(client.next_seq(), 0)
+            .expect("what was sent");
         node.live()
     };
     let alloc = Draft {

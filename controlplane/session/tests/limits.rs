@@ -158,6 +158,8 @@ fn every_limit_is_walked() {
     let elsewhere = [
         // With a client and a node: tests/simulation and tests/hostile.rs.
         "NODE_PLANS_MAX",
+        "CYCLE_RECORDS_MAX",
+        "CYCLE_RECORDS_MIN",
         "PLANS_MAX",
         "PLANS_PENDING_MAX",
         "PLAN_AGAIN_AFTER",

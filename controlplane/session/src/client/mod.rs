@@ -1,6 +1,8 @@
 //! The client's end of the log: names and numbers records, matches them against plans, keeps
 //! them until they are acknowledged, and says what to send.
 
+mod cycles;
+mod history;
 mod plans;
 mod sending;
 mod window;
@@ -8,6 +10,9 @@ mod window;
 use std::collections::VecDeque;
 
 pub use crate::limits::PLANS_PENDING_MAX;
+use cycles::{Cycles, key_of_draft};
+use history::History;
+use plans::Replacement;
 pub(crate) use plans::{prefixes, step_prefix};
 pub use window::Window;
 use window::{Asked, Sent};
@@ -128,6 +133,8 @@ pub struct Appended {
     pub ended: bool,
     /// The batch is full: send now.
     pub full: bool,
+    /// A plan is to be asked for ([`ClientLog::take_submission`]).
+    pub asks: bool,
 }
 
 /// Why a record was not taken.
@@ -176,6 +183,8 @@ struct ClientPlan {
     predictor: Predictor,
     /// Hash of the structure up to and with each record.
     prefixes: Vec<u64>,
+    /// What each record is without the names of its storages ([`cycles`]).
+    keys: Vec<u64>,
     ready: bool,
     last_used: u64,
 }
@@ -228,6 +237,8 @@ pub struct ClientLog {
     op_names: Vec<(u32, String)>,
     /// Bytes of a storage whose record is held back: the upload that fills it makes it.
     staged: Option<i64>,
+    /// A flush has left it, once: the upload may be about to come.
+    staged_is_old: bool,
     // The batch under construction.
     batch_first: u64,
     batch_count: u64,
@@ -243,13 +254,20 @@ pub struct ClientLog {
     asked: Asked,
     spare: Vec<Vec<u8>>,
     // The segment under construction.
-    segment: Vec<u8>,
+    history: History,
+    cycles: Cycles,
+    /// The position of its first record among those that are no cuts.
+    segment_first: u64,
     segment_records: usize,
     segment_ops: usize,
     segment_bulk: usize,
+    /// Records that no chunk took.
+    segment_plain: usize,
     prefix: u64,
     /// The plan and the record that come next, while the segment is one.
     cursor: Option<(u32, u32)>,
+    /// What comes next is the cut that ends it.
+    cut_is_next: bool,
     off_trie: bool,
     // Plans.
     plans: IdMap<ClientPlan>,
@@ -257,6 +275,7 @@ pub struct ClientLog {
     /// Structures that have a plan or asked for one, and from which record on they may ask again.
     planned: IdMap<u64>,
     pending: usize,
+    replaces: Option<Replacement>,
     next_plan: u32,
     submissions: VecDeque<Submission>,
     dropped_plans: Vec<u32>,
@@ -375,18 +394,19 @@ impl ClientLog {
     pub fn append(&mut self, draft: &Draft<'_>) -> Result<Appended, AppendError> {
         if let (Kind::Alloc, &[bytes]) = (draft.kind, draft.tail_numbers) {
             self.unstage();
-            self.cut_if_long();
             self.staged = Some(bytes);
+            self.staged_is_old = false;
             return Ok(Appended {
                 seq: self.next_seq,
                 first_fresh: self.namer.next(),
                 ended: false,
                 full: false,
+                asks: false,
             });
         }
         let filling = self.filling(draft);
         let draft = filling.as_ref().unwrap_or(draft);
-        self.cut_if_long();
+        self.cut_before(draft);
         self.name(draft)?;
         self.place(draft, false)
     }
@@ -396,6 +416,7 @@ impl ClientLog {
         if let Some(bytes) = self.staged.take() {
             let bytes = [bytes];
             let alloc = Draft::alloc(&bytes);
+            self.cut_before(&alloc);
             // It names no storage, so naming it can't fail.
             if self.name(&alloc).is_ok() {
                 let _ = self.place(&alloc, false);
@@ -438,7 +459,7 @@ impl ClientLog {
             ..Draft::upload(&storage, &numbers)
         };
         let draft = self.filling(&draft).unwrap_or(draft);
-        self.cut_if_long();
+        self.cut_before(&draft);
         self.name(&draft)?;
         let before = self.flush_records();
         let appended = self.place(&draft, true)?;
@@ -461,9 +482,19 @@ impl ClientLog {
         }
     }
 
-    fn cut_if_long(&mut self) {
-        if self.segment_records >= SEGMENT_RECORDS_MAX {
+    /// Ends the segment if `draft` begins another: it is long, its plan ends here, or a cycle begins.
+    fn cut_before(&mut self, draft: &Draft<'_>) {
+        let is_replaced = self.is_replaced(draft);
+        let begins_cycle = is_replaced || (self.off_trie && self.cycles.is_start(draft));
+        // A look ends the segment by itself, and is part of it the next time.
+        let cut_is_next = self.cut_is_next && !draft.kind.is_look();
+        if self.segment_records > 0
+            && (cut_is_next || self.segment_records >= SEGMENT_RECORDS_MAX || begins_cycle)
+        {
             self.cut_now();
+        }
+        if is_replaced {
+            self.replace();
         }
     }
 
@@ -472,6 +503,7 @@ impl ClientLog {
         // A cut names no storage, so naming it can't fail.
         if self.name(&cut).is_ok() {
             let _ = self.place(&cut, false);
+            self.cycles.note_cut();
         }
     }
 
@@ -527,7 +559,7 @@ impl ClientLog {
             &self.relative_frees,
             draft.blob,
         );
-        self.segment.extend_from_slice(&self.plain[item_start..]);
+        self.history.push(&self.plain[item_start..]);
         let seq = self.next_seq;
         self.next_seq += 1;
         self.batch_count += 1;
@@ -538,14 +570,25 @@ impl ClientLog {
             self.counters.operators += 1;
             self.segment_ops += 1;
         }
-        if self.follow(draft, bulk) {
+        let expected = self.follow(draft);
+        if expected.is_some() && self.push_to_chunk(draft, bulk) {
             self.counters.planned += 1;
         } else if !bulk {
             self.end_chunk();
+            self.segment_plain += 1;
             self.wire.extend_from_slice(&self.plain[item_start..]);
+        }
+        let is_followed = expected.is_some();
+        if draft.kind != Kind::Cut {
+            let key = expected.unwrap_or_else(|| key_of_draft(draft));
+            self.cycles
+                .note(key, draft.kind, first_fresh, draft.storages);
         }
         if draft.kind.ends_segment() {
             self.end_segment();
+        }
+        if draft.kind != Kind::Cut {
+            self.ask_for_cycle(is_followed);
         }
         let full = self.wire.len() + self.chunk.len() >= BATCH_BYTES
             || self.plain.len() >= 4 * BATCH_BYTES
@@ -556,6 +599,7 @@ impl ClientLog {
             first_fresh,
             ended,
             full,
+            asks: !self.submissions.is_empty(),
         })
     }
 }

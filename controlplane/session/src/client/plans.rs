@@ -2,74 +2,102 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::cycles::{Start, key_of_template};
 use super::{ClientLog, ClientPlan, Draft, PLAN_RECORDS_MIN, PLANS_PENDING_MAX, Submission};
 use crate::limits::PLAN_AGAIN_AFTER;
 use crate::plan::{PLANS_MAX, Predictor, TEMPLATE_MAX, Template};
 use crate::record::Kind;
 
+/// A plan that takes the place of shorter ones, used since a record, once it is there and its cycle begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replacement {
+    plan: u32,
+    since: u64,
+    start: Option<Start>,
+}
+
 impl ClientLog {
-    /// Goes on with the expected plan, or finds another; true if the record travels in a chunk.
-    pub(super) fn follow(&mut self, draft: &Draft<'_>, bulk: bool) -> bool {
+    /// Goes on with the expected plan, or finds another: what it says of the record
+    /// ([`super::cycles::key_of_draft`]).
+    pub(super) fn follow(&mut self, draft: &Draft<'_>) -> Option<u64> {
         if self.off_trie {
-            return false;
+            return None;
         }
         if let Some((plan, index)) = self.cursor
             && self.matches(plan, index, draft)
         {
-            self.advance(plan, index, draft, bulk);
-            return !bulk;
+            return self.advance(plan, index);
         }
         let prefix = step_prefix(self.prefix, draft.kind, draft.op, &self.structure);
         if let Some(&(plan, index)) = self.trie.get(&prefix)
             && self.matches(plan, index, draft)
         {
             self.end_chunk();
-            self.chunk_start = index;
-            self.advance(plan, index, draft, bulk);
-            return !bulk;
+            return self.advance(plan, index);
         }
         // The structure up to here is nobody's prefix, so nothing longer is.
-        self.end_chunk();
-        self.cursor = None;
-        self.off_trie = true;
-        false
+        self.leave_plans();
+        None
     }
 
-    pub(super) fn matches(&self, plan: u32, index: u32, draft: &Draft<'_>) -> bool {
+    /// The rest of the segment follows no plan.
+    fn leave_plans(&mut self) {
+        self.end_chunk();
+        self.cursor = None;
+        self.cut_is_next = false;
+        self.off_trie = true;
+    }
+
+    fn matches(&self, plan: u32, index: u32, draft: &Draft<'_>) -> bool {
         let Some(known) = self.plans.get(&u64::from(plan)) else {
             return false;
         };
         let Some(template) = known.template.records.get(index as usize) else {
             return false;
         };
-        known.ready
-            && template.kind == draft.kind
+        template.kind == draft.kind
             && template.op == draft.op
             && template.has_blob == draft.blob.is_some()
             && template.structure == self.structure
     }
 
-    pub(super) fn advance(&mut self, plan: u32, index: u32, draft: &Draft<'_>, bulk: bool) {
-        let Some(known) = self.plans.get_mut(&u64::from(plan)) else {
-            return;
-        };
+    fn advance(&mut self, plan: u32, index: u32) -> Option<u64> {
+        let known = self.plans.get_mut(&u64::from(plan))?;
         known.last_used = self.next_seq;
-        if let Some(&prefix) = known.prefixes.get(index as usize) {
-            self.prefix = prefix;
-        }
-        if !bulk && let Some(template) = known.template.records.get(index as usize) {
-            if self.chunk.is_empty() {
-                self.chunk_start = index;
-            }
-            self.chunk.push(
-                template,
-                &mut known.predictor,
-                &self.numbers,
-                &self.relative_frees,
-                draft.blob,
-            );
-        }
+        let at = index as usize;
+        self.prefix = *known.prefixes.get(at)?;
+        let next = known.template.records.get(at + 1);
+        self.cut_is_next = next.is_some_and(|next| next.kind == Kind::Cut);
         self.cursor = Some((plan, index + 1));
+        known.keys.get(at).copied()
+    }
+
+    /// The record that was followed travels in a chunk, unless its plan is not installed yet.
+    pub(super) fn push_to_chunk(&mut self, draft: &Draft<'_>, bulk: bool) -> bool {
+        let Some((plan, next)) = self.cursor else {
+            return false;
+        };
+        let Some(known) = self.plans.get_mut(&u64::from(plan)) else {
+            return false;
+        };
+        let index = next - 1;
+        let Some(template) = known.template.records.get(index as usize) else {
+            return false;
+        };
+        if bulk || !known.ready {
+            return false;
+        }
+        if self.chunk.is_empty() {
+            self.chunk_start = index;
+        }
+        self.chunk.push(
+            template,
+            &mut known.predictor,
+            &self.numbers,
+            &self.relative_frees,
+            draft.blob,
+        );
+        true
     }
 
     pub(super) fn end_chunk(&mut self) {
@@ -88,24 +116,30 @@ impl ClientLog {
                 .is_some_and(|known| known.template.records.len() == next as usize)
         });
         if self.segment_ops > 0 {
-            if whole {
+            if whole && self.segment_plain == 0 {
                 self.counters.plan_hits += 1;
             } else {
                 self.counters.plan_misses += 1;
                 self.ask_for_plan();
             }
         }
+        let next_first = self.cycles.count();
+        self.history
+            .end_segment(self.segment_first, self.namer.base(), next_first);
         self.namer.cut();
-        self.segment.clear();
+        self.segment_first = next_first;
         self.segment_records = 0;
         self.segment_ops = 0;
         self.segment_bulk = 0;
+        self.segment_plain = 0;
         self.prefix = 0;
         self.cursor = None;
+        self.cut_is_next = false;
         self.off_trie = self.trie.is_empty();
     }
 
-    pub(super) fn ask_for_plan(&mut self) {
+    /// Asks for the segment's plan.
+    fn ask_for_plan(&mut self) {
         if self.segment_records < PLAN_RECORDS_MIN
             || self.segment_bulk * 2 > self.segment_ops
             || self.pending >= PLANS_PENDING_MAX
@@ -113,14 +147,81 @@ impl ClientLog {
             return;
         }
         // Past the bounds of a template (much inline data): it stays without a plan.
-        let Ok(mut template) = Template::captured(&self.segment) else {
+        if let Ok(template) = Template::captured(self.history.segment()) {
+            let _ = self.ask_for(template);
+        }
+    }
+
+    /// If the program repeats itself, asks for the plan of a turn, as a segment that begins where the
+    /// next turn will.
+    pub(super) fn ask_for_cycle(&mut self, is_followed: bool) {
+        let Some(cycle) = self.cycles.found(is_followed) else {
             return;
         };
+        let current = (self.segment_first, self.namer.base());
+        let turn_records = cycle.records();
+        let mut asked = None;
+        for range in &cycle.segments {
+            let turn_base = cycle.start.map(|_| cycle.turn_base);
+            if self.pending < PLANS_PENDING_MAX
+                && let Some(told) = self.history.tell(range, current, turn_base)
+                && let Ok(template) = Template::captured(&told)
+            {
+                asked = self.ask_for(template).or(asked);
+            }
+        }
+        if is_followed && let Some(asked) = asked {
+            let since = self.next_seq.saturating_sub(turn_records);
+            self.replaces = Some(Replacement {
+                plan: asked,
+                since,
+                start: cycle.start,
+            });
+        }
+    }
+
+    /// Whether a plan that takes the place of shorter ones is there, and its cycle begins with `draft`.
+    pub(super) fn is_replaced(&self, draft: &Draft<'_>) -> bool {
+        let Some(replacement) = self.replaces else {
+            return false;
+        };
+        let plan = self.plans.get(&u64::from(replacement.plan));
+        let begins = match replacement.start {
+            Some(start) => self.cycles.is_at(start, draft),
+            None => self.segment_records == 0,
+        };
+        begins && plan.is_some_and(|known| known.ready)
+    }
+
+    /// The plans that made up what one does by itself are given up.
+    pub(super) fn replace(&mut self) {
+        let Some(Replacement { plan, since, .. }) = self.replaces.take() else {
+            return;
+        };
+        let ends_by_cut = |known: &ClientPlan| {
+            let last = known.template.records.last();
+            last.is_some_and(|last| last.kind == Kind::Cut)
+        };
+        let replaced: Vec<u32> = self
+            .plans
+            .iter()
+            .filter(|(_, known)| known.ready && known.last_used >= since && ends_by_cut(known))
+            .map(|(&other, _)| other as u32)
+            .filter(|&other| other != plan)
+            .collect();
+        for replaced in replaced {
+            self.forget_plan(replaced);
+            self.dropped_plans.push(replaced);
+        }
+    }
+
+    /// Asks for a plan, if nobody did: its number.
+    fn ask_for(&mut self, mut template: Template) -> Option<u32> {
         let prefixes = prefixes(&template);
         let prefix = prefixes.last().copied().unwrap_or_default();
         let again_at = self.planned.get(&prefix);
         if again_at.is_some_and(|&at| self.next_seq < at) {
-            return;
+            return None;
         }
         if self.plans.len() >= PLANS_MAX {
             self.drop_oldest_plan();
@@ -132,22 +233,43 @@ impl ClientLog {
         template.name_operators(&self.op_names);
         let segment = template.encode();
         if segment.len() > TEMPLATE_MAX {
-            return;
+            return None;
         }
         let plan = self.next_plan;
         self.next_plan += 1;
         self.pending += 1;
         self.submissions.push_back(Submission { plan, segment });
         let predictor = Predictor::new(&template.numbers);
-        let last_used = self.next_seq;
         let known = ClientPlan {
+            keys: template.records.iter().map(key_of_template).collect(),
             template,
             predictor,
             prefixes,
             ready: false,
-            last_used,
+            last_used: self.next_seq,
         };
         self.plans.insert(u64::from(plan), known);
+        self.enter(plan);
+        Some(plan)
+    }
+
+    /// The plan is found by its records from now on. Of two that share some the longer is followed, but
+    /// none that is installed gives way to one that is not.
+    fn enter(&mut self, plan: u32) {
+        let rank = |plan: u32| {
+            let plan = self.plans.get(&u64::from(plan));
+            plan.map_or((false, 0), |known| (known.ready, known.prefixes.len()))
+        };
+        let Some(known) = self.plans.get(&u64::from(plan)) else {
+            return;
+        };
+        let own = rank(plan);
+        for (index, &prefix) in known.prefixes.iter().enumerate() {
+            let owner = self.trie.entry(prefix).or_insert((plan, index as u32));
+            if owner.0 != plan && rank(owner.0) < own {
+                *owner = (plan, index as u32);
+            }
+        }
     }
 
     pub(super) fn drop_oldest_plan(&mut self) {
@@ -179,12 +301,8 @@ impl ClientLog {
                 }
             }
             // Prefixes that it shared with others stay reachable.
-            for (&other, known) in self.plans.iter().filter(|(_, known)| known.ready) {
-                for (index, &prefix) in known.prefixes.iter().enumerate() {
-                    self.trie
-                        .entry(prefix)
-                        .or_insert((other as u32, index as u32));
-                }
+            for other in self.plans.keys().copied().collect::<Vec<_>>() {
+                self.enter(other as u32);
             }
         }
     }
@@ -200,22 +318,17 @@ impl ClientLog {
         if !installed {
             // Not asked for at every turn. And the node may install it yet, too late for whoever
             // waited: it is told that nobody will use it.
-            if let Some(known) = self.plans.remove(&u64::from(plan)) {
-                if let Some(&last) = known.prefixes.last() {
-                    self.planned.insert(last, self.next_seq + PLAN_AGAIN_AFTER);
-                }
+            let known = self.plans.get(&u64::from(plan));
+            if let Some(last) = known.and_then(|known| known.prefixes.last().copied()) {
+                self.forget_plan(plan);
+                self.planned.insert(last, self.next_seq + PLAN_AGAIN_AFTER);
                 self.dropped_plans.push(plan);
             }
             return;
         }
         if let Some(known) = self.plans.get_mut(&u64::from(plan)) {
             known.ready = true;
-            for (index, &prefix) in known.prefixes.iter().enumerate() {
-                self.trie.entry(prefix).or_insert((plan, index as u32));
-            }
-            if self.segment_records == 0 {
-                self.off_trie = false;
-            }
+            self.enter(plan);
         }
     }
 }

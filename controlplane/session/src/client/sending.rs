@@ -11,7 +11,9 @@ impl ClientLog {
     /// What is to be sent now; `None` if nothing waits. Frees that find no room stay here, and nobody
     /// waits for them.
     pub fn flush(&mut self) -> Option<Message> {
-        self.unstage();
+        if std::mem::replace(&mut self.staged_is_old, self.staged.is_some()) {
+            self.unstage();
+        }
         if !self.frees.is_empty() && self.chunk.is_empty() && self.has_room(0) {
             self.put_frees();
         }
@@ -201,6 +203,7 @@ impl ClientLog {
         // What is under construction goes out in full too: its chunks are of dropped plans.
         self.chunk = ChunkWriter::default();
         self.cursor = None;
+        self.cut_is_next = false;
         self.off_trie = true;
         self.wire.clear();
         self.wire.extend_from_slice(&self.plain);

@@ -192,7 +192,7 @@ impl Session {
         if written.unsent == REST_RECORDS {
             self.wake.wake_if_resting();
         }
-        if appended.ended {
+        if appended.asks {
             self.submit(lane, append);
         }
         if appended.full {
