@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ._device import DEVICE_NAME
+from ._indices import DEVICE_NAME, is_the_accelerator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -162,7 +162,7 @@ class _Slice:
 
 def _is_chosen() -> bool:
     """Whether this is the process's accelerator, and there is a device."""
-    return torch.accelerator.is_available() and _is_ours(torch.accelerator.current_accelerator())
+    return torch.accelerator.is_available() and is_the_accelerator()
 
 
 def _teach_accelerate_state(module: ModuleType) -> None:
