@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import _data_parallel
 from ._indices import DEVICE_NAME, is_the_accelerator
 
 if TYPE_CHECKING:
@@ -205,4 +206,5 @@ _TAUGHT: dict[str, Callable[[ModuleType], None]] = {
     "accelerate.state": _teach_accelerate_state,
     "accelerate.utils.modeling": _teach_accelerate_memory,
     "safetensors": _teach_safetensors,
+    "torch.nn.parallel.comm": _data_parallel.teach,
 }
