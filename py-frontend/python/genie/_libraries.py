@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import _data_parallel
+from . import _data_parallel, _distributed
 from ._indices import DEVICE_NAME, is_the_accelerator
 
 if TYPE_CHECKING:
@@ -207,4 +207,6 @@ _TAUGHT: dict[str, Callable[[ModuleType], None]] = {
     "accelerate.utils.modeling": _teach_accelerate_memory,
     "safetensors": _teach_safetensors,
     "torch.nn.parallel.comm": _data_parallel.teach,
+    "torch.distributed.device_mesh": _distributed.teach_meshes,
+    "torch.distributed.distributed_c10d": _distributed.teach_groups,
 }
