@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import pickle
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -65,6 +66,7 @@ def _is_ours(device: Any) -> bool:
 
 def _send_copies() -> None:
     """Send remote tensors to other processes by their values."""
+    from multiprocessing.context import get_spawning_popen  # noqa: PLC0415
     from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415
 
     from torch.multiprocessing import reductions  # noqa: PLC0415
@@ -78,18 +80,24 @@ def _send_copies() -> None:
                 "send tensor.detach()"
             )
         is_parameter = isinstance(tensor, torch.nn.Parameter)
-        sent = (tensor.detach().cpu(), str(tensor.device), tensor.requires_grad, is_parameter)
-        return _receive_copy, sent
+        values: Any = tensor.detach().cpu()
+        if get_spawning_popen() is not None:
+            # The memory that it would share with a child is gone with it before the child is there.
+            values = pickle.dumps(values)
+        return _receive_copy, (values, str(tensor.device), tensor.requires_grad, is_parameter)
 
     ForkingPickler.register(torch.Tensor, reduce)
     ForkingPickler.register(torch.nn.Parameter, reduce)
 
 
 def _receive_copy(
-    tensor: torch.Tensor, device: str, requires_grad: bool, is_parameter: bool
+    values: torch.Tensor | bytes, device: str, requires_grad: bool, is_parameter: bool
 ) -> torch.Tensor:
     """Put on this process's device what was on the sender's."""
-    copy = tensor.to(device)
+    if isinstance(values, bytes):
+        # They lie in what is being unpickled, and are trusted as that is.
+        values = cast("torch.Tensor", pickle.loads(values))  # noqa: S301
+    copy = values.to(device)
     if is_parameter:
         return torch.nn.Parameter(copy, requires_grad=requires_grad)
     return copy.requires_grad_(requires_grad)
