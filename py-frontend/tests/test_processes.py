@@ -84,6 +84,18 @@ def test_torch_spawns_processes_with_the_address_in_the_environment(
     assert x.tolist() == [0, 0]
 
 
+def test_a_process_without_a_session_is_told_when_it_receives_a_tensor(session: Daemon) -> None:
+    from multiprocessing.reduction import ForkingPickler
+
+    sent = bytes(ForkingPickler.dumps(torch.ones(2, device=REMOTE)))
+    genie.disconnect()
+    try:
+        with pytest.raises(genie.NotConnectedError, match=r"set GENIE_ADDRESS.*tensor\.cpu"):
+            ForkingPickler.loads(sent)
+    finally:
+        genie.connect(session.address)
+
+
 class Computed(Dataset[torch.Tensor]):
     """Its items are computed on the device, by whoever loads them."""
 

@@ -12,6 +12,7 @@ import torch
 
 from . import _data_parallel, _distributed
 from ._indices import DEVICE_NAME, is_the_accelerator
+from .errors import NotConnectedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,7 +98,13 @@ def _receive_copy(
     if isinstance(values, bytes):
         # They lie in what is being unpickled, and are trusted as that is.
         values = cast("torch.Tensor", pickle.loads(values))  # noqa: S301
-    copy = values.to(device)
+    try:
+        copy = values.to(device)
+    except NotConnectedError as error:
+        raise NotConnectedError(
+            f"a tensor on {device} was sent to this process, which has no session: set "
+            "GENIE_ADDRESS for it, connect before it receives one, or send tensor.cpu()"
+        ) from error
     if is_parameter:
         return torch.nn.Parameter(copy, requires_grad=requires_grad)
     return copy.requires_grad_(requires_grad)
