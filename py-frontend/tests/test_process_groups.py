@@ -80,6 +80,23 @@ def test_without_a_backend_it_is_gloo(session: Daemon) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.usefixtures("group")
+def test_checkpoints_of_remote_models_go_by_gloo(tmp_path: Path) -> None:
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    saved, loaded, told = (nn.Linear(3, 3).to(REMOTE) for _ in range(3))
+    checkpoint.async_save({"model": saved.state_dict()}, checkpoint_id=tmp_path).result()
+    found: dict[str, Any] = {"model": loaded.state_dict()}
+    checkpoint.load(found, checkpoint_id=tmp_path)
+    loaded.load_state_dict(found["model"])
+    assert torch.equal(loaded.weight, saved.weight)
+    everywhere = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    local = {name: value.cpu() for name, value in saved.state_dict().items()}
+    set_model_state_dict(told, local, options=everywhere)
+    assert torch.equal(told.weight, saved.weight)
+
+
 def test_gloo_that_is_asked_for_remote_tensors_reads_no_fake_address(session: Daemon) -> None:
     """It would: it looks at the device in all that it does but to send and to receive."""
     begin("cpu:gloo,remote_accelerator:gloo")

@@ -81,6 +81,10 @@ def _choose_for_the_cpu(module: ModuleType) -> None:
         if undecided and is_the_accelerator():
             backend = module.Backend.default_device_backend_map[DEVICE_NAME]
         known(self, backend)
+        chosen = self.device_backend_map
+        if "cpu" in chosen and is_the_accelerator() and not torch.cuda.is_available():
+            # Else PyTorch puts there what is to be broadcast for a device that a group lacks.
+            chosen.pop("cuda", None)
 
     config.__init__ = initialise
 
