@@ -26,12 +26,18 @@ def begin(backend: str | None, **options: Any) -> None:
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, **options)
 
 
+@pytest.fixture(autouse=True)
+def no_group_stays() -> Iterator[None]:
+    """Ends the group that a test began."""
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 @pytest.fixture
-def group(session: Daemon) -> Iterator[None]:
+def group(session: Daemon) -> None:
     """A process group of gloo."""
     begin("gloo")
-    yield
-    dist.destroy_process_group()
 
 
 def in_one_of_two(rank: int, file: str, address: str) -> None:
@@ -77,7 +83,6 @@ def test_without_a_backend_it_is_gloo(session: Daemon) -> None:
     assert local.tolist() == [1, 1]
     with pytest.raises(genie.ProcessGroupError, match=REFUSED):
         dist.all_reduce(local.to(REMOTE))
-    dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("group")
@@ -105,7 +110,6 @@ def test_gloo_that_is_asked_for_remote_tensors_reads_no_fake_address(session: Da
         with pytest.raises(genie.ProcessGroupError, match=REFUSED):
             ask([remote], 0, 0)
     dist.barrier(device_ids=[0])
-    dist.destroy_process_group()
 
 
 def test_a_group_of_one_device_is_refused(session: Daemon) -> None:
@@ -194,4 +198,3 @@ def test_a_backend_that_somebody_registers_is_asked(session: Daemon) -> None:
     )
     dist.all_reduce(torch.ones(3, device=REMOTE))
     dist.barrier()
-    dist.destroy_process_group()
