@@ -44,6 +44,16 @@ def session(daemon: Daemon) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
+def three_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A node of three devices for all tests of a module."""
+    others = ("--device", "host:1?threads=1", "--device", "host:2?threads=1")
+    log = tmp_path_factory.mktemp("node") / "genie-dataplane.log"
+    with Daemon(*others, log=log, device="host:0?threads=1") as running:
+        yield running
+        assert running.running, f"the node died during the tests:\n{running.log()}"
+
+
+@pytest.fixture(scope="module")
 def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Linked]:
     """A node and a gateway over DPDK, for all tests of a module."""
     made = make_linked(tmp_path_factory.mktemp("linked"))

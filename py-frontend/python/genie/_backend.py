@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import _device, _libraries, _printing
-from ._device import DEVICE_NAME
+from ._indices import DEVICE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import types
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +13,19 @@ import torch
 
 from . import _native
 from ._device_missing import MISSING
+from ._indices import DEVICE_NAME, current_device, device, device_of, index, present, set_device
+from ._streams import (
+    Event,
+    Stream,
+    current_stream,
+    default_stream,
+    is_current_stream_capturing,
+    set_stream,
+    stream,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-DEVICE_NAME = "remote_accelerator"
-
-
-def _index(device: Any) -> int:
-    """The device index that ``device`` means; the current one for ``None`` and no index."""
-    if isinstance(device, int):
-        return device
-    if device is not None:
-        device = torch.device(device)
-        if device.type != DEVICE_NAME:
-            raise ValueError(f"expected a {DEVICE_NAME} device, got {device}")
-        if device.index is not None:
-            return int(device.index)
-    return int(torch.ops.genie.current_device())
+    from collections.abc import Iterable
 
 
 def _signed(seed: int) -> int:
@@ -66,29 +60,9 @@ def device_count() -> int:
     return int(torch.ops.genie.device_count())
 
 
-def current_device() -> int:
-    """The calling thread's current device."""
-    return int(torch.ops.genie.current_device())
-
-
-def set_device(device: Any) -> None:
-    """Set the calling thread's current device."""
-    torch.ops.genie.set_device(_index(device))
-
-
-@contextmanager
-def device(device: Any) -> Iterator[None]:
-    """Make a device current inside a ``with`` block."""
-    previous = current_device()
-    set_device(device)
-    try:
-        yield
-    finally:
-        set_device(previous)
-
-
 def synchronize(device: Any = None) -> None:
-    """Wait until everything recorded so far has run."""
+    """Wait until everything recorded so far has run, on whatever device."""
+    present(device)
     torch.ops.genie.synchronize()
 
 
@@ -111,8 +85,8 @@ def manual_seed(seed: int) -> None:
 
 def manual_seed_all(seed: int) -> None:
     """Seed the default generators of all devices."""
-    for index in range(_generators()):
-        torch.ops.genie.manual_seed(index, _signed(int(seed)))
+    for at in range(_generators()):
+        torch.ops.genie.manual_seed(at, _signed(int(seed)))
 
 
 def seed() -> None:
@@ -132,24 +106,24 @@ def initial_seed() -> int:
 
 def get_rng_state(device: Any = None) -> torch.Tensor:
     """The state of a device's default generator, as a CPU byte tensor."""
-    state: torch.Tensor = torch.ops.genie.rng_state(_index(device))
+    state: torch.Tensor = torch.ops.genie.rng_state(present(device))
     return state
 
 
 def set_rng_state(new_state: torch.Tensor, device: Any = None) -> None:
     """Set the state of a device's default generator."""
-    torch.ops.genie.set_rng_state(_index(device), new_state)
+    torch.ops.genie.set_rng_state(present(device), new_state)
 
 
 def get_rng_state_all() -> list[torch.Tensor]:
     """The states of all devices' default generators."""
-    return [get_rng_state(index) for index in range(_generators())]
+    return [get_rng_state(at) for at in range(_generators())]
 
 
 def set_rng_state_all(new_states: Iterable[torch.Tensor]) -> None:
     """Set the states of all devices' default generators."""
-    for index, state in enumerate(new_states):
-        set_rng_state(state, index)
+    for at, state in enumerate(new_states):
+        set_rng_state(state, at)
 
 
 def get_amp_supported_dtype() -> list[torch.dtype]:
@@ -182,11 +156,11 @@ class DeviceProperties:
 
 def get_device_properties(device: Any = None) -> DeviceProperties:
     """What a device is, and what it may hold; :class:`AssertionError` if there is none."""
-    index = _index(device)
+    wanted = index(device)
     count = device_count()
-    if not 0 <= index < count:
-        raise AssertionError(f"Invalid device id {index}: there are {count} devices")
-    found = [one for one in _native.devices() if one["index"] == index]
+    if not 0 <= wanted < count:
+        raise AssertionError(f"Invalid device id {wanted}: there are {count} devices")
+    found = [one for one in _native.devices() if one["index"] == wanted]
     # In a pool one index is all devices.
     return DeviceProperties(
         name=", ".join(dict.fromkeys(one["description"] for one in found)),
@@ -203,19 +177,9 @@ def get_device_name(device: Any = None) -> str:
     return get_device_properties(device).name
 
 
-@contextmanager
-def device_of(obj: Any) -> Iterator[None]:
-    """Make the device of a tensor current inside a ``with`` block; nothing for others."""
-    if isinstance(obj, torch.Tensor) and obj.device.type == DEVICE_NAME:
-        with device(obj.device):
-            yield
-    else:
-        yield
-
-
 def can_device_access_peer(device: Any, peer_device: Any) -> bool:
     """Whether values go from one device to the other without this process: always."""
-    return _index(device) != _index(peer_device)
+    return present(device) != present(peer_device)
 
 
 def is_bf16_supported(including_emulation: bool = True) -> bool:
@@ -228,78 +192,12 @@ def is_tf32_supported() -> bool:
     return False
 
 
-# ---- streams and events ------------------------------------------------------------------------
-
-
-class _OfThisDevice(type):
-    """PyTorch's streams and events take no subclasses: those of this device are plain ones."""
-
-    def __instancecheck__(cls, other: object) -> bool:
-        kind = cls.__mro__[1]
-        device = getattr(other, "device", None)
-        return isinstance(other, kind) and (device is None or device.type == DEVICE_NAME)
-
-
-class Stream(torch.Stream, metaclass=_OfThisDevice):
-    """A device's stream. It has one, in which everything runs in the program's order."""
-
-    def __new__(cls, device: Any = None, priority: int = 0) -> torch.Stream:  # type: ignore[misc]
-        """Give the device's one stream; a priority means nothing."""
-        return torch.Stream(device=torch.device(DEVICE_NAME, _index(device)))
-
-
-class Event(torch.Event, metaclass=_OfThisDevice):
-    """A point in a device's order. One with ``enable_timing`` waits there when it is recorded."""
-
-    def __new__(  # type: ignore[misc]
-        cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
-    ) -> torch.Event:
-        """Make one that was not recorded yet."""
-        if interprocess:
-            raise NotImplementedError(
-                f"an event of {DEVICE_NAME} belongs to its process: other processes have sessions "
-                "of their own"
-            )
-        return torch.Event(device=DEVICE_NAME, enable_timing=enable_timing, blocking=blocking)
-
-
-def current_stream(device: Any = None) -> torch.Stream:
-    """The device's one stream."""
-    return Stream(device)
-
-
-def default_stream(device: Any = None) -> torch.Stream:
-    """The device's one stream."""
-    return Stream(device)
-
-
-def set_stream(stream: Any) -> None:
-    """Make the stream's device current."""
-    if stream is not None:
-        set_device(stream.device_index)
-
-
-@contextmanager
-def stream(stream: Any) -> Iterator[None]:
-    """Make the stream's device current inside a ``with`` block."""
-    if stream is None:
-        yield
-    else:
-        with device(stream.device_index):
-            yield
-
-
-def is_current_stream_capturing() -> bool:
-    """Whether a CUDA graph is being captured: never."""
-    return False
-
-
 # ---- memory ------------------------------------------------------------------------------------
 
 
 def memory_stats(device: Any = None) -> dict[str, Any]:
     """Counts of bytes and storages, by the names that ``torch.cuda.memory_stats`` has."""
-    stats: dict[str, Any] = torch.accelerator.memory_stats(_index(device))
+    stats: dict[str, Any] = torch.accelerator.memory_stats(present(device))
     return stats
 
 
@@ -326,7 +224,7 @@ def max_memory_reserved(device: Any = None) -> int:
 def reset_peak_memory_stats(device: Any = None) -> None:
     """Begin anew to look for the most that tensors take."""
     if is_initialized():
-        torch.accelerator.reset_peak_memory_stats(_index(device))
+        torch.accelerator.reset_peak_memory_stats(present(device))
 
 
 def reset_max_memory_allocated(device: Any = None) -> None:
@@ -337,12 +235,12 @@ def reset_max_memory_allocated(device: Any = None) -> None:
 def reset_accumulated_memory_stats(device: Any = None) -> None:
     """Begin anew to count what was made and freed."""
     if is_initialized():
-        torch.accelerator.reset_accumulated_memory_stats(_index(device))
+        torch.accelerator.reset_accumulated_memory_stats(present(device))
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     """Bytes that this session may still take on a device, and that it may take in all."""
-    free, total = torch.accelerator.get_memory_info(_index(device))
+    free, total = torch.accelerator.get_memory_info(present(device))
     return int(free), int(total)
 
 
@@ -360,9 +258,8 @@ def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
         ("free", free),
         ("limit", total),
     )
-    index = _index(device)
     lines = [f"  {name:8} {count / (1 << 20):12,.1f} MiB" for name, count in rows]
-    return "\n".join([f"{DEVICE_NAME}:{index} ({get_device_name(index)})", *lines])
+    return "\n".join([f"{DEVICE_NAME}:{present(device)} ({get_device_name(device)})", *lines])
 
 
 # ---- the module --------------------------------------------------------------------------------

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import pickle
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from ._device import DEVICE_NAME
+from . import _data_parallel, _distributed
+from ._indices import DEVICE_NAME, is_the_accelerator
+from .errors import NotConnectedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,6 +67,7 @@ def _is_ours(device: Any) -> bool:
 
 def _send_copies() -> None:
     """Send remote tensors to other processes by their values."""
+    from multiprocessing.context import get_spawning_popen  # noqa: PLC0415
     from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415
 
     from torch.multiprocessing import reductions  # noqa: PLC0415
@@ -77,18 +81,30 @@ def _send_copies() -> None:
                 "send tensor.detach()"
             )
         is_parameter = isinstance(tensor, torch.nn.Parameter)
-        sent = (tensor.detach().cpu(), str(tensor.device), tensor.requires_grad, is_parameter)
-        return _receive_copy, sent
+        values: Any = tensor.detach().cpu()
+        if get_spawning_popen() is not None:
+            # The memory that it would share with a child is gone with it before the child is there.
+            values = pickle.dumps(values)
+        return _receive_copy, (values, str(tensor.device), tensor.requires_grad, is_parameter)
 
     ForkingPickler.register(torch.Tensor, reduce)
     ForkingPickler.register(torch.nn.Parameter, reduce)
 
 
 def _receive_copy(
-    tensor: torch.Tensor, device: str, requires_grad: bool, is_parameter: bool
+    values: torch.Tensor | bytes, device: str, requires_grad: bool, is_parameter: bool
 ) -> torch.Tensor:
     """Put on this process's device what was on the sender's."""
-    copy = tensor.to(device)
+    if isinstance(values, bytes):
+        # They lie in what is being unpickled, and are trusted as that is.
+        values = cast("torch.Tensor", pickle.loads(values))  # noqa: S301
+    try:
+        copy = values.to(device)
+    except NotConnectedError as error:
+        raise NotConnectedError(
+            f"a tensor on {device} was sent to this process, which has no session: set "
+            "GENIE_ADDRESS for it, connect before it receives one, or send tensor.cpu()"
+        ) from error
     if is_parameter:
         return torch.nn.Parameter(copy, requires_grad=requires_grad)
     return copy.requires_grad_(requires_grad)
@@ -162,7 +178,7 @@ class _Slice:
 
 def _is_chosen() -> bool:
     """Whether this is the process's accelerator, and there is a device."""
-    return torch.accelerator.is_available() and _is_ours(torch.accelerator.current_accelerator())
+    return torch.accelerator.is_available() and is_the_accelerator()
 
 
 def _teach_accelerate_state(module: ModuleType) -> None:
@@ -205,4 +221,7 @@ _TAUGHT: dict[str, Callable[[ModuleType], None]] = {
     "accelerate.state": _teach_accelerate_state,
     "accelerate.utils.modeling": _teach_accelerate_memory,
     "safetensors": _teach_safetensors,
+    "torch.nn.parallel.comm": _data_parallel.teach,
+    "torch.distributed.device_mesh": _distributed.teach_meshes,
+    "torch.distributed.distributed_c10d": _distributed.teach_groups,
 }

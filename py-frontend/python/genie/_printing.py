@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ._device import DEVICE_NAME
+from ._indices import DEVICE_NAME
 
 
 def fetch_what_is_shown() -> None:

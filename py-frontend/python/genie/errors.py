@@ -31,3 +31,7 @@ class StaleTensorError(GenieError, RuntimeError):
 
 class ForkError(GenieError, RuntimeError):
     """A forked child used its parent's session. Start it with "spawn" and connect there."""
+
+
+class ProcessGroupError(GenieError, RuntimeError):
+    """``torch.distributed`` was asked for remote tensors, for which there is no process group."""
