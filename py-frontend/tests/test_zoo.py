@@ -12,7 +12,9 @@ import pytest
 import torch
 from daemon import Daemon
 from zoo.attempt import NotOnTheCpuError, attempt
+from zoo.compare import DiffersError
 from zoo.known import KNOWN
+from zoo.model import Model
 from zoo.models import MODELS
 from zoo.modes import MODES
 
@@ -20,7 +22,7 @@ ONE_THREAD = "host:0?threads=1"
 # A new one in each run, which GENIE_SEED repeats.
 SEED = int(os.environ.get("GENIE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 #: So many models of each mode are drawn; the rest is slow.
-DRAWN = {mode: 2 if mode.startswith("compile") else 8 for mode in MODES}
+DRAWN = {mode: 4 if mode.startswith("compile") else 16 for mode in MODES}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,3 +61,26 @@ def test_a_model(name: str, mode: str) -> None:
     except NotOnTheCpuError as error:
         assert mode not in {"forward", "train"}, "a model that does not even run on the CPU"
         pytest.skip(f"the CPU can't, either: {error}")
+
+
+class Crooked(torch.nn.Module):
+    """Gives a little more on the device than on the CPU."""
+
+    def __init__(self, error: float) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+        self.error = error
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        given = self.layer(x)
+        return given if given.is_cpu else given * (1 + self.error)
+
+
+@pytest.mark.parametrize("mode", ["forward", "train", "checkpoint", "functional", "ensemble"])
+def test_a_difference_is_seen(mode: str) -> None:
+    def crooked(error: float) -> Model:
+        return Model(lambda: Crooked(error), lambda: {"x": torch.ones(2, 3)})
+
+    assert attempt(crooked(1e-6), MODES[mode]) < 1e-5
+    with pytest.raises(DiffersError):
+        attempt(crooked(1e-2), MODES[mode])

@@ -8,12 +8,8 @@ import torch
 from support import DEVICE
 from torch.utils import _pytree as pytree
 
-#: Of the largest magnitude. In half types it is a few roundings, as layers follow each other.
-TOLERANCES = {
-    torch.float32: 1e-5,
-    torch.bfloat16: 4 * torch.finfo(torch.bfloat16).eps,
-    torch.float16: 4 * torch.finfo(torch.float16).eps,
-}
+#: In float32, of the largest magnitude.
+TOLERANCE = 1e-5
 #: Gradients and parameters are compared with the largest of all, as single ones may be nothing but
 #: rounding (a key's bias has no gradient), and losses with the largest of the steps.
 _TOGETHER = {"losses", "gradients", "parameters"}
@@ -23,7 +19,7 @@ class DiffersError(AssertionError):
     """The device gives something else."""
 
 
-def largest_error(remote: Any, local: Any, dtype: torch.dtype) -> float:
+def largest_error(remote: Any, local: Any, tolerance: float, device: str = DEVICE) -> float:
     """The largest difference, over the largest magnitude; raises if it is more than rounding.
 
     Both are dictionaries of what was computed, by its kind.
@@ -36,7 +32,7 @@ def largest_error(remote: Any, local: Any, dtype: torch.dtype) -> float:
         if list(ours) != list(theirs):
             raise DiffersError(f"{kind}: {list(ours)} instead of {list(theirs)}")
         scale = max((_magnitude(leaf) for leaf in theirs.values()), default=0.0)
-        if kind == "losses" and dtype != torch.float32:
+        if kind == "losses" and tolerance > TOLERANCE:
             # A small loss is a difference of logits, which are rounded as what they are.
             scale = max(scale, 1.0)
         for name, other in theirs.items():
@@ -47,8 +43,10 @@ def largest_error(remote: Any, local: Any, dtype: torch.dtype) -> float:
                     raise DiffersError(f"{where}: {one} instead of {other}")
                 continue
             size = scale if kind in _TOGETHER else _magnitude(other)
+            if one.device.type != device:
+                raise DiffersError(f"{where} is on {one.device}")
             error = _difference(one, other, where) / (size or 1.0)
-            if not error <= TOLERANCES[dtype]:
+            if not error <= tolerance:
                 raise DiffersError(f"{where}: {error:.1e} of the largest magnitude")
             found = max(found, error)
     return found
@@ -73,8 +71,6 @@ def _magnitude(value: Any) -> float:
 
 
 def _difference(one: torch.Tensor, other: torch.Tensor, where: str) -> float:
-    if one.device.type != DEVICE:
-        raise DiffersError(f"{where} is on {one.device}")
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         raise DiffersError(
             f"{where}: {one.dtype} {tuple(one.shape)} instead of {other.dtype} {tuple(other.shape)}"

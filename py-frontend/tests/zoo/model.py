@@ -13,8 +13,12 @@ from torch.utils import _pytree as pytree
 
 VOCABULARY = 120
 Inputs = dict[str, Any]
-#: Options of ``generate``, by what a way to generate is called.
-GENERATES = {"greedy": {"do_sample": False}, "beams": {"num_beams": 2}}
+#: Options of ``generate``, by what a way to generate is called. Random weights like to repeat
+#: themselves, which would be too easy.
+GENERATES = {
+    "greedy": {"do_sample": False, "no_repeat_ngram_size": 1},
+    "beams": {"num_beams": 2, "no_repeat_ngram_size": 1},
+}
 
 #: What configurations of `transformers` call the sizes of a model. The weights are spread enough
 #: for tokens to differ.

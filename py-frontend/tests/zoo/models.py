@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from . import (
+    audio,
     convolutional,
     decoders,
+    diffusion,
     encoders,
+    generative,
+    graph,
     mixtures,
     multimodal,
     recommendation,
     recurrent,
+    science,
+    segmentation_detection,
     sequence_to_sequence,
+    state_space,
+    time_series,
     vision,
 )
 from .model import Model
@@ -20,13 +28,21 @@ FAMILIES: dict[str, dict[str, Model]] = {
     for module in (
         decoders,
         mixtures,
+        state_space,
         encoders,
         sequence_to_sequence,
         vision,
         convolutional,
+        segmentation_detection,
+        audio,
+        multimodal,
+        diffusion,
+        generative,
         recurrent,
         recommendation,
-        multimodal,
+        graph,
+        time_series,
+        science,
     )
 }
 MODELS = {name: model for family in FAMILIES.values() for name, model in family.items()}
