@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import genie
@@ -84,3 +88,23 @@ def test_a_difference_is_seen(mode: str) -> None:
     assert attempt(crooked(1e-6), MODES[mode]) < 1e-5
     with pytest.raises(DiffersError):
         attempt(crooked(1e-2), MODES[mode])
+
+
+def test_the_table(node: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    chosen = ["--model", "lstm*", "--mode", "forward", "--mode", "train"]
+    command = [sys.executable, "-m", "zoo", *chosen, "--node", node.address, "--json", str(file)]
+    ran = subprocess.run(
+        command,
+        check=False,
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ran.returncode == 0, ran.stderr
+    results = json.loads(file.read_text())
+    assert len(results) == 6
+    for result in results:
+        assert result["result"] == "passed"
+        assert f"{result['model']:<22} {result['parameters']:>10} {result['mode']}" in ran.stdout
