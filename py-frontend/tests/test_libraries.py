@@ -95,3 +95,23 @@ def test_only_what_is_shown_is_fetched(shape: tuple[int, ...]) -> None:
     assert shown.split("device=")[0].rstrip(" ,\n") == repr(local).rstrip(")")
     assert after["bytes_received"] - before["bytes_received"] < 200_000
     assert after["round_trips"] - before["round_trips"] <= 2
+
+
+def test_operators_of_torchvision_compute_in_float32_under_autocast() -> None:
+    from torchvision import ops
+
+    torch.manual_seed(3)
+    corner = torch.rand(6, 2) * 8
+    boxes, scores = torch.cat([corner, corner + 6], 1), torch.rand(6)
+    images = torch.randn(1, 3, 16, 16)
+    kept = ops.nms(boxes, scores.bfloat16().float(), 0.3)
+    regions = ops.roi_align(images.bfloat16().float(), [boxes], 3)
+    pooled = ops.roi_pool(images.bfloat16().float(), [boxes], 3)
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        there = ops.nms(boxes.to(REMOTE), scores.bfloat16().to(REMOTE), 0.3)
+        assert there.tolist() == kept.tolist()
+        halves = images.bfloat16().to(REMOTE)
+        for operator, wanted in ((ops.roi_align, regions), (ops.roi_pool, pooled)):
+            got = operator(halves, [boxes.to(REMOTE)], 3)
+            assert got.dtype == torch.bfloat16
+            torch.testing.assert_close(got.cpu(), wanted.bfloat16(), rtol=0, atol=1e-6)

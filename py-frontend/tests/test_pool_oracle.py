@@ -16,7 +16,8 @@ from daemon import Daemon
 from opdb.database import operators
 from support import to_cpu, to_remote
 from torch.utils._pytree import tree_leaves
-from zoo import ZOO, run
+from zoo.model import Model
+from zoo.models import MODELS
 
 D = "remote_accelerator:0"
 ONE_THREAD = "host:0?threads=1"
@@ -66,10 +67,50 @@ def assert_same(ours: Any, theirs: Any, what: str) -> None:
             assert one == other or one != one, f"{what} (GENIE_SEED={SEED})"
 
 
-@pytest.mark.parametrize("name", ZOO)
-def test_a_model(addresses: list[str], name: str) -> None:
+TRAINED = (
+    "gpt2", "llama", "mixtral-eager", "t5", "bert", "vit", "clip", "convolutions", "lstm", "dlrm",
+    "transformer",
+)  # fmt: skip
+GENERATED: list[tuple[str, dict[str, Any]]] = [
+    ("gpt2", {"do_sample": True}),
+    ("llama", {"num_beams": 2}),
+    ("t5", {"do_sample": False}),
+]
+
+
+def made(model: Model) -> tuple[Any, dict[str, Any]]:
+    """A model and its inputs on the device, where dropout will draw, too."""
+    torch.manual_seed(11)
+    module, inputs = model.build(), to_remote(model.inputs())
+    torch.manual_seed(12)
+    return module.to(D), inputs
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_three_steps_of_a_model(addresses: list[str], name: str) -> None:
     def work() -> list[torch.Tensor]:
-        return run(ZOO[name], D)
+        module, inputs = made(MODELS[name])
+        module.train()
+        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
+        losses = []
+        for _ in range(3):
+            loss = MODELS[name].loss(module(**inputs))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach().cpu())
+        return losses + [value.detach().cpu() for value in module.state_dict().values()]
+
+    ours = placed(addresses, f"random:{SEED}", work)
+    assert_same(ours, placed(addresses, "single", work), name)
+
+
+@pytest.mark.parametrize(("name", "options"), GENERATED)
+def test_what_a_model_generates(addresses: list[str], name: str, options: dict[str, Any]) -> None:
+    def work() -> torch.Tensor:
+        module, inputs = made(MODELS[name])
+        prompt = {key: inputs[key] for key in ("input_ids", "attention_mask")}
+        return module.eval().generate(**prompt, max_new_tokens=10, **options).cpu()
 
     ours = placed(addresses, f"random:{SEED}", work)
     assert_same(ours, placed(addresses, "single", work), name)

@@ -217,6 +217,47 @@ def _teach_accelerate_memory(module: ModuleType) -> None:
     module.get_max_memory = get_max_memory  # type: ignore[attr-defined]
 
 
+# ---- torchvision: under autocast its operators compute in float32, on devices that it names ----
+
+
+_TORCHVISION_OPERATORS = (
+    "nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d",
+)  # fmt: skip
+
+
+def _teach_torchvision(_module: ModuleType) -> None:
+    library = torch.library.Library("torchvision", "IMPL")
+    for name in _TORCHVISION_OPERATORS:
+        if hasattr(torch.ops.torchvision, name):
+            operator = getattr(torch.ops.torchvision, name)
+            library.impl(name, _widened(operator), "AutocastPrivateUse1")
+    # What is registered goes with the library.
+    _libraries.append(library)
+
+
+_libraries: list[torch.library.Library] = []
+
+
+def _widened(operator: Any) -> Callable[..., Any]:
+    """Take floating-point tensors as float32; give such results back as the first one was."""
+
+    def widen(value: Any) -> Any:
+        is_floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.float() if is_floating else value
+
+    def call(first: torch.Tensor, *others: Any) -> Any:
+        def narrow(result: torch.Tensor) -> torch.Tensor:
+            return result.to(first.dtype) if result.is_floating_point() else result
+
+        with torch.autocast(DEVICE_NAME, enabled=False):
+            given = operator(widen(first), *(widen(other) for other in others))
+        if isinstance(given, torch.Tensor):
+            return narrow(given)
+        return tuple(narrow(result) for result in given)
+
+    return call
+
+
 _TAUGHT: dict[str, Callable[[ModuleType], None]] = {
     "accelerate.state": _teach_accelerate_state,
     "accelerate.utils.modeling": _teach_accelerate_memory,
@@ -224,4 +265,5 @@ _TAUGHT: dict[str, Callable[[ModuleType], None]] = {
     "torch.nn.parallel.comm": _data_parallel.teach,
     "torch.distributed.device_mesh": _distributed.teach_meshes,
     "torch.distributed.distributed_c10d": _distributed.teach_groups,
+    "torchvision": _teach_torchvision,
 }
