@@ -1,4 +1,4 @@
-"""Streams and events: a device has one stream, in which everything runs in the program's order."""
+"""Streams and events. A device runs everything in the program's order, whatever its stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 import torch
 
-from ._indices import DEVICE_NAME, device, present, set_device
+from ._indices import DEVICE_NAME, device, is_the_accelerator, present, set_device
+
+#: PyTorch's number for the kind of device that a backend outside of it is.
+_DEVICE_TYPE = 20
 
 
 class _OfThisDevice(type):
@@ -19,10 +22,10 @@ class _OfThisDevice(type):
 
 
 class Stream(torch.Stream, metaclass=_OfThisDevice):
-    """A device's stream. It has one, in which everything runs in the program's order."""
+    """A name for a part of a device's work, all of which runs in the program's order."""
 
     def __new__(cls, device: Any = None, priority: int = 0) -> torch.Stream:  # type: ignore[misc]
-        """Give the device's one stream; a priority means nothing."""
+        """Make a stream; a priority means nothing."""
         return torch.Stream(device=torch.device(DEVICE_NAME, present(device)))
 
 
@@ -42,24 +45,30 @@ class Event(torch.Event, metaclass=_OfThisDevice):
 
 
 def current_stream(device: Any = None) -> torch.Stream:
-    """The device's one stream."""
-    return Stream(device)
+    """The calling thread's current stream of a device."""
+    if is_the_accelerator():
+        return torch.accelerator.current_stream(present(device))
+    return default_stream(device)
 
 
 def default_stream(device: Any = None) -> torch.Stream:
-    """The device's one stream."""
-    return Stream(device)
+    """The stream that is current where no other was made so."""
+    return torch.Stream(stream_id=0, device_index=present(device), device_type=_DEVICE_TYPE)
 
 
 def set_stream(stream: Any) -> None:
-    """Make the stream's device current."""
-    if stream is not None:
+    """Make the stream current, and its device."""
+    if stream is None:
+        return
+    if is_the_accelerator():
+        torch.accelerator.set_stream(stream)
+    else:
         set_device(stream.device_index)
 
 
-def stream(stream: Any) -> device:
-    """Make the stream's device current inside a ``with`` block."""
-    return device(-1 if stream is None else stream.device_index)
+def stream(stream: Any) -> Any:
+    """Make the stream current inside a ``with`` block, and its device."""
+    return device(-1) if stream is None else stream
 
 
 def is_current_stream_capturing() -> bool:
