@@ -7,6 +7,7 @@ from itertools import product
 _BUT_VMAP = (
     "forward", "forward-bfloat16", "forward-float16", "train", "train-bfloat16", "autocast",
     "generate", "checkpoint", "functional", "compile-eager", "compile-aot_eager",
+    "compile-genie",
 )  # fmt: skip
 
 _EXPERTS = (
