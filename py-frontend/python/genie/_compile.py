@@ -83,6 +83,11 @@ def teach_registry(module: ModuleType) -> None:
         module.register_backend(compile_graph, name=BACKEND)
 
 
+def teach_rules(module: ModuleType) -> None:
+    """Have this package's Python run between graphs: what it does for a call is in no graph."""
+    module.add(__package__)
+
+
 def teach_inductor(module: ModuleType) -> None:
     """Run graphs of remote tensors, for which inductor has no code to generate, as Genie's."""
     known = module.compile_fx

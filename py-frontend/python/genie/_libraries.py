@@ -263,6 +263,7 @@ _TAUGHT: dict[str, Callable[[ModuleType], None]] = {
     "accelerate.utils.modeling": _teach_accelerate_memory,
     "safetensors": _teach_safetensors,
     "torch._dynamo.backends.registry": _compile.teach_registry,
+    "torch._dynamo.trace_rules": _compile.teach_rules,
     "torch._inductor.compile_fx": _compile.teach_inductor,
     "torch.nn.parallel.comm": _data_parallel.teach,
     "torch.distributed.device_mesh": _distributed.teach_meshes,
