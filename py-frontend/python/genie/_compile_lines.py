@@ -62,15 +62,16 @@ def _split(tree: ast.Module, graph: fx.Graph) -> dict[str, _Place]:
     function = next(one for one in tree.body if isinstance(one, ast.FunctionDef))
     parts = _parts(function.body, _frames(graph))
     inside = [_names(part.body) for part in parts]
+    arguments = {one.arg for one in function.args.args}
     places = {}
     body: list[ast.stmt] = []
-    # What is not only one part's is a variable of the function around them.
+    # What is not one part's alone is a variable of the function around them.
     shared: set[str] = set()
     for at, part in enumerate(parts):
         if part.place is None:
             body += part.body
             continue
-        others = set().union(*inside[:at], *inside[at + 1 :])
+        others = arguments.union(*inside[:at], *inside[at + 1 :])
         stored = _names(part.body, ast.Store) & others
         shared |= stored
         name = f"_part_{at}"
@@ -80,9 +81,8 @@ def _split(tree: ast.Module, graph: fx.Graph) -> dict[str, _Place]:
         made = body[-2]
         assert isinstance(made, ast.FunctionDef)
         made.body = [*said, *part.body]
-    shared -= {one.arg for one in function.args.args}
-    if shared:
-        body[:0] = ast.parse(" = ".join([*sorted(shared), "None"])).body
+    if shared - arguments:
+        body[:0] = ast.parse(" = ".join([*sorted(shared - arguments), "None"])).body
     function.body = body
     ast.fix_missing_locations(tree)
     return places
