@@ -39,10 +39,12 @@ __version__: str = _native.__version__
 TORCH_VERSION = "2.11.0"
 
 __all__ = [
+    "Annotation",
     "ConnectError",
     "Device",
     "ForkError",
     "GenieError",
+    "Inspection",
     "NodeLostError",
     "NotConnectedError",
     "Place",
@@ -50,10 +52,15 @@ __all__ = [
     "RemoteOperatorError",
     "StaleTensorError",
     "VersionMismatchError",
+    "annotate",
     "connect",
     "devices",
     "disconnect",
+    "hook_overhead",
+    "inspect",
     "is_connected",
+    "materialize",
+    "module_paths",
     "stats",
     "synchronize",
     "where",
@@ -224,5 +231,10 @@ def stats() -> dict[str, Any]:
     """Count what the session has done: operators, messages, bytes, round trips, plan hits."""
     return _native.stats()
 
+
+# They are about what stands above.
+from ._annotate import Annotation, annotate, hook_overhead  # noqa: E402
+from ._inspect import Inspection, inspect, materialize  # noqa: E402
+from ._module_paths import module_paths  # noqa: E402
 
 _register_on_import()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from . import _data_parallel, _distributed
+from . import _compile, _data_parallel, _distributed
 from ._indices import DEVICE_NAME, is_the_accelerator
 from .errors import NotConnectedError
 
@@ -262,6 +262,9 @@ _TAUGHT: dict[str, Callable[[ModuleType], None]] = {
     "accelerate.state": _teach_accelerate_state,
     "accelerate.utils.modeling": _teach_accelerate_memory,
     "safetensors": _teach_safetensors,
+    "torch._dynamo.backends.registry": _compile.teach_registry,
+    "torch._dynamo.trace_rules": _compile.teach_rules,
+    "torch._inductor.compile_fx": _compile.teach_inductor,
     "torch.nn.parallel.comm": _data_parallel.teach,
     "torch.distributed.device_mesh": _distributed.teach_meshes,
     "torch.distributed.distributed_c10d": _distributed.teach_groups,

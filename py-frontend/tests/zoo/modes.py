@@ -208,4 +208,5 @@ MODES = {
     "ensemble": Mode(ensemble),
     "compile-eager": _compile("eager"),
     "compile-aot_eager": _compile("aot_eager"),
+    "compile-genie": _compile("genie"),
 }

@@ -1,0 +1,237 @@
+"""What a program says its tensors are for: ``with genie.annotate(phase="prefill")``.
+
+Outside of such a block nothing here runs. Inside of one PyTorch tells this thread's mode of each
+operator, and the mode notes, beside the tensor and not in it, what the running task has said. A
+mode belongs to a thread and annotations to a task (a context variable): tasks that take turns in a
+thread share its mode, and each finds its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ._indices import DEVICE_NAME
+
+#: What a key may say, where there is a list: the phases and modalities of the SRG.
+KNOWN: dict[str, tuple[str, ...]] = {
+    "phase": (
+        "prefill", "decode", "forward", "backward", "optimizer", "embedding", "encode", "fusion",
+        "initialization", "sampling",
+    ),
+    "modality": ("text", "vision", "audio", "video", "tabular", "graph", "multimodal"),
+}  # fmt: skip
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What was said of a tensor, by whom and when."""
+
+    value: str
+    #: The line of the program whose block says so.
+    site: str
+    #: When the block began, in seconds since the epoch.
+    time: float
+
+
+Annotations = Mapping[str, Annotation]
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a task says: by one block, and by all that it is in."""
+
+    added: Annotations
+    all: Annotations
+    before: _Said | None
+
+
+_current: ContextVar[_Said | None] = ContextVar("genie_annotations", default=None)
+_noted: Any = WeakTensorKeyDictionary()
+
+
+def of(tensor: torch.Tensor) -> dict[str, Annotation]:
+    """What was said of a tensor."""
+    return dict(_noted.get(tensor) or {})
+
+
+def begin(added: Annotations) -> None:
+    """Say this, too, of what this task makes from here on."""
+    before = _current.get()
+    _current.set(_Said(added, {**before.all, **added} if before else added, before))
+    _Modes.enter()
+
+
+def end(added: Annotations | None = None) -> None:
+    """Take back what was said last; if it is named, only that."""
+    said = _current.get()
+    if added is not None and (said is None or said.added is not added):
+        return
+    # A block that ends in another context than it began in (a test's fixture) said nothing here.
+    _current.set(said.before if said else None)
+    _Modes.leave()
+
+
+class annotate(contextlib.ContextDecorator):  # noqa: N801 (as torch.no_grad)
+    """Say what the remote tensors are for that are made inside: as a block, or of a function.
+
+    ``phase`` and ``modality`` are of the lists in ``KNOWN``; ``role`` and any other name is a
+    string of the program's own. Blocks in one another merge, and the inner one decides.
+    :func:`genie.inspect` shows what was said. It stays in this process: the node is not told.
+
+    It counts for the task or thread that enters it. Gradients are made by a thread of autograd's
+    own, and are not annotated.
+    """
+
+    def __init__(
+        self,
+        *,
+        phase: str | None = None,
+        role: str | None = None,
+        modality: str | None = None,
+        **more: str,
+    ) -> None:
+        given = {"phase": phase, "role": role, "modality": modality, **more}
+        self._values = {key: value for key, value in given.items() if value is not None}
+        if not self._values:
+            raise ValueError('nothing to annotate with: say phase="prefill" or the like')
+        for key, value in self._values.items():
+            _check(key, value)
+        self._site = ""
+
+    def __enter__(self) -> annotate:
+        site, now = self._site or _site(), time.time()
+        begin({key: Annotation(value, site, now) for key, value in self._values.items()})
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        end()
+
+    def __call__(self, function: _Function) -> _Function:
+        """Annotate what each call of a function makes."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError("a generator's caller runs between its parts: use a block inside of it")
+        code = inspect.unwrap(function).__code__ if hasattr(function, "__code__") else None
+        site = f"{code.co_filename}:{code.co_firstlineno}" if code else _site()
+
+        def block() -> annotate:
+            made = annotate(**self._values)
+            made._site = site
+            return made
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def inside(*args: Any, **kwargs: Any) -> Any:
+                with block():
+                    return await function(*args, **kwargs)
+        else:
+
+            @functools.wraps(function)
+            def inside(*args: Any, **kwargs: Any) -> Any:
+                with block():
+                    return function(*args, **kwargs)
+
+        return inside  # type: ignore[return-value]
+
+
+def hook_overhead(operators: int = 2000) -> float:
+    """Measure what an operator takes longer inside of :func:`annotate`, in seconds.
+
+    It records additions of small tensors, and needs a session. Outside of such blocks, and without
+    :func:`genie.module_paths`, there is no hook, and it is 0.
+    """
+    x = torch.ones(2, 2, device=DEVICE_NAME)
+
+    def seconds() -> float:
+        torch.ops.genie.synchronize()
+        start = time.perf_counter()
+        for _ in range(operators):
+            x + x
+        return time.perf_counter() - start
+
+    taken = []
+    for _ in range(3):
+        without = seconds()
+        with annotate(role="overhead"):
+            taken.append(seconds() - without)
+    return max(0.0, sorted(taken)[1] / operators)
+
+
+def _check(key: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"an annotation is a string: {key} is a {type(value).__name__}")
+    allowed = KNOWN.get(key)
+    if allowed is not None and value not in allowed:
+        raise ValueError(f"{key} is one of {', '.join(allowed)}, and not {value!r}")
+
+
+def _site() -> str:
+    """The line that enters a block, or decorates."""
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+# ---- hearing of operators -----------------------------------------------------------------------
+
+
+class _Mode(TorchDispatchMode):
+    """Notes what the running task says of each tensor that an operator makes."""
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Leave ``torch.compile`` alone: it makes its graphs as it does without."""
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        said = _current.get()
+        # What an operator writes into was made before.
+        if said and not func._schema.is_mutable:
+            for tensor in (made,) if isinstance(made, torch.Tensor) else pytree.tree_leaves(made):
+                if isinstance(tensor, torch.Tensor) and tensor.device.type == DEVICE_NAME:
+                    _noted[tensor] = said.all
+        return made
+
+
+class _Modes(threading.local):
+    """This thread's mode, for as long as any of its tasks is in a block."""
+
+    depth = 0
+    mode: _Mode | None = None
+
+    @staticmethod
+    def enter() -> None:
+        """Begin to hear, unless this thread does."""
+        if _modes.depth == 0:
+            _modes.mode = _Mode()
+            _modes.mode.__enter__()
+        _modes.depth += 1
+
+    @staticmethod
+    def leave() -> None:
+        """Hear no more, when the last block ends."""
+        _modes.depth -= 1
+        if _modes.depth == 0 and _modes.mode is not None:
+            mode, _modes.mode = _modes.mode, None
+            mode.__exit__(None, None, None)
+
+
+_modes = _Modes()

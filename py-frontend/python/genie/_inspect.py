@@ -1,0 +1,96 @@
+"""What this process knows of a remote tensor, and waiting for some to be computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils.weak import WeakTensorKeyDictionary
+
+import genie
+
+from . import _annotate, _native
+from ._indices import DEVICE_NAME
+
+if TYPE_CHECKING:
+    from ._annotate import Annotation
+
+_Tree = TypeVar("_Tree")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What this process knows of a remote tensor. Finding out costs no message."""
+
+    #: ``materialised`` if :func:`genie.materialize` has waited for it and nothing was written into
+    #: it since; else ``pending``, though the node may long have computed it.
+    state: str
+    #: Where its elements are, and why: ``place.device.node`` is the address of their node.
+    place: genie.Place
+    dtype: torch.dtype
+    shape: torch.Size
+    #: In elements, as all strides.
+    stride: tuple[int, ...]
+    #: What its elements take.
+    nbytes: int
+    #: What the memory takes that it shares with its views.
+    storage_nbytes: int
+    #: What :func:`genie.annotate` said of it, by key.
+    annotations: dict[str, Annotation]
+
+
+#: The versions of what was waited for.
+_waited: Any = WeakTensorKeyDictionary()
+
+
+def inspect(tensor: torch.Tensor) -> Inspection:
+    """Tell what this process knows of a remote tensor, without asking a node.
+
+    Raises :class:`TypeError` for another tensor, and :class:`StaleTensorError` for one of an
+    earlier session.
+    """
+    place = genie.where(tensor)
+    version = _version(tensor)
+    is_known = version is not None and _waited.get(tensor) == version
+    return Inspection(
+        state="materialised" if is_known else "pending",
+        place=place,
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+        nbytes=tensor.numel() * tensor.element_size(),
+        storage_nbytes=tensor.untyped_storage().nbytes(),
+        annotations=_annotate.of(tensor),
+    )
+
+
+def materialize(tree: _Tree) -> _Tree:
+    """Wait until the remote tensors of a tree are computed; give the tree back.
+
+    The tree is a tensor, or lists, tuples and dictionaries of them. It takes one round trip however
+    many there are, and none without a remote tensor. What failed on the way raises here.
+    """
+    tensors = [
+        leaf
+        for leaf in pytree.tree_leaves(tree)
+        if isinstance(leaf, torch.Tensor) and leaf.device.type == DEVICE_NAME
+    ]
+    if not tensors:
+        return tree
+    versions = [_version(tensor) for tensor in tensors]
+    for tensor in tensors:
+        if _native.find(tensor.untyped_storage().data_ptr()) is None:
+            raise genie.StaleTensorError(
+                "a tensor of an earlier session can't be waited for: its memory is gone"
+            )
+    genie.synchronize()
+    for tensor, version in zip(tensors, versions, strict=True):
+        _waited[tensor] = version
+    return tree
+
+
+def _version(tensor: torch.Tensor) -> int | None:
+    """How often it was written into; tensors of inference mode don't count that."""
+    return None if tensor.is_inference() else tensor._version

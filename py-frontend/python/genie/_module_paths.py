@@ -1,0 +1,71 @@
+"""Which module made a tensor: hooks that annotate with module paths, as long as they are there."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import _annotate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
+
+
+class ModulePaths:
+    """The hooks on a model's modules; removed at the end of a ``with`` block, or by ``remove``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        frame = sys._getframe(2)
+        site = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        self._handles: list[RemovableHandle] = []
+        for path, module in model.named_modules():
+            name = f"{type(model).__name__}.{path}" if path else type(model).__name__
+            enter, leave = _hooks(_annotate.Annotation(name, site, time.time()))
+            self._handles += (
+                module.register_forward_pre_hook(enter, prepend=True),
+                # Also when a forward raises.
+                module.register_forward_hook(leave, always_call=True),
+            )
+
+    def remove(self) -> None:
+        """Take the hooks away. What was noted stays with its tensors."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def __enter__(self) -> ModulePaths:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+
+def module_paths(model: nn.Module) -> ModulePaths:
+    """Note of each remote tensor that a forward of ``model`` makes in which module it was made.
+
+    :func:`genie.inspect` shows it as the annotation ``module``: ``Model.layers.0.norm``. Without
+    these hooks nothing is noted, and with them a forward takes the time of :func:`genie.annotate`
+    for each operator. A graph of ``torch.compile`` has no modules any more, and is left alone.
+    """
+    return ModulePaths(model)
+
+
+def _hooks(annotation: _annotate.Annotation) -> tuple[Callable[..., None], Callable[..., None]]:
+    """What begins and ends a module's forward. Forwards of one module may lie in one another."""
+    said = {"module": annotation}
+
+    def enter(_module: nn.Module, _args: Any) -> None:
+        if not torch.compiler.is_compiling():
+            _annotate.begin(said)
+
+    def leave(_module: nn.Module, _args: Any, _result: Any) -> None:
+        if not torch.compiler.is_compiling():
+            _annotate.end(said)
+
+    return enter, leave
