@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import _native, errors
+from ._catalogue import explain_error
 from .errors import (
     ConnectError,
     ForkError,
@@ -53,6 +54,7 @@ __all__ = [
     "connect",
     "devices",
     "disconnect",
+    "explain_error",
     "is_connected",
     "stats",
     "synchronize",
@@ -209,7 +211,10 @@ def where(tensor: torch.Tensor) -> Place:
         raise TypeError(f"this tensor is on {tensor.device}, and not on a remote accelerator")
     found = _native.find(tensor.untyped_storage().data_ptr())
     if found is None:
-        raise StaleTensorError("this tensor belongs to an earlier session, whose memory is gone")
+        raise StaleTensorError(
+            "this tensor belongs to an earlier session, whose memory is gone: make it again in "
+            "this one"
+        )
     (lanes, why), all_devices = found, devices()
     held = tuple(all_devices[lane] for lane in lanes)
     if not held:
