@@ -5,24 +5,13 @@
 
 from __future__ import annotations
 
-import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import _native
-from ._device_missing import MISSING
-from ._indices import DEVICE_NAME, current_device, device, device_of, index, present, set_device
-from ._streams import (
-    Event,
-    Stream,
-    current_stream,
-    default_stream,
-    is_current_stream_capturing,
-    set_stream,
-    stream,
-)
+from ._indices import DEVICE_NAME, DeviceLike, current_device, index, present
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,7 +49,7 @@ def device_count() -> int:
     return int(torch.ops.genie.device_count())
 
 
-def synchronize(device: Any = None) -> None:
+def synchronize(device: DeviceLike = None) -> None:
     """Wait until everything recorded so far has run, on whatever device."""
     present(device)
     torch.ops.genie.synchronize()
@@ -104,13 +93,13 @@ def initial_seed() -> int:
     return int(torch.ops.genie.initial_seed(current_device())) & ((1 << 64) - 1)
 
 
-def get_rng_state(device: Any = None) -> torch.Tensor:
+def get_rng_state(device: DeviceLike = None) -> torch.Tensor:
     """The state of a device's default generator, as a CPU byte tensor."""
     state: torch.Tensor = torch.ops.genie.rng_state(present(device))
     return state
 
 
-def set_rng_state(new_state: torch.Tensor, device: Any = None) -> None:
+def set_rng_state(new_state: torch.Tensor, device: DeviceLike = None) -> None:
     """Set the state of a device's default generator."""
     torch.ops.genie.set_rng_state(present(device), new_state)
 
@@ -154,7 +143,7 @@ class DeviceProperties:
     speed: float
 
 
-def get_device_properties(device: Any = None) -> DeviceProperties:
+def get_device_properties(device: DeviceLike = None) -> DeviceProperties:
     """What a device is, and what it may hold; :class:`AssertionError` if there is none."""
     wanted = index(device)
     count = device_count()
@@ -172,12 +161,12 @@ def get_device_properties(device: Any = None) -> DeviceProperties:
     )
 
 
-def get_device_name(device: Any = None) -> str:
+def get_device_name(device: DeviceLike = None) -> str:
     """What a device is, for a person."""
     return get_device_properties(device).name
 
 
-def can_device_access_peer(device: Any, peer_device: Any) -> bool:
+def can_device_access_peer(device: DeviceLike, peer_device: DeviceLike) -> bool:
     """Whether values go from one device to the other without this process: always."""
     return present(device) != present(peer_device)
 
@@ -195,61 +184,61 @@ def is_tf32_supported() -> bool:
 # ---- memory ------------------------------------------------------------------------------------
 
 
-def memory_stats(device: Any = None) -> dict[str, Any]:
+def memory_stats(device: DeviceLike = None) -> dict[str, Any]:
     """Counts of bytes and storages, by the names that ``torch.cuda.memory_stats`` has."""
     stats: dict[str, Any] = torch.accelerator.memory_stats(present(device))
     return stats
 
 
-def memory_allocated(device: Any = None) -> int:
+def memory_allocated(device: DeviceLike = None) -> int:
     """Bytes that this process's tensors take on a device now."""
     return int(memory_stats(device).get("allocated_bytes.all.current", 0))
 
 
-def max_memory_allocated(device: Any = None) -> int:
+def max_memory_allocated(device: DeviceLike = None) -> int:
     """The most that they took, since the start or :func:`reset_peak_memory_stats`."""
     return int(memory_stats(device).get("allocated_bytes.all.peak", 0))
 
 
-def memory_reserved(device: Any = None) -> int:
+def memory_reserved(device: DeviceLike = None) -> int:
     """As :func:`memory_allocated`: nothing is kept in reserve on this side."""
     return memory_allocated(device)
 
 
-def max_memory_reserved(device: Any = None) -> int:
+def max_memory_reserved(device: DeviceLike = None) -> int:
     """As :func:`max_memory_allocated`."""
     return max_memory_allocated(device)
 
 
-def reset_peak_memory_stats(device: Any = None) -> None:
+def reset_peak_memory_stats(device: DeviceLike = None) -> None:
     """Begin anew to look for the most that tensors take."""
     if is_initialized():
         torch.accelerator.reset_peak_memory_stats(present(device))
 
 
-def reset_max_memory_allocated(device: Any = None) -> None:
+def reset_max_memory_allocated(device: DeviceLike = None) -> None:
     """As :func:`reset_peak_memory_stats`."""
     reset_peak_memory_stats(device)
 
 
-def reset_accumulated_memory_stats(device: Any = None) -> None:
+def reset_accumulated_memory_stats(device: DeviceLike = None) -> None:
     """Begin anew to count what was made and freed."""
     if is_initialized():
         torch.accelerator.reset_accumulated_memory_stats(present(device))
 
 
-def mem_get_info(device: Any = None) -> tuple[int, int]:
+def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
     """Bytes that this session may still take on a device, and that it may take in all."""
     free, total = torch.accelerator.get_memory_info(present(device))
     return int(free), int(total)
 
 
-def device_memory_used(device: Any = None) -> int:
+def device_memory_used(device: DeviceLike = None) -> int:
     """As :func:`memory_allocated`: what other sessions take is theirs to know."""
     return memory_allocated(device)
 
 
-def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+def memory_summary(device: DeviceLike = None, abbreviated: bool = False) -> str:
     """What tensors take on a device, for a person."""
     free, total = mem_get_info(device)
     rows = (
@@ -260,38 +249,3 @@ def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
     )
     lines = [f"  {name:8} {count / (1 << 20):12,.1f} MiB" for name, count in rows]
     return "\n".join([f"{DEVICE_NAME}:{present(device)} ({get_device_name(device)})", *lines])
-
-
-# ---- the module --------------------------------------------------------------------------------
-
-_FUNCTIONS = (
-    DeviceProperties, Event, Stream, _is_in_bad_fork, _lazy_init, can_device_access_peer,
-    current_device, current_stream, default_stream, device, device_count, device_memory_used,
-    device_of, empty_cache, get_amp_supported_dtype, get_device_name, get_device_properties,
-    get_rng_state, get_rng_state_all, init, initial_seed, is_available, is_bf16_supported,
-    is_current_stream_capturing, is_initialized, is_tf32_supported, manual_seed, manual_seed_all,
-    max_memory_allocated, max_memory_reserved, mem_get_info, memory_allocated, memory_reserved,
-    memory_stats, memory_summary, reset_accumulated_memory_stats, reset_max_memory_allocated,
-    reset_peak_memory_stats, seed, seed_all, set_device, set_rng_state, set_rng_state_all,
-    set_stream, stream, synchronize,
-)  # fmt: skip
-
-
-def module() -> types.ModuleType:
-    """Make ``torch.remote_accelerator``."""
-    made = types.ModuleType(f"torch.{DEVICE_NAME}", "Genie's remote accelerators.")
-    for one in _FUNCTIONS:
-        setattr(made, one.__name__, one)
-    made.OutOfMemoryError = torch.OutOfMemoryError  # type: ignore[attr-defined]
-    made.AcceleratorError = torch.AcceleratorError  # type: ignore[attr-defined]
-    # Activation checkpointing keeps the states of generators only where this is true, and ours
-    # are there from the start, with or without a session.
-    made._initialized = True  # type: ignore[attr-defined]
-    made.__getattr__ = _say_why  # type: ignore[method-assign]
-    return made
-
-
-def _say_why(name: str) -> Any:
-    why = MISSING.get(name)
-    reason = f": {why}" if why else ""
-    raise AttributeError(f"torch.{DEVICE_NAME} has no {name}{reason}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 DEVICE_NAME = "remote_accelerator"
 
+#: What names a device: ``None`` is the current one.
+DeviceLike: TypeAlias = "torch.device | str | int | None"
 
-def index(device: Any) -> int:
+
+def index(device: DeviceLike) -> int:
     """The device index that ``device`` means; the current one for ``None`` and no index."""
     if isinstance(device, int):
         return device
@@ -22,7 +25,7 @@ def index(device: Any) -> int:
     return current_device()
 
 
-def present(device: Any) -> int:
+def present(device: DeviceLike) -> int:
     """As :func:`index`, but one that is named must be there, as soon as there is a session."""
     found = index(device)
     count = 0 if device is None else int(torch.ops.genie.connected_devices())
@@ -45,7 +48,7 @@ def current_device() -> int:
     return int(torch.ops.genie.current_device())
 
 
-def set_device(device: Any) -> None:
+def set_device(device: DeviceLike) -> None:
     """Set the calling thread's current device. A negative index leaves it as it is."""
     if not (isinstance(device, int) and device < 0):
         torch.ops.genie.set_device(present(device))
@@ -54,7 +57,7 @@ def set_device(device: Any) -> None:
 class device:  # noqa: N801 (as in torch.cuda)
     """Makes a device current inside a ``with`` block; a negative index leaves it as it is."""
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: DeviceLike) -> None:
         self.idx = index(device)
         self.prev_idx = -1
 

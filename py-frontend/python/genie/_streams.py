@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from ._indices import DEVICE_NAME, device, present, set_device
+from ._indices import DEVICE_NAME, DeviceLike, device, present, set_device
 
 
 class _OfThisDevice(type):
@@ -21,7 +19,7 @@ class _OfThisDevice(type):
 class Stream(torch.Stream, metaclass=_OfThisDevice):
     """A device's stream. It has one, in which everything runs in the program's order."""
 
-    def __new__(cls, device: Any = None, priority: int = 0) -> torch.Stream:  # type: ignore[misc]
+    def __new__(cls, device: DeviceLike = None, priority: int = 0) -> torch.Stream:  # type: ignore[misc]
         """Give the device's one stream; a priority means nothing."""
         return torch.Stream(device=torch.device(DEVICE_NAME, present(device)))
 
@@ -41,23 +39,23 @@ class Event(torch.Event, metaclass=_OfThisDevice):
         return torch.Event(device=DEVICE_NAME, enable_timing=enable_timing, blocking=blocking)
 
 
-def current_stream(device: Any = None) -> torch.Stream:
+def current_stream(device: DeviceLike = None) -> torch.Stream:
     """The device's one stream."""
     return Stream(device)
 
 
-def default_stream(device: Any = None) -> torch.Stream:
+def default_stream(device: DeviceLike = None) -> torch.Stream:
     """The device's one stream."""
     return Stream(device)
 
 
-def set_stream(stream: Any) -> None:
+def set_stream(stream: torch.Stream | None) -> None:
     """Make the stream's device current."""
     if stream is not None:
         set_device(stream.device_index)
 
 
-def stream(stream: Any) -> device:
+def stream(stream: torch.Stream | None) -> device:
     """Make the stream's device current inside a ``with`` block."""
     return device(-1 if stream is None else stream.device_index)
 
