@@ -52,6 +52,11 @@ def bare(message: str) -> str:
     """A message without what differs from run to run."""
     message = re.sub(r'File "[^"]*"', "File", message)
     message = re.sub(r", in \S+$", "", message, flags=re.MULTILINE)
+    # As the system said it, which of several things depends on the moment.
+    message = re.sub(r"was lost: .*?\. Tensors", "was lost: why. Tensors", message)
+    message = re.sub(
+        r"(the executor of session \d+) .*?, somewhere", r"\1 died, somewhere", message
+    )
     return re.sub(r"\d+", "N", message)
 
 

@@ -138,6 +138,21 @@ node.stop()
     assert said == "503\n503\nTrue\n"
 
 
+def test_a_request_of_another_size_is_the_same_structure(daemon: Daemon, tmp_path: Path) -> None:
+    code = [code for code, _ in blocks_of(page(NAMES[2]))]
+    more = """
+import time
+while not genie.stats()["plan_hits"]:
+    classify(rows)
+    time.sleep(0.01)
+before = genie.stats()["plan_hits"]
+for count in range(1, 21):
+    classify(rows[:1] * count)
+print(genie.stats()["plan_hits"] - before)
+"""
+    assert run([*code, more], daemon, tmp_path)[-1] == "20\n"
+
+
 def test_each_page_is_tested_and_its_links_lead_somewhere() -> None:
     assert {path.stem for path in FOLDER.glob("*.md")} == set(NAMES)
     for name in NAMES:
