@@ -99,7 +99,9 @@ def test_training_goes_on_after_a_node_that_is_killed(
 import threading
 trained = threading.Event()
 def kill():
-    time.sleep(0.5)
+    saved = os.stat("last.pt").st_mtime_ns
+    while os.stat("last.pt").st_mtime_ns == saved:
+        time.sleep(0.005)
     stop()
     start()
     # A node ends with the thread that started it.
