@@ -3,12 +3,13 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "arguments",
     "attention",
     "checks",
     "dispatch",
     "eigenvalues",
+    "histogram",
     "hostile",
     "invoke",
     "machine",

@@ -41,6 +41,13 @@ bool can_fuse(
   return mask->dim() <= 4 && at::is_expandable_to(mask->sizes(), scores);
 }
 
+// The fused operator has no rule for batches of `vmap`; what it is composed of has. Inside of another transform
+// (`vmap(grad(f))`) a batch is not to be seen, so all of them are taken for one.
+bool is_transformed(const Tensor& tensor) {
+  return tensor.key_set().has_any(c10::DispatchKeySet{
+      c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper});
+}
+
 int64_t choose(
     const Tensor& query,
     const Tensor& key,
@@ -53,6 +60,7 @@ int64_t choose(
   // A mask or causality, not both: the composition says so.
   const bool both = is_causal && mask.has_value() && mask->defined();
   const bool fuse = !both && at::globalContext().userEnabledOverrideableSDP() &&
+      !is_transformed(query) && !is_transformed(key) && !is_transformed(value) &&
       can_fuse(query, key, value, mask, enable_gqa);
   return static_cast<int64_t>(fuse ? at::SDPBackend::overrideable : at::SDPBackend::math);
 }
@@ -97,14 +105,10 @@ Shapes attention(const Operator& /*op*/, Arguments arguments, ResultBuilder& res
       is_double ? c10::ScalarType::Double : c10::ScalarType::Float, sizes, strides);
   results.none();  // cum_seq_q
   results.none();  // cum_seq_k
-  // The philox seed and offset, by which the backward repeats the dropout.
-  for (int i = 0; i < 2; ++i) {
-    if (arguments[kDropout].toDouble() > 0.0) {
-      results.contiguous(c10::ScalarType::Long, {});
-    } else {
-      results.none();
-    }
-  }
+  // The philox seed and offset, by which the backward repeats the dropout: always there, since what is traced
+  // (AOTAutograd) takes them for tensors.
+  results.contiguous(c10::ScalarType::Long, {});
+  results.contiguous(c10::ScalarType::Long, {});
   results.none();  // debug_attn_mask
   return Shapes::Known;
 }

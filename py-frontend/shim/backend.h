@@ -14,6 +14,8 @@ inline constexpr const char* kDeviceName = "remote_accelerator";
 // The calling thread's current device, for `remote_accelerator` without an index.
 c10::DeviceIndex current_device() noexcept;
 void set_current_device(c10::DeviceIndex index) noexcept;
+// Raises for a device that the session does not have; without a session there is none to compare with.
+void check_ordinal(c10::DeviceIndex index);
 
 inline c10::DeviceIndex index_or_current(c10::Device device) noexcept {
   return device.has_index() ? device.index() : current_device();

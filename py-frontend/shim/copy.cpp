@@ -59,7 +59,13 @@ void record_copy(const Tensor& destination, const Tensor& source) {
   record_one(copy_operator(), {destination, source, /*non_blocking=*/false});
 }
 
-void to_remote(const Tensor& destination, const Tensor& source) {
+// Zeros that autograd made have no memory to send.
+Tensor with_memory(const Tensor& tensor) {
+  return tensor._is_zerotensor() ? at::zeros(tensor.sizes(), tensor.options()) : tensor;
+}
+
+void to_remote(const Tensor& destination, const Tensor& given) {
+  const Tensor source = with_memory(given);
   if (destination.numel() == 0) {
     return;
   }
@@ -212,8 +218,9 @@ std::vector<Tensor> to_cpu(at::TensorList tensors) {
 
 }  // namespace
 
-Tensor upload(const Tensor& source, c10::Device device) {
+Tensor upload(const Tensor& given, c10::Device device) {
   check(genie_usable());
+  const Tensor source = with_memory(given);
   const Tensor bytes = source.contiguous().resolve_conj().resolve_neg();
   Tensor tensor = allocate_tensor(
       bytes.scalar_type(), bytes.sizes(), bytes.strides(), index_or_current(device));

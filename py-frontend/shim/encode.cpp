@@ -219,7 +219,7 @@ void check_device(c10::DeviceIndex device) {
   const int32_t count = genie_device_count();
   TORCH_CHECK(
       count == 0 || device < count,
-      kDeviceName, ":", static_cast<int>(device), " does not exist: the node has ", count,
+      kDeviceName, ":", static_cast<int>(device), " does not exist: the session has ", count,
       " device(s)");
 }
 

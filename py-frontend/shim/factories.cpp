@@ -1,5 +1,6 @@
 // Tensors of uninitialised bytes.
 #include <ATen/EmptyTensor.h>
+#include <ATen/native/TensorFactories.h>
 #include <c10/core/DefaultDtype.h>
 #include <c10/util/Exception.h>
 #include <c10/util/strides.h>
@@ -23,7 +24,11 @@ c10::DeviceIndex checked_device(
       " has dense tensors only, not ",
       *layout);
   TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
-  return device.has_value() ? index_or_current(*device) : current_device();
+  const c10::DeviceIndex index = device.has_value() ? index_or_current(*device) : current_device();
+  if (index < 0) {
+    check_ordinal(index);  // PyTorch takes more than 127 for less than 0
+  }
+  return index;
 }
 
 void check_sizes(c10::IntArrayRef sizes) {
@@ -67,11 +72,27 @@ Tensor empty_strided(
   return allocate_tensor(c10::dtype_or_default(dtype), sizes, strides, index);
 }
 
+// Zeros without memory, of which autograd makes gradients that nobody gave.
+Tensor zeros_without_memory(
+    c10::IntArrayRef sizes,
+    std::optional<c10::ScalarType> dtype,
+    std::optional<c10::Layout> layout,
+    std::optional<c10::Device> device,
+    std::optional<bool> pin_memory) {
+  const c10::Device on(kRemote, checked_device(layout, device, pin_memory));
+  check_sizes(sizes);
+  at::native::ZeroTensorAllocator allocator(on);
+  const c10::DispatchKeySet keys{c10::DispatchKey::PrivateUse1, c10::DispatchKey::ZeroTensor};
+  return at::detail::empty_generic(
+      sizes, &allocator, keys, c10::dtype_or_default(dtype), std::nullopt);
+}
+
 }  // namespace
 
 void register_factories(torch::Library& aten) {
   aten.impl("empty.memory_format", TORCH_FN(empty));
   aten.impl("empty_strided", TORCH_FN(empty_strided));
+  aten.impl("_efficientzerotensor", TORCH_FN(zeros_without_memory));
 }
 
 }  // namespace genie

@@ -99,13 +99,16 @@ const at::Generator& default_generator(c10::DeviceIndex device) {
   const size_t index = device < 0 ? current_device() : device;
   const std::lock_guard<std::mutex> lock(mutex);
   while (generators->size() <= index) {
-    generators->push_back(new_generator(static_cast<c10::DeviceIndex>(generators->size())));
+    const auto next = static_cast<c10::DeviceIndex>(generators->size());
+    generators->push_back(at::make_generator<RemoteGenerator>(next));
   }
   return (*generators)[index];
 }
 
 at::Generator new_generator(c10::DeviceIndex device) {
-  return at::make_generator<RemoteGenerator>(device < 0 ? current_device() : device);
+  const c10::DeviceIndex index = device < 0 ? current_device() : device;
+  check_ordinal(index);
+  return at::make_generator<RemoteGenerator>(index);
 }
 
 int64_t draw(const at::Generator& generator) {

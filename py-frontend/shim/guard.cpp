@@ -3,7 +3,9 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <unordered_map>
 
 #include "backend.h"
 #include "errors.h"
@@ -16,6 +18,34 @@ thread_local c10::DeviceIndex current = 0;
 // The autograd engine makes one thread per device at the first backward of the process, CPU ones
 // included, and never another. A program may connect after that, so the guard always claims room.
 constexpr c10::DeviceIndex kEngineThreads = 8;
+
+c10::Device with_index(c10::Device device) noexcept {
+  return c10::Device(kRemote, index_or_current(device));
+}
+
+c10::Device checked(c10::Device device) {
+  const c10::Device found = with_index(device);
+  check_ordinal(found.index());
+  return found;
+}
+
+// All streams of a device are one order; what tells them apart is what PyTorch asks for: numbers.
+std::atomic<c10::StreamId> last_stream{0};
+thread_local std::unordered_map<c10::DeviceIndex, c10::StreamId> current_streams;
+
+c10::Stream new_stream(c10::Device device) {
+  return c10::Stream(c10::Stream::UNSAFE, device, ++last_stream);
+}
+
+c10::Stream current_stream(c10::Device device) noexcept {
+  const auto found = current_streams.find(device.index());
+  const c10::StreamId id = found == current_streams.end() ? 0 : found->second;
+  return c10::Stream(c10::Stream::UNSAFE, device, id);
+}
+
+void set_current_stream(c10::Stream stream) noexcept {
+  current_streams[stream.device_index()] = stream.id();
+}
 
 using Time = std::chrono::steady_clock::time_point;
 
@@ -45,23 +75,25 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
 
   c10::Stream getStream(c10::Device device) const noexcept override {
-    return c10::Stream(c10::Stream::DEFAULT, device);
+    return current_stream(with_index(device));
   }
 
   c10::Stream getDefaultStream(c10::Device device) const override {
-    return c10::Stream(c10::Stream::DEFAULT, device);
+    return c10::Stream(c10::Stream::DEFAULT, checked(device));
   }
 
   c10::Stream getStreamFromGlobalPool(c10::Device device, bool /*high_priority*/) const override {
-    return c10::Stream(c10::Stream::DEFAULT, device);
+    return new_stream(checked(device));
   }
 
   c10::Stream getNewStream(c10::Device device, int /*priority*/) const override {
-    return c10::Stream(c10::Stream::DEFAULT, device);
+    return new_stream(checked(device));
   }
 
   c10::Stream exchangeStream(c10::Stream stream) const noexcept override {
-    return c10::Stream(c10::Stream::DEFAULT, stream.device());
+    const c10::Stream previous = current_stream(with_index(stream.device()));
+    set_current_stream(stream);
+    return previous;
   }
 
   c10::DeviceIndex deviceCount() const noexcept override {
@@ -104,14 +136,16 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     delete static_cast<Time*>(event);
   }
 
-  // What was recorded may not have run: only waiting tells.
+  // What was recorded may not have run: only waiting tells, and whoever asks in a loop waits anyway.
   bool queryStream(const c10::Stream& /*stream*/) const override {
-    return false;
+    check(genie_barrier());
+    return true;
   }
   void synchronizeStream(const c10::Stream& /*stream*/) const override {
     check(genie_barrier());
   }
-  void synchronizeDevice(const c10::DeviceIndex /*device_index*/) const override {
+  void synchronizeDevice(const c10::DeviceIndex device_index) const override {
+    checked(c10::Device(kRemote, device_index));
     check(genie_barrier());
   }
   void recordDataPtrOnStream(const c10::DataPtr& /*data*/, const c10::Stream& /*stream*/) const override {}
@@ -125,6 +159,14 @@ c10::DeviceIndex current_device() noexcept {
 
 void set_current_device(c10::DeviceIndex index) noexcept {
   current = index;
+}
+
+void check_ordinal(c10::DeviceIndex index) {
+  const int32_t count = genie_device_count();
+  TORCH_CHECK(
+      count == 0 || (index >= 0 && index < count),
+      "invalid device ordinal: ", kDeviceName, ":", static_cast<int>(index),
+      " does not exist: the session has ", count, " device(s)");
 }
 
 void register_guard() {

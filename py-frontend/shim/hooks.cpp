@@ -29,6 +29,7 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   }
   void setCurrentDevice(c10::DeviceIndex device) const override {
     TORCH_CHECK(device >= 0, "device index must not be negative, got ", device);
+    check_ordinal(device);
     set_current_device(device);
   }
   c10::DeviceIndex exchangeDevice(c10::DeviceIndex device) const override {

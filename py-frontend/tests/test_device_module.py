@@ -104,7 +104,13 @@ def test_streams_and_events() -> None:
     assert isinstance(stream, module().Stream)
     assert isinstance(stream, torch.Stream)
     assert stream.device == torch.device(REMOTE)
-    assert module().Stream() == module().default_stream() == stream
+    assert module().default_stream() == stream
+    side = module().Stream()
+    assert side != stream
+    with module().stream(side):
+        assert module().current_stream() == side
+    assert module().current_stream() == stream
+    assert side.query()
     with module().stream(stream):
         started, ended = (module().Event(enable_timing=True) for _ in range(2))
         started.record()

@@ -25,6 +25,8 @@ def session(three_devices: Daemon) -> Iterator[None]:
     """This process connected to three devices, the first one current."""
     genie.connect(three_devices.address)
     yield
+    for index in range(3):
+        module().set_stream(module().default_stream(index))
     module().set_device(0)
     genie.disconnect()
 
@@ -248,7 +250,14 @@ def test_copies_of_objects_keep_their_index(tmp_path: Path) -> None:
 def test_streams_and_events_are_of_a_device(index: int) -> None:
     stream = torch.Stream(device=at(index))
     assert stream.device == at(index)
-    assert stream == module().Stream(index) == torch.accelerator.current_stream(at(index))
+    assert stream != module().Stream(index)
+    assert module().default_stream(index) == torch.accelerator.current_stream(at(index))
+    with stream:
+        assert module().current_device() == index
+        assert torch.accelerator.current_stream() == stream
+        assert torch.ones(1, device=D).device == at(index)
+    assert module().current_device() == 0
+    assert torch.accelerator.current_stream(at(index)) == module().default_stream(index)
     other = module().current_stream((index + 1) % 3)
     assert other != stream
     event = torch.Event(device=D)
@@ -270,6 +279,31 @@ def test_streams_and_events_are_of_a_device(index: int) -> None:
     torch.accelerator.synchronize(at(index))
     module().synchronize(index)
     torch.ones(2, device=at(index)).record_stream(other)
+
+
+def test_a_sparse_tensor_may_be_on_any_device() -> None:
+    for index in range(3):
+        matrix = torch.eye(3, device=at(index)).to_sparse()
+        assert matrix.device == at(index)
+        again = torch.eye(3).to_sparse().to(at(index)).coalesce()
+        assert (again + matrix).to_dense().tolist() == (2 * torch.eye(3)).tolist()
+    indices = torch.tensor([[0, 1], [1, 0]], device=at(2))
+    made = torch.sparse_coo_tensor(indices, torch.ones(2, device=at(2)), (2, 2))
+    assert made.device == at(2)
+    assert torch.eye(2, device=at(1)).to_sparse_csr().to_sparse_coo().device == at(1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: torch.accelerator.synchronize(3),
+        lambda: torch.Stream(device=at(3)),
+        lambda: torch.Generator(device=at(3)),
+    ],
+)
+def test_a_device_that_is_not_there_is_no_ordinal(call: Callable[[], object]) -> None:
+    with pytest.raises(RuntimeError, match="invalid device ordinal"):
+        call()
 
 
 def test_each_device_has_its_own_generator_and_memory() -> None:

@@ -10,6 +10,7 @@ namespace genie {
 
 void register_attention(torch::Library& aten);
 void register_eigenvalues(torch::Library& aten);
+void register_histogram(torch::Library& aten);
 void register_recurrent(torch::Library& aten);
 
 } // namespace genie

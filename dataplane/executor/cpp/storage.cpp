@@ -199,6 +199,7 @@ int genie_start(int cuda_index, uint32_t threads) {
       const c10::WarningUtils::WarningHandlerGuard guard(&silent);
       genie::register_attention(aten);
       genie::register_eigenvalues(aten);
+      genie::register_histogram(aten);
       genie::register_recurrent(aten);
       return true;
     }();

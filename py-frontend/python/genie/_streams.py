@@ -1,10 +1,13 @@
-"""Streams and events: a device has one stream, in which everything runs in the program's order."""
+"""Streams and events. A device runs everything in the program's order, whatever its stream."""
 
 from __future__ import annotations
 
 import torch
 
-from ._indices import DEVICE_NAME, DeviceLike, device, present, set_device
+from ._indices import DEVICE_NAME, DeviceLike, device, is_the_accelerator, present, set_device
+
+#: PyTorch's number for the kind of device that a backend outside of it is.
+_DEVICE_TYPE = 20
 
 
 class _OfThisDevice(type):
@@ -17,15 +20,14 @@ class _OfThisDevice(type):
 
 
 class Stream(torch.Stream, metaclass=_OfThisDevice):
-    """A device's stream. It has one, in which everything runs in the program's order.
+    """A name for a part of a device's work, all of which runs in the program's order.
 
-    >>> stream = torch.remote_accelerator.Stream()
-    >>> stream == torch.remote_accelerator.current_stream()
-    True
+    >>> torch.remote_accelerator.Stream().device
+    device(type='remote_accelerator', index=0)
     """
 
     def __new__(cls, device: DeviceLike = None, priority: int = 0) -> torch.Stream:  # type: ignore[misc]
-        """Give the device's one stream; a priority means nothing."""
+        """Make a stream; a priority means nothing."""
         return torch.Stream(device=torch.device(DEVICE_NAME, present(device)))
 
 
@@ -53,41 +55,46 @@ class Event(torch.Event, metaclass=_OfThisDevice):
 
 
 def current_stream(device: DeviceLike = None) -> torch.Stream:
-    """The device's one stream.
+    """The calling thread's current stream of a device.
 
     >>> torch.remote_accelerator.current_stream().device
     device(type='remote_accelerator', index=0)
     """
-    return Stream(device)
+    if is_the_accelerator():
+        return torch.accelerator.current_stream(present(device))
+    return default_stream(device)
 
 
 def default_stream(device: DeviceLike = None) -> torch.Stream:
-    """The device's one stream.
+    """The stream that is current where no other was made so.
 
-    >>> stream = torch.remote_accelerator.default_stream()
-    >>> stream == torch.remote_accelerator.current_stream()
-    True
+    >>> torch.remote_accelerator.default_stream().device
+    device(type='remote_accelerator', index=0)
     """
-    return Stream(device)
+    return torch.Stream(stream_id=0, device_index=present(device), device_type=_DEVICE_TYPE)
 
 
 def set_stream(stream: torch.Stream | None) -> None:
-    """Make the stream's device current.
+    """Make the stream current, and its device.
 
     >>> torch.remote_accelerator.set_stream(torch.remote_accelerator.current_stream())
     """
-    if stream is not None:
+    if stream is None:
+        return
+    if is_the_accelerator():
+        torch.accelerator.set_stream(stream)
+    else:
         set_device(stream.device_index)
 
 
-def stream(stream: torch.Stream | None) -> device:
-    """Make the stream's device current inside a ``with`` block.
+def stream(stream: torch.Stream | None) -> torch.Stream | device:
+    """Make the stream current inside a ``with`` block, and its device.
 
     >>> with torch.remote_accelerator.stream(torch.remote_accelerator.Stream()):
     ...     torch.remote_accelerator.current_device()
     0
     """
-    return device(-1 if stream is None else stream.device_index)
+    return device(-1) if stream is None else stream
 
 
 def is_current_stream_capturing() -> bool:

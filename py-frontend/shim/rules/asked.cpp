@@ -35,7 +35,7 @@ void add_asked_rules(RuleTable& table) {
   table.add(&ask, {"linalg_lstsq", "linalg_lstsq.out"});
   table.add(
       &ask_once,
-      {"_grouped_mm", "conj_physical.out", "_scaled_grouped_mm", "max_unpool2d", "max_unpool2d.out", "max_unpool3d",
+      {"_grouped_mm", "_weight_norm_interface", "_weight_norm_interface.out", "conj_physical.out", "_scaled_grouped_mm", "max_unpool2d", "max_unpool2d.out", "max_unpool3d",
        "max_unpool3d.out", "multilabel_margin_loss_forward",
        "multilabel_margin_loss_forward.output", "nonzero_static", "nonzero_static.out"});
   table.add(
