@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import atexit
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import _native, errors
+from ._catalogue import explain_error
+from ._places import Device, Place
 from .errors import (
     ConnectError,
     ForkError,
@@ -56,6 +57,7 @@ __all__ = [
     "connect",
     "devices",
     "disconnect",
+    "explain_error",
     "hook_overhead",
     "inspect",
     "is_connected",
@@ -68,43 +70,6 @@ __all__ = [
 
 
 _registered = False
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device of a session: one index of ``remote_accelerator``."""
-
-    #: ``remote_accelerator:INDEX``; with ``placement="pool"`` all have the same.
-    index: int
-    #: The address of its node.
-    node: str
-    #: As its node calls it: ``host:0``, ``cuda:1``.
-    name: str
-    #: What it is, for a person.
-    description: str
-    #: Bytes that it has.
-    memory_bytes: int
-    #: Bytes of them that this session's tensors may take.
-    memory_limit_bytes: int
-    #: Its share of the speed that it could have: below 1 its node slows it down, to test.
-    speed: float
-    #: What carries the data: ``dpdk`` or ``tcp``.
-    link: str
-    #: Whether its node still is there.
-    alive: bool
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a value is."""
-
-    #: The device that holds it; of several the one where it was made. ``None`` where nothing was
-    #: done with it yet.
-    device: Device | None
-    #: What put it there.
-    why: str
-    #: Other devices that hold a copy, to read it.
-    replicas: tuple[Device, ...] = ()
 
 
 def _register() -> None:
@@ -168,6 +133,10 @@ def connect(
     Raises :class:`ConnectError` if a node does not answer within ``timeout`` seconds or refuses,
     :class:`VersionMismatchError` if it runs another version (then none of them has a session), and
     :class:`RuntimeError` if a session is open already.
+
+    >>> genie.connect("tcp://127.0.0.1:7700", timeout=10)
+    >>> torch.ones(2, device="remote_accelerator:0").sum().item()
+    2.0
     """
     named = address.split(",") if isinstance(address, str) else address
     addresses = None if named is None else [one.strip() for one in named if one.strip()]
@@ -187,36 +156,61 @@ def disconnect() -> None:
     """End the session. Its tensors are gone: using one raises :class:`StaleTensorError`.
 
     In a forked child it raises :class:`ForkError`, as everything does that is the session's.
+
+    >>> genie.disconnect()
+    >>> genie.is_connected()
+    False
     """
     _native.disconnect()
 
 
 def synchronize() -> None:
-    """Wait until everything recorded so far has run on the node."""
+    """Wait until everything recorded so far has run on the node.
+
+    Raises what has failed there and was not raised yet, such as :class:`RemoteOperatorError`.
+
+    >>> y = torch.ones(2, device="remote_accelerator:0") + 1
+    >>> genie.synchronize()
+    """
     _register()
     _native.synchronize()
 
 
 def is_connected() -> bool:
-    """Whether a session is open."""
+    """Whether a session is open.
+
+    >>> genie.is_connected()
+    True
+    """
     return _native.is_connected()
 
 
 def devices() -> list[Device]:
-    """List the devices of the session, in the order of their indices."""
+    """List the devices of the session, in the order of their indices.
+
+    >>> [device.node for device in genie.devices()]
+    ['tcp://127.0.0.1:7700']
+    """
     return [Device(**device) for device in _native.devices()]
 
 
 def where(tensor: torch.Tensor) -> Place:
     """Tell where the elements of ``tensor`` are, and why they are there.
 
-    Raises :class:`TypeError` for a tensor that is on no remote accelerator.
+    Raises :class:`TypeError` for a tensor that is on no remote accelerator, and
+    :class:`StaleTensorError` for one of an earlier session.
+
+    >>> genie.where(torch.ones(2, device="remote_accelerator:0")).why
+    'the program chose remote_accelerator:0, and values stay where they are made'
     """
     if tensor.device.type != "remote_accelerator":
         raise TypeError(f"this tensor is on {tensor.device}, and not on a remote accelerator")
     found = _native.find(tensor.untyped_storage().data_ptr())
     if found is None:
-        raise StaleTensorError("this tensor belongs to an earlier session, whose memory is gone")
+        raise StaleTensorError(
+            "this tensor belongs to an earlier session, whose memory is gone: make it again in "
+            "this one"
+        )
     (lanes, why), all_devices = found, devices()
     held = tuple(all_devices[lane] for lane in lanes)
     if not held:
@@ -228,7 +222,14 @@ def where(tensor: torch.Tensor) -> Place:
 
 
 def stats() -> dict[str, Any]:
-    """Count what the session has done: operators, messages, bytes, round trips, plan hits."""
+    """Count what the session has done: operators, messages, bytes, round trips, plan hits.
+
+    >>> before = genie.stats()["round_trips"]
+    >>> torch.ones(2, device="remote_accelerator:0").add(1).tolist()
+    [2.0, 2.0]
+    >>> genie.stats()["round_trips"] - before
+    1
+    """
     return _native.stats()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import _device, _libraries, _printing
+from . import _device_module, _libraries, _printing
 from ._indices import DEVICE_NAME
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def register() -> None:
     if hasattr(torch, DEVICE_NAME):
         return
     torch.utils.rename_privateuse1_backend(DEVICE_NAME)
-    torch._register_device_module(DEVICE_NAME, _device.module())
+    torch._register_device_module(DEVICE_NAME, _device_module.module())
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
     _printing.fetch_what_is_shown()
     _libraries.prepare()

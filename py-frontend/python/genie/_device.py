@@ -5,24 +5,13 @@
 
 from __future__ import annotations
 
-import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from . import _native
-from ._device_missing import MISSING
-from ._indices import DEVICE_NAME, current_device, device, device_of, index, present, set_device
-from ._streams import (
-    Event,
-    Stream,
-    current_stream,
-    default_stream,
-    is_current_stream_capturing,
-    set_stream,
-    stream,
-)
+from ._indices import DeviceLike, current_device, index, present
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,32 +31,56 @@ def _lazy_init() -> None:
 
 
 def init() -> None:
-    """Nothing to do: a session starts with ``genie.connect``."""
+    """Nothing to do: a session starts with ``genie.connect``.
+
+    >>> torch.remote_accelerator.init()
+    """
 
 
 def is_initialized() -> bool:
-    """Whether there is a session."""
+    """Whether there is a session.
+
+    >>> torch.remote_accelerator.is_initialized()
+    True
+    """
     return int(torch.ops.genie.connected_devices()) > 0
 
 
 def is_available() -> bool:
-    """Whether there is a device: of the session, or of the nodes that the environment names."""
+    """Whether there is a device: of the session, or of the nodes that the environment names.
+
+    >>> torch.remote_accelerator.is_available()
+    True
+    """
     return device_count() > 0
 
 
 def device_count() -> int:
-    """Devices of the session; without one and without nodes in the environment 0."""
+    """Devices of the session; without one and without nodes in the environment 0.
+
+    >>> torch.remote_accelerator.device_count()
+    1
+    """
     return int(torch.ops.genie.device_count())
 
 
-def synchronize(device: Any = None) -> None:
-    """Wait until everything recorded so far has run, on whatever device."""
+def synchronize(device: DeviceLike = None) -> None:
+    """Wait until everything recorded so far has run, on whatever device.
+
+    Raises what has failed on the node and was not raised yet, such as :class:`RemoteOperatorError`.
+
+    >>> y = torch.ones(2, device="remote_accelerator:0") + 1
+    >>> torch.remote_accelerator.synchronize()
+    """
     present(device)
     torch.ops.genie.synchronize()
 
 
 def empty_cache() -> None:
-    """Nothing to do: the node owns the memory."""
+    """Nothing to do: the node owns the memory.
+
+    >>> torch.remote_accelerator.empty_cache()
+    """
 
 
 def _generators() -> int:
@@ -79,55 +92,106 @@ def _generators() -> int:
 
 
 def manual_seed(seed: int) -> None:
-    """Seed the current device's default generator."""
+    """Seed the current device's default generator.
+
+    >>> torch.remote_accelerator.manual_seed(7)
+    >>> first = torch.rand(2, device="remote_accelerator:0")
+    >>> torch.remote_accelerator.manual_seed(7)
+    >>> torch.equal(first, torch.rand(2, device="remote_accelerator:0"))
+    True
+    """
     torch.ops.genie.manual_seed(current_device(), _signed(int(seed)))
 
 
 def manual_seed_all(seed: int) -> None:
-    """Seed the default generators of all devices."""
+    """Seed the default generators of all devices.
+
+    >>> torch.remote_accelerator.manual_seed_all(7)
+    >>> torch.remote_accelerator.initial_seed()
+    7
+    """
     for at in range(_generators()):
         torch.ops.genie.manual_seed(at, _signed(int(seed)))
 
 
 def seed() -> None:
-    """Seed the current device's default generator with a random number."""
+    """Seed the current device's default generator with a random number.
+
+    >>> torch.remote_accelerator.seed()
+    >>> 0 <= torch.remote_accelerator.initial_seed() < 2**64
+    True
+    """
     manual_seed(torch.Generator().seed())
 
 
 def seed_all() -> None:
-    """Seed the default generators of all devices with one random number."""
+    """Seed the default generators of all devices with one random number.
+
+    >>> torch.remote_accelerator.seed_all()
+    >>> 0 <= torch.remote_accelerator.initial_seed() < 2**64
+    True
+    """
     manual_seed_all(torch.Generator().seed())
 
 
 def initial_seed() -> int:
-    """The seed of the current device's default generator."""
+    """The seed of the current device's default generator.
+
+    >>> torch.remote_accelerator.manual_seed(7)
+    >>> torch.remote_accelerator.initial_seed()
+    7
+    """
     return int(torch.ops.genie.initial_seed(current_device())) & ((1 << 64) - 1)
 
 
-def get_rng_state(device: Any = None) -> torch.Tensor:
-    """The state of a device's default generator, as a CPU byte tensor."""
+def get_rng_state(device: DeviceLike = None) -> torch.Tensor:
+    """The state of a device's default generator, as a CPU byte tensor.
+
+    >>> state = torch.remote_accelerator.get_rng_state()
+    >>> state.dtype, state.dim()
+    (torch.uint8, 1)
+    """
     state: torch.Tensor = torch.ops.genie.rng_state(present(device))
     return state
 
 
-def set_rng_state(new_state: torch.Tensor, device: Any = None) -> None:
-    """Set the state of a device's default generator."""
+def set_rng_state(new_state: torch.Tensor, device: DeviceLike = None) -> None:
+    """Set the state of a device's default generator.
+
+    >>> state = torch.remote_accelerator.get_rng_state()
+    >>> first = torch.rand(2, device="remote_accelerator:0")
+    >>> torch.remote_accelerator.set_rng_state(state)
+    >>> torch.equal(first, torch.rand(2, device="remote_accelerator:0"))
+    True
+    """
     torch.ops.genie.set_rng_state(present(device), new_state)
 
 
 def get_rng_state_all() -> list[torch.Tensor]:
-    """The states of all devices' default generators."""
+    """The states of all devices' default generators.
+
+    >>> len(torch.remote_accelerator.get_rng_state_all())
+    1
+    """
     return [get_rng_state(at) for at in range(_generators())]
 
 
 def set_rng_state_all(new_states: Iterable[torch.Tensor]) -> None:
-    """Set the states of all devices' default generators."""
+    """Set the states of all devices' default generators.
+
+    >>> states = torch.remote_accelerator.get_rng_state_all()
+    >>> torch.remote_accelerator.set_rng_state_all(states)
+    """
     for at, state in enumerate(new_states):
         set_rng_state(state, at)
 
 
 def get_amp_supported_dtype() -> list[torch.dtype]:
-    """The dtypes that ``torch.autocast`` may use."""
+    """The dtypes that ``torch.autocast`` may use.
+
+    >>> torch.remote_accelerator.get_amp_supported_dtype()
+    [torch.bfloat16, torch.float16]
+    """
     return [torch.bfloat16, torch.float16]
 
 
@@ -138,7 +202,11 @@ def _is_in_bad_fork() -> bool:
 
 @dataclass(frozen=True)
 class DeviceProperties:
-    """What a device is. The first two fields are those that ``torch.cuda`` has, too."""
+    """What a device is. The first two fields are those that ``torch.cuda`` has, too.
+
+    >>> torch.remote_accelerator.get_device_properties(0).node_device
+    'host:0'
+    """
 
     #: What it is, for a person.
     name: str
@@ -154,8 +222,16 @@ class DeviceProperties:
     speed: float
 
 
-def get_device_properties(device: Any = None) -> DeviceProperties:
-    """What a device is, and what it may hold; :class:`AssertionError` if there is none."""
+def get_device_properties(device: DeviceLike = None) -> DeviceProperties:
+    """What a device is, and what it may hold; :class:`AssertionError` if there is none.
+
+    >>> properties = torch.remote_accelerator.get_device_properties("remote_accelerator:0")
+    >>> properties.node, properties.link
+    ('tcp://127.0.0.1:7700', 'tcp')
+    >>> torch.remote_accelerator.get_device_properties(7)
+    Traceback (most recent call last):
+    AssertionError: Invalid device id 7: there are 1 devices
+    """
     wanted = index(device)
     count = device_count()
     if not 0 <= wanted < count:
@@ -172,126 +248,39 @@ def get_device_properties(device: Any = None) -> DeviceProperties:
     )
 
 
-def get_device_name(device: Any = None) -> str:
-    """What a device is, for a person."""
+def get_device_name(device: DeviceLike = None) -> str:
+    """What a device is, for a person.
+
+    >>> torch.remote_accelerator.get_device_name()
+    '...cores of ...'
+    """
     return get_device_properties(device).name
 
 
-def can_device_access_peer(device: Any, peer_device: Any) -> bool:
-    """Whether values go from one device to the other without this process: always."""
+def can_device_access_peer(device: DeviceLike, peer_device: DeviceLike) -> bool:
+    """Whether values go from one device to the other without this process: always.
+
+    Not a device from itself, as in ``torch.cuda``.
+
+    >>> torch.remote_accelerator.can_device_access_peer(0, 0)
+    False
+    """
     return present(device) != present(peer_device)
 
 
 def is_bf16_supported(including_emulation: bool = True) -> bool:
-    """Whether tensors may be bfloat16: every node takes them."""
+    """Whether tensors may be bfloat16: every node takes them.
+
+    >>> torch.remote_accelerator.is_bf16_supported()
+    True
+    """
     return True
 
 
 def is_tf32_supported() -> bool:
-    """Whether float32 products may be rounded to TF32: a node never does so unasked."""
+    """Whether float32 products may be rounded to TF32: a node never does so unasked.
+
+    >>> torch.remote_accelerator.is_tf32_supported()
+    False
+    """
     return False
-
-
-# ---- memory ------------------------------------------------------------------------------------
-
-
-def memory_stats(device: Any = None) -> dict[str, Any]:
-    """Counts of bytes and storages, by the names that ``torch.cuda.memory_stats`` has."""
-    stats: dict[str, Any] = torch.accelerator.memory_stats(present(device))
-    return stats
-
-
-def memory_allocated(device: Any = None) -> int:
-    """Bytes that this process's tensors take on a device now."""
-    return int(memory_stats(device).get("allocated_bytes.all.current", 0))
-
-
-def max_memory_allocated(device: Any = None) -> int:
-    """The most that they took, since the start or :func:`reset_peak_memory_stats`."""
-    return int(memory_stats(device).get("allocated_bytes.all.peak", 0))
-
-
-def memory_reserved(device: Any = None) -> int:
-    """As :func:`memory_allocated`: nothing is kept in reserve on this side."""
-    return memory_allocated(device)
-
-
-def max_memory_reserved(device: Any = None) -> int:
-    """As :func:`max_memory_allocated`."""
-    return max_memory_allocated(device)
-
-
-def reset_peak_memory_stats(device: Any = None) -> None:
-    """Begin anew to look for the most that tensors take."""
-    if is_initialized():
-        torch.accelerator.reset_peak_memory_stats(present(device))
-
-
-def reset_max_memory_allocated(device: Any = None) -> None:
-    """As :func:`reset_peak_memory_stats`."""
-    reset_peak_memory_stats(device)
-
-
-def reset_accumulated_memory_stats(device: Any = None) -> None:
-    """Begin anew to count what was made and freed."""
-    if is_initialized():
-        torch.accelerator.reset_accumulated_memory_stats(present(device))
-
-
-def mem_get_info(device: Any = None) -> tuple[int, int]:
-    """Bytes that this session may still take on a device, and that it may take in all."""
-    free, total = torch.accelerator.get_memory_info(present(device))
-    return int(free), int(total)
-
-
-def device_memory_used(device: Any = None) -> int:
-    """As :func:`memory_allocated`: what other sessions take is theirs to know."""
-    return memory_allocated(device)
-
-
-def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
-    """What tensors take on a device, for a person."""
-    free, total = mem_get_info(device)
-    rows = (
-        ("tensors", memory_allocated(device)),
-        ("at most", max_memory_allocated(device)),
-        ("free", free),
-        ("limit", total),
-    )
-    lines = [f"  {name:8} {count / (1 << 20):12,.1f} MiB" for name, count in rows]
-    return "\n".join([f"{DEVICE_NAME}:{present(device)} ({get_device_name(device)})", *lines])
-
-
-# ---- the module --------------------------------------------------------------------------------
-
-_FUNCTIONS = (
-    DeviceProperties, Event, Stream, _is_in_bad_fork, _lazy_init, can_device_access_peer,
-    current_device, current_stream, default_stream, device, device_count, device_memory_used,
-    device_of, empty_cache, get_amp_supported_dtype, get_device_name, get_device_properties,
-    get_rng_state, get_rng_state_all, init, initial_seed, is_available, is_bf16_supported,
-    is_current_stream_capturing, is_initialized, is_tf32_supported, manual_seed, manual_seed_all,
-    max_memory_allocated, max_memory_reserved, mem_get_info, memory_allocated, memory_reserved,
-    memory_stats, memory_summary, reset_accumulated_memory_stats, reset_max_memory_allocated,
-    reset_peak_memory_stats, seed, seed_all, set_device, set_rng_state, set_rng_state_all,
-    set_stream, stream, synchronize,
-)  # fmt: skip
-
-
-def module() -> types.ModuleType:
-    """Make ``torch.remote_accelerator``."""
-    made = types.ModuleType(f"torch.{DEVICE_NAME}", "Genie's remote accelerators.")
-    for one in _FUNCTIONS:
-        setattr(made, one.__name__, one)
-    made.OutOfMemoryError = torch.OutOfMemoryError  # type: ignore[attr-defined]
-    made.AcceleratorError = torch.AcceleratorError  # type: ignore[attr-defined]
-    # Activation checkpointing keeps the states of generators only where this is true, and ours
-    # are there from the start, with or without a session.
-    made._initialized = True  # type: ignore[attr-defined]
-    made.__getattr__ = _say_why  # type: ignore[method-assign]
-    return made
-
-
-def _say_why(name: str) -> Any:
-    why = MISSING.get(name)
-    reason = f": {why}" if why else ""
-    raise AttributeError(f"torch.{DEVICE_NAME} has no {name}{reason}")

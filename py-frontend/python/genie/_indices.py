@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 DEVICE_NAME = "remote_accelerator"
 
+#: What names a device: ``None`` is the current one.
+DeviceLike: TypeAlias = "torch.device | str | int | None"
 
-def index(device: Any) -> int:
+
+def index(device: DeviceLike) -> int:
     """The device index that ``device`` means; the current one for ``None`` and no index."""
     if isinstance(device, int):
         return device
@@ -22,7 +25,7 @@ def index(device: Any) -> int:
     return current_device()
 
 
-def present(device: Any) -> int:
+def present(device: DeviceLike) -> int:
     """As :func:`index`, but one that is named must be there, as soon as there is a session."""
     found = index(device)
     count = 0 if device is None else int(torch.ops.genie.connected_devices())
@@ -41,20 +44,34 @@ def is_the_accelerator() -> bool:
 
 
 def current_device() -> int:
-    """The calling thread's current device."""
+    """The calling thread's current device.
+
+    >>> torch.remote_accelerator.current_device()
+    0
+    """
     return int(torch.ops.genie.current_device())
 
 
-def set_device(device: Any) -> None:
-    """Set the calling thread's current device. A negative index leaves it as it is."""
+def set_device(device: DeviceLike) -> None:
+    """Set the calling thread's current device. A negative index leaves it as it is.
+
+    Raises :class:`torch.AcceleratorError` for one that the session does not have.
+
+    >>> torch.remote_accelerator.set_device("remote_accelerator:0")
+    """
     if not (isinstance(device, int) and device < 0):
         torch.ops.genie.set_device(present(device))
 
 
 class device:  # noqa: N801 (as in torch.cuda)
-    """Makes a device current inside a ``with`` block; a negative index leaves it as it is."""
+    """Makes a device current inside a ``with`` block; a negative index leaves it as it is.
 
-    def __init__(self, device: Any) -> None:
+    >>> with torch.remote_accelerator.device(0):
+    ...     torch.ones(2, device="remote_accelerator").device
+    device(type='remote_accelerator', index=0)
+    """
+
+    def __init__(self, device: DeviceLike) -> None:
         self.idx = index(device)
         self.prev_idx = -1
 
@@ -68,7 +85,13 @@ class device:  # noqa: N801 (as in torch.cuda)
 
 
 class device_of(device):  # noqa: N801 (as in torch.cuda)
-    """Makes the device of a tensor current inside a ``with`` block; nothing for others."""
+    """Makes the device of a tensor current inside a ``with`` block; nothing for others.
+
+    >>> x = torch.ones(2, device="remote_accelerator:0")
+    >>> with torch.remote_accelerator.device_of(x):
+    ...     torch.remote_accelerator.current_device()
+    0
+    """
 
     def __init__(self, obj: Any) -> None:
         is_ours = isinstance(obj, torch.Tensor) and obj.device.type == DEVICE_NAME

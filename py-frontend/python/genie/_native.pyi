@@ -1,8 +1,35 @@
 from os import PathLike
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict, type_check_only
+
+__all__ = [
+    "__version__",
+    "at_exit",
+    "connect",
+    "devices",
+    "disconnect",
+    "find",
+    "is_connected",
+    "is_forked",
+    "register",
+    "resolve",
+    "stats",
+    "synchronize",
+]
 
 __version__: str
+
+@type_check_only
+class _Device(TypedDict):
+    index: int
+    node: str
+    name: str
+    description: str
+    memory_bytes: int
+    memory_limit_bytes: int
+    speed: float
+    link: str
+    alive: bool
 
 def register(torch_version: str, inner_folders: list[str], errors: ModuleType) -> None: ...
 def resolve(
@@ -28,5 +55,5 @@ def synchronize() -> None: ...
 def at_exit() -> None: ...
 def is_connected() -> bool: ...
 def is_forked() -> bool: ...
-def devices() -> list[dict[str, Any]]: ...
+def devices() -> list[_Device]: ...
 def stats() -> dict[str, Any]: ...

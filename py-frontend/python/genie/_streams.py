@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from ._indices import DEVICE_NAME, device, is_the_accelerator, present, set_device
+from ._indices import DEVICE_NAME, DeviceLike, device, is_the_accelerator, present, set_device
 
 #: PyTorch's number for the kind of device that a backend outside of it is.
 _DEVICE_TYPE = 20
@@ -22,15 +20,27 @@ class _OfThisDevice(type):
 
 
 class Stream(torch.Stream, metaclass=_OfThisDevice):
-    """A name for a part of a device's work, all of which runs in the program's order."""
+    """A name for a part of a device's work, all of which runs in the program's order.
 
-    def __new__(cls, device: Any = None, priority: int = 0) -> torch.Stream:  # type: ignore[misc]
+    >>> torch.remote_accelerator.Stream().device
+    device(type='remote_accelerator', index=0)
+    """
+
+    def __new__(cls, device: DeviceLike = None, priority: int = 0) -> torch.Stream:  # type: ignore[misc]
         """Make a stream; a priority means nothing."""
         return torch.Stream(device=torch.device(DEVICE_NAME, present(device)))
 
 
 class Event(torch.Event, metaclass=_OfThisDevice):
-    """A point in a device's order. One with ``enable_timing`` waits there when it is recorded."""
+    """A point in a device's order. One with ``enable_timing`` waits there when it is recorded.
+
+    >>> started, ended = (torch.remote_accelerator.Event(enable_timing=True) for _ in range(2))
+    >>> started.record()
+    >>> x = torch.ones(8, device="remote_accelerator:0") + 1
+    >>> ended.record()
+    >>> started.elapsed_time(ended) >= 0  # milliseconds
+    True
+    """
 
     def __new__(  # type: ignore[misc]
         cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
@@ -44,20 +54,31 @@ class Event(torch.Event, metaclass=_OfThisDevice):
         return torch.Event(device=DEVICE_NAME, enable_timing=enable_timing, blocking=blocking)
 
 
-def current_stream(device: Any = None) -> torch.Stream:
-    """The calling thread's current stream of a device."""
+def current_stream(device: DeviceLike = None) -> torch.Stream:
+    """The calling thread's current stream of a device.
+
+    >>> torch.remote_accelerator.current_stream().device
+    device(type='remote_accelerator', index=0)
+    """
     if is_the_accelerator():
         return torch.accelerator.current_stream(present(device))
     return default_stream(device)
 
 
-def default_stream(device: Any = None) -> torch.Stream:
-    """The stream that is current where no other was made so."""
+def default_stream(device: DeviceLike = None) -> torch.Stream:
+    """The stream that is current where no other was made so.
+
+    >>> torch.remote_accelerator.default_stream().device
+    device(type='remote_accelerator', index=0)
+    """
     return torch.Stream(stream_id=0, device_index=present(device), device_type=_DEVICE_TYPE)
 
 
-def set_stream(stream: Any) -> None:
-    """Make the stream current, and its device."""
+def set_stream(stream: torch.Stream | None) -> None:
+    """Make the stream current, and its device.
+
+    >>> torch.remote_accelerator.set_stream(torch.remote_accelerator.current_stream())
+    """
     if stream is None:
         return
     if is_the_accelerator():
@@ -66,11 +87,20 @@ def set_stream(stream: Any) -> None:
         set_device(stream.device_index)
 
 
-def stream(stream: Any) -> Any:
-    """Make the stream current inside a ``with`` block, and its device."""
+def stream(stream: torch.Stream | None) -> torch.Stream | device:
+    """Make the stream current inside a ``with`` block, and its device.
+
+    >>> with torch.remote_accelerator.stream(torch.remote_accelerator.Stream()):
+    ...     torch.remote_accelerator.current_device()
+    0
+    """
     return device(-1) if stream is None else stream
 
 
 def is_current_stream_capturing() -> bool:
-    """Whether a CUDA graph is being captured: never."""
+    """Whether a CUDA graph is being captured: never.
+
+    >>> torch.remote_accelerator.is_current_stream_capturing()
+    False
+    """
     return False
