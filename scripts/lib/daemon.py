@@ -143,8 +143,15 @@ class Daemon:
         raise AssertionError("not reached")
 
     def start_on(self, port: int) -> Daemon:
-        """As `start`, on a port that is known to be free, since it was another daemon's."""
-        return self._start_once(port)
+        """As `start`, on the port of another daemon, which may be about to end."""
+        deadline = time.monotonic() + _STOP_SECONDS_MAX
+        while True:
+            try:
+                return self._start_once(port)
+            except DaemonError as error:
+                if time.monotonic() > deadline or "in use" not in str(error).lower():
+                    raise
+                time.sleep(_POLL_SECONDS)
 
     def _start_once(self, port: int | None = None) -> Daemon:
         self.port = port or self._port or free_port()

@@ -22,7 +22,12 @@ _Tree = TypeVar("_Tree")
 
 @dataclass(frozen=True)
 class Inspection:
-    """What this process knows of a remote tensor. Finding out costs no message."""
+    """What this process knows of a remote tensor. Finding out costs no message.
+
+    >>> known = genie.inspect(torch.ones(2, 3, device="remote_accelerator:0"))
+    >>> known.shape, known.stride, known.nbytes, known.state
+    (torch.Size([2, 3]), (3, 1), 24, 'pending')
+    """
 
     #: ``materialised`` if :func:`genie.materialize` has waited for it and nothing was written into
     #: it since; else ``pending``, though the node may long have computed it.
@@ -50,6 +55,9 @@ def inspect(tensor: torch.Tensor) -> Inspection:
 
     Raises :class:`TypeError` for another tensor, and :class:`StaleTensorError` for one of an
     earlier session.
+
+    >>> genie.inspect(torch.ones(2, device="remote_accelerator:0")).place.device.name
+    'host:0'
     """
     place = genie.where(tensor)
     version = _version(tensor)
@@ -71,6 +79,10 @@ def materialize(tree: _Tree) -> _Tree:
 
     The tree is a tensor, or lists, tuples and dictionaries of them. It takes one round trip however
     many there are, and none without a remote tensor. What failed on the way raises here.
+
+    >>> x = torch.ones(2, device="remote_accelerator:0") + 1
+    >>> genie.inspect(genie.materialize({"x": x})["x"]).state
+    'materialised'
     """
     tensors = [
         leaf

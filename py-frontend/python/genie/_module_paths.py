@@ -52,6 +52,12 @@ def module_paths(model: nn.Module) -> ModulePaths:
     :func:`genie.inspect` shows it as the annotation ``module``: ``Model.layers.0.norm``. Without
     these hooks nothing is noted, and with them a forward takes the time of :func:`genie.annotate`
     for each operator. A graph of ``torch.compile`` has no modules any more, and is left alone.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2)).to("remote_accelerator:0")
+    >>> with genie.module_paths(model):
+    ...     y = model(torch.ones(1, 2, device="remote_accelerator:0"))
+    >>> genie.inspect(y).annotations["module"].value
+    'Sequential.0'
     """
     return ModulePaths(model)
 

@@ -36,6 +36,7 @@ def use_a_session(address: str) -> None:
     assert_type(devices, list[genie.Device])
     use_a_device(devices[0])
     use_a_place(genie.where(torch.ones(2, device="remote_accelerator:0")))
+    use_intent()
     use_the_device_module()
     assert_type(genie.disconnect(), None)
 
@@ -58,6 +59,21 @@ def use_a_place(place: genie.Place) -> None:
     assert_type(place.device, genie.Device | None)
     assert_type(place.why, str)
     assert_type(place.replicas, tuple[genie.Device, ...])
+
+
+def use_intent() -> None:
+    """What tensors are for."""
+    with genie.annotate(phase="decode", role="mine", modality="text", other="more"):
+        tensor = torch.ones(2, device="remote_accelerator:0")
+    known = genie.inspect(tensor)
+    assert_type(known, genie.Inspection)
+    assert_type(known.state, str)
+    assert_type(known.annotations, dict[str, genie.Annotation])
+    assert_type(known.annotations["phase"].value, str)
+    assert_type(genie.materialize([tensor]), list[torch.Tensor])
+    with genie.module_paths(torch.nn.Linear(2, 2)):
+        pass
+    assert_type(genie.hook_overhead(100), float)
 
 
 def use_errors() -> None:

@@ -152,7 +152,7 @@ MODELS = {
         mamba_d_state=4,
         mamba_dt_rank=4,
         use_mamba_kernels=False,
-        # Grouped heads are summed in another order, and in half types a router then chooses otherwise.
+        # Grouped heads are summed in another order: in half types a router then chooses otherwise.
         num_key_value_heads=4,
     ),
     "bamba": causal(
