@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import genie
 import pytest
@@ -111,6 +113,19 @@ def test_a_failed_connect_leaves_nothing_half_done(daemon: Daemon) -> None:
         genie.connect(f"tcp://127.0.0.1:{free_port()}")
     genie.connect(daemon.address)
     assert torch.ones(2, device=REMOTE).sum().item() == 2.0
+
+
+def test_a_node_takes_a_port_that_is_about_to_be_free(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        node = Daemon(log=tmp_path / "node.log")
+        threading.Timer(0.5, other.close).start()
+        try:
+            assert node.start_on(port).running
+        finally:
+            node.stop()
 
 
 def test_random_bytes_on_the_port_disturb_nobody(daemon: Daemon) -> None:

@@ -23,6 +23,8 @@ BINARY = ROOT / "target" / "release" / "genie-dataplane"
 _START_SECONDS_MAX = 30.0
 _STOP_SECONDS_MAX = 10.0
 _START_ATTEMPTS = 3
+#: What a daemon says whose port another has.
+_PORT_TAKEN = "the port is taken"
 _POLL_SECONDS = 0.02
 
 
@@ -138,7 +140,7 @@ class Daemon:
                 return self._start_once()
             except DaemonError as error:
                 # Somebody else may take the port between our looking and our binding.
-                if attempt == _START_ATTEMPTS or "in use" not in str(error).lower():
+                if attempt == _START_ATTEMPTS or _PORT_TAKEN not in str(error):
                     raise
         raise AssertionError("not reached")
 
@@ -149,7 +151,7 @@ class Daemon:
             try:
                 return self._start_once(port)
             except DaemonError as error:
-                if time.monotonic() > deadline or "in use" not in str(error).lower():
+                if time.monotonic() > deadline or _PORT_TAKEN not in str(error):
                     raise
                 time.sleep(_POLL_SECONDS)
 
