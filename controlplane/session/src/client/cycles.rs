@@ -59,8 +59,15 @@ struct Beat {
 pub(super) struct Cycle {
     /// What is to be one segment each. Several where the program looks more than once in a turn.
     pub segments: Vec<Range<u64>>,
-    /// How it begins, where its segments end by a cut and not by a look.
-    pub start: Option<Start>,
+    /// Where its segments end by a cut, and not by a look.
+    pub cut: Option<Cut>,
+}
+
+/// Where a cycle is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// How the next turn begins.
+    pub start: Start,
     /// The id that the next storage had a turn before it began, if it ends with the last record.
     pub turn_base: u64,
 }
@@ -289,8 +296,10 @@ impl Cycles {
         self.learn_start(back, turn);
         Some(Cycle {
             segments: std::iter::once(start..start + turn as u64).collect(),
-            start: Some(self.start_at(back)),
-            turn_base: self.base_before(turn),
+            cut: Some(Cut {
+                start: self.start_at(back),
+                turn_base: self.base_before(turn),
+            }),
         })
     }
 
@@ -339,8 +348,7 @@ impl Cycles {
         }
         Some(Cycle {
             segments,
-            start: None,
-            turn_base: 0,
+            cut: None,
         })
     }
 

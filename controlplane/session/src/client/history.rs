@@ -4,16 +4,17 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::{AppendError, Draft};
 use crate::WireError;
 use crate::limits::{CAPTURED_MAX, CYCLE_RECORDS_MAX};
 use crate::record::{self, Item, Kind, Plain, Shape};
-use crate::segment::{Namer, Resolver};
-use crate::varint::{Reader, put_u64};
+use crate::segment::{FIRST_ID, Namer, Resolver};
+use crate::varint::Reader;
 
 /// Records that are kept of segments that ended: two turns of the longest cycle.
 const RECORDS: u64 = 2 * CYCLE_RECORDS_MAX as u64;
 
-/// A segment that ended.
+/// A segment, that ended or that is under construction.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     /// Where its records begin in the bytes.
@@ -25,12 +26,25 @@ struct Segment {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct History {
     bytes: Vec<u8>,
     ended: VecDeque<Segment>,
-    /// Where the segment under construction begins.
-    current: usize,
+    current: Segment,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            ended: VecDeque::new(),
+            current: Segment {
+                offset: 0,
+                first: 0,
+                base: FIRST_ID,
+            },
+        }
+    }
 }
 
 impl History {
@@ -41,22 +55,19 @@ impl History {
 
     /// The records of the segment under construction.
     pub(super) fn segment(&self) -> &[u8] {
-        self.bytes.get(self.current..).unwrap_or_default()
+        self.bytes.get(self.current.offset..).unwrap_or_default()
     }
 
-    /// The segment ends, whose first record has position `first` and whose first id is `base`; the next
-    /// one's first record will have position `next`.
-    pub(super) fn end_segment(&mut self, first: u64, base: u64, next: u64) {
-        let offset = self.current;
-        let segment = Segment {
-            offset,
+    /// The segment ends. The next one's first record will have position `first`, and its first id is `base`.
+    pub(super) fn end_segment(&mut self, first: u64, base: u64) {
+        self.ended.push_back(self.current);
+        self.current = Segment {
+            offset: self.bytes.len(),
             first,
             base,
         };
-        self.ended.push_back(segment);
-        self.current = self.bytes.len();
         while self.ended.get(1).is_some_and(|second| {
-            next - second.first >= RECORDS || self.current - second.offset > CAPTURED_MAX
+            first - second.first >= RECORDS || self.bytes.len() - second.offset > CAPTURED_MAX
         }) {
             self.ended.pop_front();
         }
@@ -64,29 +75,18 @@ impl History {
         let gone = self.ended.front().map_or(0, |oldest| oldest.offset);
         if gone > self.bytes.len() / 2 {
             self.bytes.drain(..gone);
-            self.current -= gone;
+            self.current.offset -= gone;
             for segment in &mut self.ended {
                 segment.offset -= gone;
             }
         }
     }
 
-    /// The records of `range` as a segment that begins there, written out; `first` and `base` are of the
-    /// segment under construction. With `cut` it ends by a cut, which frees what the record after it does,
-    /// or, if that is yet to come, what the first one does: `cut` is what the first id was a turn before.
-    /// None if not all of it is known.
-    pub(super) fn tell(
-        &self,
-        range: &Range<u64>,
-        (first, base): (u64, u64),
-        cut: Option<u64>,
-    ) -> Option<Vec<u8>> {
-        let current = Segment {
-            offset: self.current,
-            first,
-            base,
-        };
-        let segments: Vec<Segment> = self.ended.iter().copied().chain([current]).collect();
+    /// The records of `range` as a segment that begins there, written out. With `cut` it ends by a cut,
+    /// which frees what the record after it does, or, if that is yet to come, what the first one does: `cut`
+    /// is what the first id was a turn before. None if not all of it is known.
+    pub(super) fn tell(&self, range: &Range<u64>, cut: Option<u64>) -> Option<Vec<u8>> {
+        let segments: Vec<Segment> = self.ended.iter().copied().chain([self.current]).collect();
         let begin = segments.partition_point(|segment| segment.first <= range.start);
         let mut telling = Telling::new(range.clone());
         for (index, segment) in segments.iter().enumerate().skip(begin.checked_sub(1)?) {
@@ -160,7 +160,9 @@ impl Telling {
             )?;
             resolver.take(shape.fresh);
             if is_told {
-                self.record(&plain, &shape, &ids, &numbers, fresh);
+                // Every id was given: it was resolved.
+                let told = self.record(&plain, &shape, &ids, &numbers, fresh);
+                told.map_err(|_| WireError::Malformed("a storage that was never made"))?;
             }
             position += 1;
         }
@@ -182,31 +184,24 @@ impl Telling {
         ids: &[u64],
         numbers: &[i64],
         fresh: u64,
-    ) {
+    ) -> Result<(), AppendError> {
         if self.namer.is_none() {
             self.first_frees = std::mem::take(&mut self.frees);
         }
         let namer = self.namer.get_or_insert_with(|| Namer::starting_at(fresh));
+        let draft = Draft {
+            skeleton: plain
+                .structure
+                .get(shape.skeleton.clone())
+                .unwrap_or_default(),
+            storages: ids,
+            params: numbers.get(shape.externals..).unwrap_or_default(),
+            tail: plain.structure.get(shape.tail..).unwrap_or_default(),
+            ..Draft::new(plain.kind)
+        };
+        let (mut structure, mut named) = (Vec::new(), Vec::new());
+        draft.normal_form(namer, &mut structure, &mut named)?;
         let base = namer.base() as i64;
-        let mut structure = Vec::with_capacity(plain.structure.len());
-        let skeleton = plain.structure.get(shape.skeleton.clone());
-        let skeleton = skeleton.unwrap_or_default();
-        put_u64(&mut structure, skeleton.len() as u64);
-        structure.extend_from_slice(skeleton);
-        put_u64(&mut structure, ids.len() as u64);
-        let mut named = Vec::new();
-        for &id in ids {
-            // Every id was given: it was resolved.
-            let Some(reference) = namer.name(id) else {
-                continue;
-            };
-            if reference == crate::segment::Ref::New {
-                named.push(id as i64);
-            }
-            put_u64(&mut structure, reference.code());
-        }
-        structure.extend_from_slice(plain.structure.get(shape.tail..).unwrap_or_default());
-        named.extend_from_slice(numbers.get(shape.externals..).unwrap_or_default());
         for id in &mut self.frees {
             *id = id.wrapping_sub(base);
         }
@@ -222,6 +217,7 @@ impl Telling {
         self.frees.clear();
         namer.take(shape.fresh);
         self.told += 1;
+        Ok(())
     }
 
     fn finish(mut self, cut: Option<u64>) -> Option<Vec<u8>> {

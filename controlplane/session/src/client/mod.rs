@@ -36,8 +36,6 @@ pub struct Appended {
     pub seq: u64,
     /// First id that it took.
     pub first_fresh: u64,
-    /// It ended a segment.
-    pub ended: bool,
     /// The batch is full: send now.
     pub full: bool,
     /// A plan is to be asked for ([`ClientLog::take_submission`]).
@@ -163,8 +161,6 @@ pub struct ClientLog {
     // The segment under construction.
     history: History,
     cycles: Cycles,
-    /// The position of its first record among those that are no cuts.
-    segment_first: u64,
     segment_records: usize,
     segment_ops: usize,
     segment_bulk: usize,
@@ -306,7 +302,6 @@ impl ClientLog {
             return Ok(Appended {
                 seq: self.next_seq,
                 first_fresh: self.namer.next(),
-                ended: false,
                 full: false,
                 asks: false,
             });
@@ -477,17 +472,16 @@ impl ClientLog {
             self.counters.operators += 1;
             self.segment_ops += 1;
         }
-        let expected = self.follow(draft);
-        if expected.is_some() && self.push_to_chunk(draft, bulk) {
+        let followed = self.follow(draft, bulk);
+        if followed.is_some_and(|followed| followed.is_planned) {
             self.counters.planned += 1;
         } else if !bulk {
             self.end_chunk();
             self.segment_plain += 1;
             self.wire.extend_from_slice(&self.plain[item_start..]);
         }
-        let is_followed = expected.is_some();
         if draft.kind != Kind::Cut {
-            let key = expected.unwrap_or_else(|| key_of_draft(draft));
+            let key = followed.map_or_else(|| key_of_draft(draft), |followed| followed.key);
             self.cycles
                 .note(key, draft.kind, first_fresh, draft.storages);
         }
@@ -495,16 +489,14 @@ impl ClientLog {
             self.end_segment();
         }
         if draft.kind != Kind::Cut {
-            self.ask_for_cycle(is_followed);
+            self.ask_for_cycle(followed.is_some());
         }
         let full = self.wire.len() + self.chunk.len() >= BATCH_BYTES
             || self.plain.len() >= 4 * BATCH_BYTES
             || self.batch_count >= 128;
-        let ended = draft.kind.ends_segment();
         Ok(Appended {
             seq,
             first_fresh,
-            ended,
             full,
             asks: !self.submissions.is_empty(),
         })

@@ -8,6 +8,15 @@ use crate::limits::PLAN_AGAIN_AFTER;
 use crate::plan::{PLANS_MAX, Predictor, TEMPLATE_MAX, Template};
 use crate::record::Kind;
 
+/// A record that is as a plan has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Followed {
+    /// What it is without the names of its storages ([`super::cycles::key_of_draft`]).
+    pub key: u64,
+    /// It travels in a chunk.
+    pub is_planned: bool,
+}
+
 /// A plan that takes the place of shorter ones, used since a record, once it is there and its cycle begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Replacement {
@@ -17,23 +26,23 @@ pub(super) struct Replacement {
 }
 
 impl ClientLog {
-    /// Goes on with the expected plan, or finds another: what it says of the record
-    /// ([`super::cycles::key_of_draft`]).
-    pub(super) fn follow(&mut self, draft: &Draft<'_>) -> Option<u64> {
+    /// Goes on with the expected plan, or finds another. The record travels in a chunk then, unless it is
+    /// `bulk` or the plan is not installed yet.
+    pub(super) fn follow(&mut self, draft: &Draft<'_>, bulk: bool) -> Option<Followed> {
         if self.off_trie {
             return None;
         }
         if let Some((plan, index)) = self.cursor
             && self.matches(plan, index, draft)
         {
-            return self.advance(plan, index);
+            return self.advance(plan, index, draft, bulk);
         }
         let prefix = step_prefix(self.prefix, draft.kind, draft.op, &self.structure);
         if let Some(&(plan, index)) = self.trie.get(&prefix)
             && self.matches(plan, index, draft)
         {
             self.end_chunk();
-            return self.advance(plan, index);
+            return self.advance(plan, index, draft, bulk);
         }
         // The structure up to here is nobody's prefix, so nothing longer is.
         self.leave_plans();
@@ -41,7 +50,7 @@ impl ClientLog {
     }
 
     /// The rest of the segment follows no plan.
-    fn leave_plans(&mut self) {
+    pub(super) fn leave_plans(&mut self) {
         self.end_chunk();
         self.cursor = None;
         self.cut_is_next = false;
@@ -61,7 +70,13 @@ impl ClientLog {
             && template.structure == self.structure
     }
 
-    fn advance(&mut self, plan: u32, index: u32) -> Option<u64> {
+    fn advance(
+        &mut self,
+        plan: u32,
+        index: u32,
+        draft: &Draft<'_>,
+        bulk: bool,
+    ) -> Option<Followed> {
         let known = self.plans.get_mut(&u64::from(plan))?;
         known.last_used = self.next_seq;
         let at = index as usize;
@@ -69,35 +84,21 @@ impl ClientLog {
         let next = known.template.records.get(at + 1);
         self.cut_is_next = next.is_some_and(|next| next.kind == Kind::Cut);
         self.cursor = Some((plan, index + 1));
-        known.keys.get(at).copied()
-    }
-
-    /// The record that was followed travels in a chunk, unless its plan is not installed yet.
-    pub(super) fn push_to_chunk(&mut self, draft: &Draft<'_>, bulk: bool) -> bool {
-        let Some((plan, next)) = self.cursor else {
-            return false;
-        };
-        let Some(known) = self.plans.get_mut(&u64::from(plan)) else {
-            return false;
-        };
-        let index = next - 1;
-        let Some(template) = known.template.records.get(index as usize) else {
-            return false;
-        };
-        if bulk || !known.ready {
-            return false;
+        let is_planned = known.ready && !bulk;
+        if is_planned {
+            if self.chunk.is_empty() {
+                self.chunk_start = index;
+            }
+            self.chunk.push(
+                known.template.records.get(at)?,
+                &mut known.predictor,
+                &self.numbers,
+                &self.relative_frees,
+                draft.blob,
+            );
         }
-        if self.chunk.is_empty() {
-            self.chunk_start = index;
-        }
-        self.chunk.push(
-            template,
-            &mut known.predictor,
-            &self.numbers,
-            &self.relative_frees,
-            draft.blob,
-        );
-        true
+        let key = *known.keys.get(at)?;
+        Some(Followed { key, is_planned })
     }
 
     pub(super) fn end_chunk(&mut self) {
@@ -123,11 +124,9 @@ impl ClientLog {
                 self.ask_for_plan();
             }
         }
-        let next_first = self.cycles.count();
-        self.history
-            .end_segment(self.segment_first, self.namer.base(), next_first);
         self.namer.cut();
-        self.segment_first = next_first;
+        self.history
+            .end_segment(self.cycles.count(), self.namer.base());
         self.segment_records = 0;
         self.segment_ops = 0;
         self.segment_bulk = 0;
@@ -148,7 +147,7 @@ impl ClientLog {
         }
         // Past the bounds of a template (much inline data): it stays without a plan.
         if let Ok(template) = Template::captured(self.history.segment()) {
-            let _ = self.ask_for(template);
+            self.ask_for(template);
         }
     }
 
@@ -158,24 +157,21 @@ impl ClientLog {
         let Some(cycle) = self.cycles.found(is_followed) else {
             return;
         };
-        let current = (self.segment_first, self.namer.base());
-        let turn_records = cycle.records();
         let mut asked = None;
         for range in &cycle.segments {
-            let turn_base = cycle.start.map(|_| cycle.turn_base);
+            let turn_base = cycle.cut.map(|cut| cut.turn_base);
             if self.pending < PLANS_PENDING_MAX
-                && let Some(told) = self.history.tell(range, current, turn_base)
+                && let Some(told) = self.history.tell(range, turn_base)
                 && let Ok(template) = Template::captured(&told)
             {
                 asked = self.ask_for(template).or(asked);
             }
         }
         if is_followed && let Some(asked) = asked {
-            let since = self.next_seq.saturating_sub(turn_records);
             self.replaces = Some(Replacement {
                 plan: asked,
-                since,
-                start: cycle.start,
+                since: self.next_seq.saturating_sub(cycle.records()),
+                start: cycle.cut.map(|cut| cut.start),
             });
         }
     }
@@ -210,8 +206,7 @@ impl ClientLog {
             .filter(|&other| other != plan)
             .collect();
         for replaced in replaced {
-            self.forget_plan(replaced);
-            self.dropped_plans.push(replaced);
+            self.drop_plan(replaced);
         }
     }
 
@@ -281,9 +276,14 @@ impl ClientLog {
             .min_by_key(|(_, known)| known.last_used)
             .map(|(&plan, _)| plan as u32);
         if let Some(plan) = oldest {
-            self.forget_plan(plan);
-            self.dropped_plans.push(plan);
+            self.drop_plan(plan);
         }
+    }
+
+    /// Nobody will use it any more, and the node is told.
+    pub(super) fn drop_plan(&mut self, plan: u32) {
+        self.forget_plan(plan);
+        self.dropped_plans.push(plan);
     }
 
     pub(super) fn forget_plan(&mut self, plan: u32) {
@@ -320,9 +320,8 @@ impl ClientLog {
             // waited: it is told that nobody will use it.
             let known = self.plans.get(&u64::from(plan));
             if let Some(last) = known.and_then(|known| known.prefixes.last().copied()) {
-                self.forget_plan(plan);
+                self.drop_plan(plan);
                 self.planned.insert(last, self.next_seq + PLAN_AGAIN_AFTER);
-                self.dropped_plans.push(plan);
             }
             return;
         }

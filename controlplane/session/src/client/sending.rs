@@ -196,15 +196,12 @@ impl ClientLog {
             .map(|(&plan, _)| plan as u32)
             .collect();
         for stale in stale {
-            self.forget_plan(stale);
-            self.dropped_plans.push(stale);
+            self.drop_plan(stale);
         }
         self.unstage();
         // What is under construction goes out in full too: its chunks are of dropped plans.
         self.chunk = ChunkWriter::default();
-        self.cursor = None;
-        self.cut_is_next = false;
-        self.off_trie = true;
+        self.leave_plans();
         self.wire.clear();
         self.wire.extend_from_slice(&self.plain);
         let rewind = Header::new(frame::Kind::Rewind, seq, u64::from(self.generation));
