@@ -37,8 +37,7 @@ const TURNS_TO_REPLACE: usize = 3;
 
 const LOOK: u8 = 1;
 const UPLOAD: u8 = 2;
-const AFTER_CUT: u8 = 4;
-const OPERATOR: u8 = 8;
+const OPERATOR: u8 = 4;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Beat {
@@ -103,7 +102,9 @@ pub(super) struct Cycles {
     /// The run at which it is judged.
     goal: usize,
     credit: usize,
-    cut_before: bool,
+    /// Of the last two cuts that the log made by itself, the last one first: one more than the position of the
+    /// beat that came next. 0 is none.
+    cuts: [u64; 2],
     /// The id of the last beat.
     next: u64,
     /// How the known cycles begin: the beat, and it with the one before.
@@ -158,7 +159,7 @@ impl Cycles {
 
     /// The next beat comes after a cut that the log made by itself.
     pub(super) fn note_cut(&mut self) {
-        self.cut_before = true;
+        self.cuts = [self.count + 1, self.cuts[0]];
     }
 
     /// Takes the beat of a record; `next` is the id of the next storage before it.
@@ -172,9 +173,6 @@ impl Cycles {
         }
         if matches!(kind, Kind::Op | Kind::CallSync) {
             flags |= OPERATOR;
-        }
-        if std::mem::take(&mut self.cut_before) {
-            flags |= AFTER_CUT;
         }
         let mut beat = Beat {
             key,
@@ -278,7 +276,7 @@ impl Cycles {
             return None;
         }
         let turn = turn_of(self.period);
-        if is_planned && (self.run < TURNS_TO_REPLACE * turn || self.having(AFTER_CUT, turn) < 2) {
+        if is_planned && (self.run < TURNS_TO_REPLACE * turn || self.cuts(turn) < 2) {
             return None;
         }
         // Judged again after twice as many turns, if it is found wanting now.
@@ -301,6 +299,12 @@ impl Cycles {
                 turn_base: self.base_before(turn),
             }),
         })
+    }
+
+    /// How often the log cut the last turn by itself: 2 stands for more.
+    fn cuts(&self, turn: usize) -> usize {
+        let before = self.count.saturating_sub(turn as u64);
+        self.cuts.iter().filter(|&&cut| cut > before).count()
     }
 
     /// Beats of the last turn that have `flag`.
@@ -329,7 +333,7 @@ impl Cycles {
 
     /// A turn in which the program looks is cut there, and nowhere else.
     fn looked_at(&self, turn: usize) -> Option<Cycle> {
-        if self.having(AFTER_CUT, turn) == 0 {
+        if self.cuts(turn) == 0 {
             return None;
         }
         let mut segments = Vec::new();
