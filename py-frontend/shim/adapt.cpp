@@ -18,7 +18,7 @@ namespace {
 void upload_indices(const Operator& op, c10::IValue* arguments) {
   c10::Device device(c10::kCPU);
   for (size_t i = 0; i < op.arguments.size(); ++i) {
-    if (arguments[i].isTensor() && arguments[i].toTensor().device().type() == kRemote) {
+    if (arguments[i].isTensor() && is_remote(arguments[i].toTensor())) {
       device = arguments[i].toTensor().device();
       break;
     }

@@ -11,10 +11,15 @@ namespace genie {
 inline constexpr c10::DeviceType kRemote = c10::DeviceType::PrivateUse1;
 inline constexpr const char* kDeviceName = "remote_accelerator";
 
+inline bool is_remote(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.device().type() == kRemote;
+}
+
 // The calling thread's current device, for `remote_accelerator` without an index.
 c10::DeviceIndex current_device() noexcept;
 void set_current_device(c10::DeviceIndex index) noexcept;
-// Raises for a device that the session does not have; without a session there is none to compare with.
+// Raises for a device that the session does not have. Without a session there are none, and the recorder says
+// what to do about that.
 void check_ordinal(c10::DeviceIndex index);
 
 inline c10::DeviceIndex index_or_current(c10::Device device) noexcept {

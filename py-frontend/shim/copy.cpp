@@ -18,10 +18,6 @@ namespace {
 
 using at::Tensor;
 
-bool is_remote(const Tensor& tensor) {
-  return tensor.device().type() == kRemote;
-}
-
 GenieView view_of(const Tensor& tensor) {
   check_dims(static_cast<size_t>(tensor.dim()));
   GenieView view{};
@@ -211,7 +207,7 @@ std::vector<Tensor> to_cpu(at::TensorList tensors) {
   std::vector<Tensor> copies;
   copies.reserve(tensors.size());
   for (const Tensor& tensor : tensors) {
-    copies.push_back(tensor.defined() && is_remote(tensor) ? fetch(tensor) : tensor);
+    copies.push_back(is_remote(tensor) ? fetch(tensor) : tensor);
   }
   return copies;
 }

@@ -214,15 +214,6 @@ void Encoder::other_tensor(
   }
 }
 
-// Without a session there are no devices, and the recorder says what to do about that.
-void check_device(c10::DeviceIndex device) {
-  const int32_t count = genie_device_count();
-  TORCH_CHECK(
-      count == 0 || device < count,
-      kDeviceName, ":", static_cast<int>(device), " does not exist: the session has ", count,
-      " device(s)");
-}
-
 void Encoder::on_device(const Operator& op, size_t position, c10::Device device) {
   const c10::DeviceIndex index = index_or_current(device);
   TORCH_CHECK(
@@ -316,7 +307,7 @@ void Encoder::item(
           " device, got ",
           device);
       on_device(op, position, device);
-      check_device(device_);
+      check_ordinal(device_);
       skeleton_.push(tag::DEVICE);
       skeleton_.push(static_cast<uint8_t>(device_));
       return;

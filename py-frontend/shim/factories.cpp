@@ -24,11 +24,7 @@ c10::DeviceIndex checked_device(
       " has dense tensors only, not ",
       *layout);
   TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
-  const c10::DeviceIndex index = device.has_value() ? index_or_current(*device) : current_device();
-  if (index < 0) {
-    check_ordinal(index);  // PyTorch takes more than 127 for less than 0
-  }
-  return index;
+  return device.has_value() ? index_or_current(*device) : current_device();
 }
 
 void check_sizes(c10::IntArrayRef sizes) {

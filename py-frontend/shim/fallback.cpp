@@ -20,10 +20,9 @@ namespace {
 class Local {
  public:
   at::Tensor take(const at::Tensor& tensor) {
-    if (!tensor.defined() || tensor.device().type() != kRemote) {
+    if (!is_remote(tensor)) {
       return tensor;
     }
-    device_ = tensor.device();
     const auto found = copies_.find(tensor.unsafeGetTensorImpl());
     if (found != copies_.end()) {
       return found->second;
@@ -52,13 +51,12 @@ class Local {
     return value;
   }
 
-  // Where results go.
-  c10::Device device() const {
-    return asked_.value_or(device_);
+  // The device that the call names, of whatever kind.
+  std::optional<c10::Device> asked() const {
+    return asked_;
   }
 
  private:
-  c10::Device device_{kRemote, 0};
   std::optional<c10::Device> asked_;
   std::unordered_map<const c10::TensorImpl*, at::Tensor> copies_;
 };
@@ -112,6 +110,27 @@ void warn(const c10::OperatorHandle& op) {
 
 }  // namespace
 
+std::optional<c10::Device> device_of(const torch::jit::Stack& arguments) {
+  for (const c10::IValue& argument : arguments) {
+    if (argument.isDevice() && argument.toDevice().type() == kRemote) {
+      return c10::Device(kRemote, index_or_current(argument.toDevice()));
+    }
+  }
+  for (const c10::IValue& argument : arguments) {
+    if (argument.isTensor() && is_remote(argument.toTensor())) {
+      return argument.toTensor().device();
+    }
+    if (argument.isTensorList()) {
+      for (const c10::IValue& item : argument.toListRef()) {
+        if (is_remote(item.toTensor())) {
+          return item.toTensor().device();
+        }
+      }
+    }
+  }
+  return std::nullopt;
+}
+
 void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   warn(op);
   run_quietly_on_cpu(op, stack);
@@ -148,9 +167,11 @@ void run_quietly_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack)
     }
     return nullptr;
   };
+  const c10::Device there =
+      local.asked().value_or(device_of(given).value_or(c10::Device(kRemote, current_device())));
   for (const c10::IValue& result : call) {
     const c10::IValue* const argument = as_given(result);
-    stack->push_back(argument != nullptr ? *argument : give(op, result, local.device()));
+    stack->push_back(argument != nullptr ? *argument : give(op, result, there));
   }
 }
 

@@ -3,8 +3,14 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
+#include <c10/core/Device.h>
+
+#include <optional>
 
 namespace genie {
+
+// The remote device that a call is of: the one that it names, or that of its first remote tensor.
+std::optional<c10::Device> device_of(const torch::jit::Stack& arguments);
 
 // Runs an operator on CPU copies of its arguments; copies back what it writes. Warns once for each operator.
 void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack);

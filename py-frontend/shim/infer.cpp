@@ -85,7 +85,7 @@ at::Tensor to_meta(const at::Tensor& tensor) {
   if (tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
     impl->set_wrapped_number(true);
   }
-  if (tensor.device().type() == kRemote) {
+  if (is_remote(tensor)) {
     impl->_set_conj(tensor.is_conj());
     impl->_set_neg(tensor.is_neg());
   }
@@ -194,18 +194,17 @@ bool call_meta(const Operator& op, torch::jit::Stack& stack) {
 
 // The number of tensors that are encoded before an argument.
 size_t tensors_before(const Operator& op, Arguments arguments, size_t argument) {
-  const auto is_remote = [](const c10::IValue& value) {
-    return value.isTensor() && value.toTensor().defined() &&
-        value.toTensor().device().type() == kRemote;
+  const auto is_there = [](const c10::IValue& value) {
+    return value.isTensor() && is_remote(value.toTensor());
   };
   size_t count = 0;
   for (size_t i = 0; i < argument; ++i) {
     if (op.arguments[i].kind == ArgKind::TensorList && arguments[i].isList()) {
       for (const c10::IValue& item : arguments[i].toListRef()) {
-        count += is_remote(item) ? 1 : 0;
+        count += is_there(item) ? 1 : 0;
       }
     } else {
-      count += is_remote(arguments[i]) ? 1 : 0;
+      count += is_there(arguments[i]) ? 1 : 0;
     }
   }
   return count;

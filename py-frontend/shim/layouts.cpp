@@ -22,35 +22,13 @@ bool lacks_a_kernel(const c10::Error& error) {
       std::string_view::npos;
 }
 
-// What is made of none is made on the current device: that of the call, as CUDA's wrappers see to.
-std::optional<c10::Device> device_of(const torch::jit::Stack& arguments) {
-  for (const c10::IValue& argument : arguments) {
-    if (argument.isDevice() && argument.toDevice().type() == kRemote) {
-      return c10::Device(kRemote, index_or_current(argument.toDevice()));
-    }
-  }
-  for (const c10::IValue& argument : arguments) {
-    if (argument.isTensor() && argument.toTensor().defined() &&
-        argument.toTensor().device().type() == kRemote) {
-      return argument.toTensor().device();
-    }
-    if (argument.isTensorList()) {
-      for (const at::Tensor& tensor : argument.toTensorVector()) {
-        if (tensor.defined() && tensor.device().type() == kRemote) {
-          return tensor.device();
-        }
-      }
-    }
-  }
-  return std::nullopt;
-}
-
 // Kernels that PyTorch registers for another backend, and that call operators only.
 template <c10::DispatchKey key>
 void as_registered(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto count = static_cast<std::ptrdiff_t>(op.schema().arguments().size());
   const torch::jit::Stack given(stack->end() - count, stack->end());
   const size_t below = stack->size() - given.size();
+  // What is made of no tensor is made on the current device: CUDA's wrappers see to that, too.
   const c10::OptionalDeviceGuard on(device_of(given));
   try {
     op.callBoxedForDispatchKey(key, *stack);

@@ -303,8 +303,7 @@ int64_t draw_seed(const Operator& op, Arguments arguments) {
     if (op.arguments[i].kind == ArgKind::Generator && !arguments[i].isNone()) {
       return draw(arguments[i].toGenerator());
     }
-    if (arguments[i].isTensor() && arguments[i].toTensor().defined() &&
-        arguments[i].toTensor().device().type() == kRemote) {
+    if (arguments[i].isTensor() && is_remote(arguments[i].toTensor())) {
       device = arguments[i].toTensor().device().index();
     } else if (arguments[i].isDevice()) {
       device = index_or_current(arguments[i].toDevice());

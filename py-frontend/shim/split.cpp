@@ -8,8 +8,7 @@ namespace genie {
 namespace {
 
 std::vector<at::Tensor> tensor_split(const at::Tensor& self, const at::Tensor& at, int64_t dim) {
-  const bool is_remote = at.device().type() == kRemote;
-  return at::native::tensor_split(self, is_remote ? at.cpu() : at, dim);
+  return at::native::tensor_split(self, is_remote(at) ? at.cpu() : at, dim);
 }
 
 }  // namespace

@@ -218,3 +218,36 @@ class Client:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def told_of_another_torch(make_client: Callable[..., Client], address: str) -> str:
+    """What a client is told whose torch is 2.9.0, and whose package does not see it."""
+    client = make_client(
+        f"""
+        class Deceiving(str):
+            def split(self, *_):
+                return ["2.11.0"]
+
+        torch.__version__ = Deceiving("2.9.0")
+        import genie
+        try:
+            genie.connect({address!r})
+        except genie.VersionMismatchError as error:
+            print("REFUSED", error.args[0], flush=True)
+        """,
+        imports="torch",
+        TORCH_DEVICE_BACKEND_AUTOLOAD="0",
+    )
+    message: str = client.expect("REFUSED")
+    client.finish()
+    return message
+
+
+def in_a_line(error: BaseException, most: int = 300) -> str:
+    """An error for a table: its kind, and the beginning of what it says."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:most]}"
+
+
+def is_named(wanted: str, name: str) -> bool:
+    """Whether it is wanted, by its name or its beginning and `*`."""
+    return name.startswith(wanted[:-1]) if wanted.endswith("*") else name == wanted

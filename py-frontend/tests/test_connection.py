@@ -12,7 +12,7 @@ import genie
 import pytest
 import torch
 from daemon import Daemon, free_port
-from support import REMOTE, Client, Counted, assert_same, wait_until
+from support import REMOTE, Client, Counted, assert_same, told_of_another_torch, wait_until
 
 # "Quickly" for a machine that runs other things too.
 REFUSED_SECONDS_MAX = 10.0
@@ -246,26 +246,9 @@ def test_import_alone_changes_nothing(make_client: MakeClient) -> None:
 
 def test_another_torch_is_refused_by_the_node(daemon: Daemon, make_client: MakeClient) -> None:
     """The package's own check is deceived, so that the node's is reached."""
-    client = make_client(
-        f"""
-        class Deceiving(str):
-            def split(self, *_):
-                return ["2.11.0"]
-
-        torch.__version__ = Deceiving("2.9.0")
-        import genie
-        try:
-            genie.connect({daemon.address!r})
-        except genie.VersionMismatchError as error:
-            print("REFUSED", str(error).replace(chr(10), " "), flush=True)
-        """,
-        imports="torch",
-        TORCH_DEVICE_BACKEND_AUTOLOAD="0",
-    )
-    message = client.expect("REFUSED")
+    message = told_of_another_torch(make_client, daemon.address)
     assert "2.9.0" in message
     assert "2.11.0" in message
-    client.finish()
 
 
 def test_another_torch_is_refused_by_the_package(make_client: MakeClient) -> None:

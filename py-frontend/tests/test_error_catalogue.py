@@ -16,7 +16,14 @@ import pytest
 import torch
 from daemon import Daemon, free_port
 from genie import _catalogue, errors
-from support import REMOTE, Client, client_files, make_certificates, tls_arguments
+from support import (
+    REMOTE,
+    Client,
+    client_files,
+    make_certificates,
+    tls_arguments,
+    told_of_another_torch,
+)
 
 MakeDaemon = Callable[..., Daemon]
 MakeClient = Callable[..., Client]
@@ -170,23 +177,8 @@ def test_tls(make_daemon: MakeDaemon, certificates: Path, tmp_path: Path) -> Non
 
 
 def test_another_torch(daemon: Daemon, make_client: MakeClient) -> None:
-    client = make_client(
-        f"""
-        class Deceiving(str):
-            def split(self, *_):
-                return ["2.11.0"]
-
-        torch.__version__ = Deceiving("2.9.0")
-        import genie
-        try:
-            genie.connect({daemon.address!r})
-        except genie.VersionMismatchError as error:
-            print("REFUSED", error.args[0], flush=True)
-        """,
-        imports="torch",
-        TORCH_DEVICE_BACKEND_AUTOLOAD="0",
-    )
-    check("version-mismatch", genie.VersionMismatchError(client.expect("REFUSED")))
+    told = told_of_another_torch(make_client, daemon.address)
+    check("version-mismatch", genie.VersionMismatchError(told))
 
 
 def test_operators_and_memory(make_daemon: MakeDaemon) -> None:

@@ -15,14 +15,13 @@ import genie
 import pytest
 import torch
 from daemon import Daemon
-from zoo.attempt import NotOnTheCpuError, attempt
+from zoo.attempt import ONE_THREAD, NotOnTheCpuError, attempt
 from zoo.compare import DiffersError
 from zoo.known import KNOWN
 from zoo.model import Model
 from zoo.models import MODELS
 from zoo.modes import MODES
 
-ONE_THREAD = "host:0?threads=1"
 # A new one in each run, which GENIE_SEED repeats.
 SEED = int(os.environ.get("GENIE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 #: So many models of each mode are drawn; the rest is slow.
@@ -31,7 +30,7 @@ DRAWN = {mode: 3 if mode.startswith("compile") else 12 for mode in MODES}
 
 @pytest.fixture(scope="module", autouse=True)
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A node of one thread, so that it adds up in the same order as one thread does here."""
+    """A node of one thread."""
     threads = torch.get_num_threads()
     log = tmp_path_factory.mktemp("node") / "genie-dataplane.log"
     with Daemon(log=log, device=ONE_THREAD) as running:
@@ -51,6 +50,7 @@ def cases() -> list[Any]:
         drawn = drawing.sample(names, DRAWN[mode])
         for name in names:
             marks: list[Any] = [] if name in drawn else [pytest.mark.slow]
+            # Known by name and reason; strict, so that one that works again has to leave the list.
             if (name, mode) in KNOWN:
                 marks.append(pytest.mark.xfail(strict=True, reason=KNOWN[name, mode]))
             found.append(pytest.param(name, mode, id=f"{name}-{mode}", marks=marks))
@@ -64,6 +64,7 @@ def test_a_model(name: str, mode: str) -> None:
         attempt(MODELS[name], MODES[mode])
     except NotOnTheCpuError as error:
         assert mode not in {"forward", "train"}, "a model that does not even run on the CPU"
+        # There is nothing to compare with: the reason is the CPU's own error.
         pytest.skip(f"the CPU can't, either: {error}")
 
 

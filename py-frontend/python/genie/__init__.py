@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import _native, errors
+from . import _indices, _native, _places, errors
 from ._catalogue import explain_error
 from ._places import Device, Place
 from .errors import (
@@ -203,15 +203,9 @@ def where(tensor: torch.Tensor) -> Place:
     >>> genie.where(torch.ones(2, device="remote_accelerator:0")).why
     'the program chose remote_accelerator:0, and values stay where they are made'
     """
-    if tensor.device.type != "remote_accelerator":
+    if not _indices.is_remote(tensor):
         raise TypeError(f"this tensor is on {tensor.device}, and not on a remote accelerator")
-    found = _native.find(tensor.untyped_storage().data_ptr())
-    if found is None:
-        raise StaleTensorError(
-            "this tensor belongs to an earlier session, whose memory is gone: make it again in "
-            "this one"
-        )
-    (lanes, why), all_devices = found, devices()
+    (lanes, why), all_devices = _places.find(tensor), devices()
     held = tuple(all_devices[lane] for lane in lanes)
     if not held:
         return Place(None, "nothing was done with it yet")

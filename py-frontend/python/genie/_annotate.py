@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ._indices import DEVICE_NAME
+from ._indices import DEVICE_NAME, is_remote
 
 #: What a key may say, where there is a list: the phases and modalities of the SRG.
 KNOWN: dict[str, tuple[str, ...]] = {
@@ -126,7 +126,7 @@ class annotate(contextlib.ContextDecorator):  # noqa: N801 (as torch.no_grad)
         self._site = ""
 
     def __enter__(self) -> annotate:
-        site, now = self._site or _site(), time.time()
+        site, now = self._site or site_of_caller(), time.time()
         begin({key: Annotation(value, site, now) for key, value in self._values.items()})
         return self
 
@@ -138,7 +138,7 @@ class annotate(contextlib.ContextDecorator):  # noqa: N801 (as torch.no_grad)
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError("a generator's caller runs between its parts: use a block inside of it")
         code = inspect.unwrap(function).__code__ if hasattr(function, "__code__") else None
-        site = f"{code.co_filename}:{code.co_firstlineno}" if code else _site()
+        site = f"{code.co_filename}:{code.co_firstlineno}" if code else site_of_caller()
 
         def block() -> annotate:
             made = annotate(**self._values)
@@ -195,8 +195,8 @@ def _check(key: str, value: object) -> None:
         raise ValueError(f"{key} is one of {', '.join(allowed)}, and not {value!r}")
 
 
-def _site() -> str:
-    """The line that enters a block, or decorates."""
+def site_of_caller() -> str:
+    """The line of the program that calls this one's caller."""
     frame = sys._getframe(2)
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
@@ -220,7 +220,7 @@ class _Mode(TorchDispatchMode):
         # What an operator writes into was made before.
         if said and not func._schema.is_mutable:
             for tensor in (made,) if isinstance(made, torch.Tensor) else pytree.tree_leaves(made):
-                if isinstance(tensor, torch.Tensor) and tensor.device.type == DEVICE_NAME:
+                if is_remote(tensor):
                     _noted[tensor] = said.all
         return made
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import _device_module, _libraries, _printing
-from ._indices import DEVICE_NAME
+from ._indices import DEVICE_NAME, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ def _look_before_first_steps() -> None:
         if stepping in seen:
             return
         seen.add(stepping)
-        if any(p.device.type == DEVICE_NAME for g in stepping.param_groups for p in g["params"]):
+        if any(is_remote(p) for group in stepping.param_groups for p in group["params"]):
             torch.ops.genie.synchronize()
 
     optimizer.register_optimizer_step_pre_hook(look)
@@ -66,7 +66,7 @@ def _refuse_dlpack() -> None:
 
     def refusing(export: Callable[..., Any]) -> Callable[..., Any]:
         def checked(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-            if isinstance(tensor, torch.Tensor) and tensor.device.type == DEVICE_NAME:
+            if is_remote(tensor):
                 raise BufferError(
                     f"a tensor on {tensor.device} has no memory in this process to share by "
                     "DLPack; copy it first with tensor.cpu()"

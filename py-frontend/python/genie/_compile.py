@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from . import _compile_lines
-from ._indices import DEVICE_NAME
+from ._indices import DEVICE_NAME, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -115,7 +115,4 @@ def _is_remote(module: Any, inputs: Iterable[Any]) -> bool:
     """Whether a graph takes or makes a remote tensor."""
     nodes = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
     values = [*inputs, *(node.meta.get("example_value") for node in nodes)]
-    leaves = pytree.tree_leaves(values)
-    return any(
-        isinstance(leaf, torch.Tensor) and leaf.device.type == DEVICE_NAME for leaf in leaves
-    )
+    return any(is_remote(leaf) for leaf in pytree.tree_leaves(values))

@@ -37,6 +37,11 @@ def present(device: DeviceLike) -> int:
     return found
 
 
+def is_remote(value: object) -> bool:
+    """Whether it is a tensor on a remote accelerator."""
+    return isinstance(value, torch.Tensor) and value.device.type == DEVICE_NAME
+
+
 def is_the_accelerator() -> bool:
     """Whether PyTorch takes this for the process's accelerator."""
     chosen = torch.accelerator.current_accelerator()
@@ -94,5 +99,4 @@ class device_of(device):  # noqa: N801 (as in torch.cuda)
     """
 
     def __init__(self, obj: Any) -> None:
-        is_ours = isinstance(obj, torch.Tensor) and obj.device.type == DEVICE_NAME
-        super().__init__(obj.device if is_ours else -1)
+        super().__init__(obj.device if is_remote(obj) else -1)

@@ -11,8 +11,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 import genie
 
-from . import _annotate, _native
-from ._indices import DEVICE_NAME
+from . import _annotate, _places
+from ._indices import is_remote
 
 if TYPE_CHECKING:
     from ._annotate import Annotation
@@ -84,19 +84,12 @@ def materialize(tree: _Tree) -> _Tree:
     >>> genie.inspect(genie.materialize({"x": x})["x"]).state
     'materialised'
     """
-    tensors = [
-        leaf
-        for leaf in pytree.tree_leaves(tree)
-        if isinstance(leaf, torch.Tensor) and leaf.device.type == DEVICE_NAME
-    ]
+    tensors = [leaf for leaf in pytree.tree_leaves(tree) if is_remote(leaf)]
     if not tensors:
         return tree
     versions = [_version(tensor) for tensor in tensors]
     for tensor in tensors:
-        if _native.find(tensor.untyped_storage().data_ptr()) is None:
-            raise genie.StaleTensorError(
-                "a tensor of an earlier session can't be waited for: its memory is gone"
-            )
+        _places.find(tensor)
     genie.synchronize()
     for tensor, version in zip(tensors, versions, strict=True):
         _waited[tensor] = version

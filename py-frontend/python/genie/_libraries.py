@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from . import _compile, _data_parallel, _distributed
-from ._indices import DEVICE_NAME, is_the_accelerator
+from ._indices import DEVICE_NAME, is_remote, is_the_accelerator
 from .errors import NotConnectedError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _send_copies() -> None:
     from torch.multiprocessing import reductions  # noqa: PLC0415
 
     def reduce(tensor: torch.Tensor) -> Any:
-        if tensor.device.type != DEVICE_NAME:
+        if not is_remote(tensor):
             return reductions.reduce_tensor(tensor)
         if tensor.requires_grad and not tensor.is_leaf:
             raise RuntimeError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
 class ModulePaths:
     """The hooks on a model's modules; removed at the end of a ``with`` block, or by ``remove``."""
 
-    def __init__(self, model: nn.Module) -> None:
-        frame = sys._getframe(2)
-        site = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    def __init__(self, model: nn.Module, site: str) -> None:
         self._handles: list[RemovableHandle] = []
         for path, module in model.named_modules():
             name = f"{type(model).__name__}.{path}" if path else type(model).__name__
@@ -59,7 +56,7 @@ def module_paths(model: nn.Module) -> ModulePaths:
     >>> genie.inspect(y).annotations["module"].value
     'Sequential.0'
     """
-    return ModulePaths(model)
+    return ModulePaths(model, _annotate.site_of_caller())
 
 
 def _hooks(annotation: _annotate.Annotation) -> tuple[Callable[..., None], Callable[..., None]]:

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import _native
+from .errors import StaleTensorError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -49,3 +56,17 @@ class Place:
     why: str
     #: Other devices that hold a copy, to read it.
     replicas: tuple[Device, ...] = ()
+
+
+def find(tensor: torch.Tensor) -> tuple[list[int], str]:
+    """The devices that hold a remote tensor, by their places in the session, and what put it there.
+
+    Raises :class:`StaleTensorError` for a tensor of an earlier session.
+    """
+    found = _native.find(tensor.untyped_storage().data_ptr())
+    if found is None:
+        raise StaleTensorError(
+            "this tensor belongs to an earlier session, whose memory is gone: make it again in "
+            "this one"
+        )
+    return found

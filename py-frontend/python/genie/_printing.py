@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ._indices import DEVICE_NAME
+from ._indices import is_remote
 
 
 def fetch_what_is_shown() -> None:
@@ -14,7 +14,7 @@ def fetch_what_is_shown() -> None:
     plain = _tensor_str._tensor_str
 
     def fetched(self: torch.Tensor, indent: int) -> str:
-        if self.device.type != DEVICE_NAME or self.layout != torch.strided or self.is_nested:
+        if not is_remote(self) or self.layout != torch.strided or self.is_nested:
             return str(plain(self, indent))
         options = _tensor_str.PRINT_OPTS
         if self.numel() <= options.threshold:

@@ -16,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts" / "lib"))
 from daemon import Daemon
+from support import DEVICE, in_a_line, is_named
 
 from .attempt import NothingToCompare, attempt
 from .database import DTYPES, VARIANTS, has, name_of, operators, samples
@@ -38,7 +39,11 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run, print what fails; 1 if anything does."""
     given = arguments()
-    found = [o for o in operators() if not given.operator or _is_named(o, given.operator)]
+    found = [
+        operator
+        for operator in operators()
+        if not given.operator or any(is_named(one, name_of(operator)) for one in given.operator)
+    ]
     with contextlib.ExitStack() as stack:
         address = given.node or stack.enter_context(Daemon()).address
         genie.connect(address)
@@ -86,7 +91,7 @@ def run(
                 except NothingToCompare:
                     continue
                 except Exception as error:
-                    failures.append(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+                    failures.append(in_a_line(error))
                     _begin_anew(address)
                 compared += 1
         except Exception as error:
@@ -101,15 +106,10 @@ def run(
             }
 
 
-def _is_named(operator: Any, names: list[str]) -> bool:
-    name = name_of(operator)
-    return any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in names)
-
-
 def _begin_anew(address: str) -> None:
     """What failed may be raised once more, and a node may have lost its executor."""
     try:
-        torch.ones(1, device="remote_accelerator").item()
+        torch.ones(1, device=DEVICE).item()
     except genie.NodeLostError:
         print("!! the executor died", flush=True)
         genie.disconnect()

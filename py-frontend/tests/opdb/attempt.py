@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from support import DEVICE
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from .compare import DEVICE, DifferenceError, check, copied
+from .compare import DifferenceError, check, copied
 from .database import name_of
 
 #: Operators whose values are drawn, or not defined: only dtypes, shapes and strides are compared.

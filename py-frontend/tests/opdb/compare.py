@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
-DEVICE = "remote_accelerator"
-
 _TOLERANCES = {
     torch.float64: 1e-9,
     torch.complex128: 1e-9,

@@ -19,13 +19,13 @@ import genie
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts" / "lib"))
 from daemon import Daemon
+from support import in_a_line, is_named
 
-from .attempt import NotOnTheCpuError, attempt
+from .attempt import ONE_THREAD, NotOnTheCpuError, attempt
 from .known import KNOWN
 from .models import FAMILIES
 from .modes import MODES
 
-ONE_THREAD = "host:0?threads=1"
 #: Widths of family, model, parameters, mode and seconds; the result has the rest.
 ROW = "{:<21} {:<22} {:>10} {:<18} {:>6} {}"
 
@@ -90,7 +90,7 @@ def run(wanted: list[str] | None, modes: list[str], address: str) -> Iterator[di
     """What became of each model in each mode."""
     for family, models in FAMILIES.items():
         for name, model in models.items():
-            if wanted and not any(_is_named(name, family, one) for one in wanted):
+            if wanted and not any(one == family or is_named(one, name) for one in wanted):
                 continue
             parameters = sum(value.numel() for value in model.build().parameters())
             for mode in modes:
@@ -122,15 +122,8 @@ def outcome(name: str, mode: str, model: Any, address: str) -> tuple[str, float 
         genie.connect(address)
         return "failed", None, str(error)
     except Exception as error:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return "known to fail" if is_known else "failed", None, text
+        return "known to fail" if is_known else "failed", None, in_a_line(error)
     return "passed, though known to fail" if is_known else "passed", largest, ""
-
-
-def _is_named(name: str, family: str, wanted: str) -> bool:
-    if wanted.endswith("*"):
-        return name.startswith(wanted[:-1])
-    return wanted in {name, family}
 
 
 if __name__ == "__main__":

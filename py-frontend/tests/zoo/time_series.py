@@ -32,6 +32,23 @@ def _forecaster(kind: str, **options: Any) -> Model:
     return Model(pretrained(kind, "ForPrediction", **{**_FORECASTER, **options}), _past_and_future)
 
 
+def _of_patches(kind: str, **options: int) -> Model:
+    return Model(
+        pretrained(
+            kind,
+            "ForPrediction",
+            context_length=16,
+            patch_length=4,
+            patch_stride=4,
+            prediction_length=4,
+            d_model=16,
+            num_input_channels=2,
+            **options,
+        ),
+        lambda: {"past_values": torch.randn(2, 16, 2), "future_values": torch.randn(2, 4, 2)},
+    )
+
+
 class Doubly(nn.Module):
     """Blocks that explain what the ones before left over (N-BEATS)."""
 
@@ -70,34 +87,8 @@ MODELS = {
     "time_series_transformer": _forecaster("TimeSeriesTransformer"),
     "informer": _forecaster("Informer", attention_type="full"),
     "autoformer": _forecaster("Autoformer", label_length=4, moving_average=3),
-    "patchtst": Model(
-        pretrained(
-            "PatchTST",
-            "ForPrediction",
-            context_length=16,
-            patch_length=4,
-            patch_stride=4,
-            prediction_length=4,
-            d_model=16,
-            ffn_dim=24,
-            num_input_channels=2,
-        ),
-        lambda: {"past_values": torch.randn(2, 16, 2), "future_values": torch.randn(2, 4, 2)},
-    ),
-    "patchtsmixer": Model(
-        pretrained(
-            "PatchTSMixer",
-            "ForPrediction",
-            context_length=16,
-            patch_length=4,
-            patch_stride=4,
-            prediction_length=4,
-            d_model=16,
-            num_layers=2,
-            num_input_channels=2,
-        ),
-        lambda: {"past_values": torch.randn(2, 16, 2), "future_values": torch.randn(2, 4, 2)},
-    ),
+    "patchtst": _of_patches("PatchTST", ffn_dim=24),
+    "patchtsmixer": _of_patches("PatchTSMixer", num_layers=2),
     "n_beats": Model(Doubly, lambda: {"past": torch.randn(3, 12)}),
     "d_linear": Model(Trend, lambda: {"past": torch.randn(3, 12)}),
 }
