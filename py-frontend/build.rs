@@ -62,13 +62,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         .flag_if_supported("-Wno-unused-parameter")
         .flag_if_supported("-Wno-deprecated-declarations")
         .flag_if_supported("-Wno-missing-field-initializers")
+        // As PyTorch itself is built: some of its classes have members more without it.
+        .define("NDEBUG", None)
         .opt_level(2)
         .debug(false)
         .include(&generated)
+        .include("shim")
         .include(torch.join("include"))
         .include(torch.join("include/torch/csrc/api/include"))
         .link_lib_modifier("+whole-archive")
-        .files(sources(&["shim", "shim/rules"])?)
+        .files(sources(&["shim", "shim/replay", "shim/rules"])?)
         .compile("genie_shim");
     println!(
         "cargo:rustc-link-search=native={}",

@@ -16,6 +16,15 @@ namespace {
 
 using at::Tensor;
 
+// Sizes are symbols where PyTorch traces a graph (torch.compile): equal if they are known to be.
+bool is_equal(const c10::SymInt& one, const c10::SymInt& other) {
+  return TORCH_GUARD_OR_FALSE(one.sym_eq(other));
+}
+
+bool has_elements(const Tensor& tensor) {
+  return TORCH_GUARD_OR_TRUE(tensor.sym_numel().sym_ne(0));
+}
+
 // One operator wherever its shape rule holds: four dimensions, equal batches, keys' heads that
 // divide the queries'. Anything else is composed of simpler operators, which also report what is
 // wrong with the shapes.
@@ -26,19 +35,30 @@ bool can_fuse(
     const std::optional<Tensor>& mask,
     bool grouped) {
   if (query.dim() != 4 || key.dim() != 4 || value.dim() != 4 ||
-      !at::isFloatingType(query.scalar_type()) || query.numel() == 0 || key.numel() == 0) {
+      !at::isFloatingType(query.scalar_type()) || !has_elements(query) || !has_elements(key)) {
     return false;
   }
-  const bool heads_fit = query.size(1) == key.size(1) ||
-      (grouped && query.size(1) % key.size(1) == 0);
-  const bool fits = query.size(0) == key.size(0) && query.size(0) == value.size(0) &&
-      key.size(1) == value.size(1) && key.size(2) == value.size(2) &&
-      query.size(3) == key.size(3) && heads_fit;
+  const auto q = query.sym_sizes();
+  const auto k = key.sym_sizes();
+  const auto v = value.sym_sizes();
+  const bool heads_fit = is_equal(q[1], k[1]) || (grouped && is_equal(q[1] % k[1], 0));
+  const bool fits = is_equal(q[0], k[0]) && is_equal(q[0], v[0]) && is_equal(k[1], v[1]) &&
+      is_equal(k[2], v[2]) && is_equal(q[3], k[3]) && heads_fit;
   if (!fits || !mask.has_value() || !mask->defined()) {
     return fits;
   }
-  const int64_t scores[] = {query.size(0), query.size(1), query.size(2), key.size(2)};
-  return mask->dim() <= 4 && at::is_expandable_to(mask->sizes(), scores);
+  const c10::SymInt scores[] = {q[0], q[1], q[2], k[2]};
+  const auto given = mask->sym_sizes();
+  if (given.size() > 4) {
+    return false;
+  }
+  const size_t more = 4 - given.size();
+  for (size_t i = 0; i < given.size(); ++i) {
+    if (!is_equal(given[i], 1) && !is_equal(given[i], scores[more + i])) {
+      return false;
+    }
+  }
+  return true;
 }
 
 // The fused operator has no rule for batches of `vmap`; what it is composed of has. Inside of another transform

@@ -37,5 +37,6 @@ void register_autocast();
 void register_module_ops();
 void register_split();
 void register_layouts();
+void register_replay();
 
 }  // namespace genie

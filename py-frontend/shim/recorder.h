@@ -77,6 +77,9 @@ uint32_t genie_intern(const char* name);
 // appended: a handler that runs in the wait may change what the call was encoded from.
 GenieStatus genie_record(const GenieCall* call, GenieResults* results, GenieStorage* first_fresh);
 
+// From now on this thread's calls are of this line (genie._native.site), or, with 0, of the one that runs.
+void genie_set_site(uint32_t site);
+
 // Waits, and lets Python's signal handlers run meanwhile.
 GenieStatus genie_wait_for_room(void);
 

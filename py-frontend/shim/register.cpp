@@ -23,6 +23,7 @@ extern "C" const char* genie_backend_register(void) {
       genie::register_fallback();
       genie::register_autocast();
       genie::register_module_ops();
+      genie::register_replay();
     });
   } catch (const c10::Error& error) {
     failure = error.what_without_backtrace();

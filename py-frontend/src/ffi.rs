@@ -170,7 +170,7 @@ impl RawCall {
 /// appended.
 fn site_of(origin: Origin) -> SiteId {
     if origin.forward_nr < 0 {
-        sites::here()
+        sites::current()
     } else {
         0
     }

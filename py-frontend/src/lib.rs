@@ -186,7 +186,14 @@ fn find(address: u64) -> PyResult<Option<(Vec<usize>, &'static str)>> {
     Ok(place::find(address))
 }
 
+/// Numbers a line of the program, by which a replay's operators name it.
+#[pyfunction]
+fn site(file: &str, line: u32, name: &str) -> u32 {
+    sites::number(file, line, name)
+}
+
 /// What the session has done, by name.
+
 #[pyfunction]
 fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     fork::check().map_err(errors::raised)?;
@@ -278,6 +285,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(devices, module)?)?;
     module.add_function(wrap_pyfunction!(resolve, module)?)?;
     module.add_function(wrap_pyfunction!(find, module)?)?;
+    module.add_function(wrap_pyfunction!(site, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;
     Ok(())
 }

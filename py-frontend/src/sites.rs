@@ -1,5 +1,6 @@
 //! Which line of the user's program recorded an operator.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CStr;
 
@@ -40,15 +41,19 @@ impl Sites {
         self.text(site).is_some().then_some(site)
     }
 
-    /// Remembers a line of a code object. Only of one that is kept alive: another's address may
-    /// become a third one's.
-    fn remember(&mut self, code: usize, line: i32, text: String) -> SiteId {
+    fn keep(&mut self, text: String) -> SiteId {
         self.texts.push_back(text);
         if self.texts.len() > TEXTS_MAX {
             self.texts.pop_front();
             self.forgotten += 1;
         }
-        let site = self.forgotten + self.texts.len() as SiteId;
+        self.forgotten + self.texts.len() as SiteId
+    }
+
+    /// Remembers a line of a code object. Only of one that is kept alive: another's address may
+    /// become a third one's.
+    fn remember(&mut self, code: usize, line: i32, text: String) -> SiteId {
+        let site = self.keep(text);
         if self.by_line.len() >= TEXTS_MAX {
             self.by_line.clear();
         }
@@ -81,6 +86,33 @@ pub fn text(site: SiteId) -> String {
     let sites = SITES.lock();
     let known = sites.as_ref().and_then(|sites| sites.text(site));
     known.cloned().unwrap_or_default()
+}
+
+thread_local! {
+    static SAID: Cell<SiteId> = const { Cell::new(0) };
+}
+
+/// From now on this thread's operators are of this line; of 0: of the one that runs.
+#[unsafe(no_mangle)]
+extern "C" fn genie_set_site(site: u32) {
+    SAID.set(site);
+}
+
+/// The line that this thread's operators are of.
+#[must_use]
+pub fn current() -> SiteId {
+    match SAID.get() {
+        0 => here(),
+        said => said,
+    }
+}
+
+/// The number of a line, for [`genie_set_site`].
+#[must_use]
+pub fn number(file: &str, line: u32, name: &str) -> SiteId {
+    let mut guard = SITES.lock();
+    let sites = guard.get_or_insert_with(Sites::default);
+    sites.keep(format!("File \"{file}\", line {line}, in {name}"))
 }
 
 /// The innermost frame of this thread outside torch and genie. Takes the GIL.

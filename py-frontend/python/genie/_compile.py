@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from . import _compile_lines
+from . import _compile_lines, _replay
 from ._indices import DEVICE_NAME, is_remote
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Plan:
 
     def __init__(self, module: fx.GraphModule) -> None:
         _shorten(module.graph)
-        function = _compile_lines.function_of(module.graph)
+        self.programs = _replay.with_programs(module)
+        function = _compile_lines.function_of(self.programs.graph)
         self.function: Callable[..., Any] = types.MethodType(function, module)
 
 

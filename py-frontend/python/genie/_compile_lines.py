@@ -90,15 +90,17 @@ def _split(tree: ast.Module, graph: fx.Graph) -> dict[str, _Place]:
 
 def _frames(graph: fx.Graph) -> dict[str, tuple[_Place, int]]:
     """The innermost line of the user's that made each node that is a call."""
-    found = {}
-    for node in graph.nodes:
-        if not node.op.startswith("call_"):
-            continue
-        for file, line, name in reversed(_FRAME.findall(node.stack_trace or "")):
-            if not file.startswith(_INNER):
-                found[node.name] = (_Place(file, name), int(line))
-                break
-    return found
+    calls = (node for node in graph.nodes if node.op.startswith("call_"))
+    found = ((node.name, place_of(node)) for node in calls)
+    return {name: place for name, place in found if place is not None}
+
+
+def place_of(node: fx.Node) -> tuple[_Place, int] | None:
+    """The innermost line of the user's that made a node."""
+    for file, line, name in reversed(_FRAME.findall(node.stack_trace or "")):
+        if not file.startswith(_INNER):
+            return _Place(file, name), int(line)
+    return None
 
 
 def _parts(body: list[ast.stmt], frames: dict[str, tuple[_Place, int]]) -> list[_Part]:

@@ -40,7 +40,7 @@ def attempt(model: Model, mode: Mode) -> float:
 
 def _check_on_the_cpu(model: Model, mode: Mode, expected: Results) -> None:
     """Is it the mode that can't do it, or gives something else, whatever the device is?"""
-    found = _on_the_cpu(model, Mode(mode.run))
+    found = _on_the_cpu(model, Mode(mode.judge or mode.run))
     try:
         largest_error(found, expected, mode.tolerance, "cpu")
     except DiffersError as error:

@@ -27,6 +27,8 @@ class Mode:
     run: Callable[[Model, str], Results]
     #: What the CPU does instead: what gives the same, with less that could go wrong.
     reference: Callable[[Model, str], Results] | None = None
+    #: How the CPU tries the mode itself, where it fails here; else as here.
+    judge: Callable[[Model, str], Results] | None = None
     #: Of the largest magnitude of what is compared.
     tolerance: float = TOLERANCE
     #: Whether there is such a thing for a model.
@@ -186,8 +188,13 @@ def can_generate(model: Model) -> bool:
     return bool(model.generates)
 
 
-def _compile(backend: str) -> Mode:
-    return Mode(partial(step, change=partial(compiled, backend=backend)), step)
+def _compile(backend: str, judge: str | None = None) -> Mode:
+    """`judge` is another backend, by which the CPU shows what PyTorch's tracing can't do."""
+
+    def run(backend: str) -> Callable[[Model, str], Results]:
+        return partial(step, change=partial(compiled, backend=backend))
+
+    return Mode(run(backend), step, judge=run(judge or backend))
 
 
 _HALF, _BFLOAT = torch.float16, torch.bfloat16
@@ -208,5 +215,5 @@ MODES = {
     "ensemble": Mode(ensemble),
     "compile-eager": _compile("eager"),
     "compile-aot_eager": _compile("aot_eager"),
-    "compile-genie": _compile("genie"),
+    "compile-genie": _compile("genie", judge="eager"),
 }

@@ -1,0 +1,245 @@
+#include "replay/program.h"
+
+#include <ATen/ScalarOps.h>
+#include <ATen/core/List.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "backend.h"
+
+namespace genie::replay {
+namespace {
+
+// Whether autograd has nothing to do with what is called now: it makes no graph, forward mode has no level
+// open, and no transform is under way that would have it differentiate.
+bool is_without_autograd(const c10::List<at::Tensor>& inputs) {
+  using c10::DispatchKey;
+  if (c10::GradMode::is_enabled()) {
+    return false;
+  }
+  const c10::DispatchKeySet transforms{
+      DispatchKey::FuncTorchGradWrapper,
+      DispatchKey::FuncTorchVmapMode,
+      DispatchKey::FuncTorchBatched,
+      DispatchKey::FuncTorchDynamicLayerFrontMode,
+      DispatchKey::FuncTorchDynamicLayerBackMode,
+      DispatchKey::Functionalize,
+      DispatchKey::Python};
+  if (c10::impl::tls_local_dispatch_key_set().included_.has_any(transforms)) {
+    return false;
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const at::Tensor input = inputs.get(i);
+    if (input.unsafeGetTensorImpl()->autograd_meta() != nullptr && input._fw_grad(0).defined()) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// The line that the calls of a program are of, while it runs.
+class SiteScope {
+ public:
+  SiteScope() = default;
+  ~SiteScope() {
+    genie_set_site(0);
+  }
+  SiteScope(const SiteScope&) = delete;
+  SiteScope& operator=(const SiteScope&) = delete;
+};
+
+}  // namespace
+
+Program::Program(int64_t inputs)
+    : inputs_(static_cast<size_t>(inputs)), registers_(static_cast<size_t>(inputs)) {}
+
+void Program::add(
+    const c10::intrusive_ptr<Trace>& trace,
+    int64_t call,
+    const std::vector<int64_t>& codes,
+    const std::vector<int64_t>& results,
+    int64_t site) {
+  const Call& traced = trace->at(call);
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(
+      traced.name.name.c_str(), traced.name.overload_name.c_str());
+  size_t at = 0;
+  const auto next = [&] {
+    TORCH_CHECK(at < codes.size(), "codes that end early");
+    return codes[at++];
+  };
+  const auto schema_arguments = op.schema().arguments();
+  TORCH_CHECK(traced.inputs.size() == schema_arguments.size(), "a call without all of its arguments");
+  for (size_t i = 0; i < traced.inputs.size(); ++i) {
+    Argument argument{static_cast<Code>(next()), 0};
+    switch (argument.code) {
+      case CONSTANT:
+        argument.at = static_cast<uint32_t>(constants_.size());
+        constants_.push_back(traced.inputs[i]);
+        break;
+      case TENSOR:
+      case LAST:
+      case NUMBER:
+      case WRAPPED:
+        argument.at = static_cast<uint32_t>(next());
+        break;
+      case TENSORS:
+      case NUMBERS: {
+        argument.is_optional = argument.code == TENSORS && !traced.inputs[i].isTensorList();
+        argument.at = static_cast<uint32_t>(lists_.size());
+        auto& list = lists_.emplace_back();
+        for (int64_t left = next(); left > 0; --left) {
+          list.push_back(next());
+        }
+        break;
+      }
+      default:
+        TORCH_CHECK(false, "an unknown code");
+    }
+    arguments_.push_back(argument);
+  }
+  for (const int64_t result : results) {
+    registers_ = std::max(registers_, static_cast<size_t>(std::max<int64_t>(result, -1) + 1));
+    results_.push_back(result);
+  }
+  steps_.push_back(
+      {op,
+       static_cast<uint32_t>(arguments_.size()),
+       static_cast<uint32_t>(results_.size()),
+       static_cast<uint32_t>(site)});
+}
+
+void Program::finish(const std::vector<int64_t>& outputs) {
+  outputs_ = outputs;
+}
+
+void Program::push(
+    const Argument& argument,
+    torch::jit::Stack& stack,
+    at::Tensor* registers,
+    const std::vector<int64_t>& numbers) const {
+  switch (argument.code) {
+    case CONSTANT:
+      stack.push_back(constants_[argument.at]);
+      return;
+    case TENSOR:
+      stack.emplace_back(registers[argument.at]);
+      return;
+    case LAST:
+      stack.emplace_back(std::move(registers[argument.at]));
+      return;
+    case NUMBER:
+      stack.emplace_back(numbers[argument.at]);
+      return;
+    case NUMBERS: {
+      c10::List<int64_t> list;
+      list.reserve(lists_[argument.at].size());
+      for (const int64_t place : lists_[argument.at]) {
+        list.push_back(numbers[static_cast<size_t>(place)]);
+      }
+      stack.emplace_back(std::move(list));
+      return;
+    }
+    case WRAPPED: {
+      at::Tensor tensor = c10::scalar_to_tensor(numbers[argument.at]);
+      tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
+      stack.emplace_back(std::move(tensor));
+      return;
+    }
+    case TENSORS:
+      break;
+  }
+  const auto item = [&](int64_t code) {
+    at::Tensor& held = registers[code >> 1];
+    return (code & 1) != 0 ? std::move(held) : held;
+  };
+  const auto& codes = lists_[argument.at];
+  if (argument.is_optional) {
+    c10::List<std::optional<at::Tensor>> list;
+    list.reserve(codes.size());
+    for (const int64_t code : codes) {
+      list.push_back(code < 0 ? std::nullopt : std::optional<at::Tensor>(item(code)));
+    }
+    stack.emplace_back(std::move(list));
+  } else {
+    c10::List<at::Tensor> list;
+    list.reserve(codes.size());
+    for (const int64_t code : codes) {
+      list.push_back(item(code));
+    }
+    stack.emplace_back(std::move(list));
+  }
+}
+
+void Program::take(
+    torch::jit::Stack& stack,
+    at::Tensor* registers,
+    const int64_t* results,
+    const int64_t* end) {
+  const auto keep = [&](at::Tensor&& tensor) {
+    TORCH_CHECK(results != end, "a call with more results than were traced");
+    if (*results >= 0) {
+      registers[*results] = std::move(tensor);
+    } else if (*results <= SAME) {
+      // Which tensors are one is part of what was traced.
+      TORCH_CHECK(
+          tensor.is_same(registers[SAME - *results]),
+          kDeviceName,
+          ": an operator gave another tensor than its argument, as it did when it was traced");
+    }
+    ++results;
+  };
+  for (c10::IValue& value : stack) {
+    if (value.isTensor()) {
+      keep(std::move(value).toTensor());
+    } else if (value.isTensorList()) {
+      for (const at::Tensor& tensor : value.toTensorVector()) {
+        keep(at::Tensor(tensor));
+      }
+    }
+  }
+  TORCH_CHECK(results == end, "a call with fewer results than were traced");
+  stack.clear();
+}
+
+std::vector<at::Tensor> Program::run(
+    const c10::List<at::Tensor>& inputs,
+    const std::vector<int64_t>& numbers) const {
+  TORCH_CHECK(inputs.size() == inputs_, "a program of ", inputs_, " inputs got ", inputs.size());
+  std::vector<at::Tensor> registers(registers_);
+  for (size_t i = 0; i < inputs_; ++i) {
+    registers[i] = inputs.get(i);
+  }
+  std::optional<at::AutoDispatchBelowAutograd> below;
+  if (is_without_autograd(inputs)) {
+    below.emplace();
+  }
+  const SiteScope scope;
+  torch::jit::Stack stack;
+  const Argument* argument = arguments_.data();
+  const int64_t* results = results_.data();
+  for (const Step& step : steps_) {
+    const Argument* arguments_end = arguments_.data() + step.arguments_end;
+    for (; argument != arguments_end; ++argument) {
+      push(*argument, stack, registers.data(), numbers);
+    }
+    genie_set_site(step.site);
+    step.op.callBoxed(stack);
+    const int64_t* results_end = results_.data() + step.results_end;
+    take(stack, registers.data(), results, results_end);
+    results = results_end;
+  }
+  std::vector<at::Tensor> outputs;
+  outputs.reserve(outputs_.size());
+  for (const int64_t output : outputs_) {
+    outputs.push_back(registers[static_cast<size_t>(output)]);
+  }
+  return outputs;
+}
+
+}  // namespace genie::replay
