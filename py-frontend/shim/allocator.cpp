@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "ahead.h"
 #include "errors.h"
 #include "usage.h"
 
@@ -57,6 +58,7 @@ struct Held {
 void free_context(void* context) {
   const auto* const held = static_cast<Held*>(context);
   genie_free(held->handle);
+  note_freed(held->handle);
   count_freed(held->device, held->bytes);
   delete held;
 }
@@ -64,6 +66,7 @@ void free_context(void* context) {
 c10::DataPtr data_pointer(GenieStorage handle, uint64_t bytes, c10::DeviceIndex device) {
   auto* const held = new Held{handle, bytes, device};
   count_made(device, bytes);
+  note_made(handle, bytes);
   return c10::DataPtr(
       address_of(handle), held, &free_context, c10::Device(kRemote, device));
 }
@@ -154,6 +157,7 @@ void resize_storage(c10::StorageImpl& storage, uint64_t nbytes) {
   auto* const held = static_cast<Held*>(storage._mutable_data_ptr_no_checks().get_context());
   count_resized(held->device, held->bytes, nbytes);
   held->bytes = nbytes;
+  note_made(handle, nbytes);
   storage.set_nbytes(static_cast<size_t>(nbytes));
 }
 

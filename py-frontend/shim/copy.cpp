@@ -6,6 +6,7 @@
 #include <c10/util/strides.h>
 #include <torch/library.h>
 
+#include "ahead.h"
 #include "allocator.h"
 #include "errors.h"
 #include "host_memory.h"
@@ -37,7 +38,9 @@ void fetch_into(const Tensor& source, const Tensor& contiguous) {
     return;
   }
   const GenieView view = view_of(source);
-  check(genie_fetch(&view, contiguous.mutable_data_ptr(), contiguous.nbytes()));
+  const auto next = next_looks(view.storage, contiguous.nbytes());
+  check(genie_fetch(
+      &view, contiguous.mutable_data_ptr(), contiguous.nbytes(), next.data(), next.size()));
 }
 
 // True when an upload may overwrite the storage under `tensor` as a whole.

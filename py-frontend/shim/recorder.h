@@ -119,8 +119,21 @@ typedef struct GenieView {
   size_t ndim;
 } GenieView;
 
-// Waits, and writes the view's elements, contiguous, into `destination`.
-GenieStatus genie_fetch(const GenieView* view, void* destination, uint64_t nbytes);
+// Bytes of a storage.
+typedef struct GenieBytes {
+  GenieStorage storage;
+  uint64_t offset;
+  uint64_t nbytes;
+} GenieBytes;
+
+// Waits, and writes the view's elements, contiguous, into `destination`. What the program will look at `next` is
+// asked for with it.
+GenieStatus genie_fetch(
+    const GenieView* view,
+    void* destination,
+    uint64_t nbytes,
+    const GenieBytes* next,
+    size_t n_next);
 
 // Moves the view's elements to another device of the session, contiguous, into a new storage. Does not
 // wait for them.

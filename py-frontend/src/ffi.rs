@@ -11,7 +11,7 @@ use genie_session::record::Kind;
 use genie_session::skeleton;
 use parking_lot::Mutex;
 
-use genie_client::engine::{At, Error, Lane, Origin, Recorded, Results, Signature, SiteId};
+use genie_client::engine::{At, Bytes, Error, Lane, Origin, Recorded, Results, Signature, SiteId};
 use genie_recorder::{host_cache, names};
 
 use crate::errors::set_last;
@@ -358,6 +358,14 @@ unsafe extern "C" fn genie_upload(storage: u64, source: *const c_void, nbytes: u
     })())
 }
 
+/// Bytes of a storage.
+#[repr(C)]
+pub struct RawBytes {
+    pub storage: u64,
+    pub offset: u64,
+    pub nbytes: u64,
+}
+
 impl RawView {
     /// Its skeleton and params, as a fetch has them.
     ///
@@ -384,11 +392,14 @@ unsafe extern "C" fn genie_fetch(
     view: *const RawView,
     destination: *mut c_void,
     nbytes: u64,
+    next: *const RawBytes,
+    n_next: usize,
 ) -> i32 {
     // SAFETY: as the caller says.
-    let view = unsafe { &*view };
+    let (view, next) = unsafe { (&*view, slice(next, n_next)) };
     status((|| {
         let place = place_of(view.storage)?;
+        let next: Vec<Bytes> = (next.iter()).map_while(|one| place.bytes(one)).collect();
         let ids = [place.id_of(view.storage)?];
         // SAFETY: as the caller says.
         let (skeleton, params) = unsafe { view.encode() }?;
@@ -402,7 +413,7 @@ unsafe extern "C" fn genie_fetch(
         // SAFETY: as the caller says; the memory was made for this and holds no references.
         let into = unsafe { slice_mut(destination.cast::<u8>(), len) };
         (place.session)
-            .fetch_at(place.at, &draft, into, sites::here())
+            .fetch_at(place.at, &draft, into, &next, sites::here())
             .map(|()| OK)
     })())
 }

@@ -186,6 +186,13 @@ fn find(address: u64) -> PyResult<Option<(Vec<usize>, &'static str)>> {
     Ok(place::find(address))
 }
 
+/// The program is going to look at these bytes of storages, in this order: address, offset, length.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // what Python hands over
+fn expect(values: Vec<(u64, u64, u64)>) {
+    place::expect(&values);
+}
+
 /// Numbers a line of the program, by which a replay's operators name it.
 #[pyfunction]
 fn site(file: &str, line: u32, name: &str) -> u32 {
@@ -223,6 +230,7 @@ fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     out.set_item("bytes_sent", moved.bytes_sent)?;
     out.set_item("bytes_received", moved.bytes_received)?;
     out.set_item("round_trips", moved.round_trips)?;
+    out.set_item("fetched_ahead", moved.fetched_ahead)?;
     out.set_item("plan_hits", log.plan_hits)?;
     out.set_item("plan_misses", log.plan_misses)?;
     out.set_item("plans_refused", log.refused)?;
@@ -284,6 +292,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(is_connected, module)?)?;
     module.add_function(wrap_pyfunction!(devices, module)?)?;
     module.add_function(wrap_pyfunction!(resolve, module)?)?;
+    module.add_function(wrap_pyfunction!(expect, module)?)?;
     module.add_function(wrap_pyfunction!(find, module)?)?;
     module.add_function(wrap_pyfunction!(site, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;

@@ -1,7 +1,8 @@
 //! From a tensor's handle to what it is of: a session, and there a device or the pool of all.
 
-use genie_client::engine::{At, Error, Exception, Session};
+use genie_client::engine::{At, Bytes, Error, Exception, Session};
 
+use crate::ffi::RawBytes;
 use crate::{current, fork};
 
 const ID_BITS: u32 = 48;
@@ -21,6 +22,15 @@ impl Place {
     /// The handle of a storage there.
     pub fn handle(&self, id: u64) -> u64 {
         u64::from(self.number) << ID_BITS | id
+    }
+
+    /// Bytes of a storage there.
+    pub fn bytes(&self, raw: &RawBytes) -> Option<Bytes> {
+        Some(Bytes {
+            storage: self.id_of(raw.storage).ok()?,
+            offset: raw.offset,
+            len: raw.nbytes,
+        })
     }
 
     /// The storage of a handle.
@@ -137,6 +147,28 @@ pub fn find(address: u64) -> Option<(Vec<usize>, &'static str)> {
             let found = session.find(handle & ID_MASK)?;
             Some((found.lanes, found.why))
         }
+    }
+}
+
+/// The program is going to look at bytes of storages, by their fake addresses: address, offset and length.
+pub fn expect(values: &[(u64, u64, u64)]) {
+    let Some(session) = current::get() else {
+        return;
+    };
+    if session.is_pool() {
+        return;
+    }
+    // Those of one device are one series.
+    for lane in session.lanes() {
+        let of_lane = values.iter().filter_map(|&(address, offset, len)| {
+            let handle = handle_at(address)?;
+            (number_of(handle) == lane.number).then_some(Bytes {
+                storage: handle & ID_MASK,
+                offset,
+                len,
+            })
+        });
+        session.expect(lane, of_lane.collect());
     }
 }
 

@@ -37,6 +37,8 @@ def run(name: str, text: str, address: str) -> int:
         return doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(made).failed
     finally:
         genie.disconnect()
+        # What was compiled keeps its modules.
+        torch.compiler.reset()
         gc.collect()
 
 

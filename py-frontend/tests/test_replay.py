@@ -46,10 +46,7 @@ def programs() -> list[int]:
 
 def python_calls() -> list[str]:
     """What the graphs still call by Python."""
-    nodes = (node for plan in plans for node in plan.programs.graph.nodes)
-    calls = (node for node in nodes if node.op.startswith("call_"))
-    names = (getattr(node.target, "__name__", str(node.target)) for node in calls)
-    return [name for name in names if name not in {"program", "getitem", "numbers"}]
+    return [name for plan in plans for name in plan.programs.python]
 
 
 class Block(nn.Module):
@@ -65,7 +62,8 @@ class Block(nn.Module):
         q, k, v = self.attention(self.norm(x)).view(rows, length, 3, 2, width // 2).unbind(2)
         q, k, v = (one.transpose(1, 2) for one in (q, k, v))
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return x + self.dropout(self.out(mixed.transpose(1, 2).reshape(rows, length, width)))
+        mixed = mixed.transpose(1, 2).contiguous().reshape(rows, length, width).contiguous()
+        return x + self.dropout(self.out(mixed))
 
 
 def pair(local: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -333,3 +331,84 @@ def test_an_error_on_the_node_names_the_line() -> None:
     # What the program is at is forgotten with it.
     with pytest.raises(IndexError, match="in test_an_error_on_the_node_names_the_line"):
         x[torch.tensor([9], device=REMOTE)].cpu()
+
+
+def test_replay_is_the_module_and_says_what_became_of_it() -> None:
+    local, remote = pair(nn.Sequential(Block(), Block()).eval())
+    fast = genie.replay(remote)
+    assert fast.report().graphs == 0
+    with torch.no_grad():
+        for length in (5, 5, 7, 8):
+            x = torch.randn(2, length, 8)
+            assert_same(fast(x.to(REMOTE)), local(x))
+    report = fast.report()
+    assert (report.calls, report.graphs, report.programs, report.python) == (4, 2, 2, {})
+    assert report.operators > 20
+    assert report.graph_seconds > 0
+    assert report.outside_seconds > 0
+    assert "4 calls; 2 graphs with 2 programs" in str(report)
+    assert [name for name, _ in fast.named_parameters()] == [
+        name for name, _ in local.named_parameters()
+    ]
+    with pytest.raises(AttributeError):
+        fast.no_such_thing
+
+
+def test_replay_repeats_what_was_done_to_python_and_guards_what_was_read() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+            self.scale = 2
+            self.seen: list[int] = []
+            self.calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            self.seen.append(x.shape[0])
+            y = self.linear(x) * self.scale
+            return (y.relu() + 1) * len(self.seen)
+
+    local, remote = pair(Counting())
+    fast = genie.replay(remote)
+    for rows in (2, 2, 3, 2):
+        x = torch.randn(rows, 4)
+        assert_same(fast(x.to(REMOTE)), local(x))
+        if rows == 3:
+            local.scale = remote.scale = 5
+            remote.linear.weight.data.mul_(2)
+            local.linear.weight.data.mul_(2)
+    assert (remote.calls, remote.seen) == (local.calls, local.seen)
+
+
+def test_replay_of_what_cannot_be_traced() -> None:
+    def run(x: torch.Tensor) -> torch.Tensor:
+        y = (x + 1).relu() * 2 - x
+        if y.sum() > 0:
+            y = y.sqrt() + y * y - 1
+        return y.tolist(), y
+
+    fast = genie.replay(run)
+    for x in (torch.rand(3), -torch.rand(3), torch.rand(3)):
+        assert_same(fast(x.to(REMOTE))[1], run(x)[1])
+    assert fast.report().graphs == 2
+    with pytest.raises(Exception, match=r"(?i)data-dependent"):
+        genie.replay(run, fullgraph=True)(torch.rand(3, device=REMOTE))
+    with pytest.raises(TypeError, match="a module or a function"):
+        genie.replay(3)  # type: ignore[arg-type]
+
+
+def test_replay_of_methods_and_errors() -> None:
+    class Model(nn.Module):
+        def score(self, x: torch.Tensor, *, by: float) -> torch.Tensor:
+            """Score."""
+            return ((x * by).sin() + 1).log() * 2
+
+    model, x = Model(), torch.rand(3)
+    fast = genie.replay(model.score)
+    assert fast.__doc__ == "Score."
+    assert_same(fast(x.to(REMOTE), by=2.0), model.score(x, by=2.0))
+    with pytest.raises(TypeError, match="by"):
+        fast(x.to(REMOTE))
+    # An error in the midst leaves nothing behind.
+    assert_same(fast(x.to(REMOTE), by=3.0), model.score(x, by=3.0))

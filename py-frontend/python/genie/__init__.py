@@ -51,6 +51,8 @@ __all__ = [
     "Place",
     "ProcessGroupError",
     "RemoteOperatorError",
+    "Replay",
+    "ReplayReport",
     "StaleTensorError",
     "VersionMismatchError",
     "annotate",
@@ -63,6 +65,7 @@ __all__ = [
     "is_connected",
     "materialize",
     "module_paths",
+    "replay",
     "stats",
     "synchronize",
     "where",
@@ -218,6 +221,8 @@ def where(tensor: torch.Tensor) -> Place:
 def stats() -> dict[str, Any]:
     """Count what the session has done: operators, messages, bytes, round trips, plan hits.
 
+    A look at what was asked for before (``fetched_ahead``) is no round trip.
+
     >>> before = genie.stats()["round_trips"]
     >>> torch.ones(2, device="remote_accelerator:0").add(1).tolist()
     [2.0, 2.0]
@@ -231,5 +236,6 @@ def stats() -> dict[str, Any]:
 from ._annotate import Annotation, annotate, hook_overhead  # noqa: E402
 from ._inspect import Inspection, inspect, materialize  # noqa: E402
 from ._module_paths import module_paths  # noqa: E402
+from ._replayed import Replay, ReplayReport, replay  # noqa: E402
 
 _register_on_import()

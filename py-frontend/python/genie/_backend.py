@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import _device_module, _libraries, _printing
+from . import _ahead, _device_module, _libraries, _printing
 from ._indices import DEVICE_NAME, is_remote
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def register() -> None:
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
     _printing.fetch_what_is_shown()
     _libraries.prepare()
+    _ahead.teach()
     _refuse_dlpack()
     _look_before_first_steps()
 

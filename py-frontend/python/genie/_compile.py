@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from . import _compile_lines, _replay
+from . import _compile_lines
 from ._indices import DEVICE_NAME, is_remote
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ class Plan:
     """A graph as a function of its inputs, parameters among them."""
 
     def __init__(self, module: fx.GraphModule) -> None:
+        # Dynamo has imported what it needs: not everybody who imports genie compiles.
+        from . import _replay  # noqa: PLC0415
+
         _shorten(module.graph)
         self.programs = _replay.with_programs(module)
         function = _compile_lines.function_of(self.programs.graph)

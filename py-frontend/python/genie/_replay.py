@@ -53,6 +53,15 @@ class Programs:
     #: Operator calls in each program.
     calls: list[int] = field(default_factory=list)
 
+    @property
+    def python(self) -> list[str]:
+        """What is still called by Python."""
+        calls = [node for node in self.graph.nodes if node.op.startswith("call_")]
+        calls = [node for node in calls if getattr(node.target, "__module__", "") != __name__]
+        names = (getattr(node.target, "__name__", str(node.target)) for node in calls)
+        # Taking a tensor out of a result is no call of the program's.
+        return [name for name in names if name != "getitem"]
+
 
 def with_programs(module: fx.GraphModule) -> Programs:
     """The graph with programs in place of what needs no Python; itself where there is none."""

@@ -182,8 +182,18 @@ def _number(value: tuple[Any]) -> Wrapped | None:
     return None
 
 
-#: What asks a tensor for its shape, and changes nothing.
-_QUESTIONS = {"size", "dim", "ndimension", "stride", "numel", "nelement", "storage_offset"}
+#: What asks a tensor for its shape, and changes nothing. Python gives a tensor that is contiguous back
+#: by itself, without a call.
+_QUESTIONS = {
+    "contiguous",
+    "size",
+    "dim",
+    "ndimension",
+    "stride",
+    "numel",
+    "nelement",
+    "storage_offset",
+}
 
 
 def _is_pure(node: fx.Node) -> bool:

@@ -37,6 +37,7 @@ def use_a_session(address: str) -> None:
     use_a_device(devices[0])
     use_a_place(genie.where(torch.ones(2, device="remote_accelerator:0")))
     use_intent()
+    use_replay()
     use_the_device_module()
     assert_type(genie.disconnect(), None)
 
@@ -74,6 +75,22 @@ def use_intent() -> None:
     with genie.module_paths(torch.nn.Linear(2, 2)):
         pass
     assert_type(genie.hook_overhead(100), float)
+
+
+def use_replay() -> None:
+    """A module and a function, with their own types."""
+    fast = genie.replay(torch.nn.Linear(2, 2).to("remote_accelerator:0"), dynamic=True)
+    fast(torch.ones(2, 2, device="remote_accelerator:0"))
+    report = fast.report()
+    assert_type(report, genie.ReplayReport)
+    assert_type(report.python, dict[str, int])
+    assert_type(report.graph_seconds, float)
+
+    def double(x: torch.Tensor, by: int = 2) -> torch.Tensor:
+        return x * by
+
+    doubled: genie.Replay[..., torch.Tensor] = genie.replay(double, fullgraph=True)
+    assert_type(doubled(torch.ones(2, device="remote_accelerator:0")), torch.Tensor)
 
 
 def use_errors() -> None:

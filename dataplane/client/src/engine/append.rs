@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use genie_control_api::v1::SubmitSegmentRequest;
 use genie_session::client::{AppendError, Appended, Draft};
+use genie_session::record::Kind;
 
 use super::shapes::{Results, Signature};
 use super::{Append, Error, Exception, Lane, Origin, REST_RECORDS, Session};
@@ -175,6 +176,9 @@ impl Session {
             written.log.define_op(draft.op, name);
         }
         let appended = written.log.append(draft).map_err(append_error)?;
+        if !matches!(draft.kind, Kind::Fetch | Kind::Barrier | Kind::Alloc) {
+            append.ahead.end();
+        }
         let backward = origin.forward_nr >= 0;
         if backward {
             site = append.forwards.of_number(origin.forward_nr);

@@ -121,6 +121,7 @@ impl Session {
         let appended = written.log.append_bulk(id, len as u64);
         let (before, bulk) = appended.map_err(append_error)?;
         written.unheard = true;
+        append.ahead.end();
         append.position += 1;
         let (kind, position) = (record::Kind::Upload, append.position);
         written
@@ -271,7 +272,7 @@ impl Session {
         }
     }
 
-    fn ask(
+    pub(super) fn ask(
         &self,
         lane: &Lane,
         draft: &Draft<'_>,
@@ -363,12 +364,22 @@ impl Session {
         self.collect(asked, 1)
     }
 
-    /// What became of what was asked.
+    /// What became of what is asked for now.
     fn answer(&self, lane: &Lane, key: Key) -> Result<Result<Vec<u8>, Fault>, Error> {
+        let answer = self.answer_asked(lane, key)?;
+        self.counters.round_trip();
+        Ok(answer)
+    }
+
+    /// What became of what was asked.
+    pub(super) fn answer_asked(
+        &self,
+        lane: &Lane,
+        key: Key,
+    ) -> Result<Result<Vec<u8>, Fault>, Error> {
         self.pump_all(lane)
             .and_then(|()| self.wait_while(lane, || !lane.slots.is_done(key)))
             .inspect_err(|_| lane.slots.forget(key))?;
-        self.counters.round_trip();
         let answer = lane.slots.take(key);
         answer.ok_or_else(|| Error::Runtime("an answer was lost".to_owned()))
     }

@@ -24,6 +24,7 @@ pub struct Counters {
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
     round_trips: AtomicU64,
+    fetched_ahead: AtomicU64,
     faults: AtomicU64,
     moves: AtomicU64,
     moved_bytes: AtomicU64,
@@ -44,6 +45,8 @@ pub struct Reading {
     pub bytes_received: u64,
     /// Answers that were waited for.
     pub round_trips: u64,
+    /// Looks at what had been asked for before, which are no round trips.
+    pub fetched_ahead: u64,
     /// Operators that failed on the node.
     pub faults: u64,
     /// Values that went from one device to another.
@@ -77,6 +80,11 @@ impl Counters {
     /// An answer that was waited for came.
     pub fn round_trip(&self) {
         self.round_trips.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A look was at what had been asked for before.
+    pub fn fetched_ahead(&self) {
+        self.fetched_ahead.fetch_add(1, Ordering::Relaxed);
     }
 
     /// An operator failed on the node.
@@ -118,6 +126,7 @@ impl Counters {
             bytes_sent: of(&self.bytes_sent),
             bytes_received: of(&self.bytes_received),
             round_trips: of(&self.round_trips),
+            fetched_ahead: of(&self.fetched_ahead),
             faults: of(&self.faults),
             moves: of(&self.moves),
             moved_bytes: of(&self.moved_bytes),

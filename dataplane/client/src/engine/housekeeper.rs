@@ -54,6 +54,7 @@ impl Session {
                     last_work = Instant::now();
                 }
             }
+            self.forget_stale();
             for lane in &self.lanes {
                 if lane.is_lost() && !told.has(lane.index) && self.tell_of_lost(lane) {
                     told = told.with(lane.index);

@@ -1,6 +1,7 @@
 //! The client's side of a session with a node: appends to the log, moves messages, waits for
 //! answers.
 
+mod ahead;
 mod append;
 mod calls;
 mod counters;
@@ -31,6 +32,8 @@ use genie_planner::Policy;
 use genie_session::client::ClientCounters;
 use parking_lot::Mutex;
 
+use self::ahead::Ahead;
+pub use self::ahead::Bytes;
 pub use self::append::{Recorded, SiteId};
 pub use self::calls::Asked;
 pub use self::counters::{Analysis, Counters, Reading};
@@ -70,6 +73,7 @@ pub(crate) struct Append {
     logs: Box<[LaneLog]>,
     pub shapes: ShapeCache,
     pub forwards: Forwards,
+    ahead: Ahead,
     next_wait: u64,
     next_transfer: u64,
     /// Records of all logs so far: their one order.
@@ -151,6 +155,7 @@ impl Session {
                 logs,
                 shapes: ShapeCache::default(),
                 forwards: Forwards::default(),
+                ahead: Ahead::default(),
                 next_wait: 1,
                 next_transfer: 0,
                 position: 0,

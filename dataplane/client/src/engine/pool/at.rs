@@ -5,7 +5,7 @@ use genie_session::machine::Metas;
 use genie_session::record;
 
 use super::super::append::SiteId;
-use super::super::{Error, Origin, Recorded, Session, Signature};
+use super::super::{Bytes, Error, Origin, Recorded, Session, Signature};
 use super::At;
 
 impl Session {
@@ -157,7 +157,7 @@ impl Session {
         }
     }
 
-    /// See [`Session::fetch`].
+    /// See [`Session::fetch_ahead`]. Of a pool nothing is asked for ahead.
     ///
     /// # Errors
     /// As there.
@@ -166,10 +166,11 @@ impl Session {
         at: At<'_>,
         draft: &Draft<'_>,
         into: &mut [u8],
+        next: &[Bytes],
         site: SiteId,
     ) -> Result<(), Error> {
         match at {
-            At::Lane(lane) => self.fetch(lane, draft, into, site),
+            At::Lane(lane) => self.fetch_ahead(lane, draft, into, next, site),
             At::Pool => self.fetch_placed(draft, into, site),
         }
     }

@@ -1,0 +1,386 @@
+//! Bytes that are asked for before the program looks at them: of what it is going to look at next,
+//! by its own word ([`Session::expect`]) or by its last steps. They are good until anything but a
+//! look is recorded, so what a look gives, and the failures that it tells of, are what they would be
+//! without.
+
+use std::collections::{HashMap, VecDeque};
+
+use genie_session::client::Draft;
+use genie_session::record::Kind;
+use genie_session::skeleton::{flag, tag};
+
+use super::append::SiteId;
+use super::slots::{Destination, Key};
+use super::{Append, Error, Lane, Session};
+
+/// Bytes that are under way or lie here unseen.
+const BYTES_MAX: u64 = 16 << 20;
+/// Values, likewise.
+const VALUES_MAX: usize = 256;
+/// Series that the program has told of and that are remembered, and the values in each.
+const SERIES_MAX: usize = 4;
+const EXPECTED_MAX: usize = 1 << 14;
+
+/// Bytes of a storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// Whose.
+    pub storage: u64,
+    /// From here on.
+    pub offset: u64,
+    /// So many.
+    pub len: u64,
+}
+
+impl Bytes {
+    /// Where `other` is in them.
+    fn position_of(&self, other: &Self) -> Option<usize> {
+        let from = other.offset.checked_sub(self.offset)?;
+        let fits = self.storage == other.storage && from.checked_add(other.len)? <= self.len;
+        fits.then_some(from as usize)
+    }
+}
+
+/// Values that the program looks at one after the other.
+struct Series {
+    lane: usize,
+    values: Vec<Bytes>,
+    at: HashMap<u64, usize>,
+    /// The next one to be asked for.
+    next: usize,
+}
+
+/// What was asked for.
+struct Asked {
+    lane: usize,
+    bytes: Bytes,
+    key: Key,
+    memory: Vec<u8>,
+}
+
+/// Under the append lock.
+#[derive(Default)]
+pub(super) struct Ahead {
+    asked: Vec<Asked>,
+    /// Their bytes.
+    total: u64,
+    /// No longer good; their answers may still be on their way into their memory.
+    stale: Vec<Asked>,
+    series: VecDeque<Series>,
+}
+
+impl Ahead {
+    /// Something was recorded that is no look.
+    pub(super) fn end(&mut self) {
+        if self.asked.is_empty() {
+            return;
+        }
+        self.stale.append(&mut self.asked);
+        self.total = 0;
+        for series in &mut self.series {
+            series.next = series.values.len();
+        }
+    }
+
+    fn expect(&mut self, lane: usize, mut values: Vec<Bytes>) {
+        values.truncate(EXPECTED_MAX);
+        let at = values.iter().enumerate().map(|(i, one)| (one.storage, i));
+        let series = Series {
+            lane,
+            at: at.collect(),
+            next: values.len(),
+            values,
+        };
+        self.series.truncate(SERIES_MAX - 1);
+        self.series.push_front(series);
+    }
+
+    /// The program looks at these; tells whether it has told of what comes next.
+    fn looked(&mut self, lane: usize, bytes: &Bytes) -> bool {
+        let is_in = |one: &Series| one.lane == lane && one.at.contains_key(&bytes.storage);
+        let Some(found) = self.series.iter().position(is_in) else {
+            return false;
+        };
+        self.series.swap(0, found);
+        let series = &mut self.series[0];
+        let at = series.at[&bytes.storage];
+        // What lies between is under way already.
+        if series.next == series.values.len() || at >= series.next {
+            series.next = at + 1;
+        }
+        true
+    }
+
+    /// What is to be asked for now, of the series that the program is in.
+    fn wanted(&mut self) -> Option<(usize, Bytes)> {
+        let room = BYTES_MAX.checked_sub(self.total)?;
+        if self.asked.len() >= VALUES_MAX {
+            return None;
+        }
+        let series = self.series.front_mut()?;
+        while let Some(&bytes) = series.values.get(series.next) {
+            let mut asked = self.asked.iter();
+            let is_here = asked.any(|one| one.lane == series.lane && one.bytes == bytes);
+            if bytes.len > 0 && bytes.len <= BYTES_MAX && !is_here {
+                // The series goes on when there is room.
+                return (bytes.len <= room).then_some((series.lane, bytes));
+            }
+            series.next += 1;
+        }
+        None
+    }
+
+    fn add(&mut self, asked: Asked) {
+        self.total += asked.bytes.len;
+        self.asked.push(asked);
+    }
+
+    fn take(&mut self, lane: usize, bytes: &Bytes) -> Option<(Asked, usize)> {
+        let found = self
+            .asked
+            .iter()
+            .position(|one| one.lane == lane && one.bytes.position_of(bytes).is_some())?;
+        let asked = self.asked.swap_remove(found);
+        self.total -= asked.bytes.len;
+        let at = asked.bytes.position_of(bytes)?;
+        Some((asked, at))
+    }
+}
+
+/// The bytes of a view, if they lie together in the order of its elements.
+fn bytes_of(draft: &Draft<'_>, len: usize) -> Option<Bytes> {
+    let (&[storage], &[tag::TENSOR, flags, _, ndim]) = (draft.storages, draft.skeleton) else {
+        return None;
+    };
+    let (offset, shape) = draft.params.split_first()?;
+    let (sizes, strides) = shape.split_at_checked(usize::from(ndim))?;
+    let mut elements = 1_i64;
+    for (&size, &stride) in sizes.iter().zip(strides).rev() {
+        if size != 1 && stride != elements {
+            return None;
+        }
+        elements = elements.checked_mul(size)?;
+    }
+    let elements = u64::try_from(elements).ok().filter(|&count| count > 0)?;
+    let item = len as u64 / elements;
+    let is_plain = flags & (flag::NEGATIVE | flag::CONJUGATE) == 0 && item * elements == len as u64;
+    is_plain.then_some(Bytes {
+        storage,
+        offset: u64::try_from(*offset).ok()?.checked_mul(item)?,
+        len: len as u64,
+    })
+}
+
+impl Session {
+    /// The program is going to look at these, in this order; nothing is asked before it begins to.
+    pub fn expect(&self, lane: &Lane, values: Vec<Bytes>) {
+        if values.len() > 1 {
+            self.append.lock().ahead.expect(lane.index, values);
+        }
+    }
+
+    /// As [`Session::fetch`], of bytes that may have been asked for; asks for those that come next,
+    /// `next` before others.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fetch_ahead(
+        &self,
+        lane: &Lane,
+        draft: &Draft<'_>,
+        into: &mut [u8],
+        next: &[Bytes],
+        site: SiteId,
+    ) -> Result<(), Error> {
+        let Some(bytes) = bytes_of(draft, into.len()) else {
+            return self.fetch(lane, draft, into, site);
+        };
+        self.forget_stale();
+        let taken = self.append.lock().ahead.take(lane.index, &bytes);
+        let Some((asked, at)) = taken else {
+            // SAFETY: `wait` returns once the answer was taken or nobody waits for it any more.
+            let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
+            let key = self.ask(lane, draft, destination, site)?;
+            self.ask_ahead(lane, &bytes, next);
+            return self.wait(lane, key).map(|_| ());
+        };
+        self.ask_ahead(lane, &bytes, next);
+        let answer = self.answer_asked(lane, asked.key)?;
+        answer.map_err(|fault| self.explain(lane, &fault))?;
+        into.copy_from_slice(&asked.memory[at..at + into.len()]);
+        self.counters.fetched_ahead();
+        Ok(())
+    }
+
+    /// Asks for what comes next, as far as there is room for it now.
+    fn ask_ahead(&self, lane: &Lane, looked: &Bytes, next: &[Bytes]) {
+        let append = &mut *self.append.lock();
+        let mut is_asked = false;
+        for &bytes in next {
+            let ahead = &append.ahead;
+            let has_room = ahead.total + bytes.len <= BYTES_MAX && ahead.asked.len() < VALUES_MAX;
+            if has_room && !ahead.asked.iter().any(|one| one.bytes == bytes) {
+                is_asked |= self.ask_for(lane, append, bytes);
+            }
+        }
+        if append.ahead.looked(lane.index, looked) {
+            while let Some((_, bytes)) = append.ahead.wanted() {
+                if !self.ask_for(lane, append, bytes) {
+                    break;
+                }
+                is_asked = true;
+            }
+        }
+        if is_asked {
+            self.flush_into_outbox(lane, append);
+        }
+    }
+
+    fn ask_for(&self, lane: &Lane, append: &mut Append, bytes: Bytes) -> bool {
+        if !append.logs[lane.index].log.has_room(0) {
+            return false;
+        }
+        let mut memory = vec![0; bytes.len as usize];
+        // SAFETY: `Ahead` owns the memory, which stays where it is when the vector is moved, until
+        // the answer was taken (`fetch_ahead`) or the key forgotten (`forget_stale`).
+        let destination = unsafe { Destination::new(memory.as_mut_ptr(), memory.len()) };
+        // As bytes, whatever they are.
+        let skeleton = [tag::TENSOR, 0, 0, 1];
+        let params = [bytes.offset as i64, bytes.len as i64, 1];
+        let draft = Draft {
+            skeleton: &skeleton,
+            storages: &[bytes.storage],
+            params: &params,
+            ..Draft::new(Kind::Fetch)
+        };
+        let Ok(key) = self.append_question(lane, append, &draft, destination, 0) else {
+            return false;
+        };
+        append.ahead.add(Asked {
+            lane: lane.index,
+            bytes,
+            key,
+            memory,
+        });
+        true
+    }
+
+    /// Lets go of what was asked for and is no longer good.
+    pub(super) fn forget_stale(&self) {
+        let stale = std::mem::take(&mut self.append.lock().ahead.stale);
+        for asked in stale {
+            self.lanes[asked.lane].slots.forget(asked.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(storage: u64, len: u64) -> Bytes {
+        Bytes {
+            storage,
+            offset: 0,
+            len,
+        }
+    }
+
+    /// Looks at a storage; gives those that are asked for then.
+    fn look(ahead: &mut Ahead, storage: u64) -> Vec<u64> {
+        let mut found = Vec::new();
+        if !ahead.looked(0, &bytes(storage, 1)) {
+            return found;
+        }
+        while let Some((lane, bytes)) = ahead.wanted() {
+            found.push(bytes.storage);
+            ahead.add(Asked {
+                lane,
+                bytes,
+                key: Key::Wait(bytes.storage),
+                memory: Vec::new(),
+            });
+        }
+        found
+    }
+
+    #[test]
+    fn a_series_is_asked_for_once_the_program_is_in_it() {
+        let mut ahead = Ahead::default();
+        ahead.expect(0, (1..=5).map(|id| bytes(id, 8)).collect());
+        assert_eq!(look(&mut ahead, 9), [0; 0]);
+        assert_eq!(look(&mut ahead, 2), [3, 4, 5]);
+        let (asked, at) = ahead.take(0, &bytes(4, 4)).expect("asked for");
+        assert_eq!((asked.bytes.storage, at), (4, 0));
+        assert!(ahead.take(1, &bytes(3, 8)).is_none(), "another device's");
+        assert_eq!(look(&mut ahead, 4), [0; 0], "each once");
+    }
+
+    #[test]
+    fn bytes_and_values_are_bounded_and_the_series_goes_on() {
+        let mut ahead = Ahead::default();
+        ahead.expect(0, (1..=5).map(|id| bytes(id, BYTES_MAX / 2)).collect());
+        assert_eq!(look(&mut ahead, 1), [2, 3]);
+        assert!(ahead.take(0, &bytes(2, 8)).is_some());
+        assert_eq!(look(&mut ahead, 2), [4]);
+        assert_eq!(look(&mut ahead, 9), [0; 0], "of another series, or of none");
+
+        ahead.end();
+        ahead.expect(0, (1..=1000).map(|id| bytes(id, 8)).collect());
+        assert_eq!(look(&mut ahead, 1).len(), VALUES_MAX);
+        // What is too long to gain anything is left out.
+        ahead.end();
+        let lengths = [1, BYTES_MAX + 1, 8];
+        ahead.expect(
+            0,
+            (1..).zip(lengths).map(|(id, len)| bytes(id, len)).collect(),
+        );
+        assert_eq!(look(&mut ahead, 1), [3]);
+    }
+
+    #[test]
+    fn nothing_is_good_after_a_record() {
+        let mut ahead = Ahead::default();
+        ahead.expect(0, (1..=4).map(|id| bytes(id, 8)).collect());
+        assert_eq!(look(&mut ahead, 1), [2, 3, 4]);
+        ahead.end();
+        assert!(ahead.take(0, &bytes(2, 8)).is_none());
+        assert_eq!(ahead.stale.len(), 3);
+        assert_eq!(
+            look(&mut ahead, 2),
+            [3, 4],
+            "it goes on where the program is"
+        );
+    }
+
+    #[test]
+    fn few_series_are_remembered() {
+        let mut ahead = Ahead::default();
+        for first in 0..10 {
+            ahead.expect(0, (0..2).map(|id| bytes(100 * first + id, 8)).collect());
+        }
+        assert_eq!(ahead.series.len(), SERIES_MAX);
+        assert_eq!(look(&mut ahead, 0), [0; 0]);
+        assert_eq!(look(&mut ahead, 900), [901]);
+    }
+
+    #[test]
+    fn only_elements_in_their_order_are_bytes() {
+        let of = |flags, params: &[i64], ndim, len| {
+            let skeleton = [tag::TENSOR, flags, 6, ndim];
+            let draft = Draft {
+                skeleton: &skeleton,
+                storages: &[7],
+                params,
+                ..Draft::new(Kind::Fetch)
+            };
+            bytes_of(&draft, len).map(|one| (one.offset, one.len))
+        };
+        assert_eq!(of(0, &[2, 3, 4, 4, 1], 2, 48), Some((8, 48)));
+        assert_eq!(of(0, &[0], 0, 8), Some((0, 8)));
+        assert_eq!(of(0, &[0, 1, 3, 99, 1], 2, 12), Some((0, 12)));
+        assert_eq!(of(0, &[0, 3, 4, 1, 3], 2, 48), None, "transposed");
+        assert_eq!(of(flag::CONJUGATE, &[0, 4, 1], 1, 32), None);
+        assert_eq!(of(0, &[0, 4, 0], 1, 16), None, "expanded");
+    }
+}

@@ -1,0 +1,230 @@
+"""What is asked for before the program looks at it: fewer round trips, and the same values."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import genie
+import pytest
+import torch
+from daemon import Daemon
+from support import REMOTE, Counted
+from torch import nn
+
+
+def layers(count: int = 30, width: int = 8) -> nn.Sequential:
+    return nn.Sequential(*(nn.Linear(width, width) for _ in range(count)))
+
+
+def counted(run: Callable[[], Any]) -> tuple[Any, Counted]:
+    genie.synchronize()
+    with Counted() as count:
+        found = run()
+    return found, count
+
+
+def to_cpu(tree: Any) -> Any:
+    return torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, tree)
+
+
+def trained(model: nn.Module) -> torch.optim.Optimizer:
+    optimizer = torch.optim.AdamW(model.parameters())
+    for _ in range(2):
+        model(torch.ones(2, 8, device=REMOTE)).square().sum().backward()
+        optimizer.step()
+    return optimizer
+
+
+@pytest.mark.usefixtures("session")
+def test_a_state_dictionary_costs_one_round_trip() -> None:
+    local = layers()
+    remote = layers().to(REMOTE)
+    remote.load_state_dict(local.state_dict())
+    found, count = counted(lambda: to_cpu(remote.state_dict()))
+    torch.testing.assert_close(found, dict(local.state_dict()), rtol=0, atol=0)
+    assert (count.round_trips, count.fetched_ahead) == (1, 59)
+    optimizer = trained(remote)
+    wanted = [{k: v.cpu() for k, v in one.items()} for one in optimizer.state.values()]
+    found, count = counted(lambda: to_cpu(optimizer.state_dict()["state"]))
+    torch.testing.assert_close(list(found.values()), wanted, rtol=0, atol=0)
+    assert count.round_trips == 1
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize("what", ["dictionaries", "a module"])
+def test_saving_costs_one_round_trip(what: str) -> None:
+    model = layers().to(REMOTE)
+    optimizer = trained(model)
+    saved = model if what == "a module" else [model.state_dict(), optimizer.state_dict()]
+    file = io.BytesIO()
+    _, count = counted(lambda: torch.save(saved, file))
+    assert count.round_trips == 1
+    file.seek(0)
+    loaded = torch.load(file, map_location="cpu", weights_only=what != "a module")
+    state = loaded.state_dict() if what == "a module" else loaded[0]
+    torch.testing.assert_close(dict(state), to_cpu(dict(model.state_dict())), rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize("direction", [1, -1])
+def test_numbers_in_a_loop_cost_a_few_round_trips(direction: int) -> None:
+    losses = [(torch.ones(3, device=REMOTE) * i).sum() for i in range(100)][::direction]
+    found, count = counted(lambda: [loss.item() for loss in losses])
+    assert found == [3.0 * i for i in range(100)][::direction]
+    assert count.round_trips <= 4
+    assert count.round_trips + count.fetched_ahead == 100
+
+
+@pytest.mark.usefixtures("session")
+def test_parameters_in_a_loop() -> None:
+    model = layers().to(REMOTE)
+    found, count = counted(lambda: [float(p.norm()) for p in model.parameters()])
+    # Each is computed when the one before was looked at: nothing is there to be asked for.
+    assert (count.round_trips, count.fetched_ahead) == (60, 0)
+    assert len(found) == 60
+
+
+@pytest.mark.usefixtures("session")
+def test_what_is_written_meanwhile_is_seen() -> None:
+    model = layers().to(REMOTE)
+    local = to_cpu(dict(model.state_dict()))
+    for number, (name, value) in enumerate(model.state_dict().items()):
+        assert torch.equal(value.cpu(), local[name])
+        if number % 7 == 3:
+            with torch.no_grad():
+                model[-1].weight.mul_(0.5)
+                model[-1].bias.data.copy_(torch.full((8,), float(number)))
+            local["29.weight"] *= 0.5
+            local["29.bias"].fill_(float(number))
+    assert local["29.bias"][0] != 0
+
+
+@pytest.mark.usefixtures("session")
+def test_a_failure_meanwhile_is_raised_at_the_next_look() -> None:
+    model = layers().to(REMOTE)
+    values = list(model.state_dict().values())
+    values[0].cpu()
+    table = torch.zeros(4, device=REMOTE)
+    table[torch.tensor([9], device=REMOTE)]
+    with pytest.raises(IndexError, match="out of bounds"):
+        values[1].cpu()
+    assert torch.equal(values[1].cpu(), model[0].bias.cpu())
+    assert torch.equal(values[2].cpu(), model[1].weight.cpu())
+
+
+@pytest.mark.usefixtures("session")
+def test_what_failed_raises_where_it_is_looked_at() -> None:
+    good = [torch.full((2,), float(i), device=REMOTE) for i in range(3)]
+    bad = torch.zeros(4, device=REMOTE)[torch.tensor([9, 9], device=REMOTE)]
+    module = nn.Module()
+    for i, tensor in enumerate([*good, bad, good[0] + 1]):
+        module.register_buffer(f"b{i}", tensor)
+    with pytest.raises(IndexError):
+        to_cpu(module.state_dict())
+    found = to_cpu({k: v for k, v in module.state_dict().items() if k != "b3"})
+    assert found["b4"].tolist() == [1.0, 1.0]
+    with pytest.raises(IndexError, match="out of bounds"):
+        to_cpu(module.state_dict())
+
+
+@pytest.mark.usefixtures("session")
+def test_all_kinds_of_tensors() -> None:
+    base = torch.arange(64.0, device=REMOTE)
+    local = torch.arange(64.0)
+    module, wanted = nn.Module(), nn.Module()
+    for one, source in ((module, base), (wanted, local)):
+        values = {
+            "whole": source,
+            "slice": source[8:24].view(4, 4),
+            "transposed": source.view(8, 8).t(),
+            "expanded": source[:1].expand(5),
+            "strided": source[::2],
+            "empty": source[:0],
+            "scalar": source[3],
+            "complex": torch.complex(source, source + 1).conj(),
+            "half_": source.half(),
+            "bool_": source > 7,
+            "long_": source.long(),
+            "large": source.repeat(1 << 17),
+        }
+        for name, value in values.items():
+            one.register_buffer(name, value)
+    for _ in range(2):
+        found = {name: value.cpu() for name, value in module.state_dict().items()}
+        torch.testing.assert_close(found, dict(wanted.state_dict()), rtol=0, atol=0)
+    found = {name: value.tolist() for name, value in module.state_dict().items()}
+    assert found["slice"] == local[8:24].view(4, 4).tolist()
+
+
+@pytest.mark.usefixtures("session")
+def test_more_than_is_asked_for_at_once() -> None:
+    model = nn.ParameterList(torch.full((1 << 18,), float(i)) for i in range(40)).to(REMOTE)
+    found, count = counted(lambda: [value.cpu()[0].item() for value in model.state_dict().values()])
+    assert found == [float(i) for i in range(40)]
+    assert count.round_trips == 1
+
+
+@pytest.mark.usefixtures("session")
+def test_what_is_not_taken_costs_nothing_later() -> None:
+    model = layers().to(REMOTE)
+    next(iter(model.state_dict().values())).cpu()
+    x = torch.ones(2, 8, device=REMOTE)
+    for _ in range(3):
+        _, count = counted(lambda: model(x).sum().item())
+        assert (count.round_trips, count.fetched_ahead) == (1, 0)
+        assert count.bytes_received < 256
+
+
+@pytest.mark.usefixtures("session")
+def test_threads() -> None:
+    models = [layers() for _ in range(4)]
+    failures: list[BaseException] = []
+
+    def work(local: nn.Module) -> None:
+        try:
+            remote = layers().to(REMOTE)
+            for _ in range(10):
+                remote.load_state_dict(local.state_dict())
+                found = to_cpu(dict(remote.state_dict()))
+                torch.testing.assert_close(found, dict(local.state_dict()), rtol=0, atol=0)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_another_session_and_a_pool(daemon: Daemon) -> None:
+    genie.disconnect()
+    for placement in ("pinned", "pool", "pinned"):
+        genie.connect(daemon.address, placement=placement)
+        local = layers()
+        remote = layers().to(REMOTE)
+        remote.load_state_dict(local.state_dict())
+        old = remote.state_dict()
+        next(iter(old.values())).cpu()
+        torch.testing.assert_close(to_cpu(dict(old)), dict(local.state_dict()), rtol=0, atol=0)
+        genie.disconnect()
+        with pytest.raises(genie.GenieError):
+            to_cpu(old)
+
+
+def test_a_node_that_is_lost_meanwhile(make_daemon: Callable[..., Daemon]) -> None:
+    node = make_daemon()
+    genie.disconnect()
+    genie.connect(node.address)
+    values = list(layers().to(REMOTE).state_dict().values())
+    values[0].cpu()
+    node.kill()
+    with pytest.raises(genie.NodeLostError):
+        for value in values * 2:
+            value.cpu()
+            value.add(1).cpu()
+    genie.disconnect()
