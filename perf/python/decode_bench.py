@@ -1,8 +1,8 @@
 """Decoding with a model whose operators are small: here, captured, and replayed.
 
 A GPT-2 of 12 layers and width 64 (random weights) decodes with a cache that grows, one token a
-step, and looks at each. One thread here and one on the node, in turns in one run: PyTorch on this CPU,
-eager capture on a node, and ``genie.replay`` there. A figure is the median step of a turn, the
+step, and looks at each. One thread here and one on the node, in turns in one run: PyTorch on this
+CPU, eager capture on a node, and ``genie.replay`` there. A figure is the median step of a turn, the
 printed one the median of all turns; the tokens must be the same. What is promised is in
 SPECIFICATION.md.
 """

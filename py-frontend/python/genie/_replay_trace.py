@@ -182,8 +182,8 @@ def _number(value: tuple[Any]) -> Wrapped | None:
     return None
 
 
-#: What asks a tensor for its shape, and changes nothing. Python gives a tensor that is contiguous back
-#: by itself, without a call.
+#: What asks a tensor for its shape, and changes nothing. Python gives a tensor that is contiguous
+#: back by itself, without a call.
 _QUESTIONS = {
     "contiguous",
     "size",
