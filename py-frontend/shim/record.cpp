@@ -21,6 +21,7 @@
 #include "long.h"
 #include "out.h"
 #include "skeleton.h"
+#include "triggers.h"
 
 namespace genie {
 namespace {
@@ -372,6 +373,7 @@ void record(const Operator& op, torch::jit::Stack& stack) {
   if (C10_UNLIKELY(status != GENIE_OK)) {
     append_later(op, stack, seeds, status);
   }
+  wait_if_trigger(op);
 }
 
 torch::CppFunction recorder_kernel() {

@@ -208,6 +208,15 @@ fn open(target: &Target, timeout: Duration, asked: Asked) -> Result<&'static Ses
     book.unasked = (asked == Asked::ByNobody).then(|| target.clone());
     let session: &'static Session = Box::leak(Box::new(session));
     book.sessions.push(session);
+    for lane in session.lanes() {
+        tracing::info!(
+            target: "session", lane = lane.number - session.first().number, node = %lane.node,
+            device = %lane.device().name, session = lane.opened.session_id,
+            "a device of the session"
+        );
+        let (transport, why) = lane.link.transport();
+        tracing::info!(target: "link", node = %lane.node, transport, why, "connected");
+    }
     CURRENT.store(std::ptr::from_ref(session).cast_mut(), Ordering::Release);
     Ok(session)
 }

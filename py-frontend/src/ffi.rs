@@ -260,6 +260,8 @@ unsafe extern "C" fn genie_learn(call: *const RawCall, results: *const RawResult
         )
     };
     status((|| {
+        let operator = names::name(call.op);
+        tracing::debug!(target: "capture", operator, "shapes of a new signature");
         let results = Results::new(signature.skeleton, skeleton, params)
             .map_err(|error| Error::Runtime(format!("inferred results: {error}")))?;
         current::session()?.learn(&signature, results);
@@ -562,5 +564,6 @@ unsafe extern "C" fn genie_count_fallback(name: *const c_char) -> i32 {
     let name = unsafe { CStr::from_ptr(name) }
         .to_string_lossy()
         .into_owned();
+    tracing::debug!(target: "capture", operator = %name, "runs on this CPU");
     i32::from(SEEN.lock().get_or_insert_with(HashSet::new).insert(name))
 }

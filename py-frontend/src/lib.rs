@@ -7,6 +7,7 @@ mod errors;
 mod ffi;
 mod fork;
 mod host;
+mod log;
 mod place;
 mod sites;
 mod target;
@@ -36,6 +37,7 @@ fn register(
     errors: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     errors::load_classes(errors)?;
+    log::start();
     sites::set_inner_folders(inner_folders);
     let threads = errors.py().import("threading")?;
     let main_thread = threads.call_method0("main_thread")?;

@@ -54,6 +54,7 @@ __all__ = [
     "Replay",
     "ReplayReport",
     "StaleTensorError",
+    "Trigger",
     "VersionMismatchError",
     "annotate",
     "connect",
@@ -65,6 +66,7 @@ __all__ = [
     "is_connected",
     "materialize",
     "module_paths",
+    "register_trigger",
     "replay",
     "stats",
     "synchronize",
@@ -237,5 +239,6 @@ from ._annotate import Annotation, annotate, hook_overhead  # noqa: E402
 from ._inspect import Inspection, inspect, materialize  # noqa: E402
 from ._module_paths import module_paths  # noqa: E402
 from ._replayed import Replay, ReplayReport, replay  # noqa: E402
+from ._triggers import Trigger, register_trigger  # noqa: E402
 
 _register_on_import()

@@ -75,6 +75,10 @@ def use_intent() -> None:
     with genie.module_paths(torch.nn.Linear(2, 2)):
         pass
     assert_type(genie.hook_overhead(100), float)
+    with genie.register_trigger("aten::mm") as trigger:
+        assert_type(trigger, genie.Trigger)
+        assert_type(trigger.operators, tuple[str, ...])
+    genie.register_trigger(torch.ops.aten.add.Tensor).remove()
 
 
 def use_replay() -> None:

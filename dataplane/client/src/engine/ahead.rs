@@ -195,6 +195,8 @@ impl Session {
         let Some(bytes) = bytes_of(draft, into.len()) else {
             return self.fetch(lane, draft, into, site);
         };
+        let (index, storage, len) = (lane.index, bytes.storage, bytes.len);
+        tracing::trace!(target: "values", lane = index, storage, bytes = len, "look");
         self.forget_stale();
         let taken = self.append.lock().ahead.take(lane.index, &bytes);
         let Some((asked, at)) = taken else {

@@ -213,6 +213,8 @@ impl Session {
             return;
         };
         let plan = submission.plan;
+        let bytes = submission.segment.len();
+        tracing::debug!(target: "plans", lane = index, plan, bytes, "a segment is sent to be planned");
         self.counters.sent(submission.segment.len() as u64);
         let request = SubmitSegmentRequest {
             session_id: lane.opened.session_id,
@@ -228,6 +230,15 @@ impl Session {
                     return;
                 };
                 let installed = reply.as_ref().is_ok_and(|reply| reply.installed);
+                match &reply {
+                    Ok(reply) => tracing::debug!(
+                        target: "plans", lane = index, plan, installed,
+                        class = %reply.workload_class, "the plan was answered"
+                    ),
+                    Err(error) => tracing::debug!(
+                        target: "plans", lane = index, plan, %error, "the plan was not answered"
+                    ),
+                }
                 session.counters.received(32);
                 if let Ok(reply) = reply {
                     session.counters.analysed(&reply);

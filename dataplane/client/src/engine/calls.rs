@@ -82,6 +82,7 @@ impl Session {
         len: usize,
         site: SiteId,
     ) -> Result<(), Error> {
+        tracing::trace!(target: "values", lane = lane.index, storage = id, bytes = len, "upload");
         let uploaded = self.appending(&[lane], bulk_bytes(len), |append| {
             // SAFETY: as the caller says.
             unsafe { self.append_upload(lane, append, id, source, len, site) }
@@ -335,6 +336,7 @@ impl Session {
             self.flush_all(append);
             Ok((key, appended.first_fresh))
         })?;
+        tracing::debug!(target: "capture", lane = lane.index, operator = name, "waits for an operator's results");
         let payload = self.wait(lane, key)?;
         let metas = decode_metas(&payload).map_err(|error| Error::Runtime(error.to_string()))?;
         Ok((first_fresh, metas))

@@ -139,6 +139,7 @@ impl Lane {
 
     /// It is over; the first reason stays.
     pub(super) fn lose(&self, reason: Error) {
+        tracing::info!(target: "session", lane = self.index, node = %self.node, %reason, "it is over");
         self.note_end(reason);
         self.is_lost.store(true, Ordering::Release);
         self.link.shutdown();
