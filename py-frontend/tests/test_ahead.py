@@ -179,6 +179,36 @@ def test_what_is_not_taken_costs_nothing_later() -> None:
 
 
 @pytest.mark.usefixtures("session")
+def test_tensors_without_memory_of_their_own() -> None:
+    class Wrapped(torch.Tensor):
+        @staticmethod
+        def __new__(cls, inner: torch.Tensor) -> torch.Tensor:
+            return torch.Tensor._make_wrapper_subclass(cls, inner.shape, device=inner.device)
+
+        @classmethod
+        def __torch_dispatch__(cls, func: Any, _types: Any, args: Any = (), _: Any = None) -> Any:
+            return args[0] if func is torch.ops.aten.detach.default else NotImplemented
+
+    module = nn.Module()
+    for i in range(3):
+        module.register_buffer(f"b{i}", Wrapped(torch.ones(2, device=REMOTE)))
+    assert len(module.state_dict()) == 3
+    model = layers(2).to(REMOTE)
+
+    def norm(x: torch.Tensor) -> torch.Tensor:
+        module = nn.Module()
+        for i in range(3):
+            module.register_buffer(f"b{i}", x * i)
+        return sum(value.sum() for value in module.state_dict().values())
+
+    found = torch.func.vmap(norm)(torch.ones(4, 2, device=REMOTE))
+    assert found.tolist() == [6.0] * 4
+    found = torch.func.grad(norm)(torch.ones(2, device=REMOTE))
+    assert found.tolist() == [0.0, 0.0]
+    assert len(torch.func.stack_module_state([model, model])[0]) == 4
+
+
+@pytest.mark.usefixtures("session")
 def test_threads() -> None:
     models = [layers() for _ in range(4)]
     failures: list[BaseException] = []

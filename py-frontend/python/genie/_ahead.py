@@ -7,6 +7,7 @@ saves does. Their bytes are asked for together as soon as the program begins wit
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ from ._indices import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+
+_KINDS = {torch.Tensor, nn.Parameter, nn.Buffer}
 
 
 def teach() -> None:
@@ -54,10 +58,12 @@ def _before_saving() -> None:
 
 
 def _expect(values: Iterable[tuple[int, int, int]]) -> None:
-    # A storage once, however many share it.
-    found = list({value[0]: value for value in values}.values())
-    if len(found) > 1:
-        _native.expect(found)
+    # A transform's tensors have no memory of their own; nobody misses what is not asked for.
+    with contextlib.suppress(RuntimeError):
+        # A storage once, however many share it.
+        found = list({value[0]: value for value in values}.values())
+        if len(found) > 1:
+            _native.expect(found)
 
 
 def _of_dictionary(made: Any) -> Iterator[tuple[int, int, int]]:
@@ -79,5 +85,6 @@ def _of_storages(obj: object) -> Iterator[tuple[int, int, int]]:
 
 def _tensors(tree: Any) -> Iterator[torch.Tensor]:
     for leaf in pytree.tree_leaves(tree):
-        if is_remote(leaf) and leaf.layout is torch.strided and not leaf.is_nested:
+        # What others make of tensors (of another class) they copy in their own way.
+        if type(leaf) in _KINDS and is_remote(leaf) and leaf.layout is torch.strided:
             yield leaf

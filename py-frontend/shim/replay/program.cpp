@@ -116,6 +116,33 @@ void Program::add(
 
 void Program::finish(const std::vector<int64_t>& outputs) {
   outputs_ = outputs;
+  const auto check = [&](int64_t at) {
+    TORCH_CHECK(at >= 0 && static_cast<size_t>(at) < registers_, "a register that nothing is put into");
+  };
+  for (const int64_t output : outputs_) {
+    check(output);
+  }
+  for (const int64_t result : results_) {
+    if (result <= SAME) {
+      check(SAME - result);
+    }
+  }
+  for (const Argument& argument : arguments_) {
+    if (argument.code == TENSOR || argument.code == LAST) {
+      check(argument.at);
+    } else if (argument.code == TENSORS) {
+      for (const int64_t code : lists_[argument.at]) {
+        check(std::max<int64_t>(code, 0) >> 1);
+      }
+    } else if (argument.code == NUMBER || argument.code == WRAPPED) {
+      numbers_ = std::max<size_t>(numbers_, argument.at + 1);
+    } else if (argument.code == NUMBERS) {
+      for (const int64_t place : lists_[argument.at]) {
+        TORCH_CHECK(place >= 0, "a number in no place");
+        numbers_ = std::max(numbers_, static_cast<size_t>(place) + 1);
+      }
+    }
+  }
 }
 
 void Program::push(
@@ -211,6 +238,7 @@ std::vector<at::Tensor> Program::run(
     const c10::List<at::Tensor>& inputs,
     const std::vector<int64_t>& numbers) const {
   TORCH_CHECK(inputs.size() == inputs_, "a program of ", inputs_, " inputs got ", inputs.size());
+  TORCH_CHECK(numbers.size() >= numbers_, "a program of ", numbers_, " numbers got ", numbers.size());
   std::vector<at::Tensor> registers(registers_);
   for (size_t i = 0; i < inputs_; ++i) {
     registers[i] = inputs.get(i);

@@ -13,9 +13,7 @@
 
 namespace genie::replay {
 
-// A register holds one tensor. The first ones are the inputs; each result has a new one.
-using Register = int64_t;
-
+// Its registers hold one tensor each: the first ones the inputs, then each result a new one.
 class Program final : public torch::CustomClassHolder {
  public:
   explicit Program(int64_t inputs);
@@ -29,6 +27,7 @@ class Program final : public torch::CustomClassHolder {
       const std::vector<int64_t>& codes,
       const std::vector<int64_t>& results,
       int64_t site);
+  // What it gives, in registers; it is complete then.
   void finish(const std::vector<int64_t>& outputs);
 
   // Makes the calls; `numbers` are what shapes come to this time.
@@ -68,6 +67,7 @@ class Program final : public torch::CustomClassHolder {
 
   size_t inputs_;
   size_t registers_;
+  size_t numbers_ = 0;
   std::vector<Step> steps_;
   std::vector<Argument> arguments_;
   std::vector<int64_t> results_;
