@@ -59,13 +59,13 @@ void free_context(void* context) {
   const auto* const held = static_cast<Held*>(context);
   genie_free(held->handle);
   note_freed(held->handle);
-  count_freed(held->device, held->bytes);
+  count_freed(held->handle, held->device, held->bytes);
   delete held;
 }
 
 c10::DataPtr data_pointer(GenieStorage handle, uint64_t bytes, c10::DeviceIndex device) {
   auto* const held = new Held{handle, bytes, device};
-  count_made(device, bytes);
+  count_made(handle, device, bytes);
   note_made(handle, bytes);
   return c10::DataPtr(
       address_of(handle), held, &free_context, c10::Device(kRemote, device));

@@ -39,6 +39,14 @@ struct Usage {
   Count storages;
 };
 
+// Numbers of devices from here on are those of the session in use: others' storages are gone.
+std::atomic<uint64_t> first_number{0};
+
+bool is_gone(GenieStorage handle) noexcept {
+  constexpr unsigned kIdBits = 48;
+  return handle >> kIdBits < first_number.load(std::memory_order_relaxed);
+}
+
 // By index of device: as many as a c10::DeviceIndex tells.
 std::array<Usage, 128> all;
 
@@ -48,12 +56,18 @@ Usage& of(c10::DeviceIndex device) noexcept {
 
 }  // namespace
 
-void count_made(c10::DeviceIndex device, uint64_t bytes) noexcept {
+void count_made(GenieStorage handle, c10::DeviceIndex device, uint64_t bytes) noexcept {
+  if (is_gone(handle)) {
+    return;
+  }
   of(device).bytes.add(static_cast<int64_t>(bytes));
   of(device).storages.add(1);
 }
 
-void count_freed(c10::DeviceIndex device, uint64_t bytes) noexcept {
+void count_freed(GenieStorage handle, c10::DeviceIndex device, uint64_t bytes) noexcept {
+  if (is_gone(handle)) {
+    return;
+  }
   of(device).bytes.take(static_cast<int64_t>(bytes));
   of(device).storages.take(1);
 }
@@ -95,3 +109,13 @@ void reset_peak_usage(c10::DeviceIndex device) noexcept {
 }
 
 }  // namespace genie
+
+extern "C" void genie_backend_session_changed(uint16_t first) {
+  genie::first_number.store(first, std::memory_order_relaxed);
+  for (genie::Usage& usage : genie::all) {
+    for (genie::Count* count : {&usage.bytes, &usage.storages}) {
+      count->take(count->current.load(std::memory_order_relaxed));
+      count->peak.store(0, std::memory_order_relaxed);
+    }
+  }
+}

@@ -6,11 +6,13 @@
 
 #include <cstdint>
 
+#include "recorder.h"
+
 namespace genie {
 
-// So many bytes more, in one storage more; and less.
-void count_made(c10::DeviceIndex device, uint64_t bytes) noexcept;
-void count_freed(c10::DeviceIndex device, uint64_t bytes) noexcept;
+// So many bytes more, in one storage more; and less. Those of an earlier session count for nothing.
+void count_made(GenieStorage handle, c10::DeviceIndex device, uint64_t bytes) noexcept;
+void count_freed(GenieStorage handle, c10::DeviceIndex device, uint64_t bytes) noexcept;
 // A storage became larger or smaller.
 void count_resized(c10::DeviceIndex device, uint64_t before, uint64_t after) noexcept;
 
@@ -20,3 +22,6 @@ void reset_accumulated_usage(c10::DeviceIndex device) noexcept;
 void reset_peak_usage(c10::DeviceIndex device) noexcept;
 
 }  // namespace genie
+
+// Another session, or none, is in use: its devices' numbers begin here. What earlier ones held is gone.
+extern "C" void genie_backend_session_changed(uint16_t first);

@@ -40,6 +40,11 @@ struct Book {
     unasked: Option<Target>,
 }
 
+unsafe extern "C" {
+    /// shim/usage.h
+    fn genie_backend_session_changed(first: u16);
+}
+
 /// What the handshake compares; and from now on a forked child knows that it is one.
 pub fn prepare(torch_version: &str, schema_hash: u64) {
     let mut book = CONNECTING.lock();
@@ -217,6 +222,8 @@ fn open(target: &Target, timeout: Duration, asked: Asked) -> Result<&'static Ses
         let (transport, why) = lane.link.transport();
         tracing::info!(target: "link", node = %lane.node, transport, why, "connected");
     }
+    // SAFETY: it takes any number.
+    unsafe { genie_backend_session_changed(session.first().number) };
     CURRENT.store(std::ptr::from_ref(session).cast_mut(), Ordering::Release);
     Ok(session)
 }
@@ -296,6 +303,9 @@ pub fn disconnect() {
     // SAFETY: null, or a session that was leaked by `connect`.
     if let Some(session) = unsafe { pointer.as_ref() } {
         session.close();
+        let next = CONNECTING.lock().numbered.saturating_add(1);
+        // SAFETY: it takes any number.
+        unsafe { genie_backend_session_changed(next) };
     }
 }
 

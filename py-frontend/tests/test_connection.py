@@ -50,6 +50,27 @@ def test_tensors_of_an_earlier_session_raise(daemon: Daemon) -> None:
     assert old.shape == (3,)  # what is local still is there
 
 
+def test_tensors_of_an_earlier_session_take_no_memory(daemon: Daemon) -> None:
+    def taken() -> tuple[int, int, int]:
+        module = torch.remote_accelerator
+        free, total = module.mem_get_info()
+        return module.memory_allocated(), module.max_memory_allocated(), total - free
+
+    genie.connect(daemon.address)
+    old = torch.ones(1 << 10, device=REMOTE)
+    assert taken() == (4096, 4096, 4096)
+    genie.disconnect()
+    assert torch.remote_accelerator.memory_allocated() == 0
+    genie.connect(daemon.address)
+    assert taken() == (0, 0, 0)
+    new = torch.ones(1 << 8, device=REMOTE)
+    assert taken() == (1024, 1024, 1024)
+    del old
+    assert taken() == (1024, 1024, 1024)
+    del new
+    assert taken() == (0, 1024, 0)
+
+
 def test_disconnect_twice_does_no_harm(daemon: Daemon) -> None:
     genie.connect(daemon.address)
     genie.disconnect()
