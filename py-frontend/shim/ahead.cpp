@@ -61,9 +61,7 @@ std::vector<GenieBytes> next_looks(GenieStorage handle, uint64_t nbytes) {
   const uint64_t ahead = std::min<uint64_t>(kLooksMax, uint64_t{1} << std::min<uint64_t>(looks.steps, 6));
   for (uint64_t i = 1; i <= ahead; ++i) {
     const GenieStorage next = handle + i * step;
-    const Known& place = place_of(next);
-    if (place.handle.load(std::memory_order_acquire) != next ||
-        place.bytes.load(std::memory_order_acquire) != nbytes) {
+    if (genie_backend_is_there(next, nbytes) == 0) {
       break;
     }
     found.push_back({next, 0, nbytes});
@@ -72,3 +70,10 @@ std::vector<GenieBytes> next_looks(GenieStorage handle, uint64_t nbytes) {
 }
 
 }  // namespace genie
+
+extern "C" int32_t genie_backend_is_there(GenieStorage storage, uint64_t nbytes) {
+  const genie::Known& place = genie::place_of(storage);
+  return static_cast<int32_t>(
+      place.handle.load(std::memory_order_acquire) == storage &&
+      place.bytes.load(std::memory_order_acquire) == nbytes);
+}

@@ -8,7 +8,7 @@
 
 namespace genie {
 
-// A storage was made, or died: what is not known to be there is not asked for.
+// A storage was made, or is about to die: what is not known to be there is not asked for.
 void note_made(GenieStorage handle, uint64_t bytes) noexcept;
 void note_freed(GenieStorage handle) noexcept;
 
@@ -16,3 +16,6 @@ void note_freed(GenieStorage handle) noexcept;
 std::vector<GenieBytes> next_looks(GenieStorage handle, uint64_t nbytes);
 
 }  // namespace genie
+
+// Whether a storage of so many bytes is known to be there. Denied from before it is freed.
+extern "C" int32_t genie_backend_is_there(GenieStorage storage, uint64_t nbytes);

@@ -57,8 +57,9 @@ struct Held {
 
 void free_context(void* context) {
   const auto* const held = static_cast<Held*>(context);
-  genie_free(held->handle);
+  // Before: nobody asks for what is freed.
   note_freed(held->handle);
+  genie_free(held->handle);
   count_freed(held->handle, held->device, held->bytes);
   delete held;
 }
@@ -153,6 +154,7 @@ void resize_storage(c10::StorageImpl& storage, uint64_t nbytes) {
   const GenieStorage handle = handle_or_zero(storage);
   TORCH_CHECK(handle != 0, "cannot resize a storage that ", kDeviceName, " did not make");
   TORCH_CHECK(storage.resizable(), "Trying to resize storage that is not resizable");
+  note_freed(handle);
   check(genie_resize(handle, nbytes));
   auto* const held = static_cast<Held*>(storage._mutable_data_ptr_no_checks().get_context());
   count_resized(held->device, held->bytes, nbytes);

@@ -11,7 +11,9 @@ use genie_session::record::Kind;
 use genie_session::skeleton;
 use parking_lot::Mutex;
 
-use genie_client::engine::{At, Bytes, Error, Lane, Origin, Recorded, Results, Signature, SiteId};
+use genie_client::engine::{
+    At, Bytes, Error, Lane, Next, Origin, Recorded, Results, Signature, SiteId,
+};
 use genie_recorder::{host_cache, names};
 
 use crate::errors::set_last;
@@ -360,6 +362,11 @@ unsafe extern "C" fn genie_upload(storage: u64, source: *const c_void, nbytes: u
     })())
 }
 
+unsafe extern "C" {
+    /// shim/ahead.h
+    fn genie_backend_is_there(storage: u64, nbytes: u64) -> i32;
+}
+
 /// Bytes of a storage.
 #[repr(C)]
 pub struct RawBytes {
@@ -401,7 +408,15 @@ unsafe extern "C" fn genie_fetch(
     let (view, next) = unsafe { (&*view, slice(next, n_next)) };
     status((|| {
         let place = place_of(view.storage)?;
-        let next: Vec<Bytes> = (next.iter()).map_while(|one| place.bytes(one)).collect();
+        let values: Vec<Bytes> = (next.iter()).map_while(|one| place.bytes(one)).collect();
+        // SAFETY: it takes any numbers.
+        let is_there = |one: &Bytes| unsafe {
+            genie_backend_is_there(place.handle(one.storage), one.len) != 0
+        };
+        let next = Next {
+            values: &values,
+            is_there: &is_there,
+        };
         let ids = [place.id_of(view.storage)?];
         // SAFETY: as the caller says.
         let (skeleton, params) = unsafe { view.encode() }?;
@@ -415,7 +430,7 @@ unsafe extern "C" fn genie_fetch(
         // SAFETY: as the caller says; the memory was made for this and holds no references.
         let into = unsafe { slice_mut(destination.cast::<u8>(), len) };
         (place.session)
-            .fetch_at(place.at, &draft, into, &next, sites::here())
+            .fetch_at(place.at, &draft, into, next, sites::here())
             .map(|()| OK)
     })())
 }

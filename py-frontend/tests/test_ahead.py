@@ -179,6 +179,66 @@ def test_what_is_not_taken_costs_nothing_later() -> None:
 
 
 @pytest.mark.usefixtures("session")
+def test_what_is_freed_meanwhile_is_not_asked_for() -> None:
+    model = layers(6).to(REMOTE)
+    values = list(model.state_dict().values())
+    del model
+    kept = [values[0], values[3], values[-1]]
+    del values
+    found, count = counted(lambda: [value.cpu().shape for value in kept])
+    assert found == [torch.Size([8, 8]), torch.Size([8]), torch.Size([8])]
+    assert (count.round_trips, count.fetched_ahead) == (1, 2)
+    # Each dies as soon as it was looked at, and the next ones with it at last.
+    losses = [torch.full((), float(i), device=REMOTE) for i in range(20)]
+    assert [losses.pop(0).item() for _ in range(8)] == [float(i) for i in range(8)]
+    rest = losses[6:]
+    del losses
+    assert [value.item() for value in rest] == [float(i) for i in range(14, 20)]
+    assert torch.ones(3, device=REMOTE).sum().item() == 3
+
+
+@pytest.mark.usefixtures("session")
+def test_what_has_another_size_is_not_asked_for() -> None:
+    module = nn.Module()
+    for i in range(5):
+        module.register_buffer(f"b{i}", torch.full((64,), float(i), device=REMOTE))
+    state = module.state_dict()
+    module.b2.untyped_storage().resize_(16)
+    module.b3.resize_(1024).fill_(7)
+    assert state["b0"].cpu()[0] == 0
+    assert state["b1"].cpu()[0] == 1
+    assert module.b3.cpu().tolist() == [7.0] * 1024
+    assert state["b4"].cpu()[-1] == 4
+    numbers = [torch.full((4,), float(i), device=REMOTE) for i in range(6)]
+    assert [n.cpu()[0].item() for n in numbers[:2]] == [0.0, 1.0]
+    numbers[4].resize_(0).untyped_storage().resize_(0)
+    assert [n.cpu()[0].item() for n in numbers[2:4]] == [2.0, 3.0]
+    assert torch.ones(3, device=REMOTE).sum().item() == 3
+
+
+@pytest.mark.usefixtures("session")
+def test_threads_that_free_what_others_might_ask_for() -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(60):
+                values = [torch.full((), float(i), device=REMOTE) for i in range(12)]
+                while values:
+                    i = float(12 - len(values))
+                    assert values.pop(0).item() == i
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+@pytest.mark.usefixtures("session")
 def test_tensors_without_memory_of_their_own() -> None:
     class Wrapped(torch.Tensor):
         @staticmethod

@@ -32,6 +32,16 @@ pub struct Bytes {
     pub len: u64,
 }
 
+/// What the program will look at next, by its last steps.
+#[derive(Clone, Copy)]
+pub struct Next<'a> {
+    /// What that would be.
+    pub values: &'a [Bytes],
+    /// Whether these are still there. What this denies once it denies from before the storage is
+    /// freed ([`Session::free`]).
+    pub is_there: &'a dyn Fn(&Bytes) -> bool,
+}
+
 impl Bytes {
     /// Where `other` is in them.
     fn position_of(&self, other: &Self) -> Option<usize> {
@@ -46,6 +56,9 @@ struct Series {
     lane: usize,
     values: Vec<Bytes>,
     at: HashMap<u64, usize>,
+    /// Of all its storages.
+    low: u64,
+    high: u64,
     /// The next one to be asked for.
     next: usize,
 }
@@ -82,12 +95,27 @@ impl Ahead {
         }
     }
 
+    /// A storage is no longer there, or not as it was: nobody may ask for it.
+    pub(super) fn gone(&mut self, lane: usize, storage: u64) {
+        for series in &mut self.series {
+            if series.lane == lane
+                && (series.low..=series.high).contains(&storage)
+                && let Some(&at) = series.at.get(&storage)
+            {
+                series.values[at].len = 0;
+            }
+        }
+    }
+
     fn expect(&mut self, lane: usize, mut values: Vec<Bytes>) {
         values.truncate(EXPECTED_MAX);
         let at = values.iter().enumerate().map(|(i, one)| (one.storage, i));
+        let storages = || values.iter().map(|one| one.storage);
         let series = Series {
             lane,
             at: at.collect(),
+            low: storages().min().unwrap_or(0),
+            high: storages().max().unwrap_or(0),
             next: values.len(),
             values,
         };
@@ -189,7 +217,7 @@ impl Session {
         lane: &Lane,
         draft: &Draft<'_>,
         into: &mut [u8],
-        next: &[Bytes],
+        next: Next<'_>,
         site: SiteId,
     ) -> Result<(), Error> {
         let Some(bytes) = bytes_of(draft, into.len()) else {
@@ -215,13 +243,15 @@ impl Session {
     }
 
     /// Asks for what comes next, as far as there is room for it now.
-    fn ask_ahead(&self, lane: &Lane, looked: &Bytes, next: &[Bytes]) {
+    fn ask_ahead(&self, lane: &Lane, looked: &Bytes, next: Next<'_>) {
         let append = &mut *self.append.lock();
         let mut is_asked = false;
-        for &bytes in next {
+        for &bytes in next.values {
             let ahead = &append.ahead;
             let has_room = ahead.total + bytes.len <= BYTES_MAX && ahead.asked.len() < VALUES_MAX;
-            if has_room && !ahead.asked.iter().any(|one| one.bytes == bytes) {
+            // Under the lock under which it would be freed.
+            let is_new = !ahead.asked.iter().any(|one| one.bytes == bytes);
+            if has_room && is_new && (next.is_there)(&bytes) {
                 is_asked |= self.ask_for(lane, append, bytes);
             }
         }
@@ -353,6 +383,19 @@ mod tests {
             [3, 4],
             "it goes on where the program is"
         );
+    }
+
+    #[test]
+    fn what_is_gone_is_not_asked_for() {
+        let mut ahead = Ahead::default();
+        ahead.expect(0, (1..=5).map(|id| bytes(id, 8)).collect());
+        for (lane, storage) in [(0, 3), (1, 4), (0, 99)] {
+            ahead.gone(lane, storage);
+        }
+        assert_eq!(look(&mut ahead, 1), [2, 4, 5]);
+        ahead.end();
+        ahead.gone(0, 5);
+        assert_eq!(look(&mut ahead, 2), [4]);
     }
 
     #[test]

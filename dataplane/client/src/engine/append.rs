@@ -179,6 +179,9 @@ impl Session {
         if !matches!(draft.kind, Kind::Fetch | Kind::Barrier | Kind::Alloc) {
             append.ahead.end();
         }
+        if let (Kind::Resize, &[storage]) = (draft.kind, draft.storages) {
+            append.ahead.gone(lane.index, storage);
+        }
         let backward = origin.forward_nr >= 0;
         if backward {
             site = append.forwards.of_number(origin.forward_nr);
@@ -263,7 +266,9 @@ impl Session {
 
     /// Notes that a storage died. Never blocks for long: the lock is held for appends only.
     pub fn free(&self, lane: &Lane, id: u64) {
-        self.append.lock().logs[lane.index].log.free(id);
+        let append = &mut *self.append.lock();
+        append.ahead.gone(lane.index, id);
+        append.logs[lane.index].log.free(id);
         self.mark_dirty(lane);
     }
 }

@@ -33,7 +33,7 @@ use genie_session::client::ClientCounters;
 use parking_lot::Mutex;
 
 use self::ahead::Ahead;
-pub use self::ahead::Bytes;
+pub use self::ahead::{Bytes, Next};
 pub use self::append::{Recorded, SiteId};
 pub use self::calls::Asked;
 pub use self::counters::{Analysis, Counters, Reading};

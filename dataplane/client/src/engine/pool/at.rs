@@ -5,7 +5,7 @@ use genie_session::machine::Metas;
 use genie_session::record;
 
 use super::super::append::SiteId;
-use super::super::{Bytes, Error, Origin, Recorded, Session, Signature};
+use super::super::{Error, Next, Origin, Recorded, Session, Signature};
 use super::At;
 
 impl Session {
@@ -166,7 +166,7 @@ impl Session {
         at: At<'_>,
         draft: &Draft<'_>,
         into: &mut [u8],
-        next: &[Bytes],
+        next: Next<'_>,
         site: SiteId,
     ) -> Result<(), Error> {
         match at {
