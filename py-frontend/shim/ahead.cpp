@@ -21,7 +21,8 @@ Known& place_of(GenieStorage handle) noexcept {
 
 // Small values only: waiting for larger ones takes longer than asking.
 constexpr uint64_t kBytesMax = 4096;
-constexpr uint64_t kLooksMax = 64;
+// So many are asked for at most, as a power of two: twice as many with each step.
+constexpr uint64_t kDoublingsMax = 6;
 // A program that looks at every n-th storage is taken at its word after so many equal steps.
 constexpr uint64_t kStepsMin = 2;
 
@@ -29,6 +30,7 @@ struct Looks {
   GenieStorage last = 0;
   uint64_t bytes = 0;
   uint64_t step = 0;
+  // Steps of that length, one after the other.
   uint64_t steps = 0;
 };
 thread_local Looks looks;
@@ -53,12 +55,12 @@ std::vector<GenieBytes> next_looks(GenieStorage handle, uint64_t nbytes) {
   // Unsigned, so that a step back is a step, too.
   const uint64_t step = handle - looks.last;
   const bool goes_on = step == looks.step && step != 0 && nbytes == looks.bytes;
-  looks = {handle, nbytes, step, goes_on ? looks.steps + 1 : 0};
-  if (looks.steps + 1 < kStepsMin || nbytes > kBytesMax) {
+  looks = {handle, nbytes, step, goes_on ? looks.steps + 1 : 1};
+  if (looks.steps < kStepsMin || nbytes > kBytesMax) {
     return {};
   }
   std::vector<GenieBytes> found;
-  const uint64_t ahead = std::min<uint64_t>(kLooksMax, uint64_t{1} << std::min<uint64_t>(looks.steps, 6));
+  const uint64_t ahead = uint64_t{1} << std::min(looks.steps - 1, kDoublingsMax);
   for (uint64_t i = 1; i <= ahead; ++i) {
     const GenieStorage next = handle + i * step;
     if (genie_backend_is_there(next, nbytes) == 0) {

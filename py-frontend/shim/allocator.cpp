@@ -22,7 +22,6 @@ constexpr uint64_t kFirstAddress = uint64_t{1} << 62;
 constexpr unsigned kStepBits = 9;
 constexpr unsigned kIdBits = 40;
 constexpr unsigned kNumberBits = 13;
-constexpr unsigned kHandleIdBits = 48;
 constexpr uint64_t kOpaqueAddress = uint64_t{1} << 63;
 
 constexpr uint64_t low_bits(uint64_t value, unsigned bits) noexcept {

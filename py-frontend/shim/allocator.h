@@ -8,6 +8,9 @@
 
 namespace genie {
 
+// Of a handle, those below the number of its device.
+inline constexpr unsigned kHandleIdBits = 48;
+
 // A storage for a handle that the recorder gave; frees the handle when it goes.
 c10::Storage adopt_storage(GenieStorage handle, uint64_t nbytes, c10::DeviceIndex device);
 

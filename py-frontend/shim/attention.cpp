@@ -2,7 +2,6 @@
 
 #include <ATen/SDPBackend.h>
 #include <ATen/Context.h>
-#include <ATen/ExpandUtils.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/native/DispatchStub.h>

@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <mutex>
-#include <string>
 
 #include "backend.h"
 #include "errors.h"
@@ -75,9 +74,7 @@ void register_module_ops() {
   genie.def("current_device() -> int", TORCH_FN(current_device_op));
   genie.def("set_device(int device) -> ()", TORCH_FN(set_device_op));
   genie.def("synchronize() -> ()", TORCH_FN(synchronize_op));
-  genie.def("set_trigger(str name, bool waits) -> ()", [](const std::string& name, bool waits) {
-    set_trigger(name, waits);
-  });
+  genie.def("set_trigger(str name, bool waits) -> ()", TORCH_FN(set_trigger));
   genie.def("manual_seed(int device, int seed) -> ()", TORCH_FN(manual_seed_op));
   genie.def("initial_seed(int device) -> int", TORCH_FN(initial_seed_op));
   genie.def("rng_state(int device) -> Tensor", TORCH_FN(rng_state_op));

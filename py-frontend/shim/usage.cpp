@@ -4,6 +4,8 @@
 #include <array>
 #include <atomic>
 
+#include "allocator.h"
+
 namespace genie {
 namespace {
 
@@ -43,8 +45,7 @@ struct Usage {
 std::atomic<uint64_t> first_number{0};
 
 bool is_gone(GenieStorage handle) noexcept {
-  constexpr unsigned kIdBits = 48;
-  return handle >> kIdBits < first_number.load(std::memory_order_relaxed);
+  return handle >> kHandleIdBits < first_number.load(std::memory_order_relaxed);
 }
 
 // By index of device: as many as a c10::DeviceIndex tells.

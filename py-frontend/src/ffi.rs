@@ -172,7 +172,7 @@ impl RawCall {
 /// appended.
 fn site_of(origin: Origin) -> SiteId {
     if origin.forward_nr < 0 {
-        sites::current()
+        sites::here()
     } else {
         0
     }
@@ -369,10 +369,21 @@ unsafe extern "C" {
 
 /// Bytes of a storage.
 #[repr(C)]
-pub struct RawBytes {
-    pub storage: u64,
-    pub offset: u64,
-    pub nbytes: u64,
+struct RawBytes {
+    storage: u64,
+    offset: u64,
+    nbytes: u64,
+}
+
+impl RawBytes {
+    /// The same, if they are there.
+    fn at(&self, place: &Place) -> Option<Bytes> {
+        Some(Bytes {
+            storage: place.id_of(self.storage).ok()?,
+            offset: self.offset,
+            len: self.nbytes,
+        })
+    }
 }
 
 impl RawView {
@@ -408,7 +419,7 @@ unsafe extern "C" fn genie_fetch(
     let (view, next) = unsafe { (&*view, slice(next, n_next)) };
     status((|| {
         let place = place_of(view.storage)?;
-        let values: Vec<Bytes> = (next.iter()).map_while(|one| place.bytes(one)).collect();
+        let values: Vec<Bytes> = (next.iter()).map_while(|one| one.at(&place)).collect();
         // SAFETY: it takes any numbers.
         let is_there = |one: &Bytes| unsafe {
             genie_backend_is_there(place.handle(one.storage), one.len) != 0

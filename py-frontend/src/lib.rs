@@ -190,9 +190,8 @@ fn find(address: u64) -> PyResult<Option<(Vec<usize>, &'static str)>> {
 
 /// The program is going to look at these bytes of storages, in this order: address, offset, length.
 #[pyfunction]
-#[allow(clippy::needless_pass_by_value)] // what Python hands over
 fn expect(values: Vec<(u64, u64, u64)>) {
-    place::expect(&values);
+    place::expect(values);
 }
 
 /// Numbers a line of the program, by which a replay's operators name it.
@@ -202,7 +201,6 @@ fn site(file: &str, line: u32, name: &str) -> u32 {
 }
 
 /// What the session has done, by name.
-
 #[pyfunction]
 fn stats(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     fork::check().map_err(errors::raised)?;

@@ -2,7 +2,6 @@
 
 use genie_client::engine::{At, Bytes, Error, Exception, Session};
 
-use crate::ffi::RawBytes;
 use crate::{current, fork};
 
 const ID_BITS: u32 = 48;
@@ -22,15 +21,6 @@ impl Place {
     /// The handle of a storage there.
     pub fn handle(&self, id: u64) -> u64 {
         u64::from(self.number) << ID_BITS | id
-    }
-
-    /// Bytes of a storage there.
-    pub fn bytes(&self, raw: &RawBytes) -> Option<Bytes> {
-        Some(Bytes {
-            storage: self.id_of(raw.storage).ok()?,
-            offset: raw.offset,
-            len: raw.nbytes,
-        })
     }
 
     /// The storage of a handle.
@@ -151,24 +141,27 @@ pub fn find(address: u64) -> Option<(Vec<usize>, &'static str)> {
 }
 
 /// The program is going to look at bytes of storages, by their fake addresses: address, offset and length.
-pub fn expect(values: &[(u64, u64, u64)]) {
-    let Some(session) = current::get() else {
+pub fn expect(values: Vec<(u64, u64, u64)>) {
+    let Some(session) = current::get().filter(|session| !session.is_pool()) else {
         return;
     };
-    if session.is_pool() {
-        return;
-    }
     // Those of one device are one series.
-    for lane in session.lanes() {
-        let of_lane = values.iter().filter_map(|&(address, offset, len)| {
-            let handle = handle_at(address)?;
-            (number_of(handle) == lane.number).then_some(Bytes {
-                storage: handle & ID_MASK,
+    let mut series = vec![Vec::new(); session.lanes().len()];
+    for (address, offset, len) in values {
+        if let Some(handle) = handle_at(address)
+            && let Some(lane) = number_of(handle).checked_sub(session.first().number)
+            && let Some(of_lane) = series.get_mut(usize::from(lane))
+        {
+            let storage = handle & ID_MASK;
+            of_lane.push(Bytes {
+                storage,
                 offset,
                 len,
-            })
-        });
-        session.expect(lane, of_lane.collect());
+            });
+        }
+    }
+    for (lane, values) in session.lanes().iter().zip(series) {
+        session.expect(lane, values);
     }
 }
 

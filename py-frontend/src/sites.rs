@@ -100,11 +100,15 @@ extern "C" fn genie_set_site(site: u32) {
 
 /// The line that this thread's operators are of.
 #[must_use]
-pub fn current() -> SiteId {
+pub fn here() -> SiteId {
     match SAID.get() {
-        0 => here(),
+        0 => running(),
         said => said,
     }
+}
+
+fn described(file: &str, line: i64, name: &str) -> String {
+    format!("File \"{file}\", line {line}, in {name}")
 }
 
 /// The number of a line, for [`genie_set_site`].
@@ -112,12 +116,11 @@ pub fn current() -> SiteId {
 pub fn number(file: &str, line: u32, name: &str) -> SiteId {
     let mut guard = SITES.lock();
     let sites = guard.get_or_insert_with(Sites::default);
-    sites.keep(format!("File \"{file}\", line {line}, in {name}"))
+    sites.keep(described(file, i64::from(line), name))
 }
 
 /// The innermost frame of this thread outside torch and genie. Takes the GIL.
-#[must_use]
-pub fn here() -> SiteId {
+fn running() -> SiteId {
     // SAFETY: the interpreter is running (the module is loaded), and Ensure and Release pair up.
     unsafe {
         if ffi::Py_IsInitialized() == 0 {
@@ -215,7 +218,7 @@ unsafe fn intern(code: *mut ffi::PyCodeObject, line: i32) -> SiteId {
     let (file, name) = unsafe { (attribute(code, c"co_filename"), attribute(code, c"co_name")) };
     let mut guard = SITES.lock();
     let sites = guard.get_or_insert_with(Sites::default);
-    let text = format!("File \"{file}\", line {line}, in {name}");
+    let text = described(&file, i64::from(line), &name);
     sites.remember(code as usize, line, text)
 }
 

@@ -19,6 +19,7 @@ import torch
 from daemon import Daemon
 from linked import Linked, make_linked
 from support import Client, make_certificates
+from torch._dynamo.utils import counters
 
 TEST_SECONDS_MAX = 120
 SLOW_TEST_SECONDS_MAX = 600
@@ -41,6 +42,15 @@ def session(daemon: Daemon) -> Iterator[Daemon]:
     genie.connect(daemon.address)
     yield daemon
     genie.disconnect()
+
+
+@pytest.fixture
+def compiled_anew() -> Iterator[None]:
+    """Nothing compiled by another test."""
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
 
 
 @pytest.fixture(scope="module")

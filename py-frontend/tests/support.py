@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import queue
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import genie
 import pytest
 import torch
 from daemon import BINARY
+from torch import nn
 from torch.utils import _pytree as pytree
 
 DEVICE = "remote_accelerator"
@@ -241,6 +243,31 @@ def told_of_another_torch(make_client: Callable[..., Client], address: str) -> s
     message: str = client.expect("REFUSED")
     client.finish()
     return message
+
+
+def at_once(work: Callable[..., object], arguments: Iterable[Any]) -> None:
+    """Calls it in a thread for each argument; raises the first failure of theirs."""
+    failures: list[BaseException] = []
+
+    def run(argument: Any) -> None:
+        try:
+            work(argument)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(one,), daemon=True) for one in arguments]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a thread hangs"
+    if failures:
+        raise failures[0]
+
+
+def pair(local: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """A module, and a copy of it on the device."""
+    return local, copy.deepcopy(local).to(REMOTE)
 
 
 def in_a_line(error: BaseException, most: int = 300) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import genie
 import pytest
 import torch
 from daemon import Daemon
-from support import REMOTE, Counted
+from support import REMOTE, Counted, at_once, to_cpu
 from torch import nn
 
 
@@ -24,10 +23,6 @@ def counted(run: Callable[[], Any]) -> tuple[Any, Counted]:
     with Counted() as count:
         found = run()
     return found, count
-
-
-def to_cpu(tree: Any) -> Any:
-    return torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, tree)
 
 
 def trained(model: nn.Module) -> torch.optim.Optimizer:
@@ -218,24 +213,14 @@ def test_what_has_another_size_is_not_asked_for() -> None:
 
 @pytest.mark.usefixtures("session")
 def test_threads_that_free_what_others_might_ask_for() -> None:
-    failures: list[BaseException] = []
+    def work(_number: int) -> None:
+        for _ in range(60):
+            values = [torch.full((), float(i), device=REMOTE) for i in range(12)]
+            while values:
+                i = float(12 - len(values))
+                assert values.pop(0).item() == i
 
-    def work() -> None:
-        try:
-            for _ in range(60):
-                values = [torch.full((), float(i), device=REMOTE) for i in range(12)]
-                while values:
-                    i = float(12 - len(values))
-                    assert values.pop(0).item() == i
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(work, range(4))
 
 
 @pytest.mark.usefixtures("session")
@@ -270,25 +255,14 @@ def test_tensors_without_memory_of_their_own() -> None:
 
 @pytest.mark.usefixtures("session")
 def test_threads() -> None:
-    models = [layers() for _ in range(4)]
-    failures: list[BaseException] = []
-
     def work(local: nn.Module) -> None:
-        try:
-            remote = layers().to(REMOTE)
-            for _ in range(10):
-                remote.load_state_dict(local.state_dict())
-                found = to_cpu(dict(remote.state_dict()))
-                torch.testing.assert_close(found, dict(local.state_dict()), rtol=0, atol=0)
-        except BaseException as error:
-            failures.append(error)
+        remote = layers().to(REMOTE)
+        for _ in range(10):
+            remote.load_state_dict(local.state_dict())
+            found = to_cpu(dict(remote.state_dict()))
+            torch.testing.assert_close(found, dict(local.state_dict()), rtol=0, atol=0)
 
-    threads = [threading.Thread(target=work, args=(model,)) for model in models]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(work, [layers() for _ in range(4)])
 
 
 def test_another_session_and_a_pool(daemon: Daemon) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
 import weakref
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import genie
 import pytest
 import torch
+from support import at_once
 
 DEVICE = "remote_accelerator:0"
 SIZES = (1, 7, 100, 1000, 4000, 8192, 16_000, 16_384, 16_385, 30_000, 65_536)
@@ -26,21 +26,12 @@ def test_a_thousand_uploads_of_a_size(session: Any, nbytes: int) -> None:
 
 @pytest.mark.parametrize("nbytes", [100, 16_000, 65_536])
 def test_a_thousand_uploads_from_each_of_eight_threads(session: Any, nbytes: int) -> None:
-    wrong: list[int] = []
-
     def work(seed: int) -> None:
         source = torch.full((nbytes,), seed, dtype=torch.uint8)
         copies = [source.to(DEVICE) for _ in range(1000)]
-        if not torch.equal(copies[-1].cpu(), source):
-            wrong.append(seed)
+        assert torch.equal(copies[-1].cpu(), source)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "a thread waits for ever"
-    assert wrong == []
+    at_once(work, range(8))
 
 
 def test_a_flood_of_frees(session: Any) -> None:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import genie
 import pytest
 import torch
-from support import DEVICE, REMOTE, Counted, assert_same, check, to_remote
+from support import DEVICE, REMOTE, Counted, assert_same, check, pair, to_remote
 from torch import nn
 from torch._dynamo.utils import counters
 
-pytestmark = pytest.mark.usefixtures("session")
-
-
-@pytest.fixture(autouse=True)
-def anew() -> Iterator[None]:
-    """Nothing compiled by another test."""
-    torch.compiler.reset()
-    counters.clear()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("session", "compiled_anew")
 
 
 def compiled(what: Any, **options: Any) -> Any:
@@ -51,10 +41,6 @@ class Block(nn.Module):
         q, k, v = self.attention(self.norm(x)).chunk(3, -1)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.dropout(self.plain_norm(x + self.out(mixed)))
-
-
-def pair(local: nn.Module) -> tuple[nn.Module, nn.Module]:
-    return local, copy.deepcopy(local).to(REMOTE)
 
 
 def operators_when_planned(run: Callable[[], Any]) -> int:

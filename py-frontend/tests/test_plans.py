@@ -10,7 +10,7 @@ from typing import Any
 import genie
 import pytest
 import torch
-from support import REMOTE, assert_same, wait_until
+from support import REMOTE, assert_same, at_once, wait_until
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -309,29 +309,18 @@ def test_four_threads_at_once() -> None:
         lambda x, w: torch.cat([x, x @ w]).softmax(1),
         lambda x, w: x.clone().add_(1)[1:].mul_(3),
     ]
-    failures: list[BaseException] = []
     start = threading.Barrier(4)
     before = plan_hits()
 
     def work(number: int) -> None:
         generator = torch.Generator().manual_seed(number)
-        try:
-            start.wait(30)
-            for _ in range(60):
-                inputs = torch.randn(3, 8, generator=generator)
-                compute = computations[number]
-                assert_same(compute(inputs.to(REMOTE), remote_shared), compute(inputs, shared))
-        except BaseException as error:
-            failures.append(error)
+        start.wait(30)
+        for _ in range(60):
+            inputs = torch.randn(3, 8, generator=generator)
+            compute = computations[number]
+            assert_same(compute(inputs.to(REMOTE), remote_shared), compute(inputs, shared))
 
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "a thread hangs"
-    if failures:
-        raise failures[0]
+    at_once(work, range(4))
     assert plan_hits() >= before
 
 
@@ -342,12 +331,7 @@ def test_a_tensor_goes_from_thread_to_thread() -> None:
         for _ in range(50):
             tensor.add_(amount)
 
-    threads = [threading.Thread(target=add, args=(amount,), daemon=True) for amount in (1, 10, 100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "a thread hangs"
+    at_once(add, (1, 10, 100))
     assert torch.equal(tensor.cpu(), torch.full((4,), 50.0 * 111))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 import torch
 import transformers
 from daemon import Daemon
-from support import Client, wait_until
+from support import Client, at_once, wait_until
 from test_nodes import Forwarder
 
 D = "remote_accelerator:0"
@@ -242,7 +241,6 @@ def test_nodes_that_cannot_reach_each_other(
 def test_threads_share_a_pool(nodes: list[Daemon]) -> None:
     connect(nodes, "random:8")
     shared = torch.arange(64.0).to(D)
-    wrong: list[str] = []
 
     def work(number: int) -> None:
         own = torch.zeros(64, device=D)
@@ -250,15 +248,9 @@ def test_threads_share_a_pool(nodes: list[Daemon]) -> None:
             own += shared * number
             if number == 0:
                 shared.mul_(1)
-        if own.cpu().tolist() != [60.0 * number * n for n in range(64)]:
-            wrong.append(f"thread {number}")
+        assert own.cpu().tolist() == [60.0 * number * n for n in range(64)]
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    at_once(work, range(4))
 
 
 def test_a_failure_is_raised_once_with_its_line(nodes: list[Daemon]) -> None:

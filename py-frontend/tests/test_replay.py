@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import genie
 import pytest
 import torch
 from genie import _compile
-from support import DEVICE, REMOTE, Counted, assert_same
+from support import DEVICE, REMOTE, Counted, assert_same, at_once, pair
 from torch import nn
 
-pytestmark = pytest.mark.usefixtures("session")
+pytestmark = pytest.mark.usefixtures("session", "compiled_anew")
 
 plans: list[_compile.Plan] = []
 
 
 @pytest.fixture(autouse=True)
-def anew() -> Iterator[None]:
-    """Nothing compiled by another test."""
-    torch.compiler.reset()
+def no_plans() -> None:
     plans.clear()
-    yield
-    torch.compiler.reset()
 
 
 def watched(module: Any, _inputs: list[Any]) -> Callable[..., Any]:
@@ -64,10 +59,6 @@ class Block(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         mixed = mixed.transpose(1, 2).contiguous().reshape(rows, length, width).contiguous()
         return x + self.dropout(self.out(mixed))
-
-
-def pair(local: nn.Module) -> tuple[nn.Module, nn.Module]:
-    return local, copy.deepcopy(local).to(REMOTE)
 
 
 def test_a_transformer_is_one_program() -> None:
@@ -297,22 +288,13 @@ def test_threads_run_one_program() -> None:
     fast = compiled(remote)
     with torch.no_grad():
         fast(inputs[0].to(REMOTE))
-    failures: list[BaseException] = []
 
     def work(x: torch.Tensor) -> None:
-        try:
-            with torch.no_grad():
-                for _ in range(5):
-                    assert_same(fast(x.to(REMOTE)), local(x))
-        except BaseException as error:
-            failures.append(error)
+        with torch.no_grad():
+            for _ in range(5):
+                assert_same(fast(x.to(REMOTE)), local(x))
 
-    threads = [threading.Thread(target=work, args=(x,)) for x in inputs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(work, inputs)
 
 
 def test_an_error_on_the_node_names_the_line() -> None:

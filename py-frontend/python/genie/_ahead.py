@@ -19,31 +19,30 @@ from . import _native
 from ._indices import is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
+    from collections.abc import Iterable, Iterator
 
 _KINDS = {torch.Tensor, nn.Parameter, nn.Buffer}
 
 
 def teach() -> None:
     """Have PyTorch tell of it."""
-    _after(nn.Module, "state_dict", _of_dictionary)
-    _after(torch.optim.Optimizer, "state_dict", _of_dictionary)
+    _after_state_dict(nn.Module)
+    _after_state_dict(torch.optim.Optimizer)
     _before_saving()
 
 
-def _after(owner: type, name: str, values: Callable[[Any], Iterator[tuple[int, int, int]]]) -> None:
-    known = getattr(owner, name)
+def _after_state_dict(owner: Any) -> None:
+    known = owner.state_dict
 
     @functools.wraps(known)
-    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def state_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
         made = known(self, *args, **kwargs)
         # A module asks its children for their parts of one dictionary.
         if not args and kwargs.get("destination") is None:
-            _expect(values(made))
+            _expect(_of_dictionary(made))
         return made
 
-    setattr(owner, name, called)
+    owner.state_dict = state_dict
 
 
 def _before_saving() -> None:

@@ -1,10 +1,10 @@
-"""``torch.compile(backend="genie")``: a graph that Dynamo traced, as one function without branches.
+"""``torch.compile(backend="genie")``: a graph that Dynamo traced, as native programs.
 
 Dynamo's guards decide whether a graph fits a call; what it can't trace stays Python between graphs.
 A graph then makes the calls that the program made, with the same arguments in the same order: what
 is recorded, autograd's part of it too, is what eager capture records. Saved is the Python around
-them. Lowering the calls to ATen operators first (``aot_autograd``) costs more than it saves: what
-Python pays for calling an overload by its schema is more than PyTorch's own bindings take.
+them (``_replay.py``); what needs it is one function without branches. Lowering the calls to ATen
+operators first (``aot_autograd``) would record others than eager capture does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Plan:
 
 
 def run(plan: Plan, inputs: Sequence[Any]) -> Any:
-    """Record a plan's operators for these inputs. A replay without Python would begin here."""
+    """Record a plan's operators for these inputs."""
     return plan.function(*inputs)
 
 

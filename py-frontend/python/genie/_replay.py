@@ -13,8 +13,10 @@ import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import sympy
 import torch
 from torch import fx
+from torch.utils._sympy.printers import PythonPrinter
 
 from . import _compile_lines, _native
 from ._replay_trace import Call, NotNativeError, Step, Wrapped, tensors, traced
@@ -43,6 +45,9 @@ class _Piece:
         for step in self.steps:
             for call in step.calls or ():
                 yield step, call
+
+    def count(self) -> int:
+        return sum(1 for _ in self.calls())
 
 
 @dataclass
@@ -76,7 +81,7 @@ def with_programs(module: fx.GraphModule) -> Programs:
     values = {step.node: step.value for step in steps}
     _connect(parts, values)
     graph = _Rewriting(values, trace).graph(parts)
-    return Programs(graph, [sum(1 for _ in piece.calls()) for piece in pieces])
+    return Programs(graph, [piece.count() for piece in pieces])
 
 
 def _parts(steps: list[Step]) -> list[_Piece | Step]:
@@ -87,7 +92,7 @@ def _parts(steps: list[Step]) -> list[_Piece | Step]:
 
     def close() -> None:
         nonlocal piece
-        if sum(1 for _ in piece.calls()) >= CALLS_MIN:
+        if piece.count() >= CALLS_MIN:
             parts.append(piece)
         else:
             for step in piece.steps:
@@ -208,9 +213,6 @@ class _Rewriting:
 
 def _function_of(expressions: list[Any], symbols: list[Any]) -> Callable[..., list[int]]:
     """What sizes come to, by the symbols that Dynamo made of a graph's inputs."""
-    import sympy  # noqa: PLC0415 (half a second, which only who compiles has spent)
-    from torch.utils._sympy.printers import PythonPrinter  # noqa: PLC0415
-
     names = {symbol: f"s{i}" for i, symbol in enumerate(symbols)}
     renamed = {symbol: sympy.Symbol(name, integer=True) for symbol, name in names.items()}
     printer = PythonPrinter()
@@ -285,8 +287,6 @@ class _Writing:
         return [_CONSTANT]
 
     def _number(self, value: int | torch.SymInt) -> int:
-        import sympy  # noqa: PLC0415
-
         expression = value.node.expr if isinstance(value, torch.SymInt) else sympy.Integer(value)
         return self.numbers.setdefault(expression, len(self.numbers))
 

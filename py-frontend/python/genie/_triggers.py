@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 import genie
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _lock = threading.Lock()
 #: How many triggers an operator has.
@@ -52,12 +49,7 @@ class Trigger:
     def __enter__(self) -> Trigger:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.remove()
 
     def __repr__(self) -> str:
@@ -87,7 +79,7 @@ def register_trigger(
     """
     genie._register()
     found = _overloads(operator)
-    recorded = tuple(str(one._schema.name) + _suffix(one) for one in found if _is_recorded(one))
+    recorded = tuple(one.name() for one in found if _is_recorded(one))
     if not recorded:
         raise ValueError(
             f"{operator} is never recorded: PyTorch makes other operators of it before a device "
@@ -115,17 +107,11 @@ def _overloads(operator: Any) -> list[Any]:
         ) from None
 
 
-def _suffix(operator: Any) -> str:
-    overload = operator._schema.overload_name
-    return f".{overload}" if overload else ""
-
-
 def _is_recorded(operator: Any) -> bool:
-    name = str(operator._schema.name) + _suffix(operator)
     if operator.is_view:
         return False
     try:
-        return torch._C._dispatch_has_kernel_for_dispatch_key(name, "PrivateUse1")
+        return torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "PrivateUse1")
     except RuntimeError:
         # TorchScript's overloads are not the dispatcher's.
         return False

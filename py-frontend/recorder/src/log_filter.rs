@@ -1,16 +1,7 @@
 //! What `GENIE_LOG` says: `debug`, or `plans=debug,session=info`, or both.
 
-/// The parts of the client that say something, and what of.
-pub const COMPONENTS: [(&str, &str); 5] = [
-    (
-        "capture",
-        "new shapes, operators that are waited for or run on this CPU",
-    ),
-    ("link", "how nodes are reached"),
-    ("plans", "segments that are planned"),
-    ("session", "its devices, and its end"),
-    ("values", "uploads and looks"),
-];
+/// The parts of the client that say something.
+pub const COMPONENTS: [&str; 5] = ["capture", "link", "plans", "session", "values"];
 
 /// From nothing to everything.
 pub const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -39,9 +30,7 @@ pub fn parse(text: &str) -> LogFilter {
         let level = LEVELS
             .iter()
             .find(|known| known.eq_ignore_ascii_case(level.trim()));
-        let component = COMPONENTS
-            .iter()
-            .position(|(known, _)| *known == name.trim());
+        let component = COMPONENTS.iter().position(|known| *known == name.trim());
         match (level, component) {
             (Some(level), _) if name.is_empty() => of_all = level,
             (Some(level), Some(at)) => own[at] = Some(*level),
@@ -51,7 +40,7 @@ pub fn parse(text: &str) -> LogFilter {
     }
     let levels = COMPONENTS.iter().zip(own);
     found.levels = levels
-        .map(|((name, _), level)| (*name, level.unwrap_or(of_all)))
+        .map(|(name, level)| (*name, level.unwrap_or(of_all)))
         .collect();
     found
 }
@@ -59,13 +48,12 @@ pub fn parse(text: &str) -> LogFilter {
 /// What to say of parts that were not understood.
 #[must_use]
 pub fn complaint(unknown: &[String]) -> String {
-    let components: Vec<&str> = COMPONENTS.iter().map(|(name, _)| *name).collect();
     format!(
         "GENIE_LOG: not understood: {}. It takes LEVEL or COMPONENT=LEVEL, with commas between; \
          levels are {}, components are {}",
         unknown.join(", "),
         LEVELS.join(", "),
-        components.join(", ")
+        COMPONENTS.join(", ")
     )
 }
 

@@ -18,7 +18,7 @@ namespace {
 
 // Whether autograd has nothing to do with what is called now: it makes no graph, forward mode has no level
 // open, and no transform is under way that would have it differentiate.
-bool is_without_autograd(const c10::List<at::Tensor>& inputs) {
+bool is_without_autograd(c10::ArrayRef<at::Tensor> inputs) {
   using c10::DispatchKey;
   if (c10::GradMode::is_enabled()) {
     return false;
@@ -34,8 +34,7 @@ bool is_without_autograd(const c10::List<at::Tensor>& inputs) {
   if (c10::impl::tls_local_dispatch_key_set().included_.has_any(transforms)) {
     return false;
   }
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const at::Tensor input = inputs.get(i);
+  for (const at::Tensor& input : inputs) {
     if (input.unsafeGetTensorImpl()->autograd_meta() != nullptr && input._fw_grad(0).defined()) {
       return false;
     }
@@ -244,7 +243,7 @@ std::vector<at::Tensor> Program::run(
     registers[i] = inputs.get(i);
   }
   std::optional<at::AutoDispatchBelowAutograd> below;
-  if (is_without_autograd(inputs)) {
+  if (is_without_autograd({registers.data(), inputs_})) {
     below.emplace();
   }
   const SiteScope scope;

@@ -194,7 +194,7 @@ def _compile(backend: str, judge: str | None = None) -> Mode:
     def run(backend: str) -> Callable[[Model, str], Results]:
         return partial(step, change=partial(compiled, backend=backend))
 
-    return Mode(run(backend), step, judge=run(judge or backend))
+    return Mode(run(backend), step, judge=run(judge) if judge else None)
 
 
 _HALF, _BFLOAT = torch.float16, torch.bfloat16

@@ -83,8 +83,19 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Something was recorded that is no look.
-    pub(super) fn end(&mut self) {
+    /// A record was appended.
+    pub(super) fn recorded(&mut self, lane: usize, kind: Kind, storages: &[u64]) {
+        if matches!(kind, Kind::Fetch | Kind::Barrier | Kind::Alloc) {
+            return;
+        }
+        self.end();
+        if let (Kind::Resize, &[storage]) = (kind, storages) {
+            self.gone(lane, storage);
+        }
+    }
+
+    /// What was asked for is no longer good.
+    fn end(&mut self) {
         if self.asked.is_empty() {
             return;
         }
@@ -139,23 +150,26 @@ impl Ahead {
         true
     }
 
-    /// What is to be asked for now, of the series that the program is in.
-    fn wanted(&mut self) -> Option<(usize, Bytes)> {
-        let room = BYTES_MAX.checked_sub(self.total)?;
-        if self.asked.len() >= VALUES_MAX {
-            return None;
-        }
-        let series = self.series.front_mut()?;
-        while let Some(&bytes) = series.values.get(series.next) {
-            let mut asked = self.asked.iter();
-            let is_here = asked.any(|one| one.lane == series.lane && one.bytes == bytes);
-            if bytes.len > 0 && bytes.len <= BYTES_MAX && !is_here {
-                // The series goes on when there is room.
-                return (bytes.len <= room).then_some((series.lane, bytes));
+    fn is_asked(&self, lane: usize, bytes: &Bytes) -> bool {
+        let mut asked = self.asked.iter();
+        asked.any(|one| one.lane == lane && one.bytes == *bytes)
+    }
+
+    fn has_room(&self, len: u64) -> bool {
+        self.asked.len() < VALUES_MAX && self.total + len <= BYTES_MAX
+    }
+
+    /// What comes next in the series that the program is in, if there is room for it now.
+    fn wanted(&mut self) -> Option<Bytes> {
+        loop {
+            let series = self.series.front()?;
+            let bytes = *series.values.get(series.next)?;
+            let is_of_use = bytes.len > 0 && bytes.len <= BYTES_MAX;
+            if is_of_use && !self.is_asked(series.lane, &bytes) {
+                return self.has_room(bytes.len).then_some(bytes);
             }
-            series.next += 1;
+            self.series[0].next += 1;
         }
-        None
     }
 
     fn add(&mut self, asked: Asked) {
@@ -248,15 +262,14 @@ impl Session {
         let mut is_asked = false;
         for &bytes in next.values {
             let ahead = &append.ahead;
-            let has_room = ahead.total + bytes.len <= BYTES_MAX && ahead.asked.len() < VALUES_MAX;
+            let is_wanted = ahead.has_room(bytes.len) && !ahead.is_asked(lane.index, &bytes);
             // Under the lock under which it would be freed.
-            let is_new = !ahead.asked.iter().any(|one| one.bytes == bytes);
-            if has_room && is_new && (next.is_there)(&bytes) {
+            if is_wanted && (next.is_there)(&bytes) {
                 is_asked |= self.ask_for(lane, append, bytes);
             }
         }
         if append.ahead.looked(lane.index, looked) {
-            while let Some((_, bytes)) = append.ahead.wanted() {
+            while let Some(bytes) = append.ahead.wanted() {
                 if !self.ask_for(lane, append, bytes) {
                     break;
                 }
@@ -324,10 +337,10 @@ mod tests {
         if !ahead.looked(0, &bytes(storage, 1)) {
             return found;
         }
-        while let Some((lane, bytes)) = ahead.wanted() {
+        while let Some(bytes) = ahead.wanted() {
             found.push(bytes.storage);
             ahead.add(Asked {
-                lane,
+                lane: 0,
                 bytes,
                 key: Key::Wait(bytes.storage),
                 memory: Vec::new(),

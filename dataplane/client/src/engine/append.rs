@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use genie_control_api::v1::SubmitSegmentRequest;
 use genie_session::client::{AppendError, Appended, Draft};
-use genie_session::record::Kind;
 
 use super::shapes::{Results, Signature};
 use super::{Append, Error, Exception, Lane, Origin, REST_RECORDS, Session};
@@ -176,12 +175,7 @@ impl Session {
             written.log.define_op(draft.op, name);
         }
         let appended = written.log.append(draft).map_err(append_error)?;
-        if !matches!(draft.kind, Kind::Fetch | Kind::Barrier | Kind::Alloc) {
-            append.ahead.end();
-        }
-        if let (Kind::Resize, &[storage]) = (draft.kind, draft.storages) {
-            append.ahead.gone(lane.index, storage);
-        }
+        (append.ahead).recorded(lane.index, draft.kind, draft.storages);
         let backward = origin.forward_nr >= 0;
         if backward {
             site = append.forwards.of_number(origin.forward_nr);

@@ -122,9 +122,9 @@ impl Session {
         let appended = written.log.append_bulk(id, len as u64);
         let (before, bulk) = appended.map_err(append_error)?;
         written.unheard = true;
-        append.ahead.end();
         append.position += 1;
         let (kind, position) = (record::Kind::Upload, append.position);
+        append.ahead.recorded(lane.index, kind, &[id]);
         written
             .trace
             .note(bulk.header.seq, kind, 0, (site, false), position);
