@@ -98,6 +98,19 @@ def test_sizes_that_come_out() -> None:
     assert python_calls() == []
 
 
+def test_a_whole_size_that_python_takes() -> None:
+    def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = ((x + 1) * 2).relu().tanh()
+        return y, torch.tensor([1.0], device=x.device).expand(y.size())
+
+    fast = compiled(run, dynamic=True)
+    for length in (5, 6, 7):
+        x = torch.randn(3, length)
+        assert_same(fast(x.to(REMOTE)), run(x))
+    assert programs() == [4]
+    assert python_calls() == ["tensor", "size", "expand"]
+
+
 def test_sizes_as_tensors() -> None:
     """As arguments of an operator of tensors a size is a number, and no constant."""
 

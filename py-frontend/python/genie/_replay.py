@@ -189,7 +189,9 @@ class _Rewriting:
                 operator.getitem, (self._numbers([value.node.expr]), 0)
             )
         if isinstance(value, (list, tuple)):
-            return type(value)(self._said(one) for one in value)
+            said = [self._said(one) for one in value]
+            # A torch.Size has no place for what is computed.
+            return said if isinstance(value, list) else tuple(said)
         return value
 
     def _numbers(self, expressions: list[Any]) -> fx.Node:
