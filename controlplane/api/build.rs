@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for message in [
         "StatusReply",
         "Libtorch",
+        "OperatorLibrary",
         "Device",
         "Session",
         "Counters",

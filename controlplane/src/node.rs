@@ -28,6 +28,8 @@ pub struct Capabilities {
     pub torch_version: String,
     /// A hash of the schemas of its libtorch's operators. 0: not known.
     pub schema_hash: u64,
+    /// What it has loaded besides libtorch.
+    pub operator_libraries: Vec<v1::OperatorLibrary>,
     /// Its own.
     pub devices: Vec<v1::Device>,
     /// Where it is, HOST:PORT, and all devices of it and of those beside it; `None` where there is one.

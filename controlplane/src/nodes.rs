@@ -102,6 +102,7 @@ impl Nodes for ControlPlane {
             window_bytes: node.window_bytes,
             lease_ms: node.lease_ms,
             transports: node.transports,
+            operator_libraries: node.operator_libraries,
         }))
     }
 

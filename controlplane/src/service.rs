@@ -360,6 +360,7 @@ impl Control for ControlPlane {
             torch_version: node.torch_version,
             transport,
             node: at,
+            operator_libraries: node.operator_libraries,
         }))
     }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "arguments",
     "attention",
     "checks",
@@ -12,6 +12,7 @@ const SOURCES: [&str; 14] = [
     "histogram",
     "hostile",
     "invoke",
+    "library",
     "machine",
     "recurrent",
     "results",
@@ -75,6 +76,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed=cpp/{name}.h");
     }
     build.compile("genie_torch");
+    stand_in(&manifest, &generated)?;
     println!(
         "cargo:rustc-link-search=native={}",
         libtorch.join("lib").display()
@@ -82,6 +84,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
     link_in_checkout(&manifest);
+    Ok(())
+}
+
+/// An empty library that goes by the name of the one of libtorch that is for Python. Whoever builds an
+/// operator library by PyTorch's own means links it to that, whether it calls it or not.
+fn stand_in(manifest: &Path, generated: &Path) -> Result<(), Box<dyn Error>> {
+    const SOURCE: &str = "cpp/stand_in.c";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let built = cc::Build::new()
+        .get_compiler()
+        .to_command()
+        .args([
+            "-shared",
+            "-nostdlib",
+            "-Wl,-soname,libtorch_python.so",
+            "-o",
+        ])
+        .arg(generated.join("stand_in.so"))
+        .arg(manifest.join(SOURCE))
+        .status()?;
+    if !built.success() {
+        return Err(format!("the compiler can't build {SOURCE}: {built}").into());
+    }
     Ok(())
 }
 

@@ -39,8 +39,8 @@ NAMED = re.compile(r"\bstr(\[\d?\])?\?? (dims?|names|outdim|dim[012]|out_dim)\b"
 REFUSED = {
     name
     for line in (Path(__file__).parent / "checks.txt").read_text().splitlines()
-    if not line.startswith("#") and line.partition(":")[2].strip().startswith("refused")
-    for name in line.partition(":")[0].split()
+    if not line.startswith("#") and line.partition(": ")[2].strip().startswith("refused")
+    for name in line.partition(": ")[0].split()
 }
 
 

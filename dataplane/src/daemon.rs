@@ -1,7 +1,7 @@
 //! Serving: from the configuration to ready, and from a signal to the end.
 
 use std::net::{SocketAddr, SocketAddrV4};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use genie_control_api::v1;
 use genie_controlplane::service::{ControlPlane, Limits};
 use genie_controlplane::trust::Trust;
-use genie_gpudev::SandboxMode;
 use genie_gpudev::device::{self, DeviceKind};
+use genie_gpudev::{SandboxMode, ZygoteError};
 use genie_netstack::PipeStream;
 use genie_poll::packet::TRANSPORT_PORT;
 use genie_poll::run::OnAccept;
@@ -26,6 +26,7 @@ use crate::config::{Config, ConfigError, SandboxChoice, Settings, TensorsChoice}
 use crate::fallback::{FallbackManager, check_core};
 use crate::gateway::{self, GatewayError};
 use crate::node::data::host::Executors;
+use crate::node::libraries::{self, LibraryError};
 use crate::node::zygote::{LaunchDevice, Told, ZygoteLauncher, ZygoteOptions};
 use crate::node::{LocalNode, Shared, libtorch, table, watch};
 use crate::server::{NodeHandler, run_link};
@@ -71,6 +72,9 @@ pub enum StartError {
     /// The gateway's socket.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
+    /// An operator library.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
     /// The thread that starts the transport died.
     #[error("the transport could not be started: {0}")]
     Transport(tokio::task::JoinError),
@@ -120,7 +124,7 @@ pub async fn serve(
     } else {
         describe_devices(&config);
         // Connections wait in the backlog meanwhile, which is kinder than refusing them.
-        start_executors(&node, &config).await;
+        start_executors(&node, &config).await?;
     }
     describe_tls(&config);
 
@@ -259,26 +263,57 @@ fn describe_tls(config: &Config) {
 }
 
 /// Finds libtorch and loads it, or says why this node is a gateway.
-async fn start_executors(node: &Arc<Shared>, config: &Config) {
+async fn start_executors(node: &Arc<Shared>, config: &Config) -> Result<(), LibraryError> {
     let (node, config) = (Arc::clone(node), config.clone());
     // Loading takes a while, and must not hold up signals.
-    let started = tokio::task::spawn_blocking(move || match launcher(&node, &config) {
-        Ok(executors) => {
-            let libtorch = &executors.libtorch;
-            tracing::info!("libtorch: {} in {}", libtorch.version, libtorch.directory);
-            node.set_executors(executors);
+    let started = tokio::task::spawn_blocking(move || {
+        let libraries = libraries::checked(&config.operator_libraries)?;
+        match launcher(&node, &config, &libraries) {
+            Ok(executors) => {
+                describe_libtorch(&executors.libtorch);
+                node.set_executors(executors);
+            }
+            Err(NoExecutors::Library(why)) => return Err(LibraryError::NotLoaded(why)),
+            Err(NoExecutors::Other(reason)) => {
+                tracing::warn!("libtorch: none, so this node is a gateway: {reason}");
+                node.set_no_executors(reason);
+            }
         }
-        Err(reason) => {
-            tracing::warn!("libtorch: none, so this node is a gateway: {reason}");
-            node.set_no_executors(reason);
-        }
+        Ok(())
     });
-    if let Err(error) = started.await {
+    started.await.unwrap_or_else(|error| {
         tracing::error!("starting executors died: {error}");
+        Ok(())
+    })
+}
+
+fn describe_libtorch(libtorch: &v1::Libtorch) {
+    tracing::info!("libtorch: {} in {}", libtorch.version, libtorch.directory);
+    for library in &libtorch.operator_libraries {
+        let operators = library.schemas.len();
+        tracing::info!("operator library: {}, {operators} operators", library.name);
     }
 }
 
-fn launcher(node: &Arc<Shared>, config: &Config) -> Result<Executors, String> {
+/// Why nothing runs operators.
+enum NoExecutors {
+    /// What the configuration wants can't be had.
+    Library(String),
+    /// Then this node is a gateway.
+    Other(String),
+}
+
+impl From<String> for NoExecutors {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
+}
+
+fn launcher(
+    node: &Arc<Shared>,
+    config: &Config,
+    libraries: &[PathBuf],
+) -> Result<Executors, NoExecutors> {
     let binary = std::env::current_exe().unwrap_or_default();
     let working = std::env::current_dir().unwrap_or_default();
     let configured = (config.libtorch.as_deref(), config.executor.as_deref());
@@ -312,14 +347,18 @@ fn launcher(node: &Arc<Shared>, config: &Config) -> Result<Executors, String> {
         },
         // Certificates say whose a client is; without them all are one tenant's.
         tenants: config.tls.is_some(),
+        operator_libraries: libraries.to_vec(),
     };
     let told = Told {
         on_exit,
         metrics: Arc::clone(&node.metrics),
     };
-    let (launcher, info) = ZygoteLauncher::start(found, launched, options, &told)
-        .map_err(|error| error.to_string())?
-        .ok_or("there is no device")?;
+    let (launcher, info) = ZygoteLauncher::start(found, launched, &options, &told)
+        .map_err(|error| match error {
+            ZygoteError::Library(why) => NoExecutors::Library(why),
+            other => other.to_string().into(),
+        })?
+        .ok_or_else(|| "there is no device".to_owned())?;
     Ok(Executors {
         launcher: Box::new(launcher),
         libtorch: v1::Libtorch {
@@ -327,6 +366,7 @@ fn launcher(node: &Arc<Shared>, config: &Config) -> Result<Executors, String> {
             directory,
             missing_reason: String::new(),
             schema_hash: info.schema_hash,
+            operator_libraries: libraries::described(libraries, info.operator_libraries),
         },
         devices,
         sandbox: info.sandbox,

@@ -8,6 +8,11 @@ use genie_shm::ring::WaitPolicy;
 /// Longest message.
 pub const MESSAGE_MAX: usize = 16 << 10;
 
+/// Operators that libraries may define, all together.
+pub const OPERATORS_MAX: usize = 4096;
+/// Longest schema of one, in bytes.
+pub const SCHEMA_MAX: usize = STRING_MAX;
+
 /// Where a session's tensors are. The rings' files come first: the one to the executor, then the
 /// one from it. Last comes the number that says what its tensors may come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +135,23 @@ pub enum FromZygote {
         /// What will hold its executors.
         sandbox: Sandbox,
     },
+    /// Before the first message: a library is loaded now.
+    Loading {
+        /// Which, in the order in which they were named.
+        library: u16,
+    },
+    /// Before the first message: operators of a library, some or all of them.
+    Operators {
+        /// Which, in the order in which they were named.
+        library: u16,
+        /// As PyTorch prints them.
+        schemas: Vec<String>,
+    },
+    /// In the first message's place: a library can't be loaded.
+    NotLoaded {
+        /// Which, why, and what to do.
+        message: String,
+    },
     /// There is a process for the executor.
     Forked {
         /// As in `Fork`.
@@ -240,6 +262,29 @@ impl ToZygote {
 }
 
 impl FromZygote {
+    /// Tells of a library's operators, in as many messages as it takes.
+    #[must_use]
+    pub fn operators(library: u16, schemas: Vec<String>) -> Vec<Self> {
+        let mut all = Vec::new();
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        for schema in schemas {
+            let takes = schema.len().min(STRING_MAX) + 2;
+            // Its kind, its library and its count come before.
+            if 5 + bytes + takes > MESSAGE_MAX {
+                let schemas = std::mem::take(&mut part);
+                all.push(Self::Operators { library, schemas });
+                bytes = 0;
+            }
+            bytes += takes;
+            part.push(schema);
+        }
+        all.push(Self::Operators {
+            library,
+            schemas: part,
+        });
+        all
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -283,6 +328,22 @@ impl FromZygote {
             Self::Ready { session } => {
                 out.push(5);
                 out.extend(session.to_le_bytes());
+            }
+            Self::Operators { library, schemas } => {
+                out.push(6);
+                out.extend(library.to_le_bytes());
+                out.extend((schemas.len() as u16).to_le_bytes());
+                for schema in schemas {
+                    put_string(&mut out, schema);
+                }
+            }
+            Self::NotLoaded { message } => {
+                out.push(7);
+                put_string(&mut out, message);
+            }
+            Self::Loading { library } => {
+                out.push(8);
+                out.extend(library.to_le_bytes());
             }
         }
         out
@@ -331,6 +392,20 @@ impl FromZygote {
             5 => Self::Ready {
                 session: reader.u64()?,
             },
+            6 => {
+                let (library, count) = (reader.u16()?, reader.u16()?);
+                let schemas = (0..count).map(|_| reader.string());
+                Self::Operators {
+                    library,
+                    schemas: schemas.collect::<Result<_, _>>()?,
+                }
+            }
+            7 => Self::NotLoaded {
+                message: reader.string()?,
+            },
+            8 => Self::Loading {
+                library: reader.u16()?,
+            },
             _ => return Err(MessageError),
         };
         reader.end(message)
@@ -372,6 +447,10 @@ impl<'a> Reader<'a> {
 
     fn u8(&mut self) -> Result<u8, MessageError> {
         Ok(self.array::<1>()?[0])
+    }
+
+    fn u16(&mut self) -> Result<u16, MessageError> {
+        Ok(u16::from_le_bytes(self.array()?))
     }
 
     fn u32(&mut self) -> Result<u32, MessageError> {
@@ -445,6 +524,14 @@ mod tests {
                 schema_hash: 5,
                 sandbox,
             },
+            FromZygote::Operators {
+                library: 3,
+                schemas: vec!["a::b(Tensor x) -> Tensor".into(), String::new()],
+            },
+            FromZygote::NotLoaded {
+                message: "no".into(),
+            },
+            FromZygote::Loading { library: 2 },
             FromZygote::Forked { session: 1, pid: 2 },
             FromZygote::Ready { session: 1 },
             FromZygote::ForkFailed {
@@ -474,6 +561,31 @@ mod tests {
         ] {
             assert_eq!(FromZygote::decode(&message.encode()), Ok(message));
         }
+    }
+
+    #[test]
+    fn many_operators_are_told_in_parts() {
+        let schemas: Vec<String> = (0..OPERATORS_MAX)
+            .map(|at| format!("a::b{at}{}", "x".repeat(at)))
+            .collect();
+        let parts = FromZygote::operators(2, schemas.clone());
+        let mut told = Vec::new();
+        for part in &parts {
+            let bytes = part.encode();
+            assert!(bytes.len() <= MESSAGE_MAX);
+            let Ok(FromZygote::Operators {
+                library: 2,
+                schemas,
+            }) = FromZygote::decode(&bytes)
+            else {
+                panic!("another message");
+            };
+            told.extend(schemas);
+        }
+        let cut = |text: &String| text[..text.len().min(SCHEMA_MAX)].to_owned();
+        assert_eq!(told, schemas.iter().map(cut).collect::<Vec<_>>());
+        assert!(parts.len() > 100);
+        assert_eq!(FromZygote::operators(0, Vec::new()).len(), 1);
     }
 
     proptest! {

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::device::{Device, DeviceKind};
-use crate::message::{Exit, FromZygote, Limits, MESSAGE_MAX, Tensors, ToZygote};
+use crate::message::{Exit, FromZygote, Limits, MESSAGE_MAX, OPERATORS_MAX, Tensors, ToZygote};
 use crate::pool::PoolError;
 use crate::pools::handover::HandoverError;
 use crate::sandbox::{Sandbox, SandboxMode};
@@ -53,6 +53,9 @@ pub enum ZygoteError {
         /// What is known.
         why: String,
     },
+    /// An operator library.
+    #[error("{0}")]
+    Library(String),
     /// It is gone.
     #[error("the zygote is gone; restart the daemon")]
     Gone,
@@ -96,6 +99,8 @@ pub struct ZygoteInfo {
     pub schema_hash: u64,
     /// What holds its executors in.
     pub sandbox: Sandbox,
+    /// The schemas of each operator library's operators, in the libraries' order.
+    pub operator_libraries: Vec<Vec<String>>,
 }
 
 /// The program that becomes a zygote, and for what.
@@ -107,6 +112,8 @@ pub struct ZygoteProgram {
     pub libtorch: PathBuf,
     /// Whether its executors are held in.
     pub sandbox: SandboxMode,
+    /// Shared objects that define operators, loaded in this order.
+    pub operator_libraries: Vec<PathBuf>,
     /// What they work on: an accelerator's driver needs files that the host device does not.
     pub device: DeviceKind,
 }
@@ -202,6 +209,7 @@ impl Zygote {
             executable: executable.into(),
             libtorch: libtorch_dir.into(),
             sandbox: SandboxMode::Auto,
+            operator_libraries: Vec::new(),
             device: DeviceKind::Host(0),
         };
         Self::start_program(&program, on_event)
@@ -221,13 +229,14 @@ impl Zygote {
             running: Mutex::new(HashMap::new()),
         });
         let command = command(program, &theirs);
+        let libraries = program.operator_libraries.clone();
         let (sender, hello) = channel();
         let shared = Arc::clone(&inner);
         let thread = std::thread::Builder::new()
             .name("genie-zygote".into())
             .spawn(move || {
                 // Spawned here because the kernel kills it when the thread that started it ends.
-                watch(command, theirs, &shared, &sender, on_event);
+                watch(command, &libraries, theirs, &shared, &sender, on_event);
             })?;
         let zygote = Self {
             inner,
@@ -243,6 +252,7 @@ impl Zygote {
                 program: program.executable.clone(),
                 source,
             }),
+            Ok(Start::Refused(why)) => Err(ZygoteError::Library(why)),
             Ok(Start::Ended(how)) => Err(not_ready(how)),
             Err(_) => Err(not_ready(format!(
                 "it said nothing within {START_TIMEOUT:?}"
@@ -450,12 +460,14 @@ fn wait_for_pid(answer: &Receiver<Result<u32, ZygoteError>>) -> Result<u32, Zygo
 enum Start {
     Ready(ZygoteInfo),
     NotSpawned(io::Error),
+    Refused(String),
     Ended(String),
 }
 
 /// The zygote's thread: starts it, passes on what it says, buries it.
 fn watch(
     mut command: Command,
+    libraries: &[PathBuf],
     theirs: OwnedFd,
     inner: &Inner,
     start: &Sender<Start>,
@@ -470,6 +482,8 @@ fn watch(
     };
     drop(theirs);
     let mut bytes = vec![0; MESSAGE_MAX];
+    let mut operator_libraries = vec![Vec::new(); libraries.len()];
+    let mut loading = None;
     loop {
         let message = match seqpacket::receive(inner.socket.as_fd(), &mut bytes) {
             Ok((0, _)) | Err(_) => break,
@@ -482,14 +496,24 @@ fn watch(
                 schema_hash,
                 sandbox,
             }) => {
+                loading = None;
                 let info = ZygoteInfo {
                     pid,
                     torch_version,
                     schema_hash,
                     sandbox,
+                    operator_libraries: std::mem::take(&mut operator_libraries),
                 };
                 drop(start.send(Start::Ready(info)));
             }
+            Ok(FromZygote::Operators { library, schemas }) => {
+                if let Some(known) = operator_libraries.get_mut(usize::from(library)) {
+                    known.extend(schemas);
+                    known.truncate(OPERATORS_MAX);
+                }
+            }
+            Ok(FromZygote::Loading { library }) => loading = Some(usize::from(library)),
+            Ok(FromZygote::NotLoaded { message }) => drop(start.send(Start::Refused(message))),
             Ok(FromZygote::Forked { session, pid }) => {
                 if let Some(running) = inner.running().get_mut(&session) {
                     running.pid = Some(pid);
@@ -524,7 +548,14 @@ fn watch(
     }
     let how = bury(&mut child);
     tracing::debug!(%how, "the zygote ended");
-    drop(start.send(Start::Ended(how)));
+    let fatal = loading.and_then(|at: usize| libraries.get(at));
+    drop(start.send(match fatal {
+        Some(library) => Start::Refused(format!(
+            "the operator library {} can't be loaded: {how} meanwhile; what it said stands above",
+            library.display()
+        )),
+        None => Start::Ended(how),
+    }));
     let gone: Vec<(u64, Running)> = inner.running().drain().collect();
     for (_, running) in &gone {
         running.close();

@@ -6,9 +6,13 @@
 
 #include <optional>
 #include <string>
+#include <typeinfo>
 #include <unordered_map>
+#include <vector>
 
+#include "allocator.h"
 #include "backend.h"
+#include "foreign.h"
 #include "operator.h"
 #include "parts.h"
 #include "tensor_lists.h"
@@ -95,16 +99,64 @@ void write_back(const c10::IValue& given, const c10::IValue& copy) {
   }
 }
 
-void warn(const c10::OperatorHandle& op) {
-  const c10::OperatorName& name = op.operator_name();
-  const std::string full =
-      name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
-  if (genie_count_fallback(full.c_str()) != 0) {
-    TORCH_WARN(
-        full,
-        " is not an operator that ",
-        kDeviceName,
-        " has; it runs on this machine's CPU, with its tensors copied there and back");
+bool is_foreign(const c10::OperatorHandle& op) {
+  return op.operator_name().name.rfind("aten::", 0) != 0;
+}
+
+// How a node may come to have it.
+const char* remedy(const c10::OperatorHandle& op, std::optional<c10::Device> device) {
+  if (!is_foreign(op)) {
+    return "";
+  }
+  if (device.has_value() && offered(op, *device) == Offered::Another) {
+    return ". The node's library of it is of another release, with another schema: load the same on both "
+           "sides";
+  }
+  return ". A node has what its `--operator-library` define";
+}
+
+void warn(const c10::OperatorHandle& op, std::optional<c10::Device> device) {
+  const std::string full = toString(op.operator_name());
+  if (genie_count_fallback(full.c_str()) == 0) {
+    return;
+  }
+  const std::string text = c10::str(
+      full,
+      " is not an operator that ",
+      kDeviceName,
+      " has; it runs on this machine's CPU, with its tensors copied there and back",
+      remedy(op, device));
+  // PyTorch's functions make Python's warnings of it; calls by torch.ops have nobody who does.
+  const auto& handler = *c10::WarningUtils::get_warning_handler();
+  if (typeid(handler) == typeid(c10::WarningHandler)) {
+    genie_warn(text.c_str());
+  } else {
+    TORCH_WARN(text);
+  }
+}
+
+// What is going to be fetched is asked for together.
+void expect(const torch::jit::Stack& arguments) {
+  std::vector<GenieBytes> values;
+  const auto add = [&](const at::Tensor& tensor) {
+    const bool is_plain = is_remote(tensor) && tensor.layout() == c10::kStrided &&
+        !tensor.is_nested() && !tensor.is_quantized() && tensor.numel() > 0;
+    if (is_plain && tensor.is_contiguous()) {
+      const uint64_t offset = static_cast<uint64_t>(tensor.storage_offset()) * tensor.itemsize();
+      values.push_back({handle_of(tensor), offset, tensor.nbytes()});
+    }
+  };
+  for (const c10::IValue& argument : arguments) {
+    if (argument.isTensor()) {
+      add(argument.toTensor());
+    } else if (argument.isTensorList()) {
+      for (const c10::IValue& item : argument.toListRef()) {
+        add(item.toTensor());
+      }
+    }
+  }
+  if (values.size() > 1) {
+    genie_expect(values.data(), values.size());
   }
 }
 
@@ -132,7 +184,8 @@ std::optional<c10::Device> device_of(const torch::jit::Stack& arguments) {
 }
 
 void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  warn(op);
+  const auto count = static_cast<std::ptrdiff_t>(op.schema().arguments().size());
+  warn(op, device_of(torch::jit::Stack(stack->end() - count, stack->end())));
   run_quietly_on_cpu(op, stack);
 }
 
@@ -143,6 +196,7 @@ void run_quietly_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack)
   const torch::jit::Stack given(stack->end() - static_cast<std::ptrdiff_t>(count), stack->end());
   torch::jit::drop(*stack, count);
 
+  expect(given);
   Local local;
   torch::jit::Stack call;
   call.reserve(count);
@@ -175,6 +229,18 @@ void run_quietly_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack)
   }
 }
 
+namespace {
+
+void run_unknown(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  if (is_foreign(op)) {
+    run_foreign(op, stack);
+  } else {
+    run_on_cpu(op, stack);
+  }
+}
+
+}  // namespace
+
 void register_fallback() {
   for (const auto key :
        {c10::DispatchKey::PrivateUse1, c10::DispatchKey::SparsePrivateUse1,
@@ -182,7 +248,10 @@ void register_fallback() {
         c10::DispatchKey::QuantizedPrivateUse1}) {
     // Never destroyed: it is for the life of the process.
     auto* const all = new torch::Library(torch::Library::IMPL, "_", key, __FILE__, __LINE__);
-    all->fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+    const bool is_dense = key == c10::DispatchKey::PrivateUse1;
+    all->fallback(
+        is_dense ? torch::CppFunction::makeFromBoxedFunction<&run_unknown>()
+                 : torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
   }
 }
 

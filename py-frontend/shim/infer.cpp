@@ -267,7 +267,8 @@ Shapes infer(const Operator& op, Arguments arguments, ResultBuilder& results) {
     if (!comes_from_python(error)) {
       throw;
     }
-    return Shapes::AskNodeOnce;
+    // Those of others may refuse since the shape is told by what the tensors hold.
+    return op.is_foreign ? Shapes::AskNode : Shapes::AskNodeOnce;
   }
   if (is_known && is_doubtful) {
     return Shapes::AskNodeOnce;

@@ -103,13 +103,17 @@ Operator::Operator(const c10::OperatorHandle& op) : handle(op) {
     }
   }
 
-  rule = find_rule(name);
-  doubt = find_doubt(name);
-  if (has_out) {
-    functional = find_functional(op);
+  // What is known here of operators is known of ATen's.
+  is_foreign = name.name.rfind("aten::", 0) != 0;
+  if (!is_foreign) {
+    rule = find_rule(name);
+    doubt = find_doubt(name);
+    if (has_out) {
+      functional = find_functional(op);
+    }
+    meta = find_meta(name);
+    adapt(*this);
   }
-  meta = find_meta(name);
-  adapt(*this);
   if (rule == nullptr && !meta.has_value()) {
     always_sync = !has_out &&
         (op.hasTag(at::Tag::dynamic_output_shape) || op.hasTag(at::Tag::data_dependent_output));

@@ -135,6 +135,9 @@ GenieStatus genie_fetch(
     const GenieBytes* next,
     size_t n_next);
 
+// Values that this thread is going to fetch, one after the other: they are asked for together with the first.
+void genie_expect(const GenieBytes* values, size_t count);
+
 // Moves the view's elements to another device of the session, contiguous, into a new storage. Does not
 // wait for them.
 GenieStatus genie_move(
@@ -166,9 +169,16 @@ int32_t genie_is_pool(void);
 // The devices that hold storages, by their place in the session; -1 for one that nobody holds yet.
 GenieStatus genie_places(const GenieStorage* storages, size_t count, int32_t* places);
 
+// Whether a device has an operator besides libtorch's own: 0 no, 1 yes, 2 one of this name with another
+// schema. Of a pool, whether all of its devices have it.
+int32_t genie_offers(int32_t device, const char* name, const char* schema);
+
 // Counts one operator that ran on the client's CPU, for stats; true the first time for `name`
 // (the caller then warns once).
 int32_t genie_count_fallback(const char* name);
+
+// A warning of Python's.
+void genie_warn(const char* text);
 
 // --- provided by the C++ backend, called by Rust once at import / by Python functions ---
 // Registers the PrivateUse1 backend under the name remote_accelerator. NULL on success, else a

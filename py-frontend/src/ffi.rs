@@ -12,11 +12,12 @@ use genie_session::skeleton;
 use parking_lot::Mutex;
 
 use genie_client::engine::{
-    At, Bytes, Error, Lane, Next, Origin, Recorded, Results, Signature, SiteId,
+    At, Bytes, Error, Host as _, Lane, Next, Offered, Origin, Recorded, Results, Signature, SiteId,
 };
 use genie_recorder::{host_cache, names};
 
 use crate::errors::set_last;
+use crate::host::Python;
 use crate::place::{Place, device, place_of};
 use crate::{current, fork, place, sites};
 
@@ -449,6 +450,19 @@ unsafe extern "C" fn genie_fetch(
 /// # Safety
 /// As recorder.h says.
 #[unsafe(no_mangle)]
+unsafe extern "C" fn genie_expect(values: *const RawBytes, count: usize) {
+    // SAFETY: as the caller says.
+    let values = unsafe { slice(values, count) };
+    place::expect_bytes(values.iter().map(|one| Bytes {
+        storage: one.storage,
+        offset: one.offset,
+        len: one.nbytes,
+    }));
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
 unsafe extern "C" fn genie_move(
     view: *const RawView,
     index: i32,
@@ -563,6 +577,34 @@ extern "C" fn genie_device_limit(device: i32) -> u64 {
 #[unsafe(no_mangle)]
 extern "C" fn genie_is_pool() -> i32 {
     current::get().map_or(0, |session| i32::from(session.is_pool()))
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_offers(device: i32, name: *const c_char, schema: *const c_char) -> i32 {
+    let (Some(session), Ok(device)) = (current::get(), usize::try_from(device)) else {
+        return 0;
+    };
+    // SAFETY: as the caller says.
+    let (name, schema) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(schema)) };
+    match (name.to_str(), schema.to_str()) {
+        (Ok(name), Ok(schema)) => match session.offers(device, name, schema) {
+            Offered::No => 0,
+            Offered::Yes => 1,
+            Offered::Another => 2,
+        },
+        _ => 0,
+    }
+}
+
+/// # Safety
+/// As recorder.h says.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn genie_warn(text: *const c_char) {
+    // SAFETY: as the caller says.
+    let text = unsafe { CStr::from_ptr(text) };
+    Python.warn(&text.to_string_lossy());
 }
 
 /// # Safety

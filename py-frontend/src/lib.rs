@@ -180,6 +180,22 @@ fn devices(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
     lanes.iter().enumerate().map(describe).collect()
 }
 
+/// What the node of a device has from libraries.
+#[pyfunction]
+fn library_operators(device: usize) -> PyResult<Vec<String>> {
+    fork::check().map_err(errors::raised)?;
+    let Some(session) = current::get() else {
+        return Ok(Vec::new());
+    };
+    let count = session.indices();
+    if device >= count {
+        return Err(PyValueError::new_err(format!(
+            "there is no remote_accelerator:{device}: the session has {count} devices"
+        )));
+    }
+    Ok(session.offered(device))
+}
+
 /// Where the storage at a fake address is: indices of `devices`, and why; `None` for one that is not
 /// this session's.
 #[pyfunction]
@@ -293,6 +309,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(devices, module)?)?;
     module.add_function(wrap_pyfunction!(resolve, module)?)?;
     module.add_function(wrap_pyfunction!(expect, module)?)?;
+    module.add_function(wrap_pyfunction!(library_operators, module)?)?;
     module.add_function(wrap_pyfunction!(find, module)?)?;
     module.add_function(wrap_pyfunction!(site, module)?)?;
     module.add_function(wrap_pyfunction!(stats, module)?)?;

@@ -142,22 +142,30 @@ pub fn find(address: u64) -> Option<(Vec<usize>, &'static str)> {
 
 /// The program is going to look at bytes of storages, by their fake addresses: address, offset and length.
 pub fn expect(values: Vec<(u64, u64, u64)>) {
+    let found = values.into_iter().filter_map(|(address, offset, len)| {
+        let storage = handle_at(address)?;
+        Some(Bytes {
+            storage,
+            offset,
+            len,
+        })
+    });
+    expect_bytes(found);
+}
+
+/// The same, by their handles.
+pub fn expect_bytes(values: impl Iterator<Item = Bytes>) {
     let Some(session) = current::get().filter(|session| !session.is_pool()) else {
         return;
     };
     // Those of one device are one series.
     let mut series = vec![Vec::new(); session.lanes().len()];
-    for (address, offset, len) in values {
-        if let Some(handle) = handle_at(address)
-            && let Some(lane) = number_of(handle).checked_sub(session.first().number)
+    for bytes in values {
+        if let Some(lane) = number_of(bytes.storage).checked_sub(session.first().number)
             && let Some(of_lane) = series.get_mut(usize::from(lane))
         {
-            let storage = handle & ID_MASK;
-            of_lane.push(Bytes {
-                storage,
-                offset,
-                len,
-            });
+            let storage = bytes.storage & ID_MASK;
+            of_lane.push(Bytes { storage, ..bytes });
         }
     }
     for (lane, values) in session.lanes().iter().zip(series) {

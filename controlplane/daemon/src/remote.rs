@@ -313,6 +313,7 @@ pub fn capabilities(offers: v1::DescribeReply) -> Capabilities {
         window_bytes: offers.window_bytes,
         lease_ms: offers.lease_ms,
         transports: offers.transports,
+        operator_libraries: offers.operator_libraries,
         not_ready: Some(offers.not_ready_reason).filter(|why| !why.is_empty()),
     }
 }

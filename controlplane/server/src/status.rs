@@ -136,6 +136,13 @@ fn render(status: &v1::StatusReply) -> String {
                 format!("{} in {}", libtorch.version, libtorch.directory)
             },
         );
+        for library in &libtorch.operator_libraries {
+            let operators = library.schemas.len();
+            line(
+                "library",
+                format!("{}, {operators} operators", library.name),
+            );
+        }
     }
     for node in &status.nodes {
         let state = match node.reachable {

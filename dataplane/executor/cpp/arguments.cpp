@@ -324,7 +324,8 @@ c10::IValue argument(
 
 Operator resolve(c10::OperatorHandle handle) {
   const std::string& full = handle.operator_name().name;
-  const auto base = full.rfind(':') == std::string::npos ? full : full.substr(full.rfind(':') + 1);
+  // A library's operator may be called what one of ATen's is, and mean something else.
+  const auto base = full.rfind("aten::", 0) == 0 ? full.substr(std::strlen("aten::")) : full;
   Operator op{handle, toString(handle.operator_name()), {}, {}, true, false, work_of(base),
               checks_of(toString(handle.operator_name()), handle.schema())};
   for (const auto& argument : handle.schema().arguments()) {

@@ -210,6 +210,9 @@ class Reader {
     if (word == "values" || word == "upto") {
       return values(word == "upto");
     }
+    if (word == "column") {
+      return column();
+    }
     if (word == "sums") {
       return sums();
     }
@@ -393,6 +396,37 @@ class Reader {
       const auto [smallest, largest] = at::aminmax(*held);
       return (!least || smallest.item<int64_t>() >= *least) &&
           (!most || largest.item<int64_t>() < *most + (including && *most < INT64_MAX ? 1 : 0));
+    });
+  }
+
+  // column MATRIX N LOW HIGH: what is in its column N, from LOW up to HIGH.
+  std::optional<Rule> column() {
+    std::string name;
+    int64_t number = 0;
+    std::string low_text;
+    std::string high_text;
+    words_ >> name >> number >> low_text >> high_text;
+    const auto at = argument(name);
+    const auto low = product(low_text);
+    const auto high = product(high_text);
+    if (!at || !low || !high) {
+      return std::nullopt;
+    }
+    return Rule([at = *at, number, low = *low, high = *high](const Arguments& arguments) {
+      const at::Tensor* held = tensor(arguments[at]);
+      if (!held || held->numel() == 0 || !held->device().is_cpu()) {
+        return true;
+      }
+      const auto least = evaluate(low, arguments);
+      const auto most = evaluate(high, arguments);
+      if (held->dim() != 2 || number >= held->size(1) || c10::isComplexType(held->scalar_type()) ||
+          !least || !most) {
+        return false;
+      }
+      const auto [smallest, largest] = at::aminmax(held->select(1, number));
+      // What is no number is in no range.
+      return smallest.item<double>() >= static_cast<double>(*least) &&
+          largest.item<double>() < static_cast<double>(*most);
     });
   }
 
@@ -751,18 +785,21 @@ std::shared_ptr<const Checks> checks_of(
   auto made = std::make_shared<Checks>();
   made->name = name;
   made->schema = &schema;
-  const std::string full = name.substr(name.find("::") + 2);
+  const bool is_atens = name.rfind("aten::", 0) == 0;
+  const std::string full = is_atens ? name.substr(name.find("::") + 2) : name;
   const std::string base = full.substr(0, full.find('.'));
   std::istringstream lines(CHECKS_TABLE);
   for (std::string line; std::getline(lines, line);) {
-    const auto colon = line.find(':');
+    const auto colon = line.find(": ");
     if (line.empty() || line[0] == '#' || colon == std::string::npos) {
       continue;
     }
     std::istringstream patterns(line.substr(0, colon));
     bool meant = false;
     for (std::string pattern; patterns >> pattern;) {
-      meant |= names(pattern, base, full);
+      // What is said of all is said of ATen's.
+      const bool is_whole = pattern.find("::") != std::string::npos;
+      meant |= is_whole != is_atens && names(pattern, base, full);
     }
     if (!meant) {
       continue;

@@ -63,6 +63,23 @@ uint64_t genie_schema_hash(void);
 // True if the dispatcher knows this operator.
 int genie_operator_exists(const char* name, const char* overload);
 
+// An operator that a library defines.
+typedef struct {
+  // `torchvision::nms`, with `.` and its overload where it has one.
+  const char* name;
+  // As PyTorch prints it.
+  const char* schema;
+  // 1: a record can carry a call of it.
+  int is_carried;
+} GenieLibraryOperator;
+
+// Loads a shared object, with all of its symbols. The process has one thread.
+int genie_load_shared(const char* path);
+// The same for one that defines operators, in namespaces of its own.
+int genie_library_load(const char* path);
+// Those that the last one defined. Valid until the next is loaded.
+const GenieLibraryOperator* genie_library_operators(size_t* len);
+
 // Opens what tells how busy the machine is, for the executors that are forked from here.
 void genie_watch_cores(void);
 // Learns of the machine what takes files to learn.

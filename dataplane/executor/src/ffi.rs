@@ -59,7 +59,17 @@ struct RawView {
     ndim: usize,
 }
 
+#[repr(C)]
+struct RawLibraryOperator {
+    name: *const c_char,
+    schema: *const c_char,
+    is_carried: c_int,
+}
+
 unsafe extern "C" {
+    fn genie_load_shared(path: *const c_char) -> c_int;
+    fn genie_library_load(path: *const c_char) -> c_int;
+    fn genie_library_operators(len: *mut usize) -> *const RawLibraryOperator;
     fn genie_last_error(len: *mut usize) -> *const c_char;
     fn genie_torch_version() -> *const c_char;
     fn genie_schema_hash() -> u64;
@@ -138,6 +148,53 @@ pub fn torch_version() -> String {
 pub fn schema_hash() -> u64 {
     // SAFETY: it has no preconditions.
     unsafe { genie_schema_hash() }
+}
+
+/// An operator that a library defines.
+pub struct LibraryOperator {
+    /// `torchvision::nms`.
+    pub name: String,
+    /// As PyTorch prints it.
+    pub schema: String,
+    /// A record can carry a call of it.
+    pub is_carried: bool,
+}
+
+/// Loads a shared object, with all of its symbols.
+pub fn load_shared(path: &CStr) -> Result<(), Failure> {
+    // SAFETY: a C string; the process has one thread.
+    check(unsafe { genie_load_shared(path.as_ptr()) })
+}
+
+/// Loads a shared object that defines operators, and gives these.
+pub fn load_library(path: &CStr) -> Result<Vec<LibraryOperator>, Failure> {
+    // SAFETY: a C string; the process has one thread.
+    check(unsafe { genie_library_load(path.as_ptr()) })?;
+    let mut len = 0;
+    // SAFETY: the operators are valid until the next library is loaded, and are copied here. Their
+    // texts are C strings.
+    let found = unsafe {
+        let first = genie_library_operators(&mut len);
+        if len == 0 {
+            &[]
+        } else {
+            std::slice::from_raw_parts(first, len)
+        }
+    };
+    // SAFETY: as above.
+    let text = |raw| {
+        unsafe { CStr::from_ptr(raw) }
+            .to_string_lossy()
+            .into_owned()
+    };
+    Ok(found
+        .iter()
+        .map(|operator| LibraryOperator {
+            name: text(operator.name),
+            schema: text(operator.schema),
+            is_carried: operator.is_carried != 0,
+        })
+        .collect())
 }
 
 /// Opens what tells how busy the machine is: executors that are forked later may not.

@@ -6,6 +6,7 @@ mod ffi;
 #[cfg(test)]
 mod hostile;
 mod lean;
+mod libraries;
 mod machine;
 mod memory;
 mod oom;
@@ -17,12 +18,15 @@ mod slowed;
 mod transfers;
 mod zygote;
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::exit;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Paths of libraries follow what is text.
+    let texts = arguments.iter().map_while(|one| one.to_str());
+    match texts.take(5).collect::<Vec<_>>()[..] {
         ["--version"] => {
             println!(
                 "genie-executor {} (libtorch {})",
@@ -44,7 +48,8 @@ fn main() {
                 .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
                 .with_writer(std::io::stderr)
                 .init();
-            exit(zygote::run(socket, profile));
+            let libraries: Vec<&OsStr> = arguments[5..].iter().map(OsString::as_os_str).collect();
+            exit(zygote::run(socket, profile, &libraries));
         }
         _ => {
             eprintln!(

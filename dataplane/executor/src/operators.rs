@@ -1,8 +1,8 @@
 //! The operators that a client may name. The list is explicit: what is not on it does not run,
-//! whatever libtorch has.
+//! whatever libtorch has. What the libraries define that the node's operator named is on it, too.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use genie_session::fault::Code;
 use genie_session::machine::Failure;
@@ -10,12 +10,21 @@ use genie_session::machine::Failure;
 static ALLOWED: LazyLock<HashSet<&'static str>> =
     LazyLock::new(|| include_str!("../operators.txt").lines().collect());
 
+/// Those of operator libraries.
+static LIBRARIES: OnceLock<HashSet<String>> = OnceLock::new();
+
+/// From now on clients may name these, too. Called once, before any executor is forked.
+pub fn allow(names: HashSet<String>) {
+    let _ = LIBRARIES.set(names);
+}
+
 /// Checks that `name` (`aten::add.Tensor`) is on the list.
 ///
 /// # Errors
 /// [`Code::NotAllowed`].
 pub fn check(name: &str) -> Result<(), Failure> {
-    if ALLOWED.contains(name) {
+    let is_a_librarys = || LIBRARIES.get().is_some_and(|names| names.contains(name));
+    if ALLOWED.contains(name) || is_a_librarys() {
         return Ok(());
     }
     let shown: String = name.chars().take(200).collect();

@@ -1,6 +1,7 @@
 //! The zygote: libtorch loaded, no operator run, one thread. It holds itself in as far as all of its
 //! executors are to be, forks one when the daemon asks, buries it, and ends with the daemon.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -9,7 +10,7 @@ use genie_gpudev::{DeviceKind, Limits};
 use genie_shm::seqpacket;
 
 use crate::sandbox::{Enclosure, Origin, Profile, Report, Unconfined};
-use crate::{executor, ffi, lean, sandbox};
+use crate::{executor, ffi, lean, libraries, sandbox};
 
 struct Child {
     session: u64,
@@ -26,7 +27,13 @@ struct Zygote {
 }
 
 /// Serves the daemon at the other end of `socket` until it is gone; gives the exit status.
-pub fn run(socket: OwnedFd, profile: Profile) -> i32 {
+pub fn run(socket: OwnedFd, profile: Profile, operator_libraries: &[&OsStr]) -> i32 {
+    let say = |message: &FromZygote| seqpacket::send(socket.as_fd(), &message.encode(), &[]);
+    if let Err(message) = libraries::load(operator_libraries, say) {
+        // The daemon tells why, or is gone.
+        let _ = say(&FromZygote::NotLoaded { message });
+        return 1;
+    }
     match start(socket, profile).and_then(|mut zygote| zygote.serve()) {
         Ok(()) => 0,
         Err(error) => {

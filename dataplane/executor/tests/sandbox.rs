@@ -164,6 +164,7 @@ fn off_is_off_and_an_accelerator_has_less() {
             executable: env!("CARGO_BIN_EXE_genie-executor").into(),
             libtorch: common::libtorch(),
             sandbox,
+            operator_libraries: Vec::new(),
             device,
         };
         let (zygote, info) = Zygote::start_program(&program, |_: Event| {}).unwrap();

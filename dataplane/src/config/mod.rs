@@ -19,6 +19,8 @@ pub use values::{
 
 /// Devices of a node.
 pub const DEVICES_MAX: usize = 16;
+/// Operator libraries of a node.
+pub const LIBRARIES_MAX: usize = 64;
 
 settings! {
     /// Where to listen: HOST:PORT
@@ -50,6 +52,11 @@ settings! {
     /// The executor's binary
     #[arg(long, env = "GENIE_EXECUTOR", value_name = "FILE")]
     executor: PathBuf = None,
+    /// A shared object that defines operators (TORCH_LIBRARY), such as torchvision's _C.so, for programs to
+    /// use; may be given several times. It is trusted as this program is
+    #[arg(long = "operator-library", env = "GENIE_OPERATOR_LIBRARIES", value_name = "FILE",
+          value_delimiter = ',')]
+    operator_libraries: Vec<PathBuf> = Some(Vec::new()),
     /// What the tensors of one session may take at most
     #[arg(long, env = "GENIE_MEMORY", value_name = "SIZE")]
     memory: Size = Some(Size(8 << 30)),
@@ -169,6 +176,9 @@ pub enum ConfigError {
     /// No device.
     #[error("devices is empty: name at least one, such as \"host:0\"")]
     NoDevices,
+    /// More libraries than a node may have.
+    #[error("operator_libraries has {0}: a node loads {LIBRARIES_MAX} at most")]
+    ManyLibraries(usize),
     /// More devices than a node may have.
     #[error("devices has {0}: a node serves {DEVICES_MAX} at most: start another for the others")]
     ManyDevices(usize),
@@ -261,6 +271,7 @@ pub struct Config {
     pub control_planes: Vec<Principal>,
     pub libtorch: Option<PathBuf>,
     pub executor: Option<PathBuf>,
+    pub operator_libraries: Vec<PathBuf>,
     pub memory_bytes: u64,
     pub node_memory_bytes: Option<u64>,
     pub threads: u32,
@@ -305,6 +316,10 @@ impl Settings {
         }
         if devices.len() > DEVICES_MAX {
             return Err(ConfigError::ManyDevices(devices.len()));
+        }
+        let operator_libraries = all.operator_libraries.unwrap_or_default();
+        if operator_libraries.len() > LIBRARIES_MAX {
+            return Err(ConfigError::ManyLibraries(operator_libraries.len()));
         }
         let kinds: Vec<_> = devices.iter().map(|device| device.kind).collect();
         if let Some(twice) = (1..kinds.len()).find(|&at| kinds[..at].contains(&kinds[at])) {
@@ -381,6 +396,7 @@ impl Settings {
             control_planes,
             libtorch: all.libtorch,
             executor: all.executor,
+            operator_libraries,
             memory_bytes: set(all.memory).0,
             node_memory_bytes: all.node_memory.map(|size| size.0),
             threads: u32::try_from(set(all.threads).0).unwrap_or(0),

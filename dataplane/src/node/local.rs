@@ -80,6 +80,7 @@ impl Node for LocalNode {
             node_version: env!("CARGO_PKG_VERSION").to_owned(),
             torch_version: libtorch.version,
             schema_hash: libtorch.schema_hash,
+            operator_libraries: libtorch.operator_libraries,
             devices: self.shared.devices(),
             session_memory_bytes: self.shared.session_memory_bytes(),
             window_records: config.window_records,

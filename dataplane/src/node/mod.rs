@@ -10,6 +10,7 @@
 pub mod available;
 pub mod data;
 pub mod dial;
+pub mod libraries;
 pub mod libtorch;
 pub mod load;
 pub mod local;

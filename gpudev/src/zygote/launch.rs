@@ -68,6 +68,7 @@ pub(super) fn command(program: &ZygoteProgram, socket: &OwnedFd) -> Command {
             (SandboxMode::Auto, DeviceKind::Host(_)) => "host",
             (SandboxMode::Auto, DeviceKind::Cuda(_)) => "accelerator",
         })
+        .args(&program.operator_libraries)
         .env_clear()
         .envs(std::env::vars_os().filter(|(name, _)| is_inherited(name)))
         .env("LD_LIBRARY_PATH", library_path(&program.libtorch))

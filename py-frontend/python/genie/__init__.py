@@ -64,8 +64,10 @@ __all__ = [
     "hook_overhead",
     "inspect",
     "is_connected",
+    "library_operators",
     "materialize",
     "module_paths",
+    "register_operator",
     "register_trigger",
     "replay",
     "stats",
@@ -238,6 +240,7 @@ def stats() -> dict[str, Any]:
 from ._annotate import Annotation, annotate, hook_overhead  # noqa: E402
 from ._inspect import Inspection, inspect, materialize  # noqa: E402
 from ._module_paths import module_paths  # noqa: E402
+from ._operators import library_operators, register_operator  # noqa: E402
 from ._replayed import Replay, ReplayReport, replay  # noqa: E402
 from ._triggers import Trigger, register_trigger  # noqa: E402
 

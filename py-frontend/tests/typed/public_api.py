@@ -79,6 +79,11 @@ def use_intent() -> None:
         assert_type(trigger, genie.Trigger)
         assert_type(trigger.operators, tuple[str, ...])
     genie.register_trigger(torch.ops.aten.add.Tensor).remove()
+    assert_type(genie.library_operators(), list[str])
+    doubled = genie.register_operator(
+        "typed::double(Tensor x) -> Tensor", shape=lambda x: torch.empty_like(x)
+    )
+    assert_type(doubled, torch._ops.OpOverload)
 
 
 def use_replay() -> None:

@@ -10,6 +10,7 @@ use genie_session::client::{ClientLog, Window};
 use parking_lot::Mutex;
 
 use super::heartbeat::Heartbeat;
+use super::operators::Operators;
 use super::outbox::Outbox;
 use super::reader::Reader;
 use super::slots::Slots;
@@ -43,6 +44,8 @@ pub struct Lane {
     device: usize,
     /// What the node answered.
     pub opened: OpenSessionReply,
+    /// What its node has besides libtorch's operators.
+    pub(super) operators: Operators,
     /// The data path.
     pub link: Link,
     pub(super) control: Control,
@@ -94,11 +97,13 @@ impl LaneLog {
 impl Lane {
     pub(super) fn new(index: usize, number: u16, opened: Opened) -> Self {
         let heart = Heartbeat::new(opened.link.is_watched());
+        let operators = Operators::of(&opened.reply);
         Self {
             index,
             number,
             node: opened.node,
             device: opened.device,
+            operators,
             opened: opened.reply,
             link: opened.link,
             control: opened.control,

@@ -33,12 +33,14 @@ pub struct Told {
 }
 
 /// How zygotes are started and kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZygoteOptions {
     /// Whether executors are held in.
     pub sandbox: SandboxMode,
     /// Clients may be of several tenants: then one zygote waits for the next tenant.
     pub tenants: bool,
+    /// What is loaded besides libtorch.
+    pub operator_libraries: Vec<PathBuf>,
 }
 
 /// A device that executors are started on.
@@ -78,7 +80,7 @@ impl ZygoteLauncher {
     pub fn start(
         found: Found,
         devices: Vec<LaunchDevice>,
-        options: ZygoteOptions,
+        options: &ZygoteOptions,
         told: &Told,
     ) -> Result<Option<(Self, ZygoteInfo)>, ZygoteError> {
         let mut nurseries = [None, None];
@@ -92,6 +94,7 @@ impl ZygoteLauncher {
                 executable: found.executor.clone(),
                 libtorch: found.libtorch.clone(),
                 sandbox: options.sandbox,
+                operator_libraries: options.operator_libraries.clone(),
                 device: *kind,
             };
             let (started, info) = Nursery::start(program, options.tenants, told.clone())?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use genie_gpudev::{Sandbox, SandboxMode, ZygoteError, ZygoteInfo, ZygoteProgram};
@@ -40,6 +40,8 @@ pub struct Nursery {
     program: ZygoteProgram,
     tenants: bool,
     told: Told,
+    /// What clients are told that its libraries define.
+    offered: OnceLock<Vec<Vec<String>>>,
     homes: Mutex<Homes>,
     wishes: Mutex<Sender<Wish>>,
 }
@@ -56,6 +58,7 @@ impl Nursery {
             program,
             tenants,
             told,
+            offered: OnceLock::new(),
             homes: Mutex::default(),
             wishes: Mutex::new(wishes),
         });
@@ -71,10 +74,18 @@ impl Nursery {
 
     fn make(&self) -> Result<(Home, ZygoteInfo), ZygoteError> {
         let wishes = self.wishes.lock().clone();
-        Home::start(&self.program, self.told.clone(), move || {
+        let (home, info) = Home::start(&self.program, self.told.clone(), move || {
             // The thread may have ended with the node.
             let _ = wishes.send(Wish::Look);
-        })
+        })?;
+        let offered = self.offered.get_or_init(|| info.operator_libraries.clone());
+        if *offered != info.operator_libraries {
+            return Err(ZygoteError::Library(
+                "an operator library is another than it was when this node started: restart it"
+                    .to_owned(),
+            ));
+        }
+        Ok((home, info))
     }
 
     /// Where `tenant`'s executors are forked. Waits where there is none and none in advance.

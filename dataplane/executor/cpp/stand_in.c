@@ -1,0 +1,2 @@
+// Nothing: see build.rs.
+typedef int genie_nothing;
