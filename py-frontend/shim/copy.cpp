@@ -40,7 +40,12 @@ void fetch_into(const Tensor& source, const Tensor& contiguous) {
   const GenieView view = view_of(source);
   const auto next = next_looks(view.storage, contiguous.nbytes());
   check(genie_fetch(
-      &view, contiguous.mutable_data_ptr(), contiguous.nbytes(), next.data(), next.size()));
+      &view,
+      contiguous.mutable_data_ptr(),
+      contiguous.nbytes(),
+      source.storage().nbytes(),
+      next.data(),
+      next.size()));
 }
 
 // True when an upload may overwrite the storage under `tensor` as a whole.

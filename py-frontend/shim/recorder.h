@@ -126,12 +126,13 @@ typedef struct GenieBytes {
   uint64_t nbytes;
 } GenieBytes;
 
-// Waits, and writes the view's elements, contiguous, into `destination`. What the program will look at `next` is
-// asked for with it.
+// Waits, and writes the view's elements, contiguous, into `destination`. Its storage has `whole` bytes. What the
+// program will look at `next` is asked for with it.
 GenieStatus genie_fetch(
     const GenieView* view,
     void* destination,
     uint64_t nbytes,
+    uint64_t whole,
     const GenieBytes* next,
     size_t n_next);
 

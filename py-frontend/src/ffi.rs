@@ -413,6 +413,7 @@ unsafe extern "C" fn genie_fetch(
     view: *const RawView,
     destination: *mut c_void,
     nbytes: u64,
+    whole: u64,
     next: *const RawBytes,
     n_next: usize,
 ) -> i32 {
@@ -442,7 +443,7 @@ unsafe extern "C" fn genie_fetch(
         // SAFETY: as the caller says; the memory was made for this and holds no references.
         let into = unsafe { slice_mut(destination.cast::<u8>(), len) };
         (place.session)
-            .fetch_at(place.at, &draft, into, next, sites::here())
+            .fetch_at(place.at, &draft, into, whole, next, sites::here())
             .map(|()| OK)
     })())
 }

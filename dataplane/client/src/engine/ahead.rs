@@ -10,6 +10,7 @@ use genie_session::record::Kind;
 use genie_session::skeleton::{flag, tag};
 
 use super::append::SiteId;
+use super::seen::Ticket;
 use super::slots::{Destination, Key};
 use super::{Append, Error, Lane, Session};
 
@@ -20,6 +21,9 @@ const VALUES_MAX: usize = 256;
 /// Series that the program has told of and that are remembered, and the values in each.
 const SERIES_MAX: usize = 4;
 const EXPECTED_MAX: usize = 1 << 14;
+
+/// A view of bytes, whatever they are.
+const AS_BYTES: [u8; 4] = [tag::TENSOR, 0, 0, 1];
 
 /// Bytes of a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +48,7 @@ pub struct Next<'a> {
 
 impl Bytes {
     /// Where `other` is in them.
-    fn position_of(&self, other: &Self) -> Option<usize> {
+    pub(super) fn position_of(&self, other: &Self) -> Option<usize> {
         let from = other.offset.checked_sub(self.offset)?;
         let fits = self.storage == other.storage && from.checked_add(other.len)? <= self.len;
         fits.then_some(from as usize)
@@ -221,8 +225,8 @@ impl Session {
         }
     }
 
-    /// As [`Session::fetch`], of bytes that may have been asked for; asks for those that come next,
-    /// `next` before others.
+    /// As [`Session::fetch`], of bytes that may have been asked for, or seen; asks for those that come next,
+    /// `next` before others. `whole` are the bytes of its storage.
     ///
     /// # Errors
     /// As there.
@@ -231,6 +235,7 @@ impl Session {
         lane: &Lane,
         draft: &Draft<'_>,
         into: &mut [u8],
+        whole: u64,
         next: Next<'_>,
         site: SiteId,
     ) -> Result<(), Error> {
@@ -240,20 +245,77 @@ impl Session {
         let (index, storage, len) = (lane.index, bytes.storage, bytes.len);
         tracing::trace!(target: "values", lane = index, storage, bytes = len, "look");
         self.forget_stale();
-        let taken = self.append.lock().ahead.take(lane.index, &bytes);
+        lane.check()?;
+        let (taken, ticket, position) = {
+            let append = &mut *self.append.lock();
+            let seen = &mut append.logs[lane.index].seen;
+            if let Some(found) = seen.find(&bytes) {
+                into.copy_from_slice(found);
+                self.counters.fetched_ahead();
+                return Ok(());
+            }
+            let taken = append.ahead.take(lane.index, &bytes);
+            let ticket = match &taken {
+                Some(_) => None,
+                None => seen.ask(&bytes, whole),
+            };
+            (taken, ticket, seen.position())
+        };
+        if let Some(ticket) = ticket {
+            return self.fetch_part(lane, draft, (&bytes, into), &ticket, next, site);
+        }
         let Some((asked, at)) = taken else {
             // SAFETY: `wait` returns once the answer was taken or nobody waits for it any more.
             let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
             let key = self.ask(lane, draft, destination, site)?;
             self.ask_ahead(lane, &bytes, next);
-            return self.wait(lane, key).map(|_| ());
+            self.wait(lane, key)?;
+            self.append.lock().logs[index].seen.is_good(position);
+            return Ok(());
         };
         self.ask_ahead(lane, &bytes, next);
         let answer = self.answer_asked(lane, asked.key)?;
         answer.map_err(|fault| self.explain(lane, &fault))?;
         into.copy_from_slice(&asked.memory[at..at + into.len()]);
+        self.append.lock().logs[index].seen.is_good(position);
         self.counters.fetched_ahead();
         Ok(())
+    }
+
+    /// Fetches what the ticket says, and remembers it: more than the program looks at now, or just that.
+    fn fetch_part(
+        &self,
+        lane: &Lane,
+        draft: &Draft<'_>,
+        (wanted, into): (&Bytes, &mut [u8]),
+        ticket: &Ticket,
+        next: Next<'_>,
+        site: SiteId,
+    ) -> Result<(), Error> {
+        let part = ticket.bytes();
+        let mut memory = vec![0; part.len as usize];
+        // SAFETY: `wait` returns once the answer was taken or nobody waits for it any more.
+        let destination = unsafe { Destination::new(memory.as_mut_ptr(), memory.len()) };
+        let params = [part.offset as i64, part.len as i64, 1];
+        let whole = Draft {
+            skeleton: &AS_BYTES,
+            storages: &[part.storage],
+            params: &params,
+            ..Draft::new(Kind::Fetch)
+        };
+        // What is looked at as a whole is looked at as ever: plans know it so.
+        let draft = if part == *wanted { draft } else { &whole };
+        let asked = self.ask(lane, draft, destination, site).and_then(|key| {
+            self.ask_ahead(lane, wanted, next);
+            self.wait(lane, key)
+        });
+        let at = part.position_of(wanted).filter(|_| asked.is_ok());
+        if let Some(at) = at {
+            into.copy_from_slice(&memory[at..at + into.len()]);
+        }
+        let seen = &mut self.append.lock().logs[lane.index].seen;
+        seen.answered(ticket, asked.is_ok().then_some(memory));
+        asked.map(|_| ())
     }
 
     /// Asks for what comes next, as far as there is room for it now.
@@ -289,11 +351,9 @@ impl Session {
         // SAFETY: `Ahead` owns the memory, which stays where it is when the vector is moved, until
         // the answer was taken (`fetch_ahead`) or the key forgotten (`forget_stale`).
         let destination = unsafe { Destination::new(memory.as_mut_ptr(), memory.len()) };
-        // As bytes, whatever they are.
-        let skeleton = [tag::TENSOR, 0, 0, 1];
         let params = [bytes.offset as i64, bytes.len as i64, 1];
         let draft = Draft {
-            skeleton: &skeleton,
+            skeleton: &AS_BYTES,
             storages: &[bytes.storage],
             params: &params,
             ..Draft::new(Kind::Fetch)

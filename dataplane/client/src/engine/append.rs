@@ -176,6 +176,7 @@ impl Session {
         }
         let appended = written.log.append(draft).map_err(append_error)?;
         (append.ahead).recorded(lane.index, draft.kind, draft.storages);
+        (written.seen).recorded(draft.kind, draft.storages, draft.skeleton);
         let backward = origin.forward_nr >= 0;
         if backward {
             site = append.forwards.of_number(origin.forward_nr);

@@ -125,6 +125,7 @@ impl Session {
         append.position += 1;
         let (kind, position) = (record::Kind::Upload, append.position);
         append.ahead.recorded(lane.index, kind, &[id]);
+        written.seen.recorded(kind, &[id], &[]);
         written
             .trace
             .note(bulk.header.seq, kind, 0, (site, false), position);

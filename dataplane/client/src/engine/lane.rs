@@ -13,6 +13,7 @@ use super::heartbeat::Heartbeat;
 use super::operators::Operators;
 use super::outbox::Outbox;
 use super::reader::Reader;
+use super::seen::Seen;
 use super::slots::Slots;
 use super::trace::Trace;
 use super::{Error, Exception, KEPT_BYTES_MAX};
@@ -65,6 +66,7 @@ pub struct Lane {
 pub(super) struct LaneLog {
     pub(super) log: ClientLog,
     pub(super) trace: Trace,
+    pub(super) seen: Seen,
     /// Records since the last flush.
     pub(super) unsent: u32,
     /// Records since the last look: one of them may have failed.
@@ -82,6 +84,7 @@ impl LaneLog {
         Self {
             log,
             trace: Trace::default(),
+            seen: Seen::default(),
             unsent: 0,
             unheard: false,
         }
@@ -91,6 +94,7 @@ impl LaneLog {
     pub(super) fn empty(&mut self) {
         self.log = ClientLog::new();
         self.trace = Trace::small();
+        self.seen = Seen::default();
     }
 }
 

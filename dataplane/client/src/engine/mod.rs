@@ -16,6 +16,7 @@ mod operators;
 mod outbox;
 mod pool;
 mod reader;
+mod seen;
 mod shapes;
 mod slots;
 #[cfg(test)]

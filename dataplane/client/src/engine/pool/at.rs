@@ -166,11 +166,12 @@ impl Session {
         at: At<'_>,
         draft: &Draft<'_>,
         into: &mut [u8],
+        whole: u64,
         next: Next<'_>,
         site: SiteId,
     ) -> Result<(), Error> {
         match at {
-            At::Lane(lane) => self.fetch_ahead(lane, draft, into, next, site),
+            At::Lane(lane) => self.fetch_ahead(lane, draft, into, whole, next, site),
             At::Pool => self.fetch_placed(draft, into, site),
         }
     }
