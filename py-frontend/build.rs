@@ -1,14 +1,56 @@
 //! Compiles the C++ backend against the PyTorch of the checkout's virtual environment.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+/// The one release that the shim is written for.
+const TORCH: &str = "2.11.0";
+
+/// The folder of the torch to build against: that of GENIE_TORCH, of the checkout, or of the Python that
+/// maturin builds for.
 fn torch_dir() -> Result<PathBuf, Box<dyn Error>> {
-    println!("cargo:rerun-if-env-changed=GENIE_TORCH");
+    for name in ["GENIE_TORCH", "PYO3_PYTHON", "VIRTUAL_ENV"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
     if let Some(dir) = std::env::var_os("GENIE_TORCH") {
         return Ok(PathBuf::from(dir));
     }
-    Ok(PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../.venv/torch"))
+    let checkouts = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../.venv/torch");
+    if checkouts.exists() {
+        return Ok(checkouts);
+    }
+    let activated =
+        std::env::var_os("VIRTUAL_ENV").map(|dir| PathBuf::from(dir).join("bin/python"));
+    let built_for = std::env::var_os("PYO3_PYTHON").map(PathBuf::from);
+    let pythons = [activated, built_for, Some("python3".into())];
+    let found = pythons
+        .into_iter()
+        .flatten()
+        .find_map(|python| installed_for(&python));
+    Ok(found.unwrap_or(checkouts))
+}
+
+fn installed_for(python: &Path) -> Option<PathBuf> {
+    const FIND: &str =
+        "import importlib.util as u; s = u.find_spec('torch'); print(s.origin if s else '')";
+    let asked = Command::new(python)
+        .args(["-I", "-c", FIND])
+        .output()
+        .ok()?;
+    let origin = PathBuf::from(String::from_utf8(asked.stdout).ok()?.trim());
+    origin
+        .parent()
+        .filter(|_| origin.is_file())
+        .map(Path::to_owned)
+}
+
+/// Its release, `2.11.0`, as far as its folder tells.
+fn release(torch: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(torch.join("version.py")).ok()?;
+    let (_, after) = text.split_once("__version__ = '")?;
+    let end = after.find(['+', '\''])?;
+    Some(after[..end].to_owned())
 }
 
 fn sources(folders: &[&str]) -> Result<Vec<PathBuf>, Box<dyn Error>> {
@@ -39,23 +81,46 @@ fn limits() -> String {
     text + "}\n"
 }
 
+/// Parses PyTorch's headers once, and not once a file: half of the time.
+fn precompile(build: &mut cc::Build, generated: &Path) -> Result<(), Box<dyn Error>> {
+    let header = generated.join("precompiled.h");
+    std::fs::copy("shim/precompiled.h", &header)?;
+    let mut compiler = build.get_compiler().to_command();
+    compiler.args(["-x", "c++-header"]).arg(&header).arg("-o");
+    // Where it fails the compiler reads the header itself.
+    let precompiled = compiler.arg(generated.join("precompiled.h.gch")).status()?;
+    if precompiled.success() {
+        build.flag("-include").flag(&header);
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=shim");
     for shared in ["schema_hash", "schema_kind"] {
         println!("cargo:rerun-if-changed=../dataplane/executor/cpp/{shared}.h");
     }
     let torch = torch_dir()?;
+    if let Some(other) = release(&torch).filter(|release| release != TORCH) {
+        return Err(format!(
+            "this source fits torch {TORCH}, and the torch in {} is {other}: install torch=={TORCH}, or \
+             name another by GENIE_TORCH",
+            torch.display()
+        )
+        .into());
+    }
     assert!(
         torch.join("include/torch/library.h").exists(),
         "PyTorch's headers are not at {}: run ./scripts/setup, or set GENIE_TORCH to the folder \
-         of an installed torch 2.11.0",
+         of an installed torch {TORCH}",
         torch.display()
     );
     let generated = PathBuf::from(std::env::var("OUT_DIR")?);
     let skeleton = genie_session::skeleton::cpp::header();
     std::fs::write(generated.join("skeleton.h"), skeleton)?;
     std::fs::write(generated.join("log_limits.h"), limits())?;
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .std("c++20")
         .flag_if_supported("-fvisibility=hidden")
@@ -67,9 +132,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         .opt_level(2)
         .debug(false)
         .include(&generated)
-        .include("shim")
-        .include(torch.join("include"))
-        .include(torch.join("include/torch/csrc/api/include"))
+        .include("shim");
+    for headers in ["include", "include/torch/csrc/api/include"] {
+        build.flag("-isystem").flag(torch.join(headers));
+    }
+    precompile(&mut build, &generated)?;
+    build
         .link_lib_modifier("+whole-archive")
         .files(sources(&["shim", "shim/replay", "shim/rules"])?)
         .compile("genie_shim");

@@ -36,6 +36,7 @@ void register_fallback();
 void register_autocast();
 void register_module_ops();
 void register_split();
+void register_recurrent();
 void register_layouts();
 void register_replay();
 

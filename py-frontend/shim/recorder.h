@@ -165,6 +165,9 @@ int32_t genie_devices_to_be_had(void);
 // Bytes that this session's tensors may take on a device; 0 where there is none.
 uint64_t genie_device_limit(int32_t device);
 
+// Whether a device computes on its node's CPU; of a pool, whether all do.
+int32_t genie_is_host(int32_t device);
+
 // Whether the program leaves it to the session on which device each operator runs.
 int32_t genie_is_pool(void);
 // The devices that hold storages, by their place in the session; -1 for one that nobody holds yet.

@@ -19,6 +19,7 @@ extern "C" const char* genie_backend_register(void) {
       genie::register_recorded_operators();
       genie::register_kernels();
       genie::register_split();
+      genie::register_recurrent();
       genie::register_layouts();
       genie::register_fallback();
       genie::register_autocast();

@@ -576,6 +576,14 @@ extern "C" fn genie_device_limit(device: i32) -> u64 {
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn genie_is_host(device: i32) -> i32 {
+    let (Some(session), Ok(at)) = (current::get(), usize::try_from(device)) else {
+        return 0;
+    };
+    i32::from(session.computes_on_cpu(at))
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn genie_is_pool() -> i32 {
     current::get().map_or(0, |session| i32::from(session.is_pool()))
 }

@@ -3,8 +3,14 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/mkldnn_rnn_layer_backward_native.h>
+#include <ATen/ops/mkldnn_rnn_layer_native.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
 #include <torch/library.h>
+
+#include <array>
+#include <map>
 
 namespace genie {
 namespace {
@@ -109,6 +115,91 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gru_cell_backward(
       input_gates, hidden_gates, grad_hy * update, bias(input_gates), bias(hidden_gates)};
 }
 
+// A layer of an LSTM by oneDNN. What its backward pass needs is kept by the mode of the calling thread,
+// which is the client's to say, and here always off: `train`, which the kernel does not look at, says it.
+
+// Of a layer: steps, batch, inputs, hidden units, biases, direction. To the bytes that its kernel keeps.
+using Layer = std::array<int64_t, 6>;
+std::map<Layer, int64_t> kept_bytes;
+constexpr size_t kLayersMax = 4096;
+
+Layer layer_of(const Tensor& input, int64_t hidden, bool has_biases, bool reverse) {
+  return {input.size(0), input.size(1), input.size(2), hidden, has_biases ? 1 : 0, reverse ? 1 : 0};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> rnn_layer(
+    const Tensor& input,
+    const Tensor& weight0,
+    const Tensor& weight1,
+    const Tensor& weight2,
+    const Tensor& weight3,
+    const Tensor& hx,
+    const Tensor& cx,
+    bool reverse,
+    at::IntArrayRef batch_sizes,
+    int64_t mode,
+    int64_t hidden,
+    int64_t layers,
+    bool has_biases,
+    bool bidirectional,
+    bool batch_first,
+    bool train) {
+  const at::AutoGradMode keeps(train);
+  auto results = at::native::mkldnn_rnn_layer(
+      input, weight0, weight1, weight2, weight3, hx, cx, reverse, batch_sizes, mode, hidden, layers,
+      has_biases, bidirectional, batch_first, train);
+  if (train) {
+    if (kept_bytes.size() >= kLayersMax) {
+      kept_bytes.clear();
+    }
+    const Tensor& kept = std::get<3>(results);
+    kept_bytes[layer_of(input, hidden, has_biases, reverse)] = static_cast<int64_t>(kept.nbytes());
+  }
+  return results;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> rnn_layer_backward(
+    const Tensor& input,
+    const Tensor& weight0,
+    const Tensor& weight1,
+    const Tensor& weight2,
+    const Tensor& weight3,
+    const Tensor& hx,
+    const Tensor& cx,
+    const Tensor& output,
+    const Tensor& hy,
+    const Tensor& cy,
+    const OptTensor& grad_output,
+    const OptTensor& grad_hy,
+    const OptTensor& grad_cy,
+    bool reverse,
+    int64_t mode,
+    int64_t hidden,
+    int64_t layers,
+    bool has_biases,
+    bool train,
+    bool bidirectional,
+    at::IntArrayRef batch_sizes,
+    bool batch_first,
+    const Tensor& workspace) {
+  const Layer layer = layer_of(input, hidden, has_biases, reverse);
+  if (kept_bytes.find(layer) == kept_bytes.end()) {
+    // Of another process, or one of many: what the forward pass keeps is what it may take.
+    rnn_layer(input, weight0, weight1, weight2, weight3, hx, cx, reverse, batch_sizes, mode, hidden,
+              layers, has_biases, bidirectional, batch_first, true);
+  }
+  // The kernel trusts it to be as large as that.
+  TORCH_CHECK_VALUE(
+      static_cast<int64_t>(workspace.nbytes()) == kept_bytes[layer] && workspace.is_contiguous(),
+      "mkldnn_rnn_layer_backward: a workspace of another layer");
+  // It writes nothing to them.
+  const at::AutoGradMode keeps(false);
+  return at::native::mkldnn_rnn_layer_backward(
+      input, weight0, weight1, weight2, weight3, hx, cx, output, hy, cy, grad_output, grad_hy,
+      grad_cy, reverse, mode, hidden, layers, has_biases, train, bidirectional, batch_sizes,
+      batch_first, workspace);
+}
+
 } // namespace
 
 void register_recurrent(torch::Library& aten) {
@@ -116,6 +207,8 @@ void register_recurrent(torch::Library& aten) {
   aten.impl("_thnn_fused_lstm_cell_backward_impl", TORCH_FN(lstm_cell_backward));
   aten.impl("_thnn_fused_gru_cell", TORCH_FN(gru_cell));
   aten.impl("_thnn_fused_gru_cell_backward", TORCH_FN(gru_cell_backward));
+  aten.impl("mkldnn_rnn_layer", TORCH_FN(rnn_layer));
+  aten.impl("mkldnn_rnn_layer_backward", TORCH_FN(rnn_layer_backward));
 }
 
 } // namespace genie

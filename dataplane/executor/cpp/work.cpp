@@ -33,6 +33,8 @@ const std::unordered_map<std::string_view, Work>& known() {
          "vdot", "ger", "linalg_matmul"});
     add({Kind::Product, 1, PRODUCT_NS}, {"addmm", "addmm_", "baddbmm", "baddbmm_", "addbmm",
          "addbmm_", "addmv", "addmv_"});
+    add({Kind::Product, 0, 2 * PRODUCT_NS}, {"mkldnn_rnn_layer"});
+    add({Kind::Product, 0, 4 * PRODUCT_NS}, {"mkldnn_rnn_layer_backward"});
     add({Kind::Convolution, 0, PRODUCT_NS},
         {"convolution", "_convolution", "convolution_overrideable", "conv1d", "conv2d", "conv3d",
          "thnn_conv2d", "_slow_conv2d_forward", "slow_conv3d", "slow_conv3d_forward",

@@ -5,27 +5,18 @@ from __future__ import annotations
 import os
 import pathlib
 import platform
-import shutil
 
 import torch
 
-from . import TORCH_VERSION, Device, __version__, _native, connect, devices, disconnect
+from . import TORCH_VERSION, Device, __version__, _binaries, _native, connect, devices, disconnect
 from .errors import GenieError
 
 BINARIES = ("genie-dataplane", "genie-controlplane", "genie-perf", "genie-hugepages")
-#: Where scripts/setup puts them, seen from the package that it installs in place.
-_BUILT = pathlib.Path(__file__).resolve().parents[3] / "target" / "release"
 _MIB = 1 << 20
 
 
 def _line(what: str, value: object) -> None:
     print(f"{what:22}{value}")
-
-
-def find_binary(name: str) -> str | None:
-    """Where a binary of Genie's is: on the PATH, or where a checkout builds it."""
-    built = _BUILT / name
-    return shutil.which(name) or (str(built) if built.is_file() else None)
 
 
 def describe(device: Device) -> str:
@@ -44,7 +35,7 @@ def _versions() -> None:
     _line("system", platform.platform())
     _line("package", pathlib.Path(__file__).parent)
     for name in BINARIES:
-        _line(name, find_binary(name) or "not found (a client needs none)")
+        _line(name, _binaries.find(name) or "not found (a client needs none)")
 
 
 def _named() -> bool:

@@ -59,9 +59,40 @@ Shapes gru_cell_backward(const Operator&, Arguments arguments, ResultBuilder& re
   return Shapes::Known;
 }
 
+// A layer of an LSTM in one direction. How much it keeps for its backward pass the node's kernel decides.
+Shapes rnn_layer(const Operator&, Arguments arguments, ResultBuilder& results) {
+  const Tensor& input = arguments[0].toTensor();
+  const Tensor& hidden = arguments[5].toTensor();
+  if (arguments[15].toBool()) {
+    return Shapes::AskNodeOnce;
+  }
+  results.contiguous(
+      input.scalar_type(), {input.size(0), input.size(1), arguments[10].toInt()});
+  results.contiguous(hidden.scalar_type(), hidden.sizes());
+  results.contiguous(hidden.scalar_type(), hidden.sizes());
+  results.none();
+  return Shapes::Known;
+}
+
+Shapes rnn_layer_backward(const Operator&, Arguments arguments, ResultBuilder& results) {
+  const auto dtype = arguments[0].toTensor().scalar_type();
+  for (const size_t at : {0, 1, 2}) {
+    results.contiguous(dtype, arguments[at].toTensor().sizes());
+  }
+  const int64_t gates = 4 * arguments[15].toInt();
+  results.contiguous(dtype, {gates});
+  results.contiguous(dtype, {gates});
+  for (const size_t at : {5, 6}) {
+    results.contiguous(dtype, arguments[at].toTensor().sizes());
+  }
+  return Shapes::Known;
+}
+
 }  // namespace
 
 void add_recurrent_rules(RuleTable& table) {
+  table.add(&rnn_layer, {"mkldnn_rnn_layer"});
+  table.add(&rnn_layer_backward, {"mkldnn_rnn_layer_backward"});
   table.add(&lstm_cell, {"_thnn_fused_lstm_cell"});
   table.add(&lstm_cell_backward, {"_thnn_fused_lstm_cell_backward_impl"});
   table.add(&gru_cell, {"_thnn_fused_gru_cell"});

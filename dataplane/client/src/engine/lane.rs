@@ -45,6 +45,8 @@ pub struct Lane {
     device: usize,
     /// What the node answered.
     pub opened: OpenSessionReply,
+    /// The node's CPU computes.
+    pub(super) is_host: bool,
     /// What its node has besides libtorch's operators.
     pub(super) operators: Operators,
     /// The data path.
@@ -102,12 +104,15 @@ impl Lane {
     pub(super) fn new(index: usize, number: u16, opened: Opened) -> Self {
         let heart = Heartbeat::new(opened.link.is_watched());
         let operators = Operators::of(&opened.reply);
+        let device = opened.reply.devices.get(opened.device);
+        let is_host = device.is_some_and(|device| device.kind == "host");
         Self {
             index,
             number,
             node: opened.node,
             device: opened.device,
             operators,
+            is_host,
             opened: opened.reply,
             link: opened.link,
             control: opened.control,

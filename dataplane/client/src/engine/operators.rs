@@ -67,6 +67,13 @@ impl Session {
         schemas
     }
 
+    /// Whether the device at `index` is its node's CPU; of a pool, whether all are.
+    #[must_use]
+    pub fn computes_on_cpu(&self, index: usize) -> bool {
+        let mut asked = self.on(index).peekable();
+        asked.peek().is_some() && asked.all(|lane| lane.is_host)
+    }
+
     fn on(&self, index: usize) -> impl Iterator<Item = &super::Lane> {
         let pool = self.is_pool();
         let lanes = self.lanes().iter().enumerate();
