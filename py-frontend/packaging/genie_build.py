@@ -140,9 +140,9 @@ def prepare_metadata_for_build_wheel(folder: str, settings: Any = None) -> str:
 
 def build_wheel(folder: str, settings: Any = None, metadata: str | None = None) -> str:
     """As maturin does, against the environment's torch."""
-    import maturin  # noqa: PLC0415
-
     with _environment():
+        import maturin  # noqa: PLC0415
+
         return str(maturin.build_wheel(folder, settings, metadata))
 
 

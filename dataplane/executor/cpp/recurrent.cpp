@@ -118,13 +118,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gru_cell_backward(
 // A layer of an LSTM by oneDNN. What its backward pass needs is kept by the mode of the calling thread,
 // which is the client's to say, and here always off: `train`, which the kernel does not look at, says it.
 
-// Of a layer: steps, batch, inputs, hidden units, biases, direction. To the bytes that its kernel keeps.
-using Layer = std::array<int64_t, 6>;
+// Of a layer: dtype, steps, batch, inputs, hidden units, biases, direction. To the bytes that its kernel keeps.
+using Layer = std::array<int64_t, 7>;
 std::map<Layer, int64_t> kept_bytes;
 constexpr size_t kLayersMax = 4096;
 
 Layer layer_of(const Tensor& input, int64_t hidden, bool has_biases, bool reverse) {
-  return {input.size(0), input.size(1), input.size(2), hidden, has_biases ? 1 : 0, reverse ? 1 : 0};
+  return {
+      static_cast<int64_t>(input.scalar_type()),
+      input.size(0),
+      input.size(1),
+      input.size(2),
+      hidden,
+      has_biases ? 1 : 0,
+      reverse ? 1 : 0,
+  };
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> rnn_layer(
