@@ -181,11 +181,10 @@ pub fn load_library(path: &CStr) -> Result<Vec<LibraryOperator>, Failure> {
             std::slice::from_raw_parts(first, len)
         }
     };
-    // SAFETY: as above.
     let text = |raw| {
-        unsafe { CStr::from_ptr(raw) }
-            .to_string_lossy()
-            .into_owned()
+        // SAFETY: as above.
+        let text = unsafe { CStr::from_ptr(raw) };
+        text.to_string_lossy().into_owned()
     };
     Ok(found
         .iter()
