@@ -41,6 +41,9 @@ TORCH_VERSION = "2.11.0"
 
 __all__ = [
     "Annotation",
+    "Capture",
+    "CapturedOperator",
+    "CapturedTensor",
     "ConnectError",
     "Device",
     "ForkError",
@@ -57,6 +60,7 @@ __all__ = [
     "Trigger",
     "VersionMismatchError",
     "annotate",
+    "capture",
     "connect",
     "devices",
     "disconnect",
@@ -238,6 +242,7 @@ def stats() -> dict[str, Any]:
 
 # They are about what stands above.
 from ._annotate import Annotation, annotate, hook_overhead  # noqa: E402
+from ._capture import Capture, CapturedOperator, CapturedTensor, capture  # noqa: E402
 from ._inspect import Inspection, inspect, materialize  # noqa: E402
 from ._module_paths import module_paths  # noqa: E402
 from ._operators import library_operators, register_operator  # noqa: E402

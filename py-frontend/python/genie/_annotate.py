@@ -76,6 +76,12 @@ def of(tensor: torch.Tensor) -> dict[str, Annotation]:
     return dict(_noted.get(tensor) or {})
 
 
+def said_here() -> Annotations:
+    """What the running task says."""
+    said = _current.get()
+    return said.all if said else {}
+
+
 def begin(added: Annotations) -> None:
     """Say this, too, of what this task makes from here on."""
     before = _current.get()

@@ -79,6 +79,13 @@ def use_intent() -> None:
         assert_type(trigger, genie.Trigger)
         assert_type(trigger.operators, tuple[str, ...])
     genie.register_trigger(torch.ops.aten.add.Tensor).remove()
+    with genie.capture(lambda operator: {"seen": operator.name}) as captured:
+        tensor + 1
+    assert_type(captured, genie.Capture)
+    assert_type(captured.operators, list[genie.CapturedOperator])
+    assert_type(captured.operators[0].inputs, tuple[genie.CapturedTensor, ...])
+    assert_type(captured.values(), dict[int, int])
+    assert_type(captured.json(), str)
     assert_type(genie.library_operators(), list[str])
     doubled = genie.register_operator(
         "typed::double(Tensor x) -> Tensor", shape=lambda x: torch.empty_like(x)
