@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,26 @@ def test_modules_get_their_own_back() -> None:
         assert tied[1].weight is tied[0].weight
     assert tied[1].weight is tied[0].weight
     assert nn.LSTM(3, 4).to(REMOTE)(torch.ones(2, 1, 3, device=REMOTE))[0].shape == (2, 1, 4)
+
+
+@pytest.mark.usefixtures("session")
+def test_other_threads_run_as_ever() -> None:
+    found: list[Any] = []
+
+    def work() -> None:
+        model = nn.Linear(2, 2).to(REMOTE)
+        found.extend((model, model(torch.ones(1, 2, device=REMOTE)).sum().item()))
+
+    with genie.capture() as captured:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        torch.ones(1, device=REMOTE)
+    assert names(captured) == ["ones"]
+    model, value = found
+    assert type(model.weight) is nn.Parameter
+    assert model.weight.device.type == "remote_accelerator"
+    assert model(torch.ones(1, 2, device=REMOTE)).sum().item() == value
 
 
 @pytest.mark.usefixtures("session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
@@ -180,6 +181,7 @@ class _Paths:
     """Of the modules whose forwards run now: each by its path from the outermost one."""
 
     def __init__(self) -> None:
+        self._owner = threading.get_ident()
         self._running: list[str] = []
         self._paths: dict[int, str] = {}
         self._handles: list[Any] = []
@@ -198,6 +200,9 @@ class _Paths:
         return self._running[-1] if self._running else ""
 
     def _begin(self, module: nn.Module, _args: Any) -> None:
+        # Other threads' forwards run as ever.
+        if threading.get_ident() != self._owner:
+            return
         if not self._running:
             root = type(module).__name__
             self._paths = {
@@ -210,7 +215,8 @@ class _Paths:
         self._running.append(name)
 
     def _end(self, _module: nn.Module, _args: Any, _result: Any) -> None:
-        self._running.pop()
+        if threading.get_ident() == self._owner and self._running:
+            self._running.pop()
 
 
 class _Conversions:
@@ -221,10 +227,12 @@ class _Conversions:
         self._known: Any = None
 
     def __enter__(self) -> None:
-        self._known = nn.Module._apply
-        were = self._were
+        known = self._known = nn.Module._apply
+        were, owner = self._were, threading.get_ident()
 
         def _apply(module: nn.Module, change: Callable[..., Any], recurse: bool = True) -> Any:
+            if threading.get_ident() != owner:
+                return known(module, change, recurse)
             changed: dict[int, Any] = {}
 
             def once(tensor: Any, *, is_parameter: bool) -> Any:
