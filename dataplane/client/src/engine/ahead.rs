@@ -7,9 +7,9 @@ use std::collections::{HashMap, VecDeque};
 
 use genie_session::client::Draft;
 use genie_session::record::Kind;
-use genie_session::skeleton::{flag, tag};
 
 use super::append::SiteId;
+use super::bytes::Bytes;
 use super::seen::Ticket;
 use super::slots::{Destination, Key};
 use super::{Append, Error, Lane, Session};
@@ -22,20 +22,6 @@ const VALUES_MAX: usize = 256;
 const SERIES_MAX: usize = 4;
 const EXPECTED_MAX: usize = 1 << 14;
 
-/// A view of bytes, whatever they are.
-const AS_BYTES: [u8; 4] = [tag::TENSOR, 0, 0, 1];
-
-/// Bytes of a storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bytes {
-    /// Whose.
-    pub storage: u64,
-    /// From here on.
-    pub offset: u64,
-    /// So many.
-    pub len: u64,
-}
-
 /// What the program will look at next, by its last steps.
 #[derive(Clone, Copy)]
 pub struct Next<'a> {
@@ -44,15 +30,6 @@ pub struct Next<'a> {
     /// Whether these are still there. What this denies once it denies from before the storage is
     /// freed ([`Session::free`]).
     pub is_there: &'a dyn Fn(&Bytes) -> bool,
-}
-
-impl Bytes {
-    /// Where `other` is in them.
-    pub(super) fn position_of(&self, other: &Self) -> Option<usize> {
-        let from = other.offset.checked_sub(self.offset)?;
-        let fits = self.storage == other.storage && from.checked_add(other.len)? <= self.len;
-        fits.then_some(from as usize)
-    }
 }
 
 /// Values that the program looks at one after the other.
@@ -193,30 +170,6 @@ impl Ahead {
     }
 }
 
-/// The bytes of a view, if they lie together in the order of its elements.
-fn bytes_of(draft: &Draft<'_>, len: usize) -> Option<Bytes> {
-    let (&[storage], &[tag::TENSOR, flags, _, ndim]) = (draft.storages, draft.skeleton) else {
-        return None;
-    };
-    let (offset, shape) = draft.params.split_first()?;
-    let (sizes, strides) = shape.split_at_checked(usize::from(ndim))?;
-    let mut elements = 1_i64;
-    for (&size, &stride) in sizes.iter().zip(strides).rev() {
-        if size != 1 && stride != elements {
-            return None;
-        }
-        elements = elements.checked_mul(size)?;
-    }
-    let elements = u64::try_from(elements).ok().filter(|&count| count > 0)?;
-    let item = len as u64 / elements;
-    let is_plain = flags & (flag::NEGATIVE | flag::CONJUGATE) == 0 && item * elements == len as u64;
-    is_plain.then_some(Bytes {
-        storage,
-        offset: u64::try_from(*offset).ok()?.checked_mul(item)?,
-        len: len as u64,
-    })
-}
-
 impl Session {
     /// The program is going to look at these, in this order; nothing is asked before it begins to.
     pub fn expect(&self, lane: &Lane, values: Vec<Bytes>) {
@@ -239,7 +192,7 @@ impl Session {
         next: Next<'_>,
         site: SiteId,
     ) -> Result<(), Error> {
-        let Some(bytes) = bytes_of(draft, into.len()) else {
+        let Some(bytes) = Bytes::of(draft, into.len()) else {
             return self.fetch(lane, draft, into, site);
         };
         let (index, storage, len) = (lane.index, bytes.storage, bytes.len);
@@ -267,9 +220,7 @@ impl Session {
         let Some((asked, at)) = taken else {
             // SAFETY: `wait` returns once the answer was taken or nobody waits for it any more.
             let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
-            let key = self.ask(lane, draft, destination, site)?;
-            self.ask_ahead(lane, &bytes, next);
-            self.wait(lane, key)?;
+            self.ask_and_wait(lane, draft, destination, (&bytes, next), site)?;
             self.append.lock().logs[index].seen.is_good(position);
             return Ok(());
         };
@@ -296,26 +247,32 @@ impl Session {
         let mut memory = vec![0; part.len as usize];
         // SAFETY: `wait` returns once the answer was taken or nobody waits for it any more.
         let destination = unsafe { Destination::new(memory.as_mut_ptr(), memory.len()) };
-        let params = [part.offset as i64, part.len as i64, 1];
-        let whole = Draft {
-            skeleton: &AS_BYTES,
-            storages: &[part.storage],
-            params: &params,
-            ..Draft::new(Kind::Fetch)
-        };
+        let params = part.params();
+        let whole = part.fetch(&params);
         // What is looked at as a whole is looked at as ever: plans know it so.
         let draft = if part == *wanted { draft } else { &whole };
-        let asked = self.ask(lane, draft, destination, site).and_then(|key| {
-            self.ask_ahead(lane, wanted, next);
-            self.wait(lane, key)
-        });
+        let asked = self.ask_and_wait(lane, draft, destination, (wanted, next), site);
         let at = part.position_of(wanted).filter(|_| asked.is_ok());
         if let Some(at) = at {
             into.copy_from_slice(&memory[at..at + into.len()]);
         }
         let seen = &mut self.append.lock().logs[lane.index].seen;
         seen.answered(ticket, asked.is_ok().then_some(memory));
-        asked.map(|_| ())
+        asked
+    }
+
+    /// Waits for what is asked for now, and asks for what comes after what is looked at meanwhile.
+    fn ask_and_wait(
+        &self,
+        lane: &Lane,
+        draft: &Draft<'_>,
+        destination: Destination,
+        (looked, next): (&Bytes, Next<'_>),
+        site: SiteId,
+    ) -> Result<(), Error> {
+        let key = self.ask(lane, draft, destination, site)?;
+        self.ask_ahead(lane, looked, next);
+        self.wait(lane, key).map(|_| ())
     }
 
     /// Asks for what comes next, as far as there is room for it now.
@@ -351,13 +308,8 @@ impl Session {
         // SAFETY: `Ahead` owns the memory, which stays where it is when the vector is moved, until
         // the answer was taken (`fetch_ahead`) or the key forgotten (`forget_stale`).
         let destination = unsafe { Destination::new(memory.as_mut_ptr(), memory.len()) };
-        let params = [bytes.offset as i64, bytes.len as i64, 1];
-        let draft = Draft {
-            skeleton: &AS_BYTES,
-            storages: &[bytes.storage],
-            params: &params,
-            ..Draft::new(Kind::Fetch)
-        };
+        let params = bytes.params();
+        let draft = bytes.fetch(&params);
         let Ok(key) = self.append_question(lane, append, &draft, destination, 0) else {
             return false;
         };
@@ -480,25 +432,5 @@ mod tests {
         assert_eq!(ahead.series.len(), SERIES_MAX);
         assert_eq!(look(&mut ahead, 0), [0; 0]);
         assert_eq!(look(&mut ahead, 900), [901]);
-    }
-
-    #[test]
-    fn only_elements_in_their_order_are_bytes() {
-        let of = |flags, params: &[i64], ndim, len| {
-            let skeleton = [tag::TENSOR, flags, 6, ndim];
-            let draft = Draft {
-                skeleton: &skeleton,
-                storages: &[7],
-                params,
-                ..Draft::new(Kind::Fetch)
-            };
-            bytes_of(&draft, len).map(|one| (one.offset, one.len))
-        };
-        assert_eq!(of(0, &[2, 3, 4, 4, 1], 2, 48), Some((8, 48)));
-        assert_eq!(of(0, &[0], 0, 8), Some((0, 8)));
-        assert_eq!(of(0, &[0, 1, 3, 99, 1], 2, 12), Some((0, 12)));
-        assert_eq!(of(0, &[0, 3, 4, 1, 3], 2, 48), None, "transposed");
-        assert_eq!(of(flag::CONJUGATE, &[0, 4, 1], 1, 32), None);
-        assert_eq!(of(0, &[0, 4, 0], 1, 16), None, "expanded");
     }
 }

@@ -45,8 +45,6 @@ pub struct Lane {
     device: usize,
     /// What the node answered.
     pub opened: OpenSessionReply,
-    /// The node's CPU computes.
-    pub(super) is_host: bool,
     /// What its node has besides libtorch's operators.
     pub(super) operators: Operators,
     /// The data path.
@@ -104,15 +102,12 @@ impl Lane {
     pub(super) fn new(index: usize, number: u16, opened: Opened) -> Self {
         let heart = Heartbeat::new(opened.link.is_watched());
         let operators = Operators::of(&opened.reply);
-        let device = opened.reply.devices.get(opened.device);
-        let is_host = device.is_some_and(|device| device.kind == "host");
         Self {
             index,
             number,
             node: opened.node,
             device: opened.device,
             operators,
-            is_host,
             opened: opened.reply,
             link: opened.link,
             control: opened.control,
@@ -131,9 +126,16 @@ impl Lane {
     /// What it is.
     #[must_use]
     pub fn device(&self) -> Device {
-        let devices = &self.opened.devices;
-        let found = devices.get(self.device);
-        found.cloned().unwrap_or_default()
+        self.described().cloned().unwrap_or_default()
+    }
+
+    fn described(&self) -> Option<&Device> {
+        self.opened.devices.get(self.device)
+    }
+
+    /// Whether the node's CPU is what computes.
+    pub(super) fn is_host(&self) -> bool {
+        self.described().is_some_and(|device| device.kind == "host")
     }
 
     /// Fails once its node is lost, or the session is over.

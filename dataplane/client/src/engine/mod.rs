@@ -3,6 +3,7 @@
 
 mod ahead;
 mod append;
+mod bytes;
 mod calls;
 mod counters;
 mod error;
@@ -35,8 +36,9 @@ use genie_session::client::ClientCounters;
 use parking_lot::Mutex;
 
 use self::ahead::Ahead;
-pub use self::ahead::{Bytes, Next};
+pub use self::ahead::Next;
 pub use self::append::{Recorded, SiteId};
+pub use self::bytes::Bytes;
 pub use self::calls::Asked;
 pub use self::counters::{Analysis, Counters, Reading};
 pub use self::error::{Error, Exception};

@@ -71,7 +71,7 @@ impl Session {
     #[must_use]
     pub fn computes_on_cpu(&self, index: usize) -> bool {
         let mut asked = self.on(index).peekable();
-        asked.peek().is_some() && asked.all(|lane| lane.is_host)
+        asked.peek().is_some() && asked.all(super::Lane::is_host)
     }
 
     fn on(&self, index: usize) -> impl Iterator<Item = &super::Lane> {

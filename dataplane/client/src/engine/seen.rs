@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use genie_session::record::Kind;
 use genie_session::skeleton::{self, flag};
 
-use super::ahead::Bytes;
+use super::bytes::Bytes;
 
 /// Parts of storages that are remembered, and their bytes.
 const PARTS_MAX: usize = 64;
