@@ -4,21 +4,19 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The one release that the shim is written for.
-const TORCH: &str = "2.11.0";
-
 /// The folder of the torch to build against: that of GENIE_TORCH, of the checkout, or of the Python that
 /// maturin builds for.
-fn torch_dir() -> Result<PathBuf, Box<dyn Error>> {
-    for name in ["GENIE_TORCH", "PYO3_PYTHON", "VIRTUAL_ENV"] {
-        println!("cargo:rerun-if-env-changed={name}");
-    }
+fn torch_dir(manifest: &Path) -> PathBuf {
+    println!("cargo:rerun-if-env-changed=GENIE_TORCH");
     if let Some(dir) = std::env::var_os("GENIE_TORCH") {
-        return Ok(PathBuf::from(dir));
+        return PathBuf::from(dir);
     }
-    let checkouts = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../.venv/torch");
+    let checkouts = manifest.join("../.venv/torch");
     if checkouts.exists() {
-        return Ok(checkouts);
+        return checkouts;
+    }
+    for name in ["PYO3_PYTHON", "VIRTUAL_ENV"] {
+        println!("cargo:rerun-if-env-changed={name}");
     }
     let activated =
         std::env::var_os("VIRTUAL_ENV").map(|dir| PathBuf::from(dir).join("bin/python"));
@@ -27,22 +25,29 @@ fn torch_dir() -> Result<PathBuf, Box<dyn Error>> {
     let found = pythons
         .into_iter()
         .flatten()
-        .find_map(|python| installed_for(&python));
-    Ok(found.unwrap_or(checkouts))
+        .find_map(|python| installed_for(&python, manifest));
+    found.unwrap_or(checkouts)
 }
 
-fn installed_for(python: &Path) -> Option<PathBuf> {
-    const FIND: &str =
-        "import importlib.util as u; s = u.find_spec('torch'); print(s.origin if s else '')";
-    let asked = Command::new(python)
-        .args(["-I", "-c", FIND])
-        .output()
-        .ok()?;
-    let origin = PathBuf::from(String::from_utf8(asked.stdout).ok()?.trim());
-    origin
-        .parent()
-        .filter(|_| origin.is_file())
-        .map(Path::to_owned)
+/// What the package's build finds when it is asked by this Python.
+fn installed_for(python: &Path, manifest: &Path) -> Option<PathBuf> {
+    let script = manifest.join("packaging/genie_build.py");
+    let asked = Command::new(python).arg(script).output().ok()?;
+    let found = String::from_utf8(asked.stdout).ok()?;
+    let found = found.trim();
+    (asked.status.success() && !found.is_empty()).then(|| PathBuf::from(found))
+}
+
+/// The one release that this source fits, `2.11.0`: the package's pin.
+fn wanted_release(manifest: &Path) -> Result<String, Box<dyn Error>> {
+    let project = manifest.join("pyproject.toml");
+    println!("cargo:rerun-if-changed={}", project.display());
+    let text = std::fs::read_to_string(project)?;
+    let (_, after) = text
+        .split_once("\"torch==")
+        .ok_or("pyproject.toml pins no torch")?;
+    let end = after.find('"').ok_or("pyproject.toml is not whole")?;
+    Ok(after[..end].to_owned())
 }
 
 /// Its release, `2.11.0`, as far as its folder tells.
@@ -97,13 +102,14 @@ fn precompile(build: &mut cc::Build, generated: &Path) -> Result<(), Box<dyn Err
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=shim");
-    for shared in ["schema_hash", "schema_kind"] {
+    for shared in ["operator_name", "schema_hash", "schema_kind"] {
         println!("cargo:rerun-if-changed=../dataplane/executor/cpp/{shared}.h");
     }
-    let torch = torch_dir()?;
-    if let Some(other) = release(&torch).filter(|release| release != TORCH) {
+    let manifest = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let (torch, wanted) = (torch_dir(&manifest), wanted_release(&manifest)?);
+    if let Some(other) = release(&torch).filter(|release| *release != wanted) {
         return Err(format!(
-            "this source fits torch {TORCH}, and the torch in {} is {other}: install torch=={TORCH}, or \
+            "this source fits torch {wanted}, and the torch in {} is {other}: install torch=={wanted}, or \
              name another by GENIE_TORCH",
             torch.display()
         )
@@ -112,7 +118,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(
         torch.join("include/torch/library.h").exists(),
         "PyTorch's headers are not at {}: run ./scripts/setup, or set GENIE_TORCH to the folder \
-         of an installed torch {TORCH}",
+         of an installed torch {wanted}",
         torch.display()
     );
     let generated = PathBuf::from(std::env::var("OUT_DIR")?);

@@ -20,7 +20,7 @@ const SOURCES: [&str; 15] = [
     "threads",
     "work",
 ];
-const HEADERS: [&str; 14] = [
+const HEADERS: [&str; 15] = [
     "arguments",
     "checks",
     "dispatch",
@@ -28,6 +28,7 @@ const HEADERS: [&str; 14] = [
     "hostile",
     "invoke",
     "kernels",
+    "operator_name",
     "predicted",
     "results",
     "schema_hash",

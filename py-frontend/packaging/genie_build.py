@@ -158,3 +158,8 @@ def build_editable(folder: str, settings: Any = None, metadata: str | None = Non
     from setuptools import build_meta  # noqa: PLC0415
 
     return str(build_meta.build_editable(folder, settings, metadata))
+
+
+if __name__ == "__main__":
+    # Cargo's build asks so where nothing else says which torch is meant.
+    print(find_torch() or "")

@@ -99,13 +99,9 @@ void write_back(const c10::IValue& given, const c10::IValue& copy) {
   }
 }
 
-bool is_foreign(const c10::OperatorHandle& op) {
-  return op.operator_name().name.rfind("aten::", 0) != 0;
-}
-
 // How a node may come to have it.
 const char* remedy(const c10::OperatorHandle& op, std::optional<c10::Device> device) {
-  if (!is_foreign(op)) {
+  if (is_atens(op.operator_name().name)) {
     return "";
   }
   if (device.has_value() && offered(op, *device) == Offered::Another) {
@@ -136,25 +132,14 @@ void warn(const c10::OperatorHandle& op, std::optional<c10::Device> device) {
 }
 
 // What is going to be fetched is asked for together.
-void expect(const torch::jit::Stack& arguments) {
+void expect(c10::ArrayRef<c10::IValue> arguments) {
   std::vector<GenieBytes> values;
-  const auto add = [&](const at::Tensor& tensor) {
-    const bool is_plain = is_remote(tensor) && tensor.layout() == c10::kStrided &&
-        !tensor.is_nested() && !tensor.is_quantized() && tensor.numel() > 0;
-    if (is_plain && tensor.is_contiguous()) {
+  for_each_tensor(arguments, [&](const at::Tensor& tensor) {
+    if (is_remote(tensor) && is_plain(tensor) && tensor.numel() > 0 && tensor.is_contiguous()) {
       const uint64_t offset = static_cast<uint64_t>(tensor.storage_offset()) * tensor.itemsize();
       values.push_back({handle_of(tensor), offset, tensor.nbytes()});
     }
-  };
-  for (const c10::IValue& argument : arguments) {
-    if (argument.isTensor()) {
-      add(argument.toTensor());
-    } else if (argument.isTensorList()) {
-      for (const c10::IValue& item : argument.toListRef()) {
-        add(item.toTensor());
-      }
-    }
-  }
+  });
   if (values.size() > 1) {
     genie_expect(values.data(), values.size());
   }
@@ -162,30 +147,23 @@ void expect(const torch::jit::Stack& arguments) {
 
 }  // namespace
 
-std::optional<c10::Device> device_of(const torch::jit::Stack& arguments) {
+std::optional<c10::Device> device_of(c10::ArrayRef<c10::IValue> arguments) {
+  std::optional<c10::Device> found;
   for (const c10::IValue& argument : arguments) {
-    if (argument.isDevice() && argument.toDevice().type() == kRemote) {
-      return c10::Device(kRemote, index_or_current(argument.toDevice()));
+    if (argument.isDevice() && argument.toDevice().type() == kRemote && !found.has_value()) {
+      found = c10::Device(kRemote, index_or_current(argument.toDevice()));
     }
   }
-  for (const c10::IValue& argument : arguments) {
-    if (argument.isTensor() && is_remote(argument.toTensor())) {
-      return argument.toTensor().device();
+  for_each_tensor(arguments, [&](const at::Tensor& tensor) {
+    if (!found.has_value() && is_remote(tensor)) {
+      found = tensor.device();
     }
-    if (argument.isTensorList()) {
-      for (const c10::IValue& item : argument.toListRef()) {
-        if (is_remote(item.toTensor())) {
-          return item.toTensor().device();
-        }
-      }
-    }
-  }
-  return std::nullopt;
+  });
+  return found;
 }
 
 void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  const auto count = static_cast<std::ptrdiff_t>(op.schema().arguments().size());
-  warn(op, device_of(torch::jit::Stack(stack->end() - count, stack->end())));
+  warn(op, device_of(torch::jit::last(stack, op.schema().arguments().size())));
   run_quietly_on_cpu(op, stack);
 }
 
@@ -232,10 +210,10 @@ void run_quietly_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack)
 namespace {
 
 void run_unknown(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  if (is_foreign(op)) {
-    run_foreign(op, stack);
-  } else {
+  if (is_atens(op.operator_name().name)) {
     run_on_cpu(op, stack);
+  } else {
+    run_foreign(op, stack);
   }
 }
 

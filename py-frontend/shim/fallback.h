@@ -10,7 +10,7 @@
 namespace genie {
 
 // The remote device that a call is of: the one that it names, or that of its first remote tensor.
-std::optional<c10::Device> device_of(const torch::jit::Stack& arguments);
+std::optional<c10::Device> device_of(c10::ArrayRef<c10::IValue> arguments);
 
 // Runs an operator on CPU copies of its arguments; copies back what it writes. Warns once for each operator.
 void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack);

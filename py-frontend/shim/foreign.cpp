@@ -9,7 +9,9 @@
 #include "backend.h"
 #include "errors.h"
 #include "fallback.h"
+#include "parts.h"
 #include "record.h"
+#include "tensor_lists.h"
 
 namespace genie {
 namespace {
@@ -41,21 +43,9 @@ Foreign& known(const c10::OperatorHandle& handle) {
   return *found;
 }
 
-// A record carries tensors that are strided numbers, on the device or without dimensions.
-bool is_plain(const c10::IValue& value) {
-  if (value.isTensor()) {
-    const at::Tensor& tensor = value.toTensor();
-    return !tensor.defined() ||
-        (tensor.layout() == c10::kStrided && !tensor.is_nested() && !tensor.is_quantized());
-  }
-  if (value.isTensorList()) {
-    for (const c10::IValue& item : value.toListRef()) {
-      if (!is_plain(item)) {
-        return false;
-      }
-    }
-  }
-  return true;
+Offered offered_by(const Foreign& foreign, c10::Device device) {
+  return static_cast<Offered>(
+      genie_offers(device.index(), foreign.name.c_str(), foreign.schema.c_str()));
 }
 
 // Whether this machine's CPU has a kernel of it, of whatever kind.
@@ -76,30 +66,28 @@ bool runs_here(const c10::OperatorHandle& handle) {
 }  // namespace
 
 Offered offered(const c10::OperatorHandle& handle, c10::Device device) {
-  const Foreign& foreign = known(handle);
-  return static_cast<Offered>(
-      genie_offers(device.index(), foreign.name.c_str(), foreign.schema.c_str()));
+  return offered_by(known(handle), device);
 }
 
 void run_foreign(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   check(genie_usable());
-  const size_t count = handle.schema().arguments().size();
-  const torch::jit::Stack arguments(stack->end() - static_cast<std::ptrdiff_t>(count), stack->end());
+  const auto arguments = torch::jit::last(stack, handle.schema().arguments().size());
   const c10::Device device = device_of(arguments).value_or(c10::Device(kRemote, current_device()));
+  // All that a record carries.
   bool is_carried = true;
-  for (const c10::IValue& argument : arguments) {
-    is_carried = is_carried && is_plain(argument);
-  }
-  if (!is_carried || offered(handle, device) != Offered::Yes) {
+  for_each_tensor(arguments, [&](const at::Tensor& tensor) {
+    is_carried = is_carried && (!tensor.defined() || is_plain(tensor));
+  });
+  Foreign& foreign = known(handle);
+  if (!is_carried || offered_by(foreign, device) != Offered::Yes) {
     TORCH_CHECK_NOT_IMPLEMENTED(
         runs_here(handle),
-        toString(handle.operator_name()),
+        foreign.name,
         " has no kernel on this machine, and the node has none of this schema: start the node with the "
         "library that defines it (`--operator-library`), or import what defines it here");
     run_on_cpu(handle, stack);
     return;
   }
-  Foreign& foreign = known(handle);
   std::call_once(foreign.made, [&] { foreign.op = std::make_unique<const Operator>(handle); });
   record(*foreign.op, *stack);
 }

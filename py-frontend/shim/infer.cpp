@@ -268,7 +268,7 @@ Shapes infer(const Operator& op, Arguments arguments, ResultBuilder& results) {
       throw;
     }
     // Those of others may refuse since the shape is told by what the tensors hold.
-    return op.is_foreign ? Shapes::AskNode : Shapes::AskNodeOnce;
+    return is_atens(op.handle.schema().name()) ? Shapes::AskNodeOnce : Shapes::AskNode;
   }
   if (is_known && is_doubtful) {
     return Shapes::AskNodeOnce;

@@ -104,8 +104,7 @@ Operator::Operator(const c10::OperatorHandle& op) : handle(op) {
   }
 
   // What is known here of operators is known of ATen's.
-  is_foreign = name.name.rfind("aten::", 0) != 0;
-  if (!is_foreign) {
+  if (is_atens(name.name)) {
     rule = find_rule(name);
     doubt = find_doubt(name);
     if (has_out) {

@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "../../dataplane/executor/cpp/operator_name.h"
 #include "../../dataplane/executor/cpp/schema_kind.h"
 
 namespace genie {
@@ -61,7 +62,6 @@ struct Operator {
   bool has_lists = false;  // of tensors or scalars, which may be longer than a record holds
   bool key_has_data = false;
   bool always_sync = false;  // the values decide the shapes, or a result is not a tensor
-  bool is_foreign = false;  // of a library, and not of ATen
   bool has_out = false;  // writes keyword-only arguments, which may need another size
   int16_t training_argument = -1;  // for Writes::WhenTraining
   int16_t dropout_argument = -1;  // a probability: at zero the call draws no seed

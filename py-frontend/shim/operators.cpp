@@ -86,7 +86,7 @@ bool looks_at_its_ends(const c10::OperatorName& name) {
 }
 
 bool is_recorded(const c10::OperatorHandle& op) {
-  const std::string_view name = std::string_view(op.operator_name().name).substr(6);
+  const std::string_view name = plain_name(op.operator_name().name);
   if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) ||
       is_exception(name) || op.hasTag(at::Tag::inplace_view) || is_view(op.schema())) {
     return false;
@@ -123,7 +123,7 @@ void register_recorded_operators() {
       torch::Library::IMPL, "aten", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
   auto& dispatcher = c10::Dispatcher::singleton();
   for (const c10::OperatorName& name : dispatcher.getAllOpNames()) {
-    if (name.name.rfind("aten::", 0) != 0) {
+    if (!is_atens(name.name)) {
       continue;
     }
     const auto op = dispatcher.findSchema(name);
@@ -132,7 +132,7 @@ void register_recorded_operators() {
     }
     const std::string full =
         name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
-    if (reads_memory(std::string_view(name.name).substr(6))) {
+    if (reads_memory(plain_name(name.name))) {
       aten.impl(full.c_str(), torch::CppFunction::makeFromBoxedFunction<&refuse>());
     } else if (is_recorded(*op)) {
       aten.impl(full.c_str(), recorder_kernel());

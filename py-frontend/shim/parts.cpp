@@ -51,6 +51,10 @@ bool has_parts(const at::Tensor& tensor) {
       at::sparse_csr::is_sparse_compressed(tensor);
 }
 
+bool is_plain(const at::Tensor& tensor) {
+  return tensor.layout() == c10::kStrided && !tensor.is_nested() && !tensor.is_quantized();
+}
+
 at::Tensor to_device(const at::Tensor& tensor, c10::Device device) {
   if (!tensor.defined() || tensor.device() == device) {
     return tensor;

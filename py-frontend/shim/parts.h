@@ -8,6 +8,9 @@ namespace genie {
 // Whether a tensor is made of what a device can hold.
 bool has_parts(const at::Tensor& tensor);
 
+// Whether a tensor is elements in strides, and nothing else.
+bool is_plain(const at::Tensor& tensor);
+
 // The same tensor, whatever it is made of, on another device.
 at::Tensor to_device(const at::Tensor& tensor, c10::Device device);
 

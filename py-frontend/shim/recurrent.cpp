@@ -14,6 +14,7 @@
 
 #include "backend.h"
 #include "errors.h"
+#include "parts.h"
 
 namespace genie {
 namespace {
@@ -23,9 +24,9 @@ using at::Tensor;
 // The kernel's own number for an LSTM.
 constexpr int64_t kLstm = 2;
 
-bool is_plain(const Tensor& tensor, c10::Device device) {
-  return tensor.defined() && tensor.device() == device &&
-      tensor.scalar_type() == c10::ScalarType::Float && tensor.layout() == c10::kStrided &&
+bool is_float(const Tensor& tensor, c10::Device device) {
+  return tensor.defined() && tensor.device() == device && is_plain(tensor) &&
+      tensor.scalar_type() == c10::ScalarType::Float &&
       !tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
 }
 
@@ -37,13 +38,13 @@ bool is_of_one_call(
     bool has_biases,
     int64_t layers_and_directions) {
   if (!is_remote(input) || input.dim() != 3 || input.numel() == 0 ||
-      !is_plain(input, input.device()) || genie_is_host(input.device().index()) == 0 ||
+      !is_float(input, input.device()) || genie_is_host(input.device().index()) == 0 ||
       at::autocast::is_autocast_enabled(kRemote)) {
     return false;
   }
   for (const at::TensorList tensors : {hx, params}) {
     for (const Tensor& tensor : tensors) {
-      if (!is_plain(tensor, input.device())) {
+      if (!is_float(tensor, input.device())) {
         return false;
       }
     }

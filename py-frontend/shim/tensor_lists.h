@@ -33,4 +33,18 @@ c10::IValue replace_tensors(const c10::IValue& list, const Replace& replace) {
   return replaced;
 }
 
+// Calls `body` for each tensor of a call's arguments, those in lists among them.
+template <typename Body>
+void for_each_tensor(c10::ArrayRef<c10::IValue> arguments, const Body& body) {
+  for (const c10::IValue& argument : arguments) {
+    if (argument.isTensor()) {
+      body(argument.toTensor());
+    } else if (argument.isTensorList()) {
+      for (const c10::IValue& item : argument.toListRef()) {
+        body(item.toTensor());
+      }
+    }
+  }
+}
+
 }  // namespace genie

@@ -14,6 +14,7 @@
 #include "allocator.h"
 #include "backend.h"
 #include "kernels.h"
+#include "parts.h"
 
 namespace genie {
 namespace {
@@ -86,7 +87,7 @@ Tensor& set_empty(Tensor& self) {
 // weights stay tied.
 bool has_compatible_shallow_copy_type(const Tensor& self, const Tensor& from) {
   const auto is_dense = [](const Tensor& tensor) {
-    return tensor.layout() == c10::kStrided && !tensor.is_quantized() && !tensor.is_nested() &&
+    return is_plain(tensor) &&
         (tensor.device().type() == kRemote || tensor.device().is_cpu() ||
          tensor.device().is_cuda());
   };

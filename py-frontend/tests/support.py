@@ -78,6 +78,14 @@ class Counted:
         return self._after[name] - self._before[name]
 
 
+def counted(run: Callable[[], Any]) -> tuple[Any, Counted]:
+    """What `run` gives, and what it cost, all before it done."""
+    genie.synchronize()
+    with Counted() as count:
+        found = run()
+    return found, count
+
+
 def check_resnet() -> None:
     """A network of convolutions agrees with the CPU, its weights uploaded for it."""
     torchvision = pytest.importorskip("torchvision")

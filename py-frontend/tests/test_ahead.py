@@ -10,19 +10,12 @@ import genie
 import pytest
 import torch
 from daemon import Daemon
-from support import REMOTE, Counted, at_once, to_cpu
+from support import REMOTE, at_once, counted, to_cpu
 from torch import nn
 
 
 def layers(count: int = 30, width: int = 8) -> nn.Sequential:
     return nn.Sequential(*(nn.Linear(width, width) for _ in range(count)))
-
-
-def counted(run: Callable[[], Any]) -> tuple[Any, Counted]:
-    genie.synchronize()
-    with Counted() as count:
-        found = run()
-    return found, count
 
 
 def trained(model: nn.Module) -> torch.optim.Optimizer:

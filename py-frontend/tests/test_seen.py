@@ -9,14 +9,7 @@ import genie
 import pytest
 import torch
 from daemon import Daemon
-from support import REMOTE, Counted, at_once
-
-
-def counted(run: Callable[[], Any]) -> tuple[Any, Counted]:
-    genie.synchronize()
-    with Counted() as count:
-        found = run()
-    return found, count
+from support import REMOTE, at_once, counted
 
 
 @pytest.mark.usefixtures("session")

@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "operator_name.h"
 #include "view.h"
 
 namespace genie {
@@ -323,10 +324,8 @@ c10::IValue argument(
 } // namespace
 
 Operator resolve(c10::OperatorHandle handle) {
-  const std::string& full = handle.operator_name().name;
-  // A library's operator may be called what one of ATen's is, and mean something else.
-  const auto base = full.rfind("aten::", 0) == 0 ? full.substr(std::strlen("aten::")) : full;
-  Operator op{handle, toString(handle.operator_name()), {}, {}, true, false, work_of(base),
+  Operator op{handle, toString(handle.operator_name()), {}, {}, true, false,
+              work_of(plain_name(handle.operator_name().name)),
               checks_of(toString(handle.operator_name()), handle.schema())};
   for (const auto& argument : handle.schema().arguments()) {
     const c10::Type& type = *argument.type();

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "checks_table.h"
+#include "operator_name.h"
 #include "skeleton.h"
 #include "view.h"
 
@@ -785,8 +786,7 @@ std::shared_ptr<const Checks> checks_of(
   auto made = std::make_shared<Checks>();
   made->name = name;
   made->schema = &schema;
-  const bool is_atens = name.rfind("aten::", 0) == 0;
-  const std::string full = is_atens ? name.substr(name.find("::") + 2) : name;
+  const std::string full(plain_name(name));
   const std::string base = full.substr(0, full.find('.'));
   std::istringstream lines(CHECKS_TABLE);
   for (std::string line; std::getline(lines, line);) {
@@ -799,7 +799,7 @@ std::shared_ptr<const Checks> checks_of(
     for (std::string pattern; patterns >> pattern;) {
       // What is said of all is said of ATen's.
       const bool is_whole = pattern.find("::") != std::string::npos;
-      meant |= is_whole != is_atens && names(pattern, base, full);
+      meant |= is_whole != is_atens(name) && names(pattern, base, full);
     }
     if (!meant) {
       continue;

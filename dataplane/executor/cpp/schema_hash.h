@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "operator_name.h"
+
 namespace genie {
 
 // FNV-1a (64 bit) over the sorted schemas of all `aten::` operators, a line feed after each.
@@ -19,7 +21,7 @@ inline uint64_t schema_hash() {
   std::vector<std::string> schemas;
   auto& dispatcher = c10::Dispatcher::singleton();
   for (const auto& name : dispatcher.getAllOpNames()) {
-    if (std::string_view(name.name).substr(0, 6) != "aten::") {
+    if (!is_atens(name.name)) {
       continue;
     }
     if (const auto op = dispatcher.findSchema(name)) {

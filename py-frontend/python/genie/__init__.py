@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import _indices, _native, _places, errors
+from . import _indices, _inner, _native, _places, errors
 from ._catalogue import explain_error
 from ._places import Device, Place
 from .errors import (
@@ -95,8 +95,7 @@ def _register() -> None:
         )
     from . import _backend
 
-    inner = [os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep]
-    _native.register(torch.__version__, inner, errors)
+    _native.register(torch.__version__, list(_inner.FOLDERS), errors)
     _backend.register()
     atexit.register(_native.at_exit)
     _registered = True

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -17,9 +17,11 @@ from torch.nn.modules import module as modules
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import _annotate
+from . import _annotate, _inner
 from ._classes import classify_copy, is_metadata, is_view
 from ._indices import is_remote
+from ._module_paths import paths_of
+from ._trees import tensors
 
 #: Operators of one capture; what comes after is counted, and not kept.
 OPERATORS_MAX = 1 << 20
@@ -204,10 +206,7 @@ class _Paths:
         if threading.get_ident() != self._owner:
             return
         if not self._running:
-            root = type(module).__name__
-            self._paths = {
-                id(one): f"{root}.{path}" if path else root for path, one in module.named_modules()
-            }
+            self._paths = {id(one): name for name, one in paths_of(module)}
         # One that its parent does not know is named by its class.
         name = self._paths.get(id(module))
         if name is None:
@@ -275,7 +274,7 @@ class _Leaves:
     def __init__(self) -> None:
         self._grads: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
 
-    def note(self, given: list[torch.Tensor]) -> None:
+    def note(self, given: Iterable[torch.Tensor]) -> None:
         for tensor in given:
             if tensor.requires_grad and tensor.is_leaf and id(tensor) not in self._grads:
                 self._grads[id(tensor)] = (tensor, tensor.grad)
@@ -307,11 +306,11 @@ class _Mode(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        self._leaves.note(_tensors((args, kwargs)))
+        self._leaves.note(tensors((args, kwargs)))
         # Of tensors that were there before, the shapes: an operator would run on them.
         args, kwargs = pytree.tree_map_only(torch.Tensor, self._fake, (args, kwargs))
         made = func(*args, **(kwargs or {}))
-        given, gives = _tensors((args, kwargs)), _tensors(made)
+        given, gives = list(tensors((args, kwargs))), list(tensors(made))
         # A view is no operator of its own: those that use it say how they look at its value.
         is_call = not (is_view(func) or is_metadata(func))
         if is_call and any(map(_is_ours, (*given, *gives))):
@@ -336,11 +335,15 @@ class _Mode(TorchDispatchMode):
         if len(found.operators) >= OPERATORS_MAX:
             found.dropped += 1
             return
+        arguments = [
+            (argument, value, list(tensors(value)))
+            for argument, value in _arguments(func, args, kwargs)
+        ]
         written = dict.fromkeys(
             self._tensor(tensor).value
-            for argument, value in _arguments(func, args, kwargs)
+            for argument, _, of in arguments
             if argument.alias_info is not None and argument.alias_info.is_write
-            for tensor in _tensors(value)
+            for tensor in of
         )
         said = _annotate.said_here()
         made = CapturedOperator(
@@ -351,8 +354,8 @@ class _Mode(TorchDispatchMode):
             written=tuple(written),
             arguments={
                 argument.name: str(value)
-                for argument, value in _arguments(func, args, kwargs)
-                if value is not None and not _tensors(value)
+                for argument, value, of in arguments
+                if value is not None and not of
             },
             module=self._paths.here(),
             site=_site(),
@@ -383,12 +386,6 @@ def _is_ours(tensor: torch.Tensor) -> bool:
     return is_remote(tensor) and tensor.layout == torch.strided
 
 
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    if isinstance(tree, torch.Tensor):
-        return [tree]
-    return [one for one in pytree.tree_leaves(tree) if isinstance(one, torch.Tensor)]
-
-
 def _arguments(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Iterator[tuple[Any, Any]]:
@@ -399,12 +396,8 @@ def _arguments(
             yield argument, kwargs[argument.name]
 
 
-#: Code that is nobody's program.
-_INNER = (torch.__path__[0], __file__.rpartition("/")[0])
-
-
 def _site() -> str:
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_INNER):
+    while frame is not None and frame.f_code.co_filename.startswith(_inner.FOLDERS):
         frame = frame.f_back
     return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ._names import find_overload
+
 _MATERIALISES = "materialisation trigger"
 _SHAPES = "shape-dependent"
 _REDUCES = "reduction"
@@ -95,13 +97,8 @@ def is_metadata(operator: torch._ops.OpOverload) -> bool:
 def all_of_aten() -> dict[str, tuple[str, ...]]:
     """Tell the classes of each of ATen's operators, by name: of all of its overloads together."""
     found: dict[str, set[str]] = {}
-    for full in torch._C._dispatch_get_all_op_names():
-        base, _, overload = full.partition(".")
-        namespace, _, name = base.partition("::")
-        if namespace != "aten":
-            continue
-        packet = getattr(torch.ops.aten, name, None)
-        operator = getattr(packet, overload or "default", None)
-        if isinstance(operator, torch._ops.OpOverload):
-            found.setdefault(base, set()).update(classify(operator))
+    for name in torch._C._dispatch_get_all_op_names():
+        operator = find_overload(name) if name.startswith("aten::") else None
+        if operator is not None:
+            found.setdefault(operator._schema.name, set()).update(classify(operator))
     return {name: tuple(one for one in CLASSES if one in found[name]) for name in sorted(found)}

@@ -8,13 +8,12 @@ function from the start, and in a function of a thousand lines that takes longer
 from __future__ import annotations
 
 import ast
-import os
 import re
 import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
+from . import _inner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from torch import fx
 
 _FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
-_INNER = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep)
 _STATEMENTS_MAX = 16
 
 
@@ -98,7 +96,7 @@ def _frames(graph: fx.Graph) -> dict[str, tuple[_Place, int]]:
 def place_of(node: fx.Node) -> tuple[_Place, int] | None:
     """The innermost line of the user's that made a node."""
     for file, line, name in reversed(_FRAME.findall(node.stack_trace or "")):
-        if not file.startswith(_INNER):
+        if not file.startswith(_inner.FOLDERS):
             return _Place(file, name), int(line)
     return None
 

@@ -10,10 +10,17 @@ import torch
 from . import _annotate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import nn
     from torch.utils.hooks import RemovableHandle
+
+
+def paths_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Name a model's modules, itself first: ``Model``, ``Model.layers.0``."""
+    root = type(model).__name__
+    for path, module in model.named_modules():
+        yield f"{root}.{path}" if path else root, module
 
 
 class ModulePaths:
@@ -21,8 +28,7 @@ class ModulePaths:
 
     def __init__(self, model: nn.Module, site: str) -> None:
         self._handles: list[RemovableHandle] = []
-        for path, module in model.named_modules():
-            name = f"{type(model).__name__}.{path}" if path else type(model).__name__
+        for name, module in paths_of(model):
             enter, leave = _hooks(_annotate.Annotation(name, site, time.time()))
             self._handles += (
                 module.register_forward_pre_hook(enter, prepend=True),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import _native
+from ._names import find_overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ def register_operator(
     if name.count("::") != 1 or not all(name.split("::")):
         raise ValueError(f"{operator!r} is no operator: names are like mylib::scale")
     with _lock:
-        known = _known_here(name)
+        known = find_overload(name)
         if known is None:
             known = _define(name, operator if has_schema else _schema_of_node(name))
         elif has_schema and not _is_same(known, operator):
@@ -79,17 +80,6 @@ def register_operator(
             library = _library(name)
             torch.library.register_fake(known, shape, lib=library, allow_override=True)
     return known
-
-
-def _known_here(name: str) -> torch._ops.OpOverload | None:
-    base, _, overload = name.partition(".")
-    namespace, _, plain = base.partition("::")
-    try:
-        packet = getattr(getattr(torch.ops, namespace), plain)
-        found: torch._ops.OpOverload = getattr(packet, overload or "default")
-    except AttributeError:
-        return None
-    return found
 
 
 def _is_same(known: torch._ops.OpOverload, schema: str) -> bool:
@@ -117,7 +107,7 @@ def _define(name: str, schema: str) -> torch._ops.OpOverload:
         _library(name).define(schema.partition("::")[2])
     except RuntimeError as error:
         raise ValueError(f"{schema!r} is no schema: {error}") from None
-    found = _known_here(name)
+    found = find_overload(name)
     assert found is not None, f"{name} was defined and is not there"
     return found
 

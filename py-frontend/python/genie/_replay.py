@@ -19,7 +19,8 @@ from torch import fx
 from torch.utils._sympy.printers import PythonPrinter
 
 from . import _compile_lines, _native
-from ._replay_trace import Call, NotNativeError, Step, Wrapped, tensors, traced
+from ._replay_trace import Call, NotNativeError, Step, Wrapped, traced
+from ._trees import tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,8 +16,10 @@ from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch.utils import _pytree as pytree
 
+from ._trees import tensors
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 
 class NotNativeError(Exception):
@@ -75,11 +77,6 @@ def traced(module: fx.GraphModule) -> tuple[list[Step], Any]:
         # It holds for fewer sizes than the program was traced for.
         raise NotNativeError
     return tracing.steps, trace
-
-
-def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in a value."""
-    return (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor))
 
 
 class _Tracing(fx.Interpreter):

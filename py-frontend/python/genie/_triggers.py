@@ -10,6 +10,8 @@ import torch
 
 import genie
 
+from ._names import find
+
 _lock = threading.Lock()
 #: How many triggers an operator has.
 _triggers: Counter[str] = Counter()
@@ -96,15 +98,12 @@ def _overloads(operator: Any) -> list[Any]:
         return [getattr(operator, overload) for overload in operator.overloads()]
     if not isinstance(operator, str):
         raise TypeError(f"an operator or its name is wanted, and not {type(operator).__name__}")
-    namespace, _, rest = operator.partition("::")
-    name, _, overload = rest.partition(".")
-    try:
-        packet = getattr(getattr(torch.ops, namespace), name)
-        return [getattr(packet, overload)] if overload else _overloads(packet)
-    except AttributeError:
+    found = find(operator)
+    if found is None:
         raise ValueError(
             f"there is no operator {operator!r}: names are like aten::mm or aten::add.Tensor"
-        ) from None
+        )
+    return _overloads(found)
 
 
 def _is_recorded(operator: Any) -> bool:
