@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "ahead.h"
+#include "annotations.h"
 #include "errors.h"
 #include "usage.h"
 
@@ -175,6 +176,7 @@ at::Tensor make_tensor(
   if (sizes.size() != 1 || sizes[0] != 0) {  // a new TensorImpl has the shape [0]
     impl->set_sizes_and_strides(sizes, strides);
   }
+  note_annotation(tensor);
   return tensor;
 }
 

@@ -6,9 +6,11 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/Layout.h>
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 
+#include "annotations.h"
 #include "backend.h"
 #include "fallback.h"
 #include "layout_operators.h"
@@ -20,6 +22,17 @@ namespace {
 bool lacks_a_kernel(const c10::Error& error) {
   return std::string_view(error.what_without_backtrace()).find("DispatchStub") !=
       std::string_view::npos;
+}
+
+using Values = torch::jit::Stack::iterator;
+
+// What is made of parts is made in PyTorch's own code.
+void note_made(Values from, Values to) {
+  std::for_each(from, to, [](const c10::IValue& value) {
+    if (value.isTensor() && is_remote(value.toTensor())) {
+      note_annotation(value.toTensor());
+    }
+  });
 }
 
 // Kernels that PyTorch registers for another backend, and that call operators only.
@@ -39,6 +52,9 @@ void as_registered(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     stack->resize(below);
     stack->insert(stack->end(), given.begin(), given.end());
     run_on_cpu(op, stack);
+  }
+  if (C10_UNLIKELY(annotations.load(std::memory_order_relaxed) != 0) && !op.schema().is_mutable()) {
+    note_made(stack->begin() + static_cast<std::ptrdiff_t>(below), stack->end());
   }
 }
 

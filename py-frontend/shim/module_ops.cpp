@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <mutex>
 
+#include "annotations.h"
 #include "backend.h"
 #include "errors.h"
 #include "generator.h"
+#include "parts.h"
 #include "triggers.h"
 
 namespace genie {
@@ -75,6 +77,8 @@ void register_module_ops() {
   genie.def("set_device(int device) -> ()", TORCH_FN(set_device_op));
   genie.def("synchronize() -> ()", TORCH_FN(synchronize_op));
   genie.def("set_trigger(str name, bool waits) -> ()", TORCH_FN(set_trigger));
+  genie.def("annotation(Tensor tensor) -> int", TORCH_FN(annotation_of));
+  genie.def("elements(Tensor tensor) -> Tensor", TORCH_FN(elements_of));
   genie.def("manual_seed(int device, int seed) -> ()", TORCH_FN(manual_seed_op));
   genie.def("initial_seed(int device) -> int", TORCH_FN(initial_seed_op));
   genie.def("rng_state(int device) -> Tensor", TORCH_FN(rng_state_op));

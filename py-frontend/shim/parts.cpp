@@ -12,6 +12,7 @@
 #include <c10/util/Exception.h>
 
 #include "allocator.h"
+#include "annotations.h"
 #include "backend.h"
 
 namespace genie {
@@ -32,6 +33,7 @@ at::Tensor quantized(const at::Tensor& numbers, const at::Tensor& like, c10::Dev
       like.dtype(),
       at::get_qtensorimpl(like)->quantizer());
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(numbers.sizes(), numbers.strides());
+  note_annotation(tensor);
   return tensor;
 }
 
@@ -53,6 +55,16 @@ bool has_parts(const at::Tensor& tensor) {
 
 bool is_plain(const at::Tensor& tensor) {
   return tensor.layout() == c10::kStrided && !tensor.is_nested() && !tensor.is_quantized();
+}
+
+at::Tensor elements_of(const at::Tensor& tensor) {
+  if (tensor.is_nested()) {
+    return at::native::get_nested_tensor_impl(tensor)->get_unsafe_storage_as_tensor();
+  }
+  if (tensor.layout() == c10::kSparse) {
+    return static_cast<at::SparseTensorImpl*>(tensor.unsafeGetTensorImpl())->values();
+  }
+  return at::sparse_csr::is_sparse_compressed(tensor) ? compressed_impl(tensor)->values() : tensor;
 }
 
 at::Tensor to_device(const at::Tensor& tensor, c10::Device device) {

@@ -11,6 +11,9 @@ bool has_parts(const at::Tensor& tensor);
 // Whether a tensor is elements in strides, and nothing else.
 bool is_plain(const at::Tensor& tensor);
 
+// What holds a tensor's elements: the tensor itself, or a part of it.
+at::Tensor elements_of(const at::Tensor& tensor);
+
 // The same tensor, whatever it is made of, on another device.
 at::Tensor to_device(const at::Tensor& tensor, c10::Device device);
 

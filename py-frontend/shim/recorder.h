@@ -181,6 +181,12 @@ int32_t genie_offers(int32_t device, const char* name, const char* schema);
 // (the caller then warns once).
 int32_t genie_count_fallback(const char* name);
 
+// Notes beside a new tensor (TensorImpl*) what this thread's running task says of what it makes, by
+// genie_backend_annotation_note().
+void genie_annotate(void* tensor);
+// No tensor, and no task, has this annotation any more.
+void genie_annotation_gone(uint64_t number);
+
 // A warning of Python's.
 void genie_warn(const char* text);
 
@@ -190,6 +196,10 @@ void genie_warn(const char* text);
 const char* genie_backend_register(void);
 // Calls `look`, which may run Python code, as if this thread were in no kernel.
 int32_t genie_backend_outside(int32_t (*look)(void));
+// An annotation, to be dropped once by who made it; tensors that it was noted beside keep it.
+void* genie_backend_annotation_new(uint64_t number);
+void genie_backend_annotation_drop(void* annotation);
+void genie_backend_annotation_note(void* tensor, void* annotation);
 // FNV-1a 64 of all aten schemas.
 uint64_t genie_backend_schema_hash(void);
 

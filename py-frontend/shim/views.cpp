@@ -1,6 +1,10 @@
 // Views and other changes of metadata: PyTorch's own kernels, which cost no message.
 #include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/_conj_native.h>
+#include <ATen/ops/_neg_view_native.h>
+#include <ATen/ops/alias_native.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/detach_native.h>
 #include <ATen/ops/is_set_to_native.h>
 #include <ATen/ops/set_native.h>
 #include <ATen/ops/unfold_native.h>
@@ -11,7 +15,10 @@
 #include <c10/core/Allocator.h>
 #include <c10/util/Exception.h>
 
+#include <utility>
+
 #include "allocator.h"
+#include "annotations.h"
 #include "backend.h"
 #include "kernels.h"
 #include "parts.h"
@@ -94,18 +101,37 @@ bool has_compatible_shallow_copy_type(const Tensor& self, const Tensor& from) {
   return is_dense(self) && is_dense(from);
 }
 
+// A kernel of PyTorch's that makes a view, as a kernel of ours.
+template <auto kernel>
+struct View;
+
+template <typename... A, Tensor (*kernel)(A...)>
+struct View<kernel> {
+  static Tensor make(A... arguments) {
+    Tensor made = kernel(std::forward<A>(arguments)...);
+    note_annotation(made);
+    return made;
+  }
+};
+
 // There is one stream, and the session log keeps its order.
 void record_stream(Tensor& /*self*/, c10::Stream /*stream*/) {}
 
 }  // namespace
 
 void register_views(torch::Library& aten) {
-  aten.impl("view", TORCH_FN(at::native::view));
-  aten.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
-  aten.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));
-  aten.impl("unfold", TORCH_FN(at::native::unfold));
-  aten.impl("view_as_real", TORCH_FN(at::native::view_as_real));
-  aten.impl("view_as_complex", TORCH_FN(at::native::view_as_complex));
+  aten.impl("view", TORCH_FN(View<&at::native::view>::make));
+  aten.impl("as_strided", TORCH_FN(View<&at::native::as_strided_tensorimpl>::make));
+  aten.impl("_reshape_alias", TORCH_FN(View<&at::native::_reshape_alias>::make));
+  aten.impl("unfold", TORCH_FN(View<&at::native::unfold>::make));
+  aten.impl("view_as_real", TORCH_FN(View<&at::native::view_as_real>::make));
+  aten.impl("view_as_complex", TORCH_FN(View<&at::native::view_as_complex>::make));
+  // Without ours these would be PyTorch's kernels all the same, but nobody would be told.
+  aten.impl("alias", TORCH_FN(View<&at::native::alias>::make));
+  aten.impl("detach", TORCH_FN(View<&at::native::detach>::make));
+  aten.impl("view.dtype", TORCH_FN(View<&at::native::view_dtype>::make));
+  aten.impl("_conj", TORCH_FN(View<&at::native::_conj>::make));
+  aten.impl("_neg_view", TORCH_FN(View<&at::native::_neg_view>::make));
   aten.impl("is_set_to", TORCH_FN(at::native::is_set_to));
   aten.impl("resize_", TORCH_FN(resize_));
   aten.impl("set_", TORCH_FN(set_empty));

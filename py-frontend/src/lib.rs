@@ -1,6 +1,7 @@
 //! `genie._native`: the recorder behind the `remote_accelerator` device, and the client's end of
 //! a session.
 
+mod annotations;
 mod config;
 mod current;
 mod errors;
@@ -299,6 +300,10 @@ fn links<'py>(py: Python<'py>, session: Option<&Session>) -> PyResult<Vec<Bound<
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<annotations::Annotating>()?;
+    module.add_function(wrap_pyfunction!(annotations::annotate_by, module)?)?;
+    module.add_function(wrap_pyfunction!(annotations::annotation, module)?)?;
+    module.add_function(wrap_pyfunction!(annotations::annotations, module)?)?;
     module.add_function(wrap_pyfunction!(register, module)?)?;
     module.add_function(wrap_pyfunction!(connect, module)?)?;
     module.add_function(wrap_pyfunction!(disconnect, module)?)?;

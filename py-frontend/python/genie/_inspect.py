@@ -11,7 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 import genie
 
-from . import _annotate, _places
+from . import _annotate, _places, _trees
 from ._indices import is_remote
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ class Inspection:
     #: Where its elements are, and why: ``place.device.node`` is the address of their node.
     place: genie.Place
     dtype: torch.dtype
+    #: Of a strided nested tensor -1 where what it is made of differs.
     shape: torch.Size
-    #: In elements, as all strides.
+    #: In elements, as all strides; none where the layout has none.
     stride: tuple[int, ...]
-    #: What its elements take.
+    #: What its elements take, and the indices of a sparse one.
     nbytes: int
     #: What the memory takes that it shares with its views.
     storage_nbytes: int
@@ -61,17 +62,29 @@ def inspect(tensor: torch.Tensor) -> Inspection:
     """
     place = genie.where(tensor)
     version = _version(tensor)
+    parts = _trees.parts(tensor)
+    held = (part.untyped_storage() for part in parts)
+    storages = {storage.data_ptr(): storage.nbytes() for storage in held}
     is_known = version is not None and _waited.get(tensor) == version
     return Inspection(
         state="materialised" if is_known else "pending",
         place=place,
         dtype=tensor.dtype,
-        shape=tensor.shape,
-        stride=tensor.stride(),
-        nbytes=tensor.numel() * tensor.element_size(),
-        storage_nbytes=tensor.untyped_storage().nbytes(),
+        shape=_shape(tensor),
+        stride=() if parts[0] is not tensor else tensor.stride(),
+        nbytes=sum(part.numel() * part.element_size() for part in parts),
+        storage_nbytes=sum(storages.values()),
         annotations=_annotate.of(tensor),
     )
+
+
+def _shape(tensor: torch.Tensor) -> torch.Size:
+    """The sizes; of a nested tensor without a shape -1 where its tensors differ."""
+    if tensor.layout != torch.strided or not tensor.is_nested:
+        return tensor.shape
+    sizes = tensor._nested_tensor_size()
+    rows: list[set[int]] = [set(column) for column in sizes.t().tolist()]
+    return torch.Size([len(sizes), *(row.pop() if len(row) == 1 else -1 for row in rows)])
 
 
 def materialize(tree: _Tree) -> _Tree:

@@ -1,19 +1,21 @@
-"""Which module made a tensor: hooks that annotate with module paths, as long as they are there."""
+"""Which module made a tensor: calls of modules say so, as long as somebody wants to know."""
 
 from __future__ import annotations
 
+import functools
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from . import _annotate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from torch import nn
-    from torch.utils.hooks import RemovableHandle
+    from ._native import Annotating
 
 
 def paths_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -23,24 +25,85 @@ def paths_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield f"{root}.{path}" if path else root, module
 
 
-class ModulePaths:
-    """The hooks on a model's modules; removed at the end of a ``with`` block, or by ``remove``."""
+class _Path:
+    """A module, and what its calls say."""
 
-    def __init__(self, model: nn.Module, site: str) -> None:
-        self._handles: list[RemovableHandle] = []
-        for name, module in paths_of(model):
-            enter, leave = _hooks(_annotate.Annotation(name, site, time.time()))
-            self._handles += (
-                module.register_forward_pre_hook(enter, prepend=True),
-                # Also when a forward raises.
-                module.register_forward_hook(leave, always_call=True),
-            )
+    def __init__(self, module: nn.Module, name: str, site: str) -> None:
+        # Another may come to be at the place of one that is gone.
+        self.module = weakref.ref(module)
+        self._said = {"module": _annotate.Annotation(name, site, time.time())}
+        self._last: tuple[Annotating | None, Annotating] = (None, self._saying(None))
+
+    def inside(self, outside: Annotating | None) -> Annotating:
+        """What is said inside, if that is said outside. Mostly it is what was said there last."""
+        last, inside = self._last
+        if last is not outside:
+            inside = self._saying(outside)
+            self._last = outside, inside
+        return inside
+
+    def _saying(self, outside: Annotating | None) -> Annotating:
+        return _annotate.saying(self._said, outside)
+
+
+class ModulePaths:
+    """What notes the paths of modules: until the end of a ``with`` block, or ``remove``."""
+
+    def __init__(self, model: nn.Module | None, site: str) -> None:
+        self._site = site
+        self._takes_all = model is None
+        self._paths: dict[int, _Path] = {}
+        if model is not None:
+            self._add(model)
+        # Hooks of PyTorch's would do, and take a call five times as long.
+        self._known = nn.Module.__call__
+        self._ours = self._call(self._known)
+        nn.Module.__call__ = self._ours  # type: ignore[method-assign]
 
     def remove(self) -> None:
-        """Take the hooks away. What was noted stays with its tensors."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        """Note them no more. What was noted stays with its tensors."""
+        if nn.Module.__call__ is self._ours:
+            nn.Module.__call__ = self._known  # type: ignore[method-assign]
+        # Otherwise somebody has put theirs before ours, which now does nothing.
+        self._takes_all = False
+        self._paths.clear()
+
+    def _add(self, model: nn.Module) -> None:
+        for name, module in paths_of(model):
+            self._paths[id(module)] = _Path(module, name, self._site)
+
+    def _find(self, module: nn.Module) -> _Path | None:
+        """Name a module that is not known by now."""
+        if not self._takes_all:
+            return None
+        around = _annotate.said_here().get("module")
+        if around is None:
+            self._add(module)
+        else:
+            # One that its parent does not know is named by its class.
+            name = f"{around.value}.{type(module).__name__}"
+            self._paths[id(module)] = _Path(module, name, self._site)
+        return self._paths[id(module)]
+
+    def _call(self, known: Callable[..., Any]) -> Callable[..., Any]:
+        current, known_path, find = _annotate.current, self._paths.get, self._find
+        is_compiling = torch.compiler.is_compiling
+
+        @functools.wraps(known)
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            path = known_path(id(module))
+            if path is None or path.module() is not module:
+                path = find(module)
+            if path is None or is_compiling():
+                return known(module, *args, **kwargs)
+            outside = current.get()
+            current.set(path.inside(outside))
+            try:
+                return known(module, *args, **kwargs)
+            finally:
+                current.set(outside)
+
+        return call
 
     def __enter__(self) -> ModulePaths:
         return self
@@ -52,9 +115,9 @@ class ModulePaths:
 def module_paths(model: nn.Module) -> ModulePaths:
     """Note of each remote tensor that a forward of ``model`` makes in which module it was made.
 
-    :func:`genie.inspect` shows it as the annotation ``module``: ``Model.layers.0.norm``. Without
-    these hooks nothing is noted, and with them a forward takes the time of :func:`genie.annotate`
-    for each operator. A graph of ``torch.compile`` has no modules any more, and is left alone.
+    :func:`genie.inspect` shows it as the annotation ``module``: ``Model.layers.0.norm``. It takes a
+    microsecond or two for each call of a module, and nothing when it has ended. A graph of
+    ``torch.compile`` has no modules any more, and is left alone.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2)).to("remote_accelerator:0")
     >>> with genie.module_paths(model):
@@ -63,18 +126,3 @@ def module_paths(model: nn.Module) -> ModulePaths:
     'Sequential.0'
     """
     return ModulePaths(model, _annotate.site_of_caller())
-
-
-def _hooks(annotation: _annotate.Annotation) -> tuple[Callable[..., None], Callable[..., None]]:
-    """What begins and ends a module's forward. Forwards of one module may lie in one another."""
-    said = {"module": annotation}
-
-    def enter(_module: nn.Module, _args: Any) -> None:
-        if not torch.compiler.is_compiling():
-            _annotate.begin(said)
-
-    def leave(_module: nn.Module, _args: Any, _result: Any) -> None:
-        if not torch.compiler.is_compiling():
-            _annotate.end(said)
-
-    return enter, leave

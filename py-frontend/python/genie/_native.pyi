@@ -1,9 +1,14 @@
+from contextvars import ContextVar
 from os import PathLike
 from types import ModuleType
 from typing import Any, TypedDict, type_check_only
 
 __all__ = [
+    "Annotating",
     "__version__",
+    "annotate_by",
+    "annotation",
+    "annotations",
     "at_exit",
     "connect",
     "devices",
@@ -34,6 +39,16 @@ class _Device(TypedDict):
     link: str
     alive: bool
 
+class Annotating:
+    """What a task says of the tensors that it makes."""
+
+    def __init__(self, said: object, remembered: object) -> None: ...
+    @property
+    def said(self) -> Any: ...
+
+def annotate_by(variable: ContextVar[Annotating | None]) -> None: ...
+def annotation(number: int) -> Any: ...
+def annotations() -> int: ...
 def register(torch_version: str, inner_folders: list[str], errors: ModuleType) -> None: ...
 def resolve(
     addresses: list[str] | None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import _native
+from ._trees import parts
 from .errors import StaleTensorError
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def find(tensor: torch.Tensor) -> tuple[list[int], str]:
 
     Raises :class:`StaleTensorError` for a tensor of an earlier session.
     """
-    found = _native.find(tensor.untyped_storage().data_ptr())
+    elements, *_ = parts(tensor)
+    found = _native.find(elements.untyped_storage().data_ptr())
     if found is None:
         raise StaleTensorError(
             "this tensor belongs to an earlier session, whose memory is gone: make it again in "
