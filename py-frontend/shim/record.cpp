@@ -20,6 +20,7 @@
 #include "infer.h"
 #include "long.h"
 #include "out.h"
+#include "profile.h"
 #include "skeleton.h"
 #include "triggers.h"
 
@@ -321,6 +322,7 @@ class Recorder final : public c10::OperatorKernel {
       c10::DispatchKeySet /*keys*/,
       torch::jit::Stack* stack) {
     check(genie_usable());
+    note_beginning();
     const Operator* op = operator_.load(std::memory_order_acquire);
     if (C10_UNLIKELY(op == nullptr)) {
       op = prepare(handle);

@@ -187,6 +187,9 @@ void genie_annotate(void* tensor);
 // No tensor, and no task, has this annotation any more.
 void genie_annotation_gone(uint64_t number);
 
+// What this thread records next begins now; asked for while somebody profiles.
+void genie_begins(void);
+
 // A warning of Python's.
 void genie_warn(const char* text);
 
@@ -200,6 +203,8 @@ int32_t genie_backend_outside(int32_t (*look)(void));
 void* genie_backend_annotation_new(uint64_t number);
 void genie_backend_annotation_drop(void* annotation);
 void genie_backend_annotation_note(void* tensor, void* annotation);
+// Somebody profiles, or no longer.
+void genie_backend_profile(int32_t is_on);
 // FNV-1a 64 of all aten schemas.
 uint64_t genie_backend_schema_hash(void);
 

@@ -36,6 +36,7 @@ static VARIABLE: OnceLock<Py<PyAny>> = OnceLock::new();
 /// What a task says, as a value of the context variable.
 #[pyclass(frozen, module = "genie._native")]
 pub struct Annotating {
+    number: u64,
     annotation: NonNull<c_void>,
     /// What it says, and what it said before.
     #[pyo3(get)]
@@ -59,7 +60,11 @@ impl Annotating {
             .insert(number, remembered);
         // SAFETY: takes any number; it comes from `new` in C++, so it is somewhere.
         let annotation = unsafe { NonNull::new_unchecked(genie_backend_annotation_new(number)) };
-        Self { annotation, said }
+        Self {
+            number,
+            annotation,
+            said,
+        }
     }
 }
 
@@ -90,30 +95,50 @@ pub fn annotations() -> usize {
     SAID.lock().as_ref().map_or(0, HashMap::len)
 }
 
+/// Gives `use_it` what the running task says, if it says anything. Takes the GIL.
+fn with_current<R>(use_it: impl FnOnce(&Bound<'_, Annotating>) -> R) -> Option<R> {
+    let variable = VARIABLE.get()?;
+    // SAFETY: the interpreter is running (somebody annotates), and Ensure and Release pair up; the value
+    // is a new reference, or null, and is let go of before the GIL is.
+    unsafe {
+        if ffi::Py_IsInitialized() == 0 {
+            return None;
+        }
+        let state = ffi::PyGILState_Ensure();
+        let mut value = std::ptr::null_mut();
+        let found = match PyContextVar_Get(variable.as_ptr(), ffi::Py_None(), &raw mut value) {
+            0 => Bound::from_owned_ptr_or_opt(Python::assume_attached(), value),
+            _ => {
+                ffi::PyErr_Clear();
+                None
+            }
+        };
+        let used = (found.as_ref())
+            .and_then(|value| value.cast::<Annotating>().ok())
+            .map(use_it);
+        drop(found);
+        ffi::PyGILState_Release(state);
+        used
+    }
+}
+
+/// The number of what the running task says, and what that is.
+pub fn here() -> (u64, Option<Py<PyAny>>) {
+    let found = with_current(|annotating| {
+        let number = annotating.get().number;
+        (number, annotation(annotating.py(), number))
+    });
+    found.unwrap_or_default()
+}
+
 /// # Safety
 /// `tensor` is a new `TensorImpl`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_annotate(tensor: *mut c_void) {
-    let Some(variable) = VARIABLE.get() else {
-        return;
-    };
-    // SAFETY: the interpreter is running (somebody annotates), Ensure and Release pair up, and the value
-    // is held while it is used.
-    unsafe {
-        if ffi::Py_IsInitialized() == 0 {
-            return;
-        }
-        let state = ffi::PyGILState_Ensure();
-        let mut value = std::ptr::null_mut();
-        if PyContextVar_Get(variable.as_ptr(), ffi::Py_None(), &raw mut value) != 0 {
-            ffi::PyErr_Clear();
-        } else if let Some(value) = Bound::from_owned_ptr_or_opt(Python::assume_attached(), value)
-            && let Ok(annotating) = value.cast::<Annotating>()
-        {
-            genie_backend_annotation_note(tensor, annotating.get().annotation.as_ptr());
-        }
-        ffi::PyGILState_Release(state);
-    }
+    // SAFETY: as the caller says; the annotation lives as long as what has it.
+    with_current(|annotating| unsafe {
+        genie_backend_annotation_note(tensor, annotating.get().annotation.as_ptr());
+    });
 }
 
 #[unsafe(no_mangle)]

@@ -21,7 +21,7 @@ use genie_recorder::{host_cache, names};
 use crate::errors::set_last;
 use crate::host::Python;
 use crate::place::{Place, device, place_of};
-use crate::{current, fork, place, sites};
+use crate::{current, fork, place, profile, sites};
 
 const OK: i32 = 0;
 const UNKNOWN_SHAPE: i32 = 1;
@@ -167,6 +167,7 @@ impl RawCall {
         Origin {
             sequence_nr: self.sequence_nr,
             forward_nr: self.forward_nr,
+            annotation: profile::annotation(),
         }
     }
 }
@@ -328,6 +329,7 @@ unsafe fn call_sync(call: &RawCall, out: *mut RawSyncResults) -> Result<i32, Err
 /// As recorder.h says.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_alloc(index: i32, nbytes: u64, storage: *mut u64) -> i32 {
+    profile::begins();
     status((|| {
         let place = device(index)?;
         let made = place.session.alloc(place.at, nbytes, sites::here())?;
@@ -355,6 +357,7 @@ extern "C" fn genie_resize(storage: u64, nbytes: u64) -> i32 {
 /// As recorder.h says.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn genie_upload(storage: u64, source: *const c_void, nbytes: u64) -> i32 {
+    profile::begins();
     status((|| {
         let place = place_of(storage)?;
         let id = place.id_of(storage)?;
@@ -421,6 +424,7 @@ unsafe extern "C" fn genie_fetch(
 ) -> i32 {
     // SAFETY: as the caller says.
     let (view, next) = unsafe { (&*view, slice(next, n_next)) };
+    profile::begins();
     status((|| {
         let place = place_of(view.storage)?;
         let values: Vec<Bytes> = (next.iter()).map_while(|one| one.at(&place)).collect();

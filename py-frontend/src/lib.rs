@@ -10,6 +10,7 @@ mod fork;
 mod host;
 mod log;
 mod place;
+mod profile;
 mod sites;
 mod target;
 
@@ -304,6 +305,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(annotations::annotate_by, module)?)?;
     module.add_function(wrap_pyfunction!(annotations::annotation, module)?)?;
     module.add_function(wrap_pyfunction!(annotations::annotations, module)?)?;
+    module.add_function(wrap_pyfunction!(profile::profile_start, module)?)?;
+    module.add_function(wrap_pyfunction!(profile::profile_stop, module)?)?;
     module.add_function(wrap_pyfunction!(register, module)?)?;
     module.add_function(wrap_pyfunction!(connect, module)?)?;
     module.add_function(wrap_pyfunction!(disconnect, module)?)?;

@@ -7,7 +7,7 @@ use crate::WireError;
 pub use crate::limits::PAYLOAD_MAX;
 
 /// Version of everything on the wire. Peers of another version are refused.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 /// First bytes of a data connection. Anything else on the port is HTTP (gRPC, metrics).
 pub const DATA_MAGIC: [u8; 8] = *b"GENIEDT1";
 /// First bytes of a connection from another node, which brings values of a session.
@@ -30,7 +30,7 @@ pub enum Kind {
     /// Client: one upload record (payload) whose `aux` raw bytes follow. `seq` of the record.
     /// In a ring: payload is place (u64) then the record, nothing follows.
     Bulk = 2,
-    /// Client: is anybody there? `seq` is echoed.
+    /// Client: is anybody there? `seq` and `aux` are echoed.
     Ping = 3,
     /// Client: the session ends; nothing follows.
     Goodbye = 4,
@@ -72,7 +72,7 @@ pub enum Kind {
     /// Node: record `seq` and all after it were not applied: a plan is not known here. `aux`
     /// as in [`refusal`].
     Refused = 22,
-    /// Node: answer to a ping.
+    /// Node: answer to a ping. Payload: the node's clock, in nanoseconds (u64).
     Pong = 23,
     /// Node: the session is over. Payload: [`crate::fault::Fault`].
     Lost = 24,
@@ -94,6 +94,13 @@ pub enum Kind {
     /// Node to node, against the direction of values, and in a ring, executor to daemon: nobody wants
     /// transfer `seq` any more.
     Unwanted = 31,
+    /// Client: from here on say when records run (`aux` = 1), or no longer (0).
+    Profile = 32,
+    /// Ring only, daemon to executor: the next frame came at `seq`, the last of its raw bytes at `aux`,
+    /// both by the node's clock.
+    Came = 33,
+    /// Node: when records ran. `aux`: that is all (1). Payload as in [`crate::times`].
+    Times = 34,
 }
 
 impl Kind {
@@ -129,6 +136,9 @@ impl Kind {
             29 => Self::Transfer,
             30 => Self::TransferFault,
             31 => Self::Unwanted,
+            32 => Self::Profile,
+            33 => Self::Came,
+            34 => Self::Times,
             _ => return None,
         })
     }
@@ -136,13 +146,13 @@ impl Kind {
     /// True for what a client may send over the network.
     #[must_use]
     pub fn is_from_client(self) -> bool {
-        (self as u8) <= Self::Rewind as u8
+        (self as u8) <= Self::Rewind as u8 || self == Self::Profile
     }
 
     /// True for what a node may send over the network.
     #[must_use]
     pub fn is_from_node(self) -> bool {
-        (Self::Ack as u8..=Self::Welcome as u8).contains(&(self as u8))
+        (Self::Ack as u8..=Self::Welcome as u8).contains(&(self as u8)) || self == Self::Times
     }
 
     /// True where `aux` raw bytes follow the payload on a stream (never in a ring).

@@ -6,6 +6,7 @@
 //! - [`record`]: one entry of the log in its normal form.
 //! - [`plan`]: a repeated segment, and the prediction of its numbers.
 //! - [`client`] and [`node`]: the two ends.
+//! - [`times`]: when records ran, for whoever profiles.
 //! - [`transfer`]: what passes between the devices of a session.
 //! - [`limits`]: every bound, once.
 
@@ -25,6 +26,7 @@ pub mod record;
 pub mod replies;
 pub mod segment;
 pub mod skeleton;
+pub mod times;
 pub mod transfer;
 pub mod varint;
 

@@ -101,6 +101,12 @@ pub trait Machine {
     /// Not on the allow-list, or not known to this libtorch.
     fn define_op(&mut self, op: u32, name: &str) -> Result<(), Failure>;
 
+    /// Record `seq` begins: what is asked for until [`Machine::ends`] is for it.
+    fn begins(&mut self, _seq: u64) {}
+
+    /// The record that began is done.
+    fn ends(&mut self) {}
+
     /// Runs an operator whose results the client predicted; binds fresh results to their ids.
     ///
     /// # Errors

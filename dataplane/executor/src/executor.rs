@@ -220,11 +220,14 @@ impl Session {
         match header.kind {
             Kind::Goodbye => return Err(End::Closed),
             Kind::PlaceSent => machine.place_sent(header.seq),
+            Kind::Came => machine.frame_came(header.seq, header.aux),
+            Kind::Profile => machine.set_profiling(header.aux == 1)?,
             Kind::PoolGone => machine.pool_gone(header.seq),
             Kind::Arrived | Kind::ArrivedFault | Kind::PeerGone => {
                 machine.transfer_news(&header, payload)?;
             }
             Kind::Bulk => {
+                machine.takes_frame();
                 let (place, record) = payload
                     .split_first_chunk::<8>()
                     .ok_or(WireError::Truncated)?;
@@ -237,6 +240,7 @@ impl Session {
                     .handle(&header, record, source, machine, &mut self.replies)?;
             }
             _ => {
+                machine.takes_frame();
                 let none = Source::NoMemory;
                 self.log
                     .handle(&header, payload, none, machine, &mut self.replies)?;

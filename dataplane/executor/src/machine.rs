@@ -10,10 +10,12 @@ use genie_session::frame::{HEADER_BYTES, Header, Kind, NO_PLACE};
 use genie_session::machine::{Call, Failure, Machine, Metas, Source, View};
 use genie_session::segment::IdMap;
 use genie_session::skeleton;
+use genie_shm::RingError;
 
 use crate::ffi::{self, Operator, RawStorage, Storage};
 use crate::places::{Inbound, Outbound};
 use crate::port::Port;
+use crate::profile::Profile;
 use crate::transfers::{Expected, GivenUp, Here, Transfers, other_bytes};
 use crate::{memory, operators, slowed};
 
@@ -74,6 +76,8 @@ pub struct TorchMachine {
     books: u64,
     arguments: Vec<*mut RawStorage>,
     fresh: Vec<Storage>,
+    /// While the client profiles.
+    profile: Option<Profile>,
 }
 
 impl TorchMachine {
@@ -93,12 +97,41 @@ impl TorchMachine {
             books: 0,
             arguments: Vec::new(),
             fresh: Vec::new(),
+            profile: None,
         }
     }
 
     /// Each operator is to take as much longer as if the device had this speed, of 100 percent.
     pub fn slow_down(&mut self, speed_percent: u32) {
         self.speed_percent = speed_percent.clamp(1, 100);
+    }
+
+    /// The client begins to profile, or ends to.
+    ///
+    /// # Errors
+    /// The ring's.
+    pub fn set_profiling(&mut self, profiles: bool) -> Result<(), RingError> {
+        match self.profile.take() {
+            Some(profile) if !profiles => profile.finish(&mut self.port),
+            known => {
+                self.profile = profiles.then(|| known.unwrap_or_default());
+                Ok(())
+            }
+        }
+    }
+
+    /// The next frame came then, its raw bytes then.
+    pub fn frame_came(&mut self, came: u64, landed: u64) {
+        if let Some(profile) = &mut self.profile {
+            profile.came(came, landed);
+        }
+    }
+
+    /// A frame of records is taken.
+    pub fn takes_frame(&mut self) {
+        if let Some(profile) = &mut self.profile {
+            profile.takes(&mut self.port);
+        }
     }
 
     /// Storages that are held.
@@ -421,6 +454,18 @@ impl TorchMachine {
 }
 
 impl Machine for TorchMachine {
+    fn begins(&mut self, seq: u64) {
+        if let Some(profile) = &mut self.profile {
+            profile.begins(seq);
+        }
+    }
+
+    fn ends(&mut self) {
+        if let Some(profile) = &mut self.profile {
+            profile.ends(&mut self.port);
+        }
+    }
+
     fn define_op(&mut self, op: u32, name: &str) -> Result<(), Failure> {
         if self
             .operators

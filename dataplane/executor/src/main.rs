@@ -13,6 +13,7 @@ mod oom;
 mod operators;
 mod places;
 mod port;
+mod profile;
 mod sandbox;
 mod slowed;
 mod transfers;

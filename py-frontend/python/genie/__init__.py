@@ -49,10 +49,14 @@ __all__ = [
     "ForkError",
     "GenieError",
     "Inspection",
+    "ModuleCall",
     "NodeLostError",
     "NotConnectedError",
     "Place",
     "ProcessGroupError",
+    "Profile",
+    "ProfiledRecord",
+    "ProfiledWait",
     "RemoteOperatorError",
     "Replay",
     "ReplayReport",
@@ -71,6 +75,7 @@ __all__ = [
     "library_operators",
     "materialize",
     "module_paths",
+    "profile",
     "register_operator",
     "register_trigger",
     "replay",
@@ -243,8 +248,9 @@ def stats() -> dict[str, Any]:
 from ._annotate import Annotation, annotate, hook_overhead  # noqa: E402
 from ._capture import Capture, CapturedOperator, CapturedTensor, capture  # noqa: E402
 from ._inspect import Inspection, inspect, materialize  # noqa: E402
-from ._module_paths import module_paths  # noqa: E402
+from ._module_paths import ModuleCall, module_paths  # noqa: E402
 from ._operators import library_operators, register_operator  # noqa: E402
+from ._profile import Profile, ProfiledRecord, ProfiledWait, profile  # noqa: E402
 from ._replayed import Replay, ReplayReport, replay  # noqa: E402
 from ._triggers import Trigger, register_trigger  # noqa: E402
 

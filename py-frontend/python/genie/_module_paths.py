@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -25,12 +26,34 @@ def paths_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield f"{root}.{path}" if path else root, module
 
 
+#: Calls that are kept.
+CALLS_MAX = 1 << 20
+
+
+class ModuleCall(NamedTuple):
+    """A call of a module, as a profile has it: in seconds since its start.
+
+    >>> model = torch.nn.Linear(2, 2).to("remote_accelerator:0")
+    >>> with genie.profile() as profile:
+    ...     y = model(torch.ones(1, 2, device="remote_accelerator:0"))
+    >>> [call.module for call in profile.calls]
+    ['Linear']
+    """
+
+    module: str
+    #: As ``threading.get_native_id()``.
+    thread: int
+    began: float
+    ended: float
+
+
 class _Path:
     """A module, and what its calls say."""
 
     def __init__(self, module: nn.Module, name: str, site: str) -> None:
         # Another may come to be at the place of one that is gone.
         self.module = weakref.ref(module)
+        self.name = name
         self._said = {"module": _annotate.Annotation(name, site, time.time())}
         self._last: tuple[Annotating | None, Annotating] = (None, self._saying(None))
 
@@ -47,10 +70,17 @@ class _Path:
 
 
 class ModulePaths:
-    """What notes the paths of modules: until the end of a ``with`` block, or ``remove``."""
+    """What notes the paths of modules: until the end of a ``with`` block, or ``remove``.
 
-    def __init__(self, model: nn.Module | None, site: str) -> None:
+    ``model`` is the one whose are noted; ``None``: all that are called, each by the outermost one's
+    class. ``calls`` gets when each call began and ended, in nanoseconds.
+    """
+
+    def __init__(
+        self, model: nn.Module | None, site: str, calls: list[ModuleCall] | None = None
+    ) -> None:
         self._site = site
+        self._calls = calls
         self._takes_all = model is None
         self._paths: dict[int, _Path] = {}
         if model is not None:
@@ -87,7 +117,7 @@ class ModulePaths:
 
     def _call(self, known: Callable[..., Any]) -> Callable[..., Any]:
         current, known_path, find = _annotate.current, self._paths.get, self._find
-        is_compiling = torch.compiler.is_compiling
+        is_compiling, calls = torch.compiler.is_compiling, self._calls
 
         @functools.wraps(known)
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -98,10 +128,14 @@ class ModulePaths:
                 return known(module, *args, **kwargs)
             outside = current.get()
             current.set(path.inside(outside))
+            began = 0 if calls is None else time.perf_counter_ns()
             try:
                 return known(module, *args, **kwargs)
             finally:
                 current.set(outside)
+                if calls is not None and len(calls) < CALLS_MAX:
+                    ended, thread = time.perf_counter_ns(), threading.get_native_id()
+                    calls.append(ModuleCall(path.name, thread, began, ended))
 
         return call
 

@@ -75,6 +75,16 @@ def use_intent() -> None:
     with genie.module_paths(torch.nn.Linear(2, 2)):
         pass
     assert_type(genie.hook_overhead(100), float)
+    with genie.profile() as profile:
+        tensor.sum().item()
+    assert_type(profile, genie.Profile)
+    assert_type(profile.records, list[genie.ProfiledRecord])
+    assert_type(profile.records[0].ran, float)
+    assert_type(profile.waits, list[genie.ProfiledWait])
+    assert_type(profile.waits[0].parts(), dict[str, float])
+    assert_type(profile.calls, list[genie.ModuleCall])
+    assert_type(profile.summary(), dict[str, float])
+    assert_type(profile.table(by="module", limit=3), str)
     with genie.register_trigger("aten::mm") as trigger:
         assert_type(trigger, genie.Trigger)
         assert_type(trigger.operators, tuple[str, ...])

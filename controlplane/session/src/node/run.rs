@@ -335,7 +335,23 @@ impl NodeLog {
         Ok(())
     }
 
+    /// Does what the record says, and tells when.
     fn perform(
+        &mut self,
+        ready: &Ready<'_>,
+        call: &Call<'_>,
+        tail: Option<i64>,
+        bulk: Option<Source<'_>>,
+        machine: &mut impl Machine,
+        out: &mut Outgoing,
+    ) -> Result<(), Failure> {
+        machine.begins(call.seq);
+        let done = self.perform_timed(ready, call, tail, bulk, machine, out);
+        machine.ends();
+        done
+    }
+
+    fn perform_timed(
         &mut self,
         ready: &Ready<'_>,
         call: &Call<'_>,

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use genie_control_api::v1::SubmitSegmentRequest;
 use genie_session::client::{AppendError, Appended, Draft};
+use genie_shm::clock::now_ns;
 
 use super::shapes::{Results, Signature};
 use super::{Append, Error, Exception, Lane, Origin, REST_RECORDS, Session};
@@ -47,7 +48,11 @@ impl Session {
             drop(append);
             self.pump_all(full)?;
             let is_full = || self.append.lock().full(&[full], bulk).is_some();
+            let began = self.profiler.is_on().then(now_ns);
             self.wait_while(full, is_full)?;
+            if let Some(began) = began {
+                self.profiler.waited(full.index, None, began);
+            }
             append = self.append.lock();
         }
         body(&mut append)
@@ -188,6 +193,9 @@ impl Session {
             .note(appended.seq, draft.kind, draft.op, origin_of, position);
         if origin.sequence_nr >= 0 {
             append.forwards.note(origin.sequence_nr, site);
+        }
+        if self.profiler.is_on() {
+            (self.profiler).captured(lane.index, appended.seq, draft, origin, site);
         }
         written.unsent += 1;
         written.unheard = !draft.kind.is_look();

@@ -5,6 +5,7 @@ use genie_session::fault::{Code, Fault};
 use genie_session::machine::Metas;
 use genie_session::node::decode_metas;
 use genie_session::record;
+use genie_shm::clock::now_ns;
 
 use super::append::{SiteId, append_error};
 use super::outbox::Ticket;
@@ -129,6 +130,10 @@ impl Session {
         written
             .trace
             .note(bulk.header.seq, kind, 0, (site, false), position);
+        if self.profiler.is_on() {
+            let draft = Draft::new(kind);
+            (self.profiler).captured(lane.index, bulk.header.seq, &draft, Origin::NONE, site);
+        }
         if let Some(before) = before {
             lane.outbox.put(before);
         }
@@ -380,9 +385,13 @@ impl Session {
         lane: &Lane,
         key: Key,
     ) -> Result<Result<Vec<u8>, Fault>, Error> {
+        let began = self.profiler.is_on().then(now_ns);
         self.pump_all(lane)
             .and_then(|()| self.wait_while(lane, || !lane.slots.is_done(key)))
             .inspect_err(|_| lane.slots.forget(key))?;
+        if let Some(began) = began {
+            self.profiler.waited(lane.index, Some(key), began);
+        }
         let answer = lane.slots.take(key);
         answer.ok_or_else(|| Error::Runtime("an answer was lost".to_owned()))
     }

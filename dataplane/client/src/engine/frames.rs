@@ -59,7 +59,13 @@ impl Session {
                 self.mark_dirty(lane);
                 Ok(())
             }
-            Kind::Pong => Ok(()),
+            Kind::Pong => {
+                self.profiler.ponged(lane.index, header.aux, payload);
+                Ok(())
+            }
+            Kind::Times => (self.profiler)
+                .measured(lane.index, payload, header.aux == 1)
+                .map_err(hostile),
             Kind::Lost => {
                 let fault = Fault::decode(payload).map_err(hostile)?;
                 lane.lose(Error::from_fault(&fault, ""));

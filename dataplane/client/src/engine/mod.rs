@@ -16,6 +16,7 @@ mod moves;
 mod operators;
 mod outbox;
 mod pool;
+mod profile;
 mod reader;
 mod seen;
 mod shapes;
@@ -50,6 +51,8 @@ use self::moves::Ways;
 pub use self::operators::Offered;
 use self::pool::Pool;
 pub use self::pool::{At, Found, Planned};
+use self::profile::Profiler;
+pub use self::profile::{Captured, Clock, Profile, Sent, Waited, begins};
 pub use self::shapes::{Results, SIGNATURES_MAX, ShapeCache, Signature};
 use self::trace::Forwards;
 use self::wake::Wake;
@@ -94,6 +97,8 @@ pub struct Origin {
     pub sequence_nr: i64,
     /// In a backward: the number of the forward operator, or -1.
     pub forward_nr: i64,
+    /// What the program's task says, where a profile wants to know; zero is nothing.
+    pub annotation: u64,
 }
 
 impl Origin {
@@ -101,6 +106,7 @@ impl Origin {
     pub const NONE: Self = Self {
         sequence_nr: -1,
         forward_nr: -1,
+        annotation: 0,
     };
 }
 
@@ -115,6 +121,7 @@ pub struct Session {
     is_pool: bool,
     wants_load: bool,
     wake: Wake,
+    profiler: Profiler,
     /// What was sent and received.
     pub counters: Counters,
 }
@@ -170,6 +177,7 @@ impl Session {
             is_pool,
             wants_load,
             wake,
+            profiler: Profiler::default(),
             counters: Counters::default(),
         });
         if wants_load {

@@ -82,7 +82,7 @@ pub(super) struct Ask<'a> {
     /// At a tick, with how long nothing moved.
     pub(super) go_on: &'a dyn Fn(Duration, usize) -> io::Result<()>,
     /// A frame of so many bytes has left, and its payload can be used again.
-    pub(super) sent: &'a dyn Fn(usize, Vec<u8>),
+    pub(super) sent: &'a dyn Fn(&Header, usize, Vec<u8>),
     /// Whether this thread has to let go.
     pub(super) lets_go: bool,
 }
@@ -219,10 +219,10 @@ impl Outbox {
             if tried.let_go {
                 self.is_half_sent.store(true, Ordering::Relaxed);
                 sender.rest = Some(unsent.keep());
-                (ask.sent)(bytes, message.payload);
+                (ask.sent)(&message.header, bytes, message.payload);
                 return Ok(Sent::LetGo);
             }
-            (ask.sent)(bytes, message.payload);
+            (ask.sent)(&message.header, bytes, message.payload);
             done?;
         }
     }

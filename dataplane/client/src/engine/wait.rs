@@ -1,11 +1,13 @@
 //! Waiting: one thread reads for all that wait, and looks after the node. Handlers of the program
 //! run here and nowhere else in a session.
 
+use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
 use genie_session::client::Message;
 use genie_session::frame::{Header, Kind};
+use genie_shm::clock::now_ns;
 
 use super::heartbeat::{PING_AFTER, Verdict};
 use super::outbox::{Ask, COPIED_BYTES_MAX, Owner, Sent, Ticket, is_ping};
@@ -211,6 +213,7 @@ impl Session {
     ) -> Result<Sent, Error> {
         let is_over = || lane.is_lost();
         let lets_go = self.host.runs_handlers();
+        let began = Cell::new(0);
         let ask = Ask {
             begin: &|header| {
                 if is_over() {
@@ -218,6 +221,9 @@ impl Session {
                 }
                 if is_ping(header) {
                     lane.heart.asking();
+                }
+                if self.profiler.is_on() {
+                    began.set(now_ns());
                 }
                 Ok(())
             },
@@ -239,8 +245,11 @@ impl Session {
                 }
                 Ok(())
             },
-            sent: &|bytes, payload| {
+            sent: &|header, bytes, payload| {
                 self.counters.sent(bytes as u64);
+                if self.profiler.is_on() && began.get() > 0 {
+                    (self.profiler).sent(lane.index, header, bytes as u64, began.get());
+                }
                 if let Some(mut append) = self.append.try_lock() {
                     append.logs[lane.index].log.recycle(payload);
                 }

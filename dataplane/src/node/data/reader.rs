@@ -11,6 +11,7 @@ use std::time::Duration;
 use genie_session::WireError;
 use genie_session::fault::{Code, Fault};
 use genie_session::frame::{HEADER_BYTES, Header, Kind, PAYLOAD_MAX};
+use genie_shm::clock::now_ns;
 
 use super::end::End;
 use super::inbox::Undelivered;
@@ -109,6 +110,8 @@ struct Buffer {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
+    /// The client wants to know when its frames came.
+    is_profiled: bool,
 }
 
 impl Buffer {
@@ -186,6 +189,7 @@ pub fn run<'a>(session: &Arc<Session>, link: &'a Link, half: ReadHalf, start: St
         bytes: vec![0; BUFFER_BYTES].into_boxed_slice(),
         start: 0,
         end: 0,
+        is_profiled: false,
     };
     let mut running = None;
     let error = loop {
@@ -230,16 +234,27 @@ fn frame<'a>(
     match header.kind {
         Kind::Ping => link
             .outgoing
-            .send_urgent(&Header::new(Kind::Pong, header.seq, header.aux), &[])
+            .send_urgent(
+                &Header::new(Kind::Pong, header.seq, header.aux),
+                &now_ns().to_le_bytes(),
+            )
             .map_err(ReadError::Socket),
         Kind::Goodbye => Err(ReadError::Goodbye),
+        Kind::Profile => {
+            buffer.is_profiled = header.aux == 1;
+            let running = started(running, start)?;
+            deliver(session, buffer, running, &header, payload, None)
+        }
         Kind::Records | Kind::Rewind => {
             let running = started(running, start)?;
+            came(session, buffer, running, None)?;
             deliver(session, buffer, running, &header, payload, None)
         }
         Kind::Bulk => {
             let running = started(running, start)?;
+            let began = buffer.is_profiled.then(now_ns);
             let place = place_bulk(session, buffer, running, &header)?;
+            came(session, buffer, running, began)?;
             deliver(session, buffer, running, &header, payload, Some(place))
         }
         _ => Err(WireError::Malformed("a frame that only a node may send").into()),
@@ -273,6 +288,22 @@ fn place_bulk(
     // It may have taken a while.
     session.worked();
     Ok(place)
+}
+
+/// Tells the executor when the next frame came, if anybody wants to know: `began`, if its raw bytes
+/// came after it.
+fn came(
+    session: &Session,
+    buffer: &mut Buffer,
+    running: &Running,
+    began: Option<u64>,
+) -> Result<(), ReadError> {
+    if !buffer.is_profiled {
+        return Ok(());
+    }
+    let now = now_ns();
+    let header = Header::new(Kind::Came, began.unwrap_or(now), now);
+    deliver(session, buffer, running, &header, 0..0, None)
 }
 
 /// Hands a frame to the executor, waiting for room while the client is there.

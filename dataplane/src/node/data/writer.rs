@@ -164,7 +164,7 @@ impl Writer<'_> {
                 self.session.result(None);
                 self.gather();
             }
-            Kind::Refused => self.gather(),
+            Kind::Refused | Kind::Times => self.gather(),
             Kind::Data => {
                 self.session.result(Some(header.aux));
                 return self.data(&header);
