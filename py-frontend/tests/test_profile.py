@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import genie
 import pytest
 import torch
-from support import REMOTE, Counted
+from support import REMOTE, Counted, counted, wait_until
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("session")
@@ -130,10 +131,15 @@ def test_what_travels_by_plans_is_seen_too() -> None:
             y = (y * 2 - y).relu()
             y.sum().item()
 
-    turns(30)
-    with genie.profile() as profile, Counted() as counted:
+    def is_planned() -> bool:
+        with Counted() as count:
+            turns(5)
+        return count.planned_records > 0
+
+    wait_until(is_planned, 20, "a plan")
+    with genie.profile() as profile, Counted() as count:
         turns(10)
-    assert counted.planned_records > 0
+    assert count.planned_records > 0
     assert all(one.ran > 0 for one in profile.records)
     assert names(profile)["aten::relu"] == 10
 
@@ -214,17 +220,18 @@ def test_threads_are_told_apart() -> None:
 
 def test_it_disturbs_nothing_and_ends() -> None:
     x = torch.ones(2, device=REMOTE)
-    genie.synchronize()
-    with Counted() as plain:
-        (x + 1).tolist()
-    with genie.profile(), Counted() as profiled:
-        (x + 1).tolist()
-    assert profiled.round_trips == plain.round_trips == 1
-    assert profiled.messages_sent == plain.messages_sent
-    with Counted() as after:
-        (x + 1).tolist()
-    assert after.messages_sent == plain.messages_sent
-    assert after.messages_received <= plain.messages_received
+
+    def costs(block: Callable[[], Any]) -> tuple[int, int]:
+        """Messages sent, and round trips: the least of some, since records leave by themselves."""
+        found = []
+        for _ in range(8):
+            with block():
+                _, count = counted(lambda: (x + 1).tolist())
+            found.append((count.messages_sent, count.round_trips))
+        return min(found)
+
+    before = costs(contextlib.nullcontext)
+    assert before == costs(genie.profile) == costs(contextlib.nullcontext) == (1, 1)
 
 
 def test_one_at_a_time_and_each_begins_anew() -> None:

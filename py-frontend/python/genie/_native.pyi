@@ -1,7 +1,7 @@
 from contextvars import ContextVar
 from os import PathLike
 from types import ModuleType
-from typing import Any, TypedDict, type_check_only
+from typing import Any, TypedDict, final, type_check_only
 
 __all__ = [
     "Annotating",
@@ -41,10 +41,11 @@ class _Device(TypedDict):
     link: str
     alive: bool
 
+@final
 class Annotating:
     """What a task says of the tensors that it makes."""
 
-    def __init__(self, said: object, remembered: object) -> None: ...
+    def __new__(cls, said: object, remembered: object) -> Annotating: ...
     @property
     def said(self) -> Any: ...
 

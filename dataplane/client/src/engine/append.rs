@@ -8,7 +8,7 @@ use genie_session::client::{AppendError, Appended, Draft};
 use genie_shm::clock::now_ns;
 
 use super::shapes::{Results, Signature};
-use super::{Append, Error, Exception, Lane, Origin, REST_RECORDS, Session};
+use super::{Append, BURST_RECORDS, Error, Exception, Lane, Origin, Session};
 
 /// A line of the program, as the host numbers them; zero is unknown.
 pub type SiteId = u32;
@@ -179,7 +179,7 @@ impl Session {
         if !name.is_empty() {
             written.log.define_op(draft.op, name);
         }
-        let appended = written.log.append(draft).map_err(append_error)?;
+        let mut appended = written.log.append(draft).map_err(append_error)?;
         (append.ahead).recorded(lane.index, draft.kind, draft.storages);
         (written.seen).recorded(draft.kind, draft.storages, draft.skeleton);
         let backward = origin.forward_nr >= 0;
@@ -199,8 +199,11 @@ impl Session {
         }
         written.unsent += 1;
         written.unheard = !draft.kind.is_look();
-        if written.unsent == REST_RECORDS {
-            self.wake.wake_if_resting();
+        if !written.unheard {
+            written.burst = BURST_RECORDS;
+        } else if written.unsent >= written.burst {
+            written.burst = written.burst.saturating_mul(2);
+            appended.full = true;
         }
         if appended.asks {
             self.submit(lane, append);

@@ -12,8 +12,7 @@ use super::pool::{LOAD_EVERY, OBSERVED_EVERY};
 use super::shapes::ShapeCache;
 use super::trace::Forwards;
 use super::{
-    Error, Exception, FLUSH_AFTER, IDLE_AFTER, IDLE_TICK, Lane, REST, REST_RECORDS, Session,
-    TRIM_AFTER,
+    Error, Exception, FLUSH_AFTER, IDLE_AFTER, IDLE_TICK, Lane, REST, Session, TRIM_AFTER,
 };
 use crate::control::goodbye;
 
@@ -33,11 +32,7 @@ impl Session {
             if last_work.elapsed() > IDLE_AFTER && !self.is_waited_for() {
                 self.wake.sleep(&self.lanes, IDLE_TICK);
             } else if rests {
-                let is_wanted = || {
-                    let append = self.append.lock();
-                    append.logs.iter().any(|lane| lane.unsent >= REST_RECORDS)
-                };
-                self.wake.rest(is_wanted, REST);
+                std::thread::sleep(REST);
             } else {
                 std::thread::sleep(FLUSH_AFTER);
             }

@@ -16,7 +16,7 @@ use super::reader::Reader;
 use super::seen::Seen;
 use super::slots::Slots;
 use super::trace::Trace;
-use super::{Error, Exception, KEPT_BYTES_MAX};
+use super::{BURST_RECORDS, Error, Exception, KEPT_BYTES_MAX};
 use crate::control::Control;
 use crate::link::Link;
 
@@ -69,6 +69,8 @@ pub(super) struct LaneLog {
     pub(super) seen: Seen,
     /// Records since the last flush.
     pub(super) unsent: u32,
+    /// Records that leave together, if the log does not send them earlier.
+    pub(super) burst: u32,
     /// Records since the last look: one of them may have failed.
     pub(super) unheard: bool,
 }
@@ -86,6 +88,7 @@ impl LaneLog {
             trace: Trace::default(),
             seen: Seen::default(),
             unsent: 0,
+            burst: BURST_RECORDS,
             unheard: false,
         }
     }

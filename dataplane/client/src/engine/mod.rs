@@ -65,9 +65,10 @@ const RESERVED: u64 = 64;
 const FLUSH_AFTER: Duration = Duration::from_millis(1);
 /// Where the program waits for answers again and again, it sees to everything itself, and the
 /// housekeeper would only take a core from it.
-const REST: Duration = Duration::from_millis(8);
-/// So many records without a wait end that rest: the node could be at them already.
-const REST_RECORDS: u32 = 8;
+const REST: Duration = Duration::from_millis(4);
+/// So many records leave at once after a look, when the node has nothing to do, so that it is at them
+/// while the next are recorded: twice as many, and so on, up to what the log sends by itself.
+const BURST_RECORDS: u32 = 8;
 /// How long the housekeeper sleeps at a time when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Memory for results goes back to the system after this long without work.
