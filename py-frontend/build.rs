@@ -38,16 +38,17 @@ fn installed_for(python: &Path, manifest: &Path) -> Option<PathBuf> {
     (asked.status.success() && !found.is_empty()).then(|| PathBuf::from(found))
 }
 
-/// The one release that this source fits, `2.11.0`: the package's pin.
-fn wanted_release(manifest: &Path) -> Result<String, Box<dyn Error>> {
+/// The releases that this source can be built for, such as `2.11.0`: the package says which.
+fn releases(manifest: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let project = manifest.join("pyproject.toml");
     println!("cargo:rerun-if-changed={}", project.display());
     let text = std::fs::read_to_string(project)?;
     let (_, after) = text
-        .split_once("\"torch==")
-        .ok_or("pyproject.toml pins no torch")?;
-    let end = after.find('"').ok_or("pyproject.toml is not whole")?;
-    Ok(after[..end].to_owned())
+        .split_once("torch-releases = [")
+        .ok_or("pyproject.toml names no releases of torch")?;
+    let end = after.find(']').ok_or("pyproject.toml is not whole")?;
+    let quoted = after[..end].split('"').skip(1).step_by(2);
+    Ok(quoted.map(str::to_owned).collect())
 }
 
 /// Its release, `2.11.0`, as far as its folder tells.
@@ -106,11 +107,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed=../dataplane/executor/cpp/{shared}.h");
     }
     let manifest = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
-    let (torch, wanted) = (torch_dir(&manifest), wanted_release(&manifest)?);
-    if let Some(other) = release(&torch).filter(|release| *release != wanted) {
+    let (torch, fitting) = (torch_dir(&manifest), releases(&manifest)?);
+    let found = release(&torch);
+    if let Some(other) = found.as_ref().filter(|found| !fitting.contains(found)) {
         return Err(format!(
-            "this source fits torch {wanted}, and the torch in {} is {other}: install torch=={wanted}, or \
+            "this source fits torch {}, and the torch in {} is {other}: install one of these, or \
              name another by GENIE_TORCH",
+            fitting.join(" and "),
             torch.display()
         )
         .into());
@@ -118,8 +121,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(
         torch.join("include/torch/library.h").exists(),
         "PyTorch's headers are not at {}: run ./scripts/setup, or set GENIE_TORCH to the folder \
-         of an installed torch {wanted}",
-        torch.display()
+         of an installed torch ({})",
+        torch.display(),
+        fitting.join(" or ")
+    );
+    let built_for = found.as_ref().or(fitting.first());
+    println!(
+        "cargo:rustc-env=GENIE_TORCH_RELEASE={}",
+        built_for.map_or("", String::as_str)
     );
     let generated = PathBuf::from(std::env::var("OUT_DIR")?);
     let skeleton = genie_session::skeleton::cpp::header();

@@ -253,7 +253,13 @@ impl Zygote {
                 source,
             }),
             Ok(Start::Refused(why)) => Err(ZygoteError::Library(why)),
-            Ok(Start::Ended(how)) => Err(not_ready(how)),
+            Ok(Start::Ended(how)) => Err(not_ready(match release(&program.libtorch) {
+                Some(release) => format!(
+                    "{how}; it is of torch {release}, and an executor fits the release it was \
+                     built for (`genie-executor --version` says which)"
+                ),
+                None => how,
+            })),
             Err(_) => Err(not_ready(format!(
                 "it said nothing within {START_TIMEOUT:?}"
             ))),
@@ -562,4 +568,11 @@ fn watch(
     }
     let sessions = gone.iter().map(|(session, _)| *session).collect();
     on_event(Event::Gone { sessions });
+}
+
+/// The release of the torch that a libtorch belongs to, if its folder tells.
+fn release(libtorch: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(libtorch.join("version.py")).ok()?;
+    let (_, after) = text.split_once("__version__ = '")?;
+    Some(after[..after.find('\'')?].to_owned())
 }

@@ -1,8 +1,8 @@
 """Builds the package: maturin's backend, against the torch of the environment it is built for.
 
-The native library fits one release of torch. An installer builds in an environment of its own,
-which hides that torch, and torch is too large to be loaded once more for a build. So this looks for
-it where the package is going, and asks for another only if there is none.
+The native library fits the release of torch that it is built for. An installer builds in an
+environment of its own, which hides that torch, and torch is too large to be loaded once more for a
+build. So this looks for it where the package is going, and asks for another only if there is none.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ class BuildError(SystemExit):
         super().__init__(f"\ngenie can't be built: {text}\n")
 
 
-def wanted_release() -> str:
-    """The one release of torch that this source fits."""
-    found = re.search(r'"torch==([^"]+)"', (PROJECT / "pyproject.toml").read_text())
-    assert found, "pyproject.toml pins no torch"
-    return found[1]
+def releases() -> list[str]:
+    """The releases of torch that this source fits, the preferred one first."""
+    text = (PROJECT / "pyproject.toml").read_text()
+    found = re.search(r"^torch-releases = \[(.*)\]$", text, re.MULTILINE)
+    assert found, "pyproject.toml names no releases of torch"
+    return re.findall(r'"([^"]+)"', found[1])
 
 
 def find_torch() -> Path | None:
@@ -64,13 +65,13 @@ def _python_of_environment() -> Iterator[str]:
 
 
 def check_torch(folder: Path) -> None:
-    """Raise for another release than the one that this source fits."""
+    """Raise for a release that this source does not fit."""
     found = re.search(r"__version__ = '([^'+]+)", (folder / "version.py").read_text())
     release = found[1] if found else "of an unknown release"
-    if release != wanted_release():
+    if release not in releases():
         raise BuildError(
-            f"this source fits torch {wanted_release()}, and the torch in {folder} is {release}: "
-            f"pip install torch=={wanted_release()}, or name another by GENIE_TORCH"
+            f"this source fits torch {' and '.join(releases())}, and the torch in {folder} is "
+            f"{release}: pip install torch=={releases()[0]}, or name another by GENIE_TORCH"
         )
 
 
@@ -93,7 +94,7 @@ def _environment() -> Iterator[None]:
     torch = find_torch()
     if torch is None:
         raise BuildError(
-            f"there is no torch to build against: pip install torch=={wanted_release()} first, or "
+            f"there is no torch to build against: pip install torch=={releases()[0]} first, or "
             "name its folder by GENIE_TORCH"
         )
     check_torch(torch)
@@ -118,7 +119,7 @@ def get_requires_for_build_wheel(_settings: Any = None) -> list[str]:
     torch = find_torch()
     if torch is not None:
         check_torch(torch)
-    return [] if torch is not None else [f"torch=={wanted_release()}"]
+    return [] if torch is not None else [f"torch=={releases()[0]}"]
 
 
 def get_requires_for_build_sdist(_settings: Any = None) -> list[str]:

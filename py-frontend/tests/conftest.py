@@ -120,8 +120,8 @@ def seed() -> None:
 @pytest.fixture(autouse=True)
 def bounded(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test waits for ever."""
-    slow = request.node.get_closest_marker("slow") is not None
-    limit = SLOW_TEST_SECONDS_MAX if slow else TEST_SECONDS_MAX
+    slow = request.node.get_closest_marker("slow")
+    limit = slow.kwargs.get("seconds", SLOW_TEST_SECONDS_MAX) if slow else TEST_SECONDS_MAX
 
     def expired(*_: object) -> None:
         raise TimeoutError(f"the test took more than {limit} s")

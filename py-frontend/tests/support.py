@@ -30,6 +30,14 @@ TOLERANCE = 1e-5
 CLIENT_SECONDS_MAX = 60.0
 
 
+#: What lists PyTorch's own names does so for the release of the checkout.
+lists_the_checkouts = pytest.mark.skipif(
+    f"torch=={genie.TORCH_VERSION}\n"
+    not in (Path(__file__).parents[2] / "scripts" / "requirements.txt").read_text(),
+    reason="the list is of another release of torch",
+)
+
+
 def to_remote(tree: Any) -> Any:
     """The same, its tensors on the remote device."""
     return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(REMOTE), tree)

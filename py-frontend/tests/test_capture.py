@@ -14,7 +14,7 @@ import pytest
 import torch
 import transformers
 from genie import _classes
-from support import REMOTE, Client, Counted
+from support import REMOTE, Client, Counted, lists_the_checkouts
 from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -38,6 +38,7 @@ def names(captured: genie.Capture) -> list[str]:
     return [one.name.removeprefix("aten::") for one in captured]
 
 
+@lists_the_checkouts
 def test_the_classes_are_listed() -> None:
     table = _classes.all_of_aten()
     rows = []

@@ -14,7 +14,7 @@ import pytest
 import torch
 from daemon import Daemon
 from genie._device_missing import MISSING
-from support import REMOTE, Client
+from support import REMOTE, Client, lists_the_checkouts
 
 LIST = Path(__file__).parents[1] / "DEVICE_MODULE.md"
 HEAD = """# torch.remote_accelerator, by the names of torch.cuda
@@ -43,6 +43,7 @@ def module() -> Any:
     return torch.remote_accelerator  # type: ignore[attr-defined]
 
 
+@lists_the_checkouts
 def test_each_name_of_torch_cuda_is_here_or_listed_with_a_reason() -> None:
     names = {name for name in dir(torch.cuda) if not name.startswith("_")} - _IMPORTED
     here = {name for name in names if name in vars(module())}

@@ -14,6 +14,7 @@ from typing import Any
 import genie
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,10 +33,45 @@ def test_the_version_is_one() -> None:
     assert genie.__version__ == cargo[1]
 
 
-def test_the_pin_of_torch_is_one() -> None:
-    assert f"torch=={pinned('torch')}" in importlib.metadata.requires("genie")
+def test_the_releases_of_torch_are_the_same_everywhere(building: Any) -> None:
+    releases = building.releases()
+    assert releases[0] == pinned("torch")
+    (required,) = (
+        Requirement(one)
+        for one in importlib.metadata.requires("genie") or []
+        if one.startswith("torch")
+    )
+    for release in ("2.10.0", "2.11.0", "2.12.0", "2.12.1", "2.13.0", "2.14.0"):
+        assert (release in required.specifier) == (release in releases), release
     assert torch.__version__.split("+")[0] == pinned("torch")
     assert pinned("torch") == genie.TORCH_VERSION
+
+
+#: What is run with another release: each part of the frontend that knows torch's inside.
+ELSEWHERE = (
+    "ahead", "capture", "compile", "device_module", "errors", "inspect", "intent", "layouts",
+    "long_lists", "operator_database", "out", "profile", "programs", "recurrent", "replay",
+    "tensors", "training", "transforms", "triggers", "undo",
+)  # fmt: skip
+
+
+@pytest.mark.slow(seconds=3600)
+def test_the_other_release_of_torch(building: Any) -> None:
+    """Builds for it, and runs a good part of the tests there: half an hour on two cores."""
+    (other,) = building.releases()[1:]
+    done = subprocess.run(
+        [
+            ROOT / "scripts" / "with-torch", other, "python", "-m", "pytest",
+            "--rootdir", "py-frontend", "--config-file", "py-frontend/pyproject.toml",
+            "-q", "-m", "not slow",
+            *(f"py-frontend/tests/test_{name}.py" for name in ELSEWHERE),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
 def test_torch_finds_the_backend_by_itself() -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __version__: str = _native.__version__
 
 #: The one release of torch that this build's native backend fits.
-TORCH_VERSION = "2.11.0"
+TORCH_VERSION: str = _native.TORCH_VERSION
 
 __all__ = [
     "Annotation",

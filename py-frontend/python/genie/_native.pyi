@@ -4,6 +4,7 @@ from types import ModuleType
 from typing import Any, TypedDict, final, type_check_only
 
 __all__ = [
+    "TORCH_VERSION",
     "Annotating",
     "__version__",
     "annotate_by",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 __version__: str
+TORCH_VERSION: str
 
 @type_check_only
 class _Device(TypedDict):
