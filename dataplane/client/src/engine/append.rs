@@ -200,7 +200,10 @@ impl Session {
         written.unsent += 1;
         written.unheard = !draft.kind.is_look();
         if !written.unheard {
-            written.burst = BURST_RECORDS;
+            written.burst = match lane.is_even.load(Ordering::Relaxed) {
+                true => BURST_RECORDS,
+                false => u32::MAX,
+            };
         } else if written.unsent >= written.burst {
             written.burst = written.burst.saturating_mul(2);
             appended.full = true;

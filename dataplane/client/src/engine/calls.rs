@@ -385,11 +385,12 @@ impl Session {
         lane: &Lane,
         key: Key,
     ) -> Result<Result<Vec<u8>, Fault>, Error> {
-        let began = self.profiler.is_on().then(now_ns);
+        let began = now_ns();
         self.pump_all(lane)
             .and_then(|()| self.wait_while(lane, || !lane.slots.is_done(key)))
             .inspect_err(|_| lane.slots.forget(key))?;
-        if let Some(began) = began {
+        lane.waited(began);
+        if self.profiler.is_on() {
             self.profiler.waited(lane.index, Some(key), began);
         }
         let answer = lane.slots.take(key);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use genie_control_api::v1::{Device, OpenSessionReply};
 use genie_session::client::{ClientLog, Window};
+use genie_shm::clock::now_ns;
 use parking_lot::Mutex;
 
 use super::heartbeat::Heartbeat;
@@ -16,7 +17,7 @@ use super::reader::Reader;
 use super::seen::Seen;
 use super::slots::Slots;
 use super::trace::Trace;
-use super::{BURST_RECORDS, Error, Exception, KEPT_BYTES_MAX};
+use super::{BURST_RECORDS, BURST_WAIT_MAX, Error, Exception, KEPT_BYTES_MAX};
 use crate::control::Control;
 use crate::link::Link;
 
@@ -55,6 +56,9 @@ pub struct Lane {
     pub(super) slots: Slots,
     pub(super) heart: Heartbeat,
     pub(super) dirty: AtomicBool,
+    /// Nanoseconds, as a look was answered last; and whether recording takes as long as waiting.
+    pub(super) answered_at: AtomicU64,
+    pub(super) is_even: AtomicBool,
     /// As its node said last: nanoseconds of the last second that it computed, and bytes of others.
     pub(super) busy_ns: AtomicU64,
     pub(super) others_bytes: AtomicU64,
@@ -118,12 +122,23 @@ impl Lane {
             reading: Mutex::default(),
             slots: Slots::default(),
             heart,
+            answered_at: AtomicU64::new(0),
+            is_even: AtomicBool::new(true),
             dirty: AtomicBool::new(false),
             busy_ns: AtomicU64::new(0),
             others_bytes: AtomicU64::new(0),
             lost: OnceLock::new(),
             is_lost: AtomicBool::new(false),
         }
+    }
+
+    /// A look that was asked for at `began`, by [`now_ns`], is answered.
+    pub(super) fn waited(&self, began: u64) {
+        let now = now_ns();
+        let recorded = began.saturating_sub(self.answered_at.swap(now, Ordering::Relaxed));
+        let waited = now.saturating_sub(began);
+        let is_even = waited <= recorded.saturating_mul(BURST_WAIT_MAX.into());
+        self.is_even.store(is_even, Ordering::Relaxed);
     }
 
     /// What it is.

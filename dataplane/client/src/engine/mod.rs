@@ -69,6 +69,9 @@ const REST: Duration = Duration::from_millis(4);
 /// So many records leave at once after a look, when the node has nothing to do, so that it is at them
 /// while the next are recorded: twice as many, and so on, up to what the log sends by itself.
 const BURST_RECORDS: u32 = 8;
+/// Not where a wait takes so many times as long as the recording before it: little could be gained, and
+/// on a shared machine the two would take the cores from one another.
+const BURST_WAIT_MAX: u32 = 4;
 /// How long the housekeeper sleeps at a time when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Memory for results goes back to the system after this long without work.
