@@ -152,7 +152,14 @@ fn captured(one: &Captured) -> impl for<'py> IntoPyObject<'py> + use<> {
         Kind::Frees => "frees",
     };
     (
-        (one.lane, one.seq, kind, one.op, one.site, one.annotation),
+        (
+            one.lane,
+            one.seq,
+            kind,
+            one.op,
+            one.site,
+            one.origin.annotation,
+        ),
         (one.thread, one.begun, one.ended, one.question),
         (one.origin.sequence_nr, one.origin.forward_nr),
     )

@@ -104,7 +104,7 @@ pub trait Machine {
     /// Record `seq` begins: what is asked for until [`Machine::ends`] is for it.
     fn begins(&mut self, _seq: u64) {}
 
-    /// The record that began is done.
+    /// The record that began, if one did, is done.
     fn ends(&mut self) {}
 
     /// Runs an operator whose results the client predicted; binds fresh results to their ids.

@@ -250,7 +250,8 @@ from ._capture import Capture, CapturedOperator, CapturedTensor, capture  # noqa
 from ._inspect import Inspection, inspect, materialize  # noqa: E402
 from ._module_paths import ModuleCall, module_paths  # noqa: E402
 from ._operators import library_operators, register_operator  # noqa: E402
-from ._profile import Profile, ProfiledRecord, ProfiledWait, profile  # noqa: E402
+from ._profile import Profile, profile  # noqa: E402
+from ._profiled import ProfiledRecord, ProfiledWait  # noqa: E402
 from ._replayed import Replay, ReplayReport, replay  # noqa: E402
 from ._triggers import Trigger, register_trigger  # noqa: E402
 

@@ -58,9 +58,8 @@ Annotations = Mapping[str, Annotation]
 
 @dataclass(frozen=True)
 class _Said:
-    """What a task says: by one block, and by all that it is in."""
+    """What a task says, by all blocks that it is in, and what it said before the last of them."""
 
-    added: Annotations
     all: Annotations
     before: _native.Annotating | None
 
@@ -88,7 +87,7 @@ def said_here() -> Annotations:
 def saying(added: Annotations, before: _native.Annotating | None) -> _native.Annotating:
     """Say this, and what was said before."""
     said = {**before.said.all, **added} if before else added
-    return _native.Annotating(_Said(added, said, before), said)
+    return _native.Annotating(_Said(said, before), said)
 
 
 def begin(added: Annotations) -> None:
@@ -96,11 +95,9 @@ def begin(added: Annotations) -> None:
     current.set(saying(added, current.get()))
 
 
-def end(added: Annotations | None = None) -> None:
-    """Take back what was said last; if it is named, only that."""
+def end() -> None:
+    """Take back what was said last."""
     annotating = current.get()
-    if added is not None and (annotating is None or annotating.said.added is not added):
-        return
     # A block that ends in another context than it began in (a test's fixture) said nothing here.
     current.set(annotating.said.before if annotating else None)
 

@@ -149,8 +149,8 @@ class ModulePaths:
 def module_paths(model: nn.Module) -> ModulePaths:
     """Note of each remote tensor that a forward of ``model`` makes in which module it was made.
 
-    :func:`genie.inspect` shows it as the annotation ``module``: ``Model.layers.0.norm``. It takes a
-    microsecond or two for each call of a module, and nothing when it has ended. A graph of
+    :func:`genie.inspect` shows it as the annotation ``module``: ``Model.layers.0.norm``. It takes
+    some microseconds for each call of a module, and nothing when it has ended. A graph of
     ``torch.compile`` has no modules any more, and is left alone.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2)).to("remote_accelerator:0")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,98 +18,10 @@ import genie
 
 from . import _annotate, _native, _profile_table, _profile_trace
 from ._module_paths import ModuleCall, ModulePaths
+from ._profiled import Frame, ProfiledRecord, ProfiledWait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-
-@dataclass(frozen=True)
-class ProfiledRecord:
-    """Something that the program recorded, and what became of it.
-
-    Times are seconds since the start.
-
-    >>> x = torch.ones(2, device="remote_accelerator:0")
-    >>> with genie.profile() as profile:
-    ...     y = x + 1
-    >>> one = profile.records[-1]
-    >>> one.name, one.kind, one.ran > 0
-    ('aten::add.Tensor', 'operator', True)
-    """
-
-    #: ``aten::add.Tensor``, or its kind.
-    name: str
-    #: ``operator``, ``synchronous operator``, ``upload``, ``fetch``, ``barrier`` and the like.
-    kind: str
-    #: The module whose forward recorded it, or whose forward's backward it is.
-    module: str
-    #: The line of the program, of a backward its forward's.
-    line: str
-    #: Whether autograd recorded it for a forward.
-    is_backward: bool
-    #: The device, by its place in ``genie.devices()``.
-    device: int
-    #: The thread that recorded it, as ``threading.get_native_id()``.
-    thread: int
-    #: When the backend was called, and when it was in the log.
-    began: float
-    captured_at: float
-    #: When its frame was sent, when it had come to the node, and when the node took it; ``None``
-    #: where nobody noted it.
-    sent_at: float | None
-    came_at: float | None
-    taken_at: float | None
-    #: When it ran on the node. On a GPU that is its launch.
-    ran_from: float | None
-    ran_until: float | None
-    #: How long the program waited for its answer.
-    waited: float
-
-    @property
-    def captured(self) -> float:
-        """What it took to record it."""
-        return self.captured_at - self.began
-
-    @property
-    def ran(self) -> float:
-        """What it took on the node."""
-        if self.ran_from is None or self.ran_until is None:
-            return 0.0
-        return self.ran_until - self.ran_from
-
-
-@dataclass(frozen=True)
-class ProfiledWait:
-    """A thread waited for a node. Times are seconds since the start.
-
-    >>> with genie.profile() as profile:
-    ...     torch.ones(2, device="remote_accelerator:0").tolist()
-    [1.0, 1.0]
-    >>> list(profile.waits[0].parts())
-    ['wire', 'queue', 'execution', 'answer']
-    """
-
-    #: What for: the record that was asked; ``None`` if there was no room for another record.
-    record: ProfiledRecord | None
-    device: int
-    thread: int
-    began: float
-    ended: float
-
-    def parts(self) -> dict[str, float]:
-        """What was waited for, one after the other, in seconds.
-
-        ``wire``, ``queue``, ``execution`` (of what was recorded before it, too), ``answer``; or
-        ``unknown``.
-        """
-        record, parts, at = self.record, {}, self.began
-        if record is None or record.ran_until is None:
-            return {"unknown": self.ended - self.began}
-        stages = (record.came_at, record.taken_at, record.ran_until, self.ended)
-        for name, stage in zip(("wire", "queue", "execution", "answer"), stages, strict=True):
-            until = at if stage is None else min(max(at, stage), self.ended)
-            parts[name], at = until - at, until
-        return parts
 
 
 class Profile:
@@ -139,7 +50,7 @@ class Profile:
         self.dropped = 0
         #: How far apart the clocks of this machine and a device's node may be taken, at most.
         self.clock_error: dict[int, float] = {}
-        self._frames: list[_profile_trace.Frame] = []
+        self._frames: list[Frame] = []
         self._threads: dict[int, str] = {}
         self._owner = 0
 
@@ -212,7 +123,7 @@ class Profile:
         >>> "aten::add.Tensor" in profile.table(by="operator")
         True
         """
-        return _profile_table.table(self, by, limit)
+        return _profile_table.table(self.records, by, limit)
 
     def export(self, path: str | PathLike[str]) -> None:
         """Write a trace that https://ui.perfetto.dev opens, and Chrome's ``about:tracing``.
@@ -228,10 +139,13 @@ class Profile:
         >>> "traceEvents" in json.load(open(path))
         True
         """
-        _profile_trace.write(Path(path), self, self._frames, self._threads)
+        _profile_trace.write(
+            Path(path), self.records, self.waits, self.calls, self._frames, self._threads
+        )
 
     def __str__(self) -> str:
-        return f"{_profile_table.summary(self)}\n\n{self.table()}"
+        counts = len(self.records), len(self.waits), self.dropped
+        return f"{_profile_table.summary(self.summary(), *counts)}\n\n{self.table()}"
 
 
 def profile(path: str | PathLike[str] | None = None) -> Profile:
@@ -389,11 +303,9 @@ class _Reader:
             clocks[lane] = ours
         return clocks
 
-    def _pair_frames(
-        self, clocks: dict[int, Callable[[int], float]]
-    ) -> dict[int, list[_profile_trace.Frame]]:
+    def _pair_frames(self, clocks: dict[int, Callable[[int], float]]) -> dict[int, list[Frame]]:
         """Frames as they left and as they came: both in their order."""
-        frames: dict[int, list[_profile_trace.Frame]] = {}
+        frames: dict[int, list[Frame]] = {}
         came: dict[int, list[tuple[float, float, float]]] = {}
         for lane, *times in self._noted["frames"]:
             at = clocks[lane]
@@ -403,13 +315,11 @@ class _Reader:
             arrived = came.get(lane, [])
             there = arrived[len(of_lane)] if len(of_lane) < len(arrived) else None
             of_lane.append(
-                _profile_trace.Frame(
-                    lane, seq, bytes_, self._at(begun), self._at(ended), *(there or (None,) * 3)
-                )
+                Frame(lane, seq, bytes_, self._at(begun), self._at(ended), *(there or (None,) * 3))
             )
         return frames
 
-    def _frame_of(self, lane: int, seq: int) -> _profile_trace.Frame | None:
+    def _frame_of(self, lane: int, seq: int) -> Frame | None:
         of_lane = self._frames.get(lane, [])
         at = bisect_right(of_lane, seq, key=lambda frame: frame.seq)
         return of_lane[at - 1] if at else None

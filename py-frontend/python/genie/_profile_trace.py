@@ -8,58 +8,55 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import genie
 
 if TYPE_CHECKING:
-    from ._profile import Profile, ProfiledRecord
+    from ._module_paths import ModuleCall
+    from ._profiled import Frame, ProfiledRecord, ProfiledWait
 
 _PROGRAM, _WIRE, _DEVICES = 1, 2, 10
 #: Tracks of a device.
 _QUEUE, _EXECUTOR = 1, 2
 
 
-@dataclass(frozen=True)
-class Frame:
-    """Records that were sent together, and when: in seconds since the start."""
-
-    device: int
-    #: The number of its first record.
-    seq: int
-    nbytes: int
-    began: float
-    sent: float
-    #: At the node: its records, its raw bytes, and when the executor took it.
-    came: float | None
-    landed: float | None
-    taken: float | None
+_Event = dict[str, Any]
 
 
-def write(path: Path, profile: Profile, frames: list[Frame], threads: dict[int, str]) -> None:
-    """Write the trace."""
+def write(
+    path: Path,
+    records: list[ProfiledRecord],
+    waits: list[ProfiledWait],
+    calls: list[ModuleCall],
+    frames: list[Frame],
+    threads: dict[int, str],
+) -> None:
+    """Write the trace; ``threads`` are their names."""
+    recording = {one.thread for one in records} | {call.thread for call in calls}
     events = [
-        *_names(profile, threads),
-        *_program(profile),
-        *_wire(profile, frames),
-        *_nodes(profile, frames),
+        *_names(
+            {thread: threads.get(thread, f"thread {thread}") for thread in recording},
+            {one.device for one in records},
+        ),
+        *_program(records, waits, calls),
+        *_wire(waits, frames),
+        *_nodes(records, frames),
     ]
     path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
 
 
-def _names(profile: Profile, threads: dict[int, str]) -> Iterator[dict[str, Any]]:
-    def name(kind: str, pid: int, tid: int, text: str) -> dict[str, Any]:
+def _names(threads: dict[int, str], devices: set[int]) -> Iterator[_Event]:
+    def name(kind: str, pid: int, tid: int, text: str) -> _Event:
         return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": text}}
 
     yield name("process_name", _PROGRAM, 0, "program")
-    recording = {one.thread for one in profile.records}
-    for thread in recording | {call.thread for call in profile.calls}:
-        yield name("thread_name", _PROGRAM, thread, threads.get(thread, f"thread {thread}"))
+    for thread, text in threads.items():
+        yield name("thread_name", _PROGRAM, thread, text)
     yield name("process_name", _WIRE, 0, "wire")
-    for device in {one.device for one in profile.records}:
-        known = genie.devices()
+    known = genie.devices()
+    for device in devices:
         text = f"{known[device].node} {known[device].name}" if device < len(known) else str(device)
         yield name("thread_name", _WIRE, device, text)
         yield name("process_name", _DEVICES + device, 0, f"node {text}")
@@ -69,7 +66,7 @@ def _names(profile: Profile, threads: dict[int, str]) -> Iterator[dict[str, Any]
 
 def _slice(
     name: str, category: str, pid: int, tid: int, began: float, ended: float, **args: Any
-) -> dict[str, Any]:
+) -> _Event:
     return {
         "ph": "X",
         "name": name,
@@ -84,7 +81,7 @@ def _slice(
 
 def _between(
     name: str, category: str, track: tuple[int, int], number: int, began: float, ended: float
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[_Event]:
     """Something that may overlap with others of its track."""
     pid, tid = track
     common = {
@@ -105,16 +102,18 @@ def _of(record: ProfiledRecord) -> dict[str, str]:
     return {name: text for name, text in about.items() if text}
 
 
-def _program(profile: Profile) -> Iterator[dict[str, Any]]:
-    for call in profile.calls:
+def _program(
+    records: list[ProfiledRecord], waits: list[ProfiledWait], calls: list[ModuleCall]
+) -> Iterator[_Event]:
+    for call in calls:
         yield _slice(call.module, "module", _PROGRAM, call.thread, call.began, call.ended)
-    for number, one in enumerate(profile.records):
+    for number, one in enumerate(records):
         yield _slice(
             one.name, "capture", _PROGRAM, one.thread, one.began, one.captured_at, **_of(one)
         )
         if one.ran_from is not None:
             yield _flow("s", number, _PROGRAM, one.thread, one.captured_at)
-    for wait in profile.waits:
+    for wait in waits:
         what = "room" if wait.record is None else wait.record.name
         about = {} if wait.record is None else _of(wait.record)
         parts = {f"{name} us": round(took * 1e6, 1) for name, took in wait.parts().items()}
@@ -123,7 +122,7 @@ def _program(profile: Profile) -> Iterator[dict[str, Any]]:
         )
 
 
-def _flow(phase: str, number: int, pid: int, tid: int, at: float) -> dict[str, Any]:
+def _flow(phase: str, number: int, pid: int, tid: int, at: float) -> _Event:
     end = {"bp": "e"} if phase == "f" else {}
     return {
         "ph": phase,
@@ -137,7 +136,7 @@ def _flow(phase: str, number: int, pid: int, tid: int, at: float) -> dict[str, A
     }
 
 
-def _wire(profile: Profile, frames: list[Frame]) -> Iterator[dict[str, Any]]:
+def _wire(waits: list[ProfiledWait], frames: list[Frame]) -> Iterator[_Event]:
     for number, frame in enumerate(frames):
         track = (_WIRE, frame.device)
         yield _slice(
@@ -145,19 +144,19 @@ def _wire(profile: Profile, frames: list[Frame]) -> Iterator[dict[str, Any]]:
         )
         if frame.landed is not None:
             yield from _between("to the node", "wire", track, number, frame.began, frame.landed)
-    for number, wait in enumerate(profile.waits):
+    for number, wait in enumerate(waits):
         if wait.record is not None and wait.record.ran_until is not None:
             track = (_WIRE, wait.device)
             began = wait.record.ran_until
             yield from _between("answer", "answer", track, number, began, wait.ended)
 
 
-def _nodes(profile: Profile, frames: list[Frame]) -> Iterator[dict[str, Any]]:
+def _nodes(records: list[ProfiledRecord], frames: list[Frame]) -> Iterator[_Event]:
     for number, frame in enumerate(frames):
         if frame.landed is not None and frame.taken is not None:
             track = (_DEVICES + frame.device, _QUEUE)
             yield from _between("queue", "queue", track, number, frame.landed, frame.taken)
-    for number, one in enumerate(profile.records):
+    for number, one in enumerate(records):
         if one.ran_from is None or one.ran_until is None:
             continue
         pid = _DEVICES + one.device

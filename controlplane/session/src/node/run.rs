@@ -103,6 +103,7 @@ impl NodeLog {
         } else {
             self.write(ready, &call, tail, bulk, troubled, machine, out);
         }
+        machine.ends();
         self.ids = ids;
         if ready.kind.ends_segment() {
             self.resolver.cut();
@@ -335,23 +336,7 @@ impl NodeLog {
         Ok(())
     }
 
-    /// Does what the record says, and tells when.
     fn perform(
-        &mut self,
-        ready: &Ready<'_>,
-        call: &Call<'_>,
-        tail: Option<i64>,
-        bulk: Option<Source<'_>>,
-        machine: &mut impl Machine,
-        out: &mut Outgoing,
-    ) -> Result<(), Failure> {
-        machine.begins(call.seq);
-        let done = self.perform_timed(ready, call, tail, bulk, machine, out);
-        machine.ends();
-        done
-    }
-
-    fn perform_timed(
         &mut self,
         ready: &Ready<'_>,
         call: &Call<'_>,
@@ -365,6 +350,7 @@ impl NodeLog {
                 .ok_or_else(|| Failure::new(Code::Protocol, "a negative size in bytes"))
         };
         let id = call.storages.first().copied().unwrap_or_default();
+        machine.begins(call.seq);
         if matches!(ready.kind, Kind::Op | Kind::CallSync)
             && let Some(failure) = self.refused_ops.get(&u64::from(ready.op))
         {

@@ -261,7 +261,7 @@ impl Session {
         asked
     }
 
-    /// Waits for what is asked for now, and asks for what comes after what is looked at meanwhile.
+    /// Asks, and for what comes after what is looked at with it, and waits.
     fn ask_and_wait(
         &self,
         lane: &Lane,

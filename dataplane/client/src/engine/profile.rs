@@ -36,10 +36,8 @@ pub struct Captured {
     pub op: u32,
     /// The line of it, or of its forward.
     pub site: SiteId,
-    /// autograd's number of this forward operator, or -1; in a backward, of its forward's.
+    /// Where it comes from.
     pub origin: Origin,
-    /// What the program's task said of it; zero is nothing.
-    pub annotation: u64,
     /// The thread that recorded it, as the system numbers it.
     pub thread: u64,
     /// When the backend was called.
@@ -183,7 +181,6 @@ impl Profiler {
             op: draft.op,
             site,
             origin,
-            annotation: origin.annotation,
             thread: thread(),
             begun: if begun == 0 { ended } else { begun },
             ended,
