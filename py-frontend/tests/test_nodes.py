@@ -349,8 +349,12 @@ def test_what_is_freed_on_its_way_goes_no_further(session: list[Daemon]) -> None
     assert went < 2 << 30, f"{went} of {4 << 30} bytes went"
     # The way is as it was, and so is the memory.
     assert big.to(f"{D}:1").sum().item() == float(256 << 20)
-    held = next(s["memory_bytes"] for s in b.sessions())
-    assert held < 1 << 30, held
+
+    # A node says what it holds ten times a second.
+    def held() -> int:
+        return int(b.sessions()[0]["memory_bytes"])
+
+    wait_until(lambda: held() < 1 << 30, 5, "the memory of what was freed")
 
 
 def test_devices_of_one_node_need_no_network(session: list[Daemon]) -> None:

@@ -114,19 +114,26 @@ def test_what_fits_on_one_device_stays_on_one(nodes: list[Daemon]) -> None:
 
 def test_frees_reach_every_node_that_holds_the_value(nodes: list[Daemon]) -> None:
     connect(nodes, "random:3")
-    before = [int(node.sessions()[0]["memory_bytes"]) for node in nodes]
+
+    def held() -> list[int]:
+        return [int(node.sessions()[0]["memory_bytes"]) for node in nodes]
+
+    before = held()
     value = torch.ones(4 << 20, device=D)
     results = [(value * n)[:4].clone() for n in range(12)]
     genie.synchronize()
     assert genie.where(value).replicas
-    held = [int(node.sessions()[0]["memory_bytes"]) for node in nodes]
-    assert all(now >= then + (16 << 20) for now, then in zip(held, before, strict=True))
+    # A node says what it holds ten times a second.
+    wait_until(
+        lambda: all(now >= then + (16 << 20) for now, then in zip(held(), before, strict=True)),
+        5,
+        "each node holds the value",
+    )
     del value
     assert results[2].tolist() == [2] * 4
 
     def freed() -> bool:
-        now = [int(node.sessions()[0]["memory_bytes"]) for node in nodes]
-        return all(a < b + (8 << 20) for a, b in zip(now, before, strict=True))
+        return all(a < b + (8 << 20) for a, b in zip(held(), before, strict=True))
 
     wait_until(freed, 5, "both nodes have their memory back")
 
