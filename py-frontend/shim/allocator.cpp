@@ -10,6 +10,7 @@
 #include "ahead.h"
 #include "annotations.h"
 #include "errors.h"
+#include "replay/taping.h"
 #include "usage.h"
 
 namespace genie {
@@ -59,6 +60,9 @@ void free_context(void* context) {
   const auto* const held = static_cast<Held*>(context);
   // Before: nobody asks for what is freed.
   note_freed(held->handle);
+  if (replay::is_noticing()) {
+    replay::notice_freed(held->handle);
+  }
   genie_free(held->handle);
   count_freed(held->handle, held->device, held->bytes);
   delete held;
@@ -68,6 +72,9 @@ c10::DataPtr data_pointer(GenieStorage handle, uint64_t bytes, c10::DeviceIndex 
   auto* const held = new Held{handle, bytes, device};
   count_made(handle, device, bytes);
   note_made(handle, bytes);
+  if (replay::is_noticing()) {
+    replay::notice_made(bytes);
+  }
   return c10::DataPtr(
       address_of(handle), held, &free_context, c10::Device(kRemote, device));
 }

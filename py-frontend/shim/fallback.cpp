@@ -15,6 +15,7 @@
 #include "foreign.h"
 #include "operator.h"
 #include "parts.h"
+#include "replay/taping.h"
 #include "tensor_lists.h"
 
 namespace genie {
@@ -168,6 +169,7 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 }
 
 void run_quietly_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  replay::notice_unforeseeable();
   const at::AutoDispatchBelowADInplaceOrView guard;
   const auto& schema = op.schema();
   const size_t count = schema.arguments().size();

@@ -21,6 +21,7 @@
 #include "long.h"
 #include "out.h"
 #include "profile.h"
+#include "replay/taping.h"
 #include "skeleton.h"
 #include "triggers.h"
 
@@ -218,9 +219,16 @@ GenieStatus append(const Operator& op, torch::jit::Stack& stack, const Seeds& se
   GenieStorage first_fresh = 0;
   const GenieStatus status = genie_record(&e->call(), &results, &first_fresh);
   if (C10_LIKELY(status == GENIE_OK)) {
+    if (replay::is_noticing()) {
+      replay::notice_call(
+          e->call(), results, first_fresh, op.has_generator || op.draws(top(op, stack)));
+    }
     push_results(op, stack, ResultReader(results, first_fresh, *e), [&](size_t i) {
       return op.local_value(i, top(op, stack));
     });
+    if (replay::is_noticing()) {
+      replay::notice_all_made();
+    }
   }
   return status;
 }
@@ -230,6 +238,7 @@ void call_sync(
     torch::jit::Stack& stack,
     const Seeds& seeds,
     bool is_like_all = false) {
+  replay::notice_unforeseeable();
   const EncoderLease e;
   e->encode(op, top(op, stack), seeds);
   GenieSyncResults results{};

@@ -77,6 +77,32 @@ uint32_t genie_intern(const char* name);
 // appended: a handler that runs in the wait may change what the call was encoded from.
 GenieStatus genie_record(const GenieCall* call, GenieResults* results, GenieStorage* first_fresh);
 
+// A call that was recorded before, to be recorded again for other storages, which are known by slots.
+typedef struct GenieReplayed {
+  GenieCall call;          // without its storages
+  GenieResults results;
+  const uint32_t* slots;   // of its storages, in order
+  size_t n_slots;
+  uint32_t first_fresh;    // the slot of its first fresh storage; those of the others follow
+  uint32_t n_fresh;
+  const uint32_t* freed;   // slots whose storages die after it
+  size_t n_freed;
+  uint32_t site;
+} GenieReplayed;
+
+// Appends calls of one device, as genie_record would one by one; what storages they make is put into
+// `slots`, and zero in place of those that died. With GENIE_OK all *done are appended; with GENIE_NO_ROOM
+// the first *done.
+GenieStatus genie_replay(
+    const GenieReplayed* calls,
+    size_t count,
+    int32_t device,
+    GenieStorage* slots,
+    size_t n_slots,
+    size_t* done);
+// How many records this session has by now, of all threads.
+uint64_t genie_position(void);
+
 // From now on this thread's calls are of this line (genie._native.site), or, with 0, of the one that runs.
 void genie_set_site(uint32_t site);
 

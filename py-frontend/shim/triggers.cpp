@@ -27,6 +27,10 @@ void set_trigger(const std::string& name, bool waits) {
   any.store(!numbers.empty(), std::memory_order_relaxed);
 }
 
+bool has_triggers() noexcept {
+  return any.load(std::memory_order_relaxed);
+}
+
 void wait_if_trigger(const Operator& op) {
   if (C10_LIKELY(!any.load(std::memory_order_relaxed))) {
     return;

@@ -10,6 +10,8 @@ namespace genie {
 // `name` is an operator's with its overload: aten::add.Tensor.
 void set_trigger(const std::string& name, bool waits);
 
+bool has_triggers() noexcept;
+
 // Waits for what was recorded, if `op` is one of them.
 void wait_if_trigger(const Operator& op);
 

@@ -17,10 +17,17 @@ struct Count {
 
   void add(int64_t amount) noexcept {
     added.fetch_add(amount, std::memory_order_relaxed);
-    const int64_t now = current.fetch_add(amount, std::memory_order_relaxed) + amount;
+    reach(current.fetch_add(amount, std::memory_order_relaxed) + amount);
+  }
+  void reach(int64_t now) noexcept {
     int64_t known = peak.load(std::memory_order_relaxed);
     while (now > known && !peak.compare_exchange_weak(known, now, std::memory_order_relaxed)) {
     }
+  }
+  void pass(int64_t amount, int64_t most) noexcept {
+    added.fetch_add(amount, std::memory_order_relaxed);
+    taken.fetch_add(amount, std::memory_order_relaxed);
+    reach(current.load(std::memory_order_relaxed) + most);
   }
   void take(int64_t amount) noexcept {
     taken.fetch_add(amount, std::memory_order_relaxed);
@@ -71,6 +78,20 @@ void count_freed(GenieStorage handle, c10::DeviceIndex device, uint64_t bytes) n
   }
   of(device).bytes.take(static_cast<int64_t>(bytes));
   of(device).storages.take(1);
+}
+
+void count_passing(
+    GenieStorage any,
+    c10::DeviceIndex device,
+    uint64_t bytes,
+    uint64_t storages,
+    uint64_t peak_bytes,
+    uint64_t peak_storages) noexcept {
+  if (is_gone(any)) {
+    return;
+  }
+  of(device).bytes.pass(static_cast<int64_t>(bytes), static_cast<int64_t>(peak_bytes));
+  of(device).storages.pass(static_cast<int64_t>(storages), static_cast<int64_t>(peak_storages));
 }
 
 void count_resized(c10::DeviceIndex device, uint64_t before, uint64_t after) noexcept {

@@ -13,6 +13,14 @@ namespace genie {
 // So many bytes more, in one storage more; and less. Those of an earlier session count for nothing.
 void count_made(GenieStorage handle, c10::DeviceIndex device, uint64_t bytes) noexcept;
 void count_freed(GenieStorage handle, c10::DeviceIndex device, uint64_t bytes) noexcept;
+// Storages were made and freed again, which took so much at the most.
+void count_passing(
+    GenieStorage any,
+    c10::DeviceIndex device,
+    uint64_t bytes,
+    uint64_t storages,
+    uint64_t peak_bytes,
+    uint64_t peak_storages) noexcept;
 // A storage became larger or smaller.
 void count_resized(c10::DeviceIndex device, uint64_t before, uint64_t after) noexcept;
 

@@ -1,6 +1,7 @@
 //! recorder.h, implemented.
 
 mod devices;
+mod replay;
 
 use std::cell::RefCell;
 use std::collections::HashSet;

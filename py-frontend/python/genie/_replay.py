@@ -3,7 +3,8 @@
 A node whose operators take only tensors of the graph, and numbers that its sizes decide, becomes
 part of a program (``shim/replay/program.cpp``); any other stays Python, between two programs. A
 program calls through the dispatcher, so autograd, autocast and random states are what they are for
-Python.
+Python. Where none of them has a part in it, and inputs are like those of an earlier run, it appends
+that run's records without a call (``shim/replay/tape.cpp``).
 """
 
 from __future__ import annotations
@@ -58,6 +59,13 @@ class Programs:
     graph: fx.Graph
     #: Operator calls in each program.
     calls: list[int] = field(default_factory=list)
+    #: The programs themselves (``shim/replay/program.h``).
+    natives: list[Any] = field(default_factory=list)
+
+    @property
+    def taped(self) -> int:
+        """How often a program appended the records of an earlier run, without its calls."""
+        return sum(native.taped()[0] for native in self.natives)
 
     @property
     def python(self) -> list[str]:
@@ -81,8 +89,9 @@ def with_programs(module: fx.GraphModule) -> Programs:
         return Programs(module.graph)
     values = {step.node: step.value for step in steps}
     _connect(parts, values)
-    graph = _Rewriting(values, trace).graph(parts)
-    return Programs(graph, [piece.count() for piece in pieces])
+    rewriting = _Rewriting(values, trace)
+    graph = rewriting.graph(parts)
+    return Programs(graph, [piece.count() for piece in pieces], rewriting.natives)
 
 
 def _parts(steps: list[Step]) -> list[_Piece | Step]:
@@ -152,6 +161,7 @@ class _Rewriting:
         self._at: dict[int, fx.Node] = {}
         self._copies: dict[fx.Node, fx.Node] = {}
         self._symbols: dict[Any, fx.Node] = {}
+        self.natives: list[Any] = []
 
     def graph(self, parts: list[_Piece | Step]) -> fx.Graph:
         for part in parts:
@@ -201,7 +211,9 @@ class _Rewriting:
 
     def _add_program(self, piece: _Piece) -> None:
         writing = _Writing(piece)
-        run = writing.program(self._trace).run
+        native = writing.program(self._trace)
+        self.natives.append(native)
+        run = native.run
 
         def program(inputs: list[torch.Tensor], numbers: list[int]) -> list[torch.Tensor]:
             made: list[torch.Tensor] = run(inputs, numbers)

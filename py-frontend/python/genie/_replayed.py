@@ -42,6 +42,9 @@ class ReplayReport:
     #: Native programs in these graphs, and the operators that they call.
     programs: int
     operators: int
+    #: How often a program took the records of an earlier run, without calling PyTorch: where
+    #: nothing needs gradients, and sizes and types were there twice before.
+    taped: int
     #: What graphs still call by Python, and how many times that is in them.
     python: dict[str, int]
     #: Seconds that a call spends in graphs: the median of the last 256 calls.
@@ -53,7 +56,8 @@ class ReplayReport:
         python = ", ".join(f"{name} ({count})" for name, count in self.python.items())
         return (
             f"{self.calls} calls; {self.graphs} graphs with {self.programs} programs of "
-            f"{self.operators} operators; by Python: {python or 'nothing'}; a call takes "
+            f"{self.operators} operators, {self.taped} runs of them from records; by Python: "
+            f"{python or 'nothing'}; a call takes "
             f"{self.graph_seconds * 1e6:.0f} us in graphs and {self.outside_seconds * 1e6:.0f} us "
             "in guards and between graphs"
         )
@@ -116,6 +120,7 @@ class Replay(Generic[_P, _R]):
             graphs=len(plans),
             programs=len(programs),
             operators=sum(programs),
+            taped=sum(plan.programs.taped for plan in plans),
             python=dict(Counter(name for plan in plans for name in plan.programs.python)),
             graph_seconds=statistics.median([graph for graph, _ in times] or [0.0]),
             outside_seconds=statistics.median([outside for _, outside in times] or [0.0]),

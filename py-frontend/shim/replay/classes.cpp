@@ -17,7 +17,8 @@ void register_replay() {
                                   .def(torch::init<int64_t>())
                                   .def("add", &Program::add)
                                   .def("finish", &Program::finish)
-                                  .def("run", &Program::run);
+                                  .def("run", &Program::run)
+                                  .def("taped", &Program::taped);
 }
 
 }  // namespace genie

@@ -3,8 +3,6 @@
 #include <ATen/ScalarOps.h>
 #include <ATen/core/List.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <c10/core/GradMode.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -12,35 +10,11 @@
 #include <utility>
 
 #include "backend.h"
+#include "replay/key.h"
+#include "replay/tape_maker.h"
 
 namespace genie::replay {
 namespace {
-
-// Whether autograd has nothing to do with what is called now: it makes no graph, forward mode has no level
-// open, and no transform is under way that would have it differentiate.
-bool is_without_autograd(c10::ArrayRef<at::Tensor> inputs) {
-  using c10::DispatchKey;
-  if (c10::GradMode::is_enabled()) {
-    return false;
-  }
-  const c10::DispatchKeySet transforms{
-      DispatchKey::FuncTorchGradWrapper,
-      DispatchKey::FuncTorchVmapMode,
-      DispatchKey::FuncTorchBatched,
-      DispatchKey::FuncTorchDynamicLayerFrontMode,
-      DispatchKey::FuncTorchDynamicLayerBackMode,
-      DispatchKey::Functionalize,
-      DispatchKey::Python};
-  if (c10::impl::tls_local_dispatch_key_set().included_.has_any(transforms)) {
-    return false;
-  }
-  for (const at::Tensor& input : inputs) {
-    if (input.unsafeGetTensorImpl()->autograd_meta() != nullptr && input._fw_grad(0).defined()) {
-      return false;
-    }
-  }
-  return true;
-}
 
 // The line that the calls of a program are of, while it runs.
 class SiteScope {
@@ -67,6 +41,8 @@ void Program::add(
   const Call& traced = trace->at(call);
   const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(
       traced.name.name.c_str(), traced.name.overload_name.c_str());
+  const auto arguments_begin = static_cast<uint32_t>(arguments_.size());
+  const auto results_begin = static_cast<uint32_t>(results_.size());
   size_t at = 0;
   const auto next = [&] {
     TORCH_CHECK(at < codes.size(), "codes that end early");
@@ -108,7 +84,9 @@ void Program::add(
   }
   steps_.push_back(
       {op,
+       arguments_begin,
        static_cast<uint32_t>(arguments_.size()),
+       results_begin,
        static_cast<uint32_t>(results_.size()),
        static_cast<uint32_t>(site)});
 }
@@ -233,6 +211,103 @@ void Program::take(
   stack.clear();
 }
 
+void Program::call(
+    size_t step,
+    torch::jit::Stack& stack,
+    at::Tensor* registers,
+    const std::vector<int64_t>& numbers) const {
+  const Step& of = steps_[step];
+  for (uint32_t i = of.arguments_begin; i < of.arguments_end; ++i) {
+    push(arguments_[i], stack, registers, numbers);
+  }
+  genie_set_site(of.site);
+  of.op.callBoxed(stack);
+  take(stack, registers, results_.data() + of.results_begin, results_.data() + of.results_end);
+}
+
+std::vector<Program::Use> Program::uses(size_t step) const {
+  std::vector<Use> found;
+  for (uint32_t i = steps_[step].arguments_begin; i < steps_[step].arguments_end; ++i) {
+    const Argument& argument = arguments_[i];
+    if (argument.code == TENSOR || argument.code == LAST) {
+      found.push_back({argument.at, argument.code == LAST});
+    } else if (argument.code == TENSORS) {
+      for (const int64_t code : lists_[argument.at]) {
+        if (code >= 0) {
+          found.push_back({static_cast<uint32_t>(code >> 1), (code & 1) != 0});
+        }
+      }
+    }
+  }
+  return found;
+}
+
+std::vector<at::Tensor> Program::outputs_of(const std::vector<at::Tensor>& registers) const {
+  std::vector<at::Tensor> outputs;
+  outputs.reserve(outputs_.size());
+  for (const int64_t output : outputs_) {
+    outputs.push_back(registers[static_cast<size_t>(output)]);
+  }
+  return outputs;
+}
+
+std::tuple<int64_t, std::vector<int64_t>> Program::taped() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<int64_t> called;
+  for (const auto& tape : tapes_) {
+    called.push_back(static_cast<int64_t>(tape->called()));
+  }
+  return {taped_runs_, called};
+}
+
+std::shared_ptr<const Tape> Program::tape_for(const Key& key, bool& is_to_be_made) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& tape : tapes_) {
+    if (tape->fits(key)) {
+      ++taped_runs_;
+      return tape;
+    }
+  }
+  const uint64_t hash = key.hash();
+  is_to_be_made = std::find(seen_.begin(), seen_.end(), hash) != seen_.end();
+  if (!is_to_be_made) {
+    seen_.push_back(hash);
+    if (seen_.size() > kSeenMax) {
+      seen_.pop_front();
+    }
+  }
+  return nullptr;
+}
+
+std::vector<at::Tensor> Program::run_noticed(
+    const Key& key,
+    std::vector<at::Tensor>& registers,
+    const std::vector<int64_t>& numbers) const {
+  TapeMaker maker(*this, key, registers);
+  std::vector<at::Tensor> outputs;
+  {
+    const Noticing noticing(maker.noticed());
+    torch::jit::Stack stack;
+    for (size_t step = 0; step < steps_.size(); ++step) {
+      maker.before(step, registers);
+      call(step, stack, registers.data(), numbers);
+      maker.after(step, registers);
+    }
+    outputs = outputs_of(registers);
+    // What nobody has any longer dies while it is noticed.
+    maker.noticed().step = static_cast<uint32_t>(steps_.size());
+    registers.clear();
+  }
+  if (auto tape = std::move(maker).finish()) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    tapes_.push_front(std::move(tape));
+    if (tapes_.size() > kTapesMax) {
+      tapes_.pop_back();
+    }
+  }
+  return outputs;
+}
+
 std::vector<at::Tensor> Program::run(
     const c10::List<at::Tensor>& inputs,
     const std::vector<int64_t>& numbers) const {
@@ -242,31 +317,25 @@ std::vector<at::Tensor> Program::run(
   for (size_t i = 0; i < inputs_; ++i) {
     registers[i] = inputs.get(i);
   }
-  std::optional<at::AutoDispatchBelowAutograd> below;
-  if (is_without_autograd({registers.data(), inputs_})) {
-    below.emplace();
-  }
   const SiteScope scope;
-  torch::jit::Stack stack;
-  const Argument* argument = arguments_.data();
-  const int64_t* results = results_.data();
-  for (const Step& step : steps_) {
-    const Argument* arguments_end = arguments_.data() + step.arguments_end;
-    for (; argument != arguments_end; ++argument) {
-      push(*argument, stack, registers.data(), numbers);
+  std::optional<at::AutoDispatchBelowAutograd> below;
+  if (is_without_autograd()) {
+    below.emplace();
+    if (const auto key = Key::of({registers.data(), inputs_}, numbers)) {
+      bool is_to_be_made = false;
+      if (const auto tape = tape_for(*key, is_to_be_made)) {
+        return tape->run(*this, *key, registers, numbers);
+      }
+      if (is_to_be_made) {
+        return run_noticed(*key, registers, numbers);
+      }
     }
-    genie_set_site(step.site);
-    step.op.callBoxed(stack);
-    const int64_t* results_end = results_.data() + step.results_end;
-    take(stack, registers.data(), results, results_end);
-    results = results_end;
   }
-  std::vector<at::Tensor> outputs;
-  outputs.reserve(outputs_.size());
-  for (const int64_t output : outputs_) {
-    outputs.push_back(registers[static_cast<size_t>(output)]);
+  torch::jit::Stack stack;
+  for (size_t step = 0; step < steps_.size(); ++step) {
+    call(step, stack, registers.data(), numbers);
   }
-  return outputs;
+  return outputs_of(registers);
 }
 
 }  // namespace genie::replay

@@ -7,8 +7,12 @@
 #include <torch/custom_class.h>
 
 #include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
 #include <vector>
 
+#include "replay/tape.h"
 #include "replay/trace.h"
 
 namespace genie::replay {
@@ -33,6 +37,40 @@ class Program final : public torch::CustomClassHolder {
   // Makes the calls; `numbers` are what shapes come to this time.
   std::vector<at::Tensor> run(const c10::List<at::Tensor>& inputs, const std::vector<int64_t>& numbers) const;
 
+  // How many runs went by a tape; and for each tape that there is, how many steps it still calls.
+  std::tuple<int64_t, std::vector<int64_t>> taped() const;
+
+  // Of one step: calls it; its registers; what becomes of its results.
+  void call(
+      size_t step,
+      torch::jit::Stack& stack,
+      at::Tensor* registers,
+      const std::vector<int64_t>& numbers) const;
+  struct Use {
+    uint32_t at;
+    bool is_last;
+  };
+  std::vector<Use> uses(size_t step) const;
+  c10::ArrayRef<int64_t> results(size_t step) const {
+    const Step& of = steps_[step];
+    return {results_.data() + of.results_begin, of.results_end - of.results_begin};
+  }
+  const c10::OperatorHandle& op(size_t step) const {
+    return steps_[step].op;
+  }
+  uint32_t site(size_t step) const {
+    return steps_[step].site;
+  }
+  size_t size() const {
+    return steps_.size();
+  }
+  size_t inputs() const {
+    return inputs_;
+  }
+  const std::vector<int64_t>& outputs() const {
+    return outputs_;
+  }
+
   static constexpr int64_t NOT_USED = -1;
   static constexpr int64_t SAME = -2;
 
@@ -56,14 +94,26 @@ class Program final : public torch::CustomClassHolder {
   };
   struct Step {
     c10::OperatorHandle op;
-    uint32_t arguments_end;
-    uint32_t results_end;
+    uint32_t arguments_begin, arguments_end;
+    uint32_t results_begin, results_end;
     uint32_t site;
   };
 
   void push(const Argument& argument, torch::jit::Stack& stack, at::Tensor* registers, const std::vector<int64_t>& numbers)
       const;
   static void take(torch::jit::Stack& stack, at::Tensor* registers, const int64_t* results, const int64_t* end);
+
+  std::vector<at::Tensor> outputs_of(const std::vector<at::Tensor>& registers) const;
+  std::shared_ptr<const Tape> tape_for(const Key& key, bool& is_to_be_made) const;
+  std::vector<at::Tensor> run_noticed(
+      const Key& key,
+      std::vector<at::Tensor>& registers,
+      const std::vector<int64_t>& numbers) const;
+
+  // A program that is called for more kinds of inputs is taped for the last ones.
+  static constexpr size_t kTapesMax = 4;
+  // Kinds of inputs that are remembered; a tape is made for those that came twice.
+  static constexpr size_t kSeenMax = 8;
 
   size_t inputs_;
   size_t registers_;
@@ -74,6 +124,12 @@ class Program final : public torch::CustomClassHolder {
   std::vector<c10::IValue> constants_;
   std::vector<std::vector<int64_t>> lists_;
   std::vector<int64_t> outputs_;
+
+  // Of several threads.
+  mutable std::mutex mutex_;
+  mutable std::deque<std::shared_ptr<const Tape>> tapes_;
+  mutable std::deque<uint64_t> seen_;
+  mutable int64_t taped_runs_ = 0;
 };
 
 }  // namespace genie::replay

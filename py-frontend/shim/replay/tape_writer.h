@@ -1,0 +1,192 @@
+// What a tape is written with, once it is known which steps it calls.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "replay/program.h"
+#include "replay/tape_maker.h"
+
+namespace genie::replay {
+
+// Writes a tape: parts in the order of the steps.
+class TapeMaker::Writer {
+ public:
+  Writer(TapeMaker& maker, Tape& tape)
+      : maker_(maker),
+        tape_(tape),
+        is_of_tensors_(maker.is_made_.size()),
+        is_appended_(maker.is_made_.size()),
+        bytes_(maker.is_made_.size()) {
+    for (size_t at = 0; at < maker.registers_.size(); ++at) {
+      if (maker.is_tensor_[at] != 0 && maker.registers_[at].is_plain) {
+        is_of_tensors_[slot_of(maker.registers_[at].storage)] = 1;
+      }
+    }
+  }
+
+  // Whether all that records make dies, or is a tensor's: else somebody else has it.
+  bool write() {
+    for (size_t step = 0; step < maker_.steps_.size(); ++step) {
+      if (maker_.steps_[step].is_called) {
+        call(step);
+      } else {
+        append(step);
+      }
+    }
+    die(maker_.steps_.size(), begin_records());
+    // Pointers into what grew until now.
+    for (size_t i = 0; i < named_.size(); ++i) {
+      GenieReplayed& replayed = tape_.replayed_[i];
+      const auto& named = tape_.lists_.emplace_back(std::move(named_[i]));
+      replayed.slots = named.data();
+      replayed.n_slots = named.size();
+      const auto& freed = tape_.lists_.emplace_back(std::move(freed_[i]));
+      replayed.freed = freed.data();
+      replayed.n_freed = freed.size();
+    }
+    for (const int64_t output : maker_.program_.outputs()) {
+      tape_.outputs_.push_back(static_cast<uint32_t>(output));
+    }
+    return storages_ == 0;
+  }
+
+ private:
+  uint32_t slot_of(GenieStorage storage) const {
+    return maker_.slot_of_.at(storage);
+  }
+
+  // The results of a step that have registers of their own.
+  template <typename See>
+  void each_result(size_t step, const See& see) const {
+    for (const int64_t result : maker_.program_.results(step)) {
+      if (result >= 0) {
+        see(static_cast<uint32_t>(result), maker_.registers_[static_cast<size_t>(result)]);
+      }
+    }
+  }
+
+  void call(size_t step) {
+    record_ = maker_.steps_[step].records_end;
+    Tape::Part& part = tape_.parts_.emplace_back();
+    part.step = static_cast<int64_t>(step);
+    ++tape_.called_;
+    each_result(step, [&](uint32_t at, const Register& found) {
+      const uint32_t slot = found.is_plain ? slot_of(found.storage) : Key::NO_SLOT;
+      part.given.push_back({at, slot, found.words});
+    });
+    die(step, part);
+  }
+
+  Tape::Part& begin_records() {
+    if (tape_.parts_.empty() || tape_.parts_.back().step >= 0) {
+      tape_.parts_.emplace_back().records_end = static_cast<uint32_t>(tape_.replayed_.size());
+    }
+    return tape_.parts_.back();
+  }
+
+  void append(size_t step) {
+    Tape::Part& part = begin_records();
+    for (; record_ < maker_.steps_[step].records_end; ++record_) {
+      append(maker_.noticed_.records[record_], maker_.program_.site(step));
+    }
+    part.records_end = static_cast<uint32_t>(tape_.replayed_.size());
+    each_result(step, [&](uint32_t at, const Register& found) {
+      if (maker_.is_tensor_[at] != 0) {
+        part.made.push_back(
+            {at, slot_of(found.storage), found.dtype, found.sizes, found.strides, found.bytes});
+      }
+    });
+    for (const Tape::Written& written : maker_.steps_[step].written) {
+      if (maker_.is_tensor_[written.at] != 0) {
+        part.written.push_back(written);
+      }
+    }
+    for (const Program::Use& use : maker_.program_.uses(step)) {
+      if (use.is_last && maker_.is_tensor_[use.at] != 0) {
+        part.dropped.push_back(use.at);
+      }
+    }
+    die(step, part);
+  }
+
+  void append(const Noticed::Record& record, uint32_t site) {
+    auto& named = named_.emplace_back();
+    for (const GenieStorage storage : record.storages) {
+      named.push_back(slot_of(storage));
+    }
+    freed_.emplace_back();
+    for (size_t i = 0; i < record.fresh_bytes.size(); ++i) {
+      make(slot_of(record.first_fresh + i), record.fresh_bytes[i]);
+    }
+    GenieReplayed replayed{};
+    replayed.call = record.call;
+    replayed.call.skeleton = record.skeleton.data();
+    replayed.call.storages = nullptr;
+    replayed.call.n_storages = 0;
+    replayed.call.params = record.params.data();
+    replayed.call.data = record.data.data();
+    replayed.results = {
+        record.result_skeleton.data(),
+        record.result_skeleton.size(),
+        record.result_params.data(),
+        record.result_params.size()};
+    replayed.first_fresh = record.fresh_bytes.empty() ? 0 : slot_of(record.first_fresh);
+    replayed.n_fresh = static_cast<uint32_t>(record.fresh_bytes.size());
+    replayed.site = site;
+    tape_.replayed_.push_back(replayed);
+  }
+
+  void make(uint32_t slot, uint64_t bytes) {
+    is_appended_[slot] = 1;
+    bytes_[slot] = bytes;
+    if (is_of_tensors_[slot] != 0) {
+      return;
+    }
+    held_ += bytes;
+    ++storages_;
+    tape_.bytes_ += bytes;
+    ++tape_.storages_;
+    tape_.peak_bytes_ = std::max(tape_.peak_bytes_, held_);
+    tape_.peak_storages_ = std::max(tape_.peak_storages_, storages_);
+  }
+
+  // What died by the end of a step: the storage of a tensor when the last one goes; any other when a
+  // record says so.
+  void die(size_t step, Tape::Part& part) {
+    for (; death_ < maker_.noticed_.freed.size(); ++death_) {
+      const Noticed::Freed& freed = maker_.noticed_.freed[death_];
+      if (freed.step > step) {
+        break;
+      }
+      const auto found = maker_.slot_of_.find(freed.storage);
+      if (found == maker_.slot_of_.end()) {
+        continue;
+      }
+      const uint32_t slot = found->second;
+      if (is_of_tensors_[slot] != 0) {
+        part.released.push_back(slot);
+      } else if (is_appended_[slot] != 0) {
+        // With the last record, which made it or comes after that. Steps called since name none such.
+        freed_.back().push_back(slot);
+        held_ -= bytes_[slot];
+        --storages_;
+      }
+    }
+  }
+
+  TapeMaker& maker_;
+  Tape& tape_;
+  // By slot.
+  std::vector<uint8_t> is_of_tensors_, is_appended_;
+  std::vector<uint64_t> bytes_;
+  // By record.
+  std::vector<std::vector<uint32_t>> named_, freed_;
+  size_t record_ = 0, death_ = 0;
+  // Of storages without tensors.
+  uint64_t held_ = 0, storages_ = 0;
+};
+
+}  // namespace genie::replay
