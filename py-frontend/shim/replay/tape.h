@@ -9,7 +9,6 @@
 
 #include "recorder.h"
 #include "replay/key.h"
-#include "replay/taping.h"
 
 namespace genie::replay {
 
@@ -76,9 +75,10 @@ class Tape {
   size_t called_ = 0;
   // Storages that have no tensor.
   uint64_t bytes_ = 0, storages_ = 0, peak_bytes_ = 0, peak_storages_ = 0;
-  // What the records are made of; the pointers of replayed_ lead there.
-  Noticed noticed_;
-  std::vector<std::vector<uint32_t>> lists_;
+  // What the records are made of: the pointers of replayed_ lead there.
+  std::vector<uint8_t> bytes_of_;
+  std::vector<int64_t> words_of_;
+  std::vector<uint32_t> slots_of_;
   std::vector<GenieReplayed> replayed_;
 };
 

@@ -246,7 +246,6 @@ std::shared_ptr<const Tape> TapeMaker::finish() && {
   tape->words_ = std::move(words_);
   tape->device_ = device_;
   tape->is_made_ = std::move(is_made_);
-  tape->noticed_ = std::move(noticed_);
   return tape;
 }
 

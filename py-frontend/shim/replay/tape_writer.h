@@ -37,16 +37,7 @@ class TapeMaker::Writer {
       }
     }
     die(maker_.steps_.size(), begin_records());
-    // Pointers into what grew until now.
-    for (size_t i = 0; i < named_.size(); ++i) {
-      GenieReplayed& replayed = tape_.replayed_[i];
-      const auto& named = tape_.lists_.emplace_back(std::move(named_[i]));
-      replayed.slots = named.data();
-      replayed.n_slots = named.size();
-      const auto& freed = tape_.lists_.emplace_back(std::move(freed_[i]));
-      replayed.freed = freed.data();
-      replayed.n_freed = freed.size();
-    }
+    lay_out();
     for (const int64_t output : maker_.program_.outputs()) {
       tape_.outputs_.push_back(static_cast<uint32_t>(output));
     }
@@ -121,22 +112,48 @@ class TapeMaker::Writer {
     for (size_t i = 0; i < record.fresh_bytes.size(); ++i) {
       make(slot_of(record.first_fresh + i), record.fresh_bytes[i]);
     }
+    appended_.push_back(&record);
     GenieReplayed replayed{};
     replayed.call = record.call;
-    replayed.call.skeleton = record.skeleton.data();
     replayed.call.storages = nullptr;
     replayed.call.n_storages = 0;
-    replayed.call.params = record.params.data();
-    replayed.call.data = record.data.data();
-    replayed.results = {
-        record.result_skeleton.data(),
-        record.result_skeleton.size(),
-        record.result_params.data(),
-        record.result_params.size()};
     replayed.first_fresh = record.fresh_bytes.empty() ? 0 : slot_of(record.first_fresh);
     replayed.n_fresh = static_cast<uint32_t>(record.fresh_bytes.size());
     replayed.site = site;
     tape_.replayed_.push_back(replayed);
+  }
+
+  // Puts what the records are made of in a row, as it will be read.
+  void lay_out() {
+    size_t bytes = 0, words = 0, slots = 0;
+    for (size_t i = 0; i < appended_.size(); ++i) {
+      bytes += appended_[i]->skeleton.size() + appended_[i]->result_skeleton.size();
+      words += appended_[i]->params.size() + appended_[i]->data.size() +
+          appended_[i]->result_params.size();
+      slots += named_[i].size() + freed_[i].size();
+    }
+    // No pointer into them may change.
+    tape_.bytes_of_.reserve(bytes);
+    tape_.words_of_.reserve(words);
+    tape_.slots_of_.reserve(slots);
+    const auto put = [](auto& into, const auto& from, auto& pointer, size_t& count) {
+      count = from.size();
+      pointer = into.data() + into.size();
+      into.insert(into.end(), from.begin(), from.end());
+    };
+    for (size_t i = 0; i < appended_.size(); ++i) {
+      const Noticed::Record& record = *appended_[i];
+      GenieReplayed& replayed = tape_.replayed_[i];
+      GenieCall& call = replayed.call;
+      put(tape_.bytes_of_, record.skeleton, call.skeleton, call.skeleton_len);
+      put(tape_.words_of_, record.params, call.params, call.n_params);
+      put(tape_.words_of_, record.data, call.data, call.n_data);
+      GenieResults& results = replayed.results;
+      put(tape_.bytes_of_, record.result_skeleton, results.skeleton, results.skeleton_len);
+      put(tape_.words_of_, record.result_params, results.params, results.n_params);
+      put(tape_.slots_of_, named_[i], replayed.slots, replayed.n_slots);
+      put(tape_.slots_of_, freed_[i], replayed.freed, replayed.n_freed);
+    }
   }
 
   void make(uint32_t slot, uint64_t bytes) {
@@ -182,7 +199,8 @@ class TapeMaker::Writer {
   // By slot.
   std::vector<uint8_t> is_of_tensors_, is_appended_;
   std::vector<uint64_t> bytes_;
-  // By record.
+  // By record that is appended again.
+  std::vector<const Noticed::Record*> appended_;
   std::vector<std::vector<uint32_t>> named_, freed_;
   size_t record_ = 0, death_ = 0;
   // Of storages without tensors.

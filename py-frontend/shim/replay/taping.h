@@ -15,7 +15,7 @@ namespace genie::replay {
 
 struct Noticed {
   struct Record {
-    GenieCall call;  // its pointers are those of the vectors
+    GenieCall call;  // without what its pointers lead to
     std::vector<uint8_t> skeleton;
     std::vector<GenieStorage> storages;
     std::vector<int64_t> params;
