@@ -155,9 +155,17 @@ pub fn expect(values: Vec<(u64, u64, u64)>) {
 
 /// The same, by their handles.
 pub fn expect_bytes(values: impl Iterator<Item = Bytes>) {
-    let Some(session) = current::get().filter(|session| !session.is_pool()) else {
+    let Some(session) = current::get() else {
         return;
     };
+    if session.is_pool() {
+        let number = session.first().number;
+        let of_pool = values.filter(|bytes| number_of(bytes.storage) == number);
+        return session.expect_placed(of_pool.map(|bytes| Bytes {
+            storage: bytes.storage & ID_MASK,
+            ..bytes
+        }));
+    }
     // Those of one device are one series.
     let mut series = vec![Vec::new(); session.lanes().len()];
     for bytes in values {

@@ -25,7 +25,7 @@ from zoo.modes import MODES
 # A new one in each run, which GENIE_SEED repeats.
 SEED = int(os.environ.get("GENIE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 #: So many models of each mode are drawn; the rest is slow.
-DRAWN = {mode: 3 if mode.startswith("compile") else 12 for mode in MODES}
+DRAWN = {mode: 3 if mode.startswith(("compile", "replay")) else 12 for mode in MODES}
 
 
 @pytest.fixture(scope="module", autouse=True)

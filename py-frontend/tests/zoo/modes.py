@@ -88,6 +88,24 @@ def forward(model: Model, device: str, dtype: torch.dtype = torch.float32) -> Re
         return {"outputs": module.eval()(**inputs)}
 
 
+def forwards(model: Model, device: str, backend: str | None = None) -> Results:
+    """One after the other, with other numbers: later ones of a compiled module are replayed."""
+    module, inputs = prepare(model, device)
+    module.eval()
+    called = compiled(module, backend) if backend else module
+
+    def changed(value: torch.Tensor, number: int) -> torch.Tensor:
+        value = value.roll(number, 0) if value.dim() else value
+        return value * (1 + number / 8) if value.is_floating_point() else value
+
+    found = []
+    with torch.no_grad():
+        for number in range(4):
+            other = partial(changed, number=number)
+            found.append(called(**pytree.tree_map_only(torch.Tensor, other, inputs)))
+    return {"outputs": found}
+
+
 def train(
     model: Model,
     device: str,
@@ -216,4 +234,7 @@ MODES = {
     "compile-eager": _compile("eager"),
     "compile-aot_eager": _compile("aot_eager"),
     "compile-genie": _compile("genie", judge="eager"),
+    "replay": Mode(
+        partial(forwards, backend="genie"), forwards, judge=partial(forwards, backend="eager")
+    ),
 }

@@ -45,11 +45,11 @@ struct Series {
 }
 
 /// What was asked for.
-struct Asked {
+pub(super) struct Asked {
     lane: usize,
-    bytes: Bytes,
-    key: Key,
-    memory: Vec<u8>,
+    pub(super) bytes: Bytes,
+    pub(super) key: Key,
+    pub(super) memory: Vec<u8>,
 }
 
 /// Under the append lock.
@@ -99,7 +99,7 @@ impl Ahead {
         }
     }
 
-    fn expect(&mut self, lane: usize, mut values: Vec<Bytes>) {
+    pub(super) fn expect(&mut self, lane: usize, mut values: Vec<Bytes>) {
         values.truncate(EXPECTED_MAX);
         let at = values.iter().enumerate().map(|(i, one)| (one.storage, i));
         let storages = || values.iter().map(|one| one.storage);
@@ -131,12 +131,12 @@ impl Ahead {
         true
     }
 
-    fn is_asked(&self, lane: usize, bytes: &Bytes) -> bool {
+    pub(super) fn is_asked(&self, lane: usize, bytes: &Bytes) -> bool {
         let mut asked = self.asked.iter();
         asked.any(|one| one.lane == lane && one.bytes == *bytes)
     }
 
-    fn has_room(&self, len: u64) -> bool {
+    pub(super) fn has_room(&self, len: u64) -> bool {
         self.asked.len() < VALUES_MAX && self.total + len <= BYTES_MAX
     }
 
@@ -158,7 +158,7 @@ impl Ahead {
         self.asked.push(asked);
     }
 
-    fn take(&mut self, lane: usize, bytes: &Bytes) -> Option<(Asked, usize)> {
+    pub(super) fn take(&mut self, lane: usize, bytes: &Bytes) -> Option<(Asked, usize)> {
         let found = self
             .asked
             .iter()
@@ -287,6 +287,15 @@ impl Session {
                 is_asked |= self.ask_for(lane, append, bytes);
             }
         }
+        is_asked |= self.ask_series(lane, append, looked);
+        if is_asked {
+            self.flush_into_outbox(lane, append);
+        }
+    }
+
+    /// Asks for what the program has told that it looks at next.
+    pub(super) fn ask_series(&self, lane: &Lane, append: &mut Append, looked: &Bytes) -> bool {
+        let mut is_asked = false;
         if append.ahead.looked(lane.index, looked) {
             while let Some(bytes) = append.ahead.wanted() {
                 if !self.ask_for(lane, append, bytes) {
@@ -295,12 +304,10 @@ impl Session {
                 is_asked = true;
             }
         }
-        if is_asked {
-            self.flush_into_outbox(lane, append);
-        }
+        is_asked
     }
 
-    fn ask_for(&self, lane: &Lane, append: &mut Append, bytes: Bytes) -> bool {
+    pub(super) fn ask_for(&self, lane: &Lane, append: &mut Append, bytes: Bytes) -> bool {
         if !append.logs[lane.index].log.has_room(0) {
             return false;
         }

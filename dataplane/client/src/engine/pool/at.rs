@@ -157,7 +157,7 @@ impl Session {
         }
     }
 
-    /// See [`Session::fetch_ahead`]. Of a pool nothing is asked for ahead.
+    /// See [`Session::fetch_ahead`].
     ///
     /// # Errors
     /// As there.
@@ -172,7 +172,7 @@ impl Session {
     ) -> Result<(), Error> {
         match at {
             At::Lane(lane) => self.fetch_ahead(lane, draft, into, whole, next, site),
-            At::Pool => self.fetch_placed(draft, into, site),
+            At::Pool => self.fetch_placed(draft, into, next, site),
         }
     }
 }

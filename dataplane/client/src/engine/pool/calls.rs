@@ -87,7 +87,7 @@ impl Session {
     }
 
     /// Runs `body` until it finds what it needs.
-    fn placing<R>(
+    pub(super) fn placing<R>(
         &self,
         mut body: impl FnMut(&mut Append, &mut Pool) -> Result<Option<R>, Error>,
     ) -> Result<R, Error> {
@@ -173,7 +173,7 @@ impl Session {
     }
 
     /// A look at a device ends a segment: the number of the look.
-    fn ended(&self, append: &mut Append, pool: &mut Pool, lane: &Lane) -> u64 {
+    pub(super) fn ended(&self, append: &mut Append, pool: &mut Pool, lane: &Lane) -> u64 {
         self.cut_others(lane, append);
         self.cut_outline(pool);
         self.look_at_devices(pool);
@@ -321,57 +321,5 @@ impl Session {
         }
         let id = self.bring(append, pool, value, chosen)?;
         Ok(id.map(|id| (lane.index, id)))
-    }
-
-    /// As [`Session::fetch`] of a view of a value.
-    pub(in super::super) fn fetch_placed(
-        &self,
-        draft: &Draft<'_>,
-        into: &mut [u8],
-        site: SiteId,
-    ) -> Result<(), Error> {
-        let &[value] = draft.storages else {
-            return Err(Error::Runtime(
-                "a fetch of something but one view".to_owned(),
-            ));
-        };
-        let outlined = Draft {
-            tail_numbers: &[0],
-            ..*draft
-        };
-        let (lane, key, look) = self.placing(|append, pool| {
-            let planned = self.planned_place(pool, &outlined);
-            let known = pool.places.get(value).ok_or_else(|| unknown(value))?;
-            let copy = self.living(known).or_else(|| known.copies().next());
-            let lane = match copy {
-                Some(copy) => &self.lanes[copy.device],
-                None => self.usable(0)?,
-            };
-            lane.check()?;
-            let here = Choice {
-                device: lane.index,
-                why: "it was looked at before anything was done with it",
-            };
-            let Some(id) = self.bring(append, pool, value, here)? else {
-                return Ok(None);
-            };
-            if !append.logs[lane.index].log.has_room(0) {
-                pool.wanted.push(Wanted::Room(lane.index));
-                return Ok(None);
-            }
-            let placed = Draft {
-                storages: &[id],
-                ..*draft
-            };
-            // SAFETY: `wait` returns once the answer was taken or nobody waits for it any more.
-            let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
-            let key = self.append_question(lane, append, &placed, destination, site)?;
-            Self::follow_outline(pool, &outlined, planned.is_some());
-            let look = self.ended(append, pool, lane);
-            Ok(Some((lane, key, look)))
-        })?;
-        self.wait(lane, key)?;
-        self.end_look(look);
-        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! devices hold copies of it, by which ids of their logs. A copy that an operator only reads stays
 //! where it was brought (a replica); a write ends all other copies.
 
+mod ahead;
 mod at;
 mod calls;
 mod plans;
@@ -248,6 +249,7 @@ impl Session {
         for copy in copies {
             let lane = &self.lanes[copy.device];
             if !lane.is_lost() {
+                append.ahead.gone(copy.device, copy.id);
                 append.logs[copy.device].log.free(copy.id);
                 self.mark_dirty(lane);
             }
