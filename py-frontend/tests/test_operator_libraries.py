@@ -272,7 +272,7 @@ def test_a_kernel_that_dies(make_daemon: Callable[..., Daemon], library: Path) -
     assert ours().positives(torch.ones(2, device=REMOTE)) == 2
 
 
-def test_through_a_control_plane_and_in_a_pool(
+def test_through_a_control_plane(
     node: Daemon, make_daemon: Callable[..., Daemon], library: Path, tmp_path: Path
 ) -> None:
     torch.ops.load_library(library)
@@ -288,12 +288,52 @@ def test_through_a_control_plane_and_in_a_pool(
         assert_same(ours().scale(x.to("remote_accelerator:1"), 2.0), x * 2)
         assert fallbacks() == before + 1
         genie.disconnect()
-    genie.connect([node.address, bare.address], placement="pool")
-    # Wherever a record may come to run, somebody has to know it.
-    assert genie.library_operators() == []
+
+
+@pytest.mark.parametrize("policy", ["locality", "random:3", "random:4", "semantic"])
+def test_in_a_pool_they_run_where_they_are(
+    node: Daemon, make_daemon: Callable[..., Daemon], library: Path, policy: str
+) -> None:
+    torch.ops.load_library(library)
+    bare = [make_daemon(), make_daemon()]
+    addresses = [bare[0].address, node.address, bare[1].address]
+    genie.connect(addresses, placement="pool", policy=policy)
+    assert any("genie_test::scale" in schema for schema in genie.library_operators())
+    before = fallbacks()
+    weight = torch.randn(8, 8)
+    there = weight.to(REMOTE)
+    for number in range(12):
+        x = torch.randn(8, 8)
+        y = ours().scale(x.to(REMOTE) @ there, 2.0 + number).relu()
+        found = ours().weigh([y, there @ y], None)
+        z = (x @ weight * (2.0 + number)).relu()
+        assert_same(found, ours().weigh([z, weight @ z], None), 1e-3)
+        assert ours().positives(y) == ours().positives(z)
+    assert fallbacks() == before
+    for one in range(2):
+        assert genie.where(ours().scale(there * one, 2.0)).device.node == node.address
+
+
+def test_in_a_pool_without_the_node_that_had_it(
+    make_daemon: Callable[..., Daemon], library: Path
+) -> None:
+    torch.ops.load_library(library)
+    had = make_daemon("--operator-library", str(library))
+    nodes = [make_daemon(), had]
+    genie.connect([one.address for one in nodes], placement="pool", policy="locality")
+    x = torch.randn(4)
     before = fallbacks()
     assert_same(ours().scale(x.to(REMOTE), 2.0), x * 2)
-    assert fallbacks() == before + 1
+    assert fallbacks() == before
+    had.kill()
+    for _ in range(100):
+        try:
+            assert_same(ours().scale(x.to(REMOTE), 2.0), x * 2)
+            if fallbacks() > before:
+                break
+        except genie.NodeLostError:
+            pass
+    assert fallbacks() > before
 
 
 @pytest.mark.usefixtures("session")

@@ -24,7 +24,7 @@ def library_operators(device: int | None = None) -> list[str]:
     They are those of the libraries that its node was started with (``--operator-library``). A
     program's calls of them run there, as soon as it has loaded the same library, or registered them
     (:func:`register_operator`). ``device`` is an index of ``remote_accelerator``, the current one
-    if it is not said.
+    if it is not said. Of a pool they are those that any of its devices has: that is where they run.
 
     >>> genie.library_operators()
     []

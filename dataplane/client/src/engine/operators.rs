@@ -1,8 +1,9 @@
 //! Operators besides libtorch's own, which nodes have loaded from libraries that their operators name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use genie_control_api::v1::OpenSessionReply;
+use genie_session::places::Set;
 
 use super::Session;
 
@@ -39,32 +40,35 @@ pub enum Offered {
 }
 
 impl Session {
-    /// Whether the device at `index` has the operator of this name and schema; of a pool, whether all have.
+    /// Whether the device at `index` has the operator of this name and schema; of a pool, whether any has:
+    /// it runs there.
     pub fn offers(&self, index: usize, name: &str, schema: &str) -> Offered {
-        let mut found = Offered::No;
+        let (mut having, mut lanes, mut found) = (Set::EMPTY, 0, Offered::No);
         for lane in self.on(index) {
-            found = match lane.operators.0.get(name) {
-                None => return Offered::No,
-                Some(theirs) if theirs != schema => return Offered::Another,
-                Some(_) => Offered::Yes,
-            };
+            lanes += 1;
+            match lane.operators.0.get(name) {
+                Some(theirs) if theirs == schema => having = having.with(lane.index),
+                Some(_) => found = Offered::Another,
+                None => {}
+            }
         }
-        found
+        if self.is_pool() && !having.is_empty() && having.iter().count() < lanes {
+            self.live_on(name, having);
+        }
+        // Who had it may be gone.
+        let mut having = having.iter();
+        match having.any(|at| !self.lanes()[at].is_lost()) {
+            true => Offered::Yes,
+            false => found,
+        }
     }
 
-    /// The schemas that the device at `index` has from libraries, sorted; of a pool, those that all have.
+    /// The schemas that the device at `index` has from libraries, sorted; of a pool, those that any has.
     pub fn offered(&self, index: usize) -> Vec<String> {
-        let Some(first) = self.on(index).next() else {
-            return Vec::new();
-        };
-        let all = first.operators.0.iter();
-        let everywhere = all.filter(|(name, schema)| {
-            let offered = self.offers(index, name, schema);
-            offered == Offered::Yes
-        });
-        let mut schemas: Vec<_> = everywhere.map(|(_, schema)| schema.clone()).collect();
-        schemas.sort();
-        schemas
+        let all = self.on(index).filter(|lane| !lane.is_lost());
+        let all = all.flat_map(|lane| lane.operators.0.values().cloned());
+        let schemas: BTreeSet<String> = all.collect();
+        schemas.into_iter().collect()
     }
 
     /// Whether the device at `index` is its node's CPU; of a pool, whether all are.

@@ -66,7 +66,7 @@ impl Session {
         at: At<'_>,
         draft: &Draft<'_>,
         signature: &Signature<'_>,
-        name: impl FnOnce() -> &'static str,
+        name: impl Fn() -> &'static str,
         origin: Origin,
         site: SiteId,
     ) -> Result<Recorded, Error> {
@@ -84,7 +84,7 @@ impl Session {
         &self,
         at: At<'_>,
         draft: &Draft<'_>,
-        name: &str,
+        name: &'static str,
         origin: Origin,
         site: SiteId,
     ) -> Result<(u64, Metas), Error> {

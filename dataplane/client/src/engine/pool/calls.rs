@@ -20,7 +20,7 @@ impl Session {
         &self,
         draft: &Draft<'_>,
         signature: &Signature<'_>,
-        name: impl FnOnce() -> &'static str,
+        name: impl Fn() -> &'static str,
         origin: Origin,
         site: SiteId,
     ) -> Result<Recorded, Error> {
@@ -41,6 +41,7 @@ impl Session {
                     writes: &results.writes,
                     fresh_bytes: results.fresh_bytes.iter().sum(),
                     planned: self.planned_place(pool, &outlined),
+                    home: pool.home(&name),
                 };
                 let Some(chosen) = self.route(append, pool, &question)? else {
                     self.flush_all(append);
@@ -117,7 +118,7 @@ impl Session {
     pub(in super::super) fn call_sync_placed(
         &self,
         draft: &Draft<'_>,
-        name: &str,
+        name: &'static str,
         origin: Origin,
         site: SiteId,
     ) -> Result<(u64, Metas), Error> {
@@ -138,6 +139,7 @@ impl Session {
                 writes: &writes,
                 fresh_bytes: 0,
                 planned: self.planned_place(pool, &outlined),
+                home: pool.home(|| name),
             };
             let Some(chosen) = self.route(append, pool, &question)? else {
                 return Ok(None);

@@ -12,6 +12,7 @@ mod plans;
 mod relay;
 mod route;
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use genie_planner::{Choice, Device, Input, Policy};
@@ -49,6 +50,8 @@ pub(super) struct Pool {
     /// The program's records before they are routed, and the plans for them.
     outline: Outline,
     planned: Planned,
+    /// Operators that not every device has, and which have them.
+    homes: HashMap<String, Set>,
     /// What values from before the segment were when it used them first: bytes, and who held them.
     used: IdMap<(u64, Set)>,
     /// When the segment began, and what moved since.
@@ -70,6 +73,7 @@ impl Pool {
             places: Places::new(devices),
             outline: Outline::new(),
             planned: Planned::default(),
+            homes: HashMap::new(),
             used: IdMap::default(),
             policy,
             decided: None,
@@ -88,6 +92,14 @@ impl Pool {
     /// Whether plans know the name of an operator.
     fn is_named(&self, op: u32) -> bool {
         !self.policy.wants_plans() || self.outline.is_defined(op)
+    }
+
+    /// The devices that have an operator, where that is not all.
+    fn home(&self, name: impl FnOnce() -> &'static str) -> Option<Set> {
+        if self.homes.is_empty() {
+            return None;
+        }
+        self.homes.get(name()).copied()
     }
 
     fn name(&mut self, op: u32, name: &str) {
@@ -137,6 +149,16 @@ impl Session {
     pub fn policy(&self) -> Option<&'static str> {
         let append = self.append.lock();
         append.pool.as_ref().map(|pool| pool.policy.name())
+    }
+
+    /// An operator of a pool can run on these devices only.
+    pub(super) fn live_on(&self, name: &str, devices: Set) {
+        let append = &mut *self.append.lock();
+        if let Some(pool) = append.pool.as_mut()
+            && pool.homes.get(name) != Some(&devices)
+        {
+            pool.homes.insert(name.to_owned(), devices);
+        }
     }
 
     /// Where the value `value` of a pool is.

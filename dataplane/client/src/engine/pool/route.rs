@@ -23,6 +23,8 @@ pub(super) struct Question<'a> {
     pub(super) fresh_bytes: u64,
     /// Where the plan has it.
     pub(super) planned: Option<usize>,
+    /// The devices that have its operator, if not all do.
+    pub(super) home: Option<Set>,
 }
 
 pub(super) fn unknown(value: u64) -> Error {
@@ -48,14 +50,20 @@ impl Session {
                 writes,
             });
         }
-        let planned = question.planned.map(|device| Choice {
+        let has_it = |device: usize| question.home.is_none_or(|home| home.has(device));
+        let planned = question.planned.filter(|&device| has_it(device));
+        let planned = planned.map(|device| Choice {
             device,
             why: "the control plane planned its operator here",
         });
-        let chosen = match planned.or(pool.decided.take()) {
+        let decided = pool.decided.take().filter(|chosen| has_it(chosen.device));
+        let chosen = match planned.or(decided) {
             Some(chosen) => chosen,
             None => {
                 self.look_at_devices(pool);
+                for (at, device) in pool.devices.iter_mut().enumerate() {
+                    device.alive &= has_it(at);
+                }
                 let step = Step {
                     inputs: &pool.inputs,
                     fresh_bytes: question.fresh_bytes,
@@ -63,11 +71,12 @@ impl Session {
                 pool.policy.place(&step, &pool.devices)
             }
         };
-        let (lane, chosen) = self.usable_choice(chosen)?;
-        if question
-            .planned
-            .is_some_and(|planned| planned != lane.index)
-        {
+        let (lane, chosen) = match question.home {
+            Some(home) => self.at_home(chosen, home)?,
+            None => self.usable_choice(chosen)?,
+        };
+        let left = question.planned.filter(|&planned| planned != lane.index);
+        if left.is_some_and(|planned| self.lanes.get(planned).is_none_or(Lane::is_lost)) {
             // Its device is gone, and so is what it was made for.
             pool.outline.forget_plans();
         }
@@ -145,6 +154,21 @@ impl Session {
         };
         let stays = chosen.device == lane.index;
         Ok((lane, if stays { chosen } else { instead }))
+    }
+
+    /// The same for an operator that only these devices have.
+    fn at_home(&self, chosen: Choice, home: Set) -> Result<(&Lane, Choice), Error> {
+        let lives = |at: &usize| self.lanes.get(*at).is_some_and(|lane| !lane.is_lost());
+        if home.has(chosen.device) && lives(&chosen.device) {
+            return Ok((&self.lanes[chosen.device], chosen));
+        }
+        if let Some(device) = home.iter().find(lives) {
+            let why = "of the devices that have its operator it is the first";
+            return Ok((&self.lanes[device], Choice { device, why }));
+        }
+        let mut lost = home.iter().filter_map(|at| self.lanes.get(at));
+        lost.try_for_each(Lane::check)?;
+        Err(Error::Runtime("no device has this operator".to_owned()))
     }
 
     /// The id of a value at a device, where it is brought unless it is there. `None`: something is to be
