@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use genie_client::engine::{Host, Interrupted};
 use genie_recorder::{host_cache, names};
+use genie_session::fault::Code;
 use pyo3::ffi;
 
 use crate::{fork, sites};
@@ -82,6 +83,17 @@ impl Host for Python {
 
     fn line(&self, site: u32) -> String {
         sites::text(site)
+    }
+
+    fn hint(&self, code: Code) -> &'static str {
+        match code {
+            Code::OutOfMemory => "(python -m genie errors out-of-memory)",
+            Code::Index | Code::NotImplemented | Code::Value | Code::Type | Code::LinAlg => {
+                "(python -m genie errors of-pytorch)"
+            }
+            // Genie's own classes name their pages themselves.
+            _ => "",
+        }
     }
 
     fn warn(&self, text: &str) {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 from .errors import GenieError, page_of
 
 FOLDER = pathlib.Path(__file__).parent / "error_pages"
 
-#: PyTorch's own errors that a node raises, whose text therefore names no page.
-OF_TORCH = {"OutOfMemoryError": "out-of-memory"}
+#: Pages of PyTorch's own errors that come from a node, which end with the name as Genie's do.
+OF_TORCH = ("of-pytorch", "out-of-memory")
+_POINTER = re.compile(r"\(python -m genie errors ([a-z-]+)\)\Z")
 
 
 def names() -> list[str]:
@@ -35,12 +37,13 @@ def find(asked: str) -> list[str]:
     if asked in names():
         return [asked]
     bare = asked.rpartition(".")[2].lower()
-    return [name for name in names() if class_of(name).lower() == bare]
+    return [name for name in names() if bare in map(str.lower, classes_of(name))]
 
 
-def class_of(name: str) -> str:
-    """The exception class that a page is about, without its module."""
-    return read(name).split("`")[1].rpartition(".")[2]
+def classes_of(name: str) -> list[str]:
+    """The exception classes that a page is about, without their modules; the first is its own."""
+    about = read(name).split("\n\n")[1]
+    return [one.rpartition(".")[2] for one in about.split("`")[1::2]]
 
 
 def explain_error(error: BaseException) -> str:
@@ -49,15 +52,15 @@ def explain_error(error: BaseException) -> str:
     It says what the error means, why it happens, what to try, and what is kept and what is lost.
     ``python -m genie errors`` prints the same pages.
 
-    Raises :class:`LookupError` for an error that is neither Genie's nor one of PyTorch's that has a
-    page (``torch.OutOfMemoryError``).
+    Raises :class:`LookupError` for an error that is neither Genie's nor one of PyTorch's from a
+    node: those end with their page's name.
 
     >>> print(genie.explain_error(genie.ForkError("forked")).splitlines()[0])
     # fork
     """
     if isinstance(error, GenieError):
         return read(page_of(error))
-    page = OF_TORCH.get(type(error).__name__)
-    if page is None:
+    found = _POINTER.search(str(error))
+    if found is None or found[1] not in OF_TORCH:
         raise LookupError(f"{type(error).__name__} is not an error of Genie's: it has no page")
-    return read(page)
+    return read(found[1])

@@ -402,12 +402,15 @@ impl Session {
         let of = fault.log.map_or(lane.index, usize::from);
         // No operator of the program's did that.
         if let (Code::SessionGone, Some(gone)) = (fault.code, self.lanes.get(of)) {
-            return Error::from_fault(fault, &format!("the node of that is {}", gone.node));
+            let place = format!("the node of that is {}", gone.node);
+            return Error::from_fault(fault, &place, |code| self.host.hint(code));
         }
         let append = self.append.lock();
         let log = append.logs.get(of);
         let place = log.map(|log| log.trace.describe(fault.cause_seq, &*self.host));
         drop(append);
-        Error::from_fault(fault, &place.unwrap_or_default())
+        Error::from_fault(fault, &place.unwrap_or_default(), |code| {
+            self.host.hint(code)
+        })
     }
 }

@@ -55,14 +55,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// From a fault of the node; `place` names the operator and the user's line.
+    /// From a fault of the node; `place` names the operator and the user's line, `hint` where to read more
+    /// of errors that have no name of their own.
     #[must_use]
-    pub fn from_fault(fault: &Fault, place: &str) -> Self {
-        let text = if place.is_empty() {
-            fault.message.clone()
-        } else {
-            format!("{}\n  {place}", fault.message)
-        };
+    pub fn from_fault(fault: &Fault, place: &str, hint: impl FnOnce(Code) -> &'static str) -> Self {
+        let mut text = fault.message.clone();
+        for (indent, line) in [("  ", place), ("", hint(fault.code))] {
+            if !line.is_empty() {
+                text.extend(["\n", indent, line]);
+            }
+        }
         match fault.code {
             Code::OutOfMemory => Self::OutOfMemory(text),
             Code::Index => Self::Index(text),

@@ -68,7 +68,7 @@ impl Session {
                 .map_err(hostile),
             Kind::Lost => {
                 let fault = Fault::decode(payload).map_err(hostile)?;
-                lane.lose(Error::from_fault(&fault, ""));
+                lane.lose(Error::from_fault(&fault, "", |code| self.host.hint(code)));
                 Ok(())
             }
             _ => Err(io::Error::new(

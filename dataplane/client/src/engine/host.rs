@@ -1,5 +1,7 @@
 //! What a session is given by the program that it serves.
 
+use genie_session::fault::Code;
+
 /// The program's own signal handlers ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted;
@@ -25,6 +27,12 @@ pub trait Host: Send + Sync {
 
     /// The line of the program that is `site`; empty if it is not known.
     fn line(&self, site: u32) -> String;
+
+    /// Where the user reads more of a fault that becomes an error of the program's own kind; a line, or empty.
+    fn hint(&self, code: Code) -> &'static str {
+        let _ = code;
+        ""
+    }
 
     /// Tells the user something that is no error.
     fn warn(&self, text: &str) {
