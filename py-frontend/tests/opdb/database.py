@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import sys
 import types
@@ -29,14 +30,26 @@ VARIANTS = ("functional", "noncontiguous", "inplace", "out", "gradient", "second
 
 def operators() -> list[Any]:
     """All entries."""
+    return list(internal("common_methods_invocations").op_db)
+
+
+def functions() -> list[Any]:
+    """Functions that define their own backward, and operators that a program defines."""
+    custom = internal("custom_op_db").custom_op_db
+    every = [*internal("autograd_function_db").autograd_function_db, *custom]
+    # It writes an array that shares a tensor's memory, which is so on the CPU alone.
+    return [one for one in every if one.name != "NumpyExpMarkDirtyAutogradFunction"]
+
+
+def internal(name: str) -> Any:
+    """A module of PyTorch's own tests, which its wheel has."""
     # It is asked for by torch.testing's own base class, and nothing of it is used here.
     stub = types.ModuleType("expecttest")
     stub.TestCase = unittest.TestCase  # type: ignore[attr-defined]
     sys.modules.setdefault("expecttest", stub)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from torch.testing._internal import common_methods_invocations
-    return list(common_methods_invocations.op_db)
+        return importlib.import_module(f"torch.testing._internal.{name}")
 
 
 def name_of(operator: Any) -> str:
