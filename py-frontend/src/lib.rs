@@ -7,10 +7,12 @@ mod current;
 mod errors;
 mod ffi;
 mod fork;
+mod frames;
 mod host;
 mod log;
 mod place;
 mod profile;
+mod seen_lines;
 mod sites;
 mod target;
 
@@ -206,6 +208,12 @@ fn find(address: u64) -> PyResult<Option<(Vec<usize>, &'static str)>> {
     Ok(place::find(address))
 }
 
+/// Whether the line of an operator is read from frames in place, without the GIL.
+#[pyfunction]
+fn reads_frames() -> bool {
+    frames::are_read()
+}
+
 /// The program is going to look at these bytes of storages, in this order: address, offset, length.
 #[pyfunction]
 fn expect(values: Vec<(u64, u64, u64)>) {
@@ -318,6 +326,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(devices, module)?)?;
     module.add_function(wrap_pyfunction!(resolve, module)?)?;
     module.add_function(wrap_pyfunction!(expect, module)?)?;
+    module.add_function(wrap_pyfunction!(reads_frames, module)?)?;
     module.add_function(wrap_pyfunction!(library_operators, module)?)?;
     module.add_function(wrap_pyfunction!(find, module)?)?;
     module.add_function(wrap_pyfunction!(site, module)?)?;

@@ -8,6 +8,8 @@ use genie_client::engine::SiteId;
 use parking_lot::Mutex;
 use pyo3::ffi;
 
+use crate::{frames, seen_lines};
+
 /// Frames looked at before giving up.
 const DEPTH_MAX: usize = 256;
 
@@ -46,6 +48,7 @@ impl Sites {
         if self.texts.len() > TEXTS_MAX {
             self.texts.pop_front();
             self.forgotten += 1;
+            seen_lines::forget_all();
         }
         self.forgotten + self.texts.len() as SiteId
     }
@@ -69,6 +72,7 @@ impl Sites {
             return Vec::new();
         }
         self.by_line.clear();
+        seen_lines::forget_all();
         std::mem::take(&mut self.codes).into_keys().collect()
     }
 }
@@ -78,6 +82,7 @@ static SITES: Mutex<Option<Sites>> = Mutex::new(None);
 /// Frames of files under these folders are passed over.
 pub fn set_inner_folders(folders: Vec<String>) {
     SITES.lock().get_or_insert_with(Sites::default).inner = folders;
+    frames::compare();
 }
 
 /// `file:line, in function`, or nothing for an unknown site.
@@ -119,18 +124,31 @@ pub fn number(file: &str, line: u32, name: &str) -> SiteId {
     sites.keep(described(file, i64::from(line), name))
 }
 
-/// The innermost frame of this thread outside torch and genie. Takes the GIL.
+/// The innermost frame of this thread outside torch and genie. Takes the GIL where it was not here before.
 fn running() -> SiteId {
+    // SAFETY: takes no pointers.
+    if unsafe { ffi::Py_IsInitialized() } == 0 {
+        return 0;
+    }
+    seen_lines::find().unwrap_or_else(ask)
+}
+
+/// The same, by asking Python.
+fn ask() -> SiteId {
     // SAFETY: the interpreter is running (the module is loaded), and Ensure and Release pair up.
     unsafe {
-        if ffi::Py_IsInitialized() == 0 {
-            return 0;
-        }
         let state = ffi::PyGILState_Ensure();
         // Frames are objects that a collection counts, and one may run any finalizer: not here, in
         // the midst of a call.
         let collects = ffi::PyGC_Disable() != 0;
         let site = walk();
+        // Code that is kept alive: another's address may become a third one's.
+        seen_lines::remember(site, |code| {
+            SITES
+                .lock()
+                .as_ref()
+                .and_then(|sites| sites.codes.get(&code).copied())
+        });
         if collects {
             ffi::PyGC_Enable();
         }
