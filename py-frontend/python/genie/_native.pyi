@@ -23,6 +23,7 @@ __all__ = [
     "profile_stop",
     "register",
     "resolve",
+    "reads_frames",
     "site",
     "stats",
     "synchronize",
