@@ -421,6 +421,24 @@ def test_tapes_for_several_shapes() -> None:
     assert taped() == 3 * 2
 
 
+def test_what_has_no_tape_is_not_watched_for_ever() -> None:
+    def kinds(x: torch.Tensor) -> torch.Tensor:
+        return ((x + 1) * 2).relu().sum() + 1
+
+    def with_a_value(x: torch.Tensor) -> torch.Tensor:
+        return ((x + 1) * 2).relu()[x > 0].sum() + x.sum()
+
+    for function in (kinds, with_a_value):
+        fast = compiled(function, dynamic=False)
+        with torch.no_grad():
+            for _ in range(10):
+                for rows in range(1, 8):
+                    x = torch.randn(rows, 4)
+                    assert_same(fast(x.to(REMOTE)), function(x), 1e-4)
+    watched = [native.taped()[2] for plan in plans for native in plan.programs.natives]
+    assert max(watched) <= 16
+
+
 def test_computed_sizes_have_tapes_of_their_own() -> None:
     def run(x: torch.Tensor) -> torch.Tensor:
         return (x.reshape(-1, 2) + 1).relu().view(x.shape[0], -1) * x.shape[1]

@@ -251,13 +251,13 @@ std::vector<at::Tensor> Program::outputs_of(const std::vector<at::Tensor>& regis
   return outputs;
 }
 
-std::tuple<int64_t, std::vector<int64_t>> Program::taped() const {
+std::tuple<int64_t, std::vector<int64_t>, int64_t> Program::taped() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::vector<int64_t> called;
   for (const auto& tape : tapes_) {
     called.push_back(static_cast<int64_t>(tape->called()));
   }
-  return {taped_runs_, called};
+  return {taped_runs_, called, static_cast<int64_t>(watched_)};
 }
 
 std::shared_ptr<const Tape> Program::tape_for(const Key& key, bool& is_to_be_made) const {
@@ -268,9 +268,14 @@ std::shared_ptr<const Tape> Program::tape_for(const Key& key, bool& is_to_be_mad
       return tape;
     }
   }
+  if (watched_ == kWatchedMax) {
+    return nullptr;
+  }
   const uint64_t hash = key.hash();
   is_to_be_made = std::find(seen_.begin(), seen_.end(), hash) != seen_.end();
-  if (!is_to_be_made) {
+  if (is_to_be_made) {
+    ++watched_;
+  } else {
     seen_.push_back(hash);
     if (seen_.size() > kSeenMax) {
       seen_.pop_front();

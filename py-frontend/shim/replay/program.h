@@ -37,8 +37,9 @@ class Program final : public torch::CustomClassHolder {
   // Makes the calls; `numbers` are what shapes come to this time.
   std::vector<at::Tensor> run(const c10::List<at::Tensor>& inputs, const std::vector<int64_t>& numbers) const;
 
-  // How many runs went by a tape; and for each tape that there is, how many steps it still calls.
-  std::tuple<int64_t, std::vector<int64_t>> taped() const;
+  // How many runs went by a tape; for each tape that there is, how many steps it still calls; how many runs
+  // were watched.
+  std::tuple<int64_t, std::vector<int64_t>, int64_t> taped() const;
 
   // Of one step: calls it; its registers; what becomes of its results.
   void call(
@@ -114,6 +115,9 @@ class Program final : public torch::CustomClassHolder {
   static constexpr size_t kTapesMax = 4;
   // Kinds of inputs that are remembered; a tape is made for those that came twice.
   static constexpr size_t kSeenMax = 8;
+  // Runs that are watched, in all: watching costs more than it saves where kinds come and go, or where no
+  // tape can be made.
+  static constexpr size_t kWatchedMax = 16;
 
   size_t inputs_;
   size_t registers_;
@@ -130,6 +134,7 @@ class Program final : public torch::CustomClassHolder {
   mutable std::deque<std::shared_ptr<const Tape>> tapes_;
   mutable std::deque<uint64_t> seen_;
   mutable int64_t taped_runs_ = 0;
+  mutable size_t watched_ = 0;
 };
 
 }  // namespace genie::replay
