@@ -158,27 +158,12 @@ pub fn expect_bytes(values: impl Iterator<Item = Bytes>) {
     let Some(session) = current::get() else {
         return;
     };
-    if session.is_pool() {
-        let number = session.first().number;
-        let of_pool = values.filter(|bytes| number_of(bytes.storage) == number);
-        return session.expect_placed(of_pool.map(|bytes| Bytes {
-            storage: bytes.storage & ID_MASK,
-            ..bytes
-        }));
-    }
-    // Those of one device are one series.
-    let mut series = vec![Vec::new(); session.lanes().len()];
-    for bytes in values {
-        if let Some(lane) = number_of(bytes.storage).checked_sub(session.first().number)
-            && let Some(of_lane) = series.get_mut(usize::from(lane))
-        {
-            let storage = bytes.storage & ID_MASK;
-            of_lane.push(Bytes { storage, ..bytes });
-        }
-    }
-    for (lane, values) in session.lanes().iter().zip(series) {
-        session.expect(lane, values);
-    }
+    let first = session.first().number;
+    session.expect(values.filter_map(|bytes| {
+        let index = number_of(bytes.storage).checked_sub(first)?;
+        let storage = bytes.storage & ID_MASK;
+        Some((usize::from(index), Bytes { storage, ..bytes }))
+    }));
 }
 
 /// The handle that a fake address tells (shim/allocator.cpp).

@@ -47,9 +47,9 @@ struct Series {
 /// What was asked for.
 pub(super) struct Asked {
     lane: usize,
-    pub(super) bytes: Bytes,
-    pub(super) key: Key,
-    pub(super) memory: Vec<u8>,
+    bytes: Bytes,
+    key: Key,
+    memory: Vec<u8>,
 }
 
 /// Under the append lock.
@@ -99,7 +99,7 @@ impl Ahead {
         }
     }
 
-    pub(super) fn expect(&mut self, lane: usize, mut values: Vec<Bytes>) {
+    fn expect(&mut self, lane: usize, mut values: Vec<Bytes>) {
         values.truncate(EXPECTED_MAX);
         let at = values.iter().enumerate().map(|(i, one)| (one.storage, i));
         let storages = || values.iter().map(|one| one.storage);
@@ -131,12 +131,12 @@ impl Ahead {
         true
     }
 
-    pub(super) fn is_asked(&self, lane: usize, bytes: &Bytes) -> bool {
+    fn is_asked(&self, lane: usize, bytes: &Bytes) -> bool {
         let mut asked = self.asked.iter();
         asked.any(|one| one.lane == lane && one.bytes == *bytes)
     }
 
-    pub(super) fn has_room(&self, len: u64) -> bool {
+    fn has_room(&self, len: u64) -> bool {
         self.asked.len() < VALUES_MAX && self.total + len <= BYTES_MAX
     }
 
@@ -171,10 +171,26 @@ impl Ahead {
 }
 
 impl Session {
-    /// The program is going to look at these, in this order; nothing is asked before it begins to.
-    pub fn expect(&self, lane: &Lane, values: Vec<Bytes>) {
-        if values.len() > 1 {
-            self.append.lock().ahead.expect(lane.index, values);
+    /// The program is going to look at these, each of the device at an index, in this order; nothing is
+    /// asked before it begins to. Those of each device are a series.
+    pub fn expect(&self, values: impl Iterator<Item = (usize, Bytes)>) {
+        let append = &mut *self.append.lock();
+        let mut series = vec![Vec::new(); self.lanes.len()];
+        for (index, bytes) in values {
+            let found = match append.pool.as_deref() {
+                Some(pool) => self.placed(pool, &bytes),
+                None => Some((index, bytes)),
+            };
+            if let Some((lane, bytes)) = found
+                && let Some(of_lane) = series.get_mut(lane)
+            {
+                of_lane.push(bytes);
+            }
+        }
+        for (lane, values) in series.into_iter().enumerate() {
+            if values.len() > 1 {
+                append.ahead.expect(lane, values);
+            }
         }
     }
 
@@ -217,18 +233,30 @@ impl Session {
         if let Some(ticket) = ticket {
             return self.fetch_part(lane, draft, (&bytes, into), &ticket, next, site);
         }
-        let Some((asked, at)) = taken else {
+        let Some(taken) = taken else {
             // SAFETY: `wait` returns once the answer was taken or nobody waits for it any more.
             let destination = unsafe { Destination::new(into.as_mut_ptr(), into.len()) };
             self.ask_and_wait(lane, draft, destination, (&bytes, next), site)?;
             self.append.lock().logs[index].seen.is_good(position);
             return Ok(());
         };
-        self.ask_ahead(lane, &bytes, next);
+        self.take_asked(lane, &taken, into, next)?;
+        self.append.lock().logs[index].seen.is_good(position);
+        Ok(())
+    }
+
+    /// Waits for what was asked for, of which the program looks at the bytes from there on.
+    pub(super) fn take_asked(
+        &self,
+        lane: &Lane,
+        (asked, at): &(Asked, usize),
+        into: &mut [u8],
+        next: Next<'_>,
+    ) -> Result<(), Error> {
+        self.ask_ahead(lane, &asked.bytes, next);
         let answer = self.answer_asked(lane, asked.key)?;
         answer.map_err(|fault| self.explain(lane, &fault))?;
-        into.copy_from_slice(&asked.memory[at..at + into.len()]);
-        self.append.lock().logs[index].seen.is_good(position);
+        into.copy_from_slice(&asked.memory[*at..*at + into.len()]);
         self.counters.fetched_ahead();
         Ok(())
     }
@@ -275,27 +303,25 @@ impl Session {
         self.wait(lane, key).map(|_| ())
     }
 
-    /// Asks for what comes next, as far as there is room for it now.
-    fn ask_ahead(&self, lane: &Lane, looked: &Bytes, next: Next<'_>) {
+    /// Asks for what comes next on the same device, as far as there is room for it now.
+    pub(super) fn ask_ahead(&self, lane: &Lane, looked: &Bytes, next: Next<'_>) {
         let append = &mut *self.append.lock();
         let mut is_asked = false;
-        for &bytes in next.values {
+        for value in next.values {
+            let found = match append.pool.as_deref() {
+                Some(pool) => self.placed(pool, value),
+                None => Some((lane.index, *value)),
+            };
+            let Some((_, bytes)) = found.filter(|(at, _)| *at == lane.index) else {
+                continue;
+            };
             let ahead = &append.ahead;
             let is_wanted = ahead.has_room(bytes.len) && !ahead.is_asked(lane.index, &bytes);
             // Under the lock under which it would be freed.
-            if is_wanted && (next.is_there)(&bytes) {
+            if is_wanted && (next.is_there)(value) {
                 is_asked |= self.ask_for(lane, append, bytes);
             }
         }
-        is_asked |= self.ask_series(lane, append, looked);
-        if is_asked {
-            self.flush_into_outbox(lane, append);
-        }
-    }
-
-    /// Asks for what the program has told that it looks at next.
-    pub(super) fn ask_series(&self, lane: &Lane, append: &mut Append, looked: &Bytes) -> bool {
-        let mut is_asked = false;
         if append.ahead.looked(lane.index, looked) {
             while let Some(bytes) = append.ahead.wanted() {
                 if !self.ask_for(lane, append, bytes) {
@@ -304,10 +330,12 @@ impl Session {
                 is_asked = true;
             }
         }
-        is_asked
+        if is_asked {
+            self.flush_into_outbox(lane, append);
+        }
     }
 
-    pub(super) fn ask_for(&self, lane: &Lane, append: &mut Append, bytes: Bytes) -> bool {
+    fn ask_for(&self, lane: &Lane, append: &mut Append, bytes: Bytes) -> bool {
         if !append.logs[lane.index].log.has_room(0) {
             return false;
         }

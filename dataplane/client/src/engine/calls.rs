@@ -402,15 +402,16 @@ impl Session {
         let of = fault.log.map_or(lane.index, usize::from);
         // No operator of the program's did that.
         if let (Code::SessionGone, Some(gone)) = (fault.code, self.lanes.get(of)) {
-            let place = format!("the node of that is {}", gone.node);
-            return Error::from_fault(fault, &place, |code| self.host.hint(code));
+            return self.error_of(fault, &format!("the node of that is {}", gone.node));
         }
         let append = self.append.lock();
         let log = append.logs.get(of);
         let place = log.map(|log| log.trace.describe(fault.cause_seq, &*self.host));
         drop(append);
-        Error::from_fault(fault, &place.unwrap_or_default(), |code| {
-            self.host.hint(code)
-        })
+        self.error_of(fault, &place.unwrap_or_default())
+    }
+
+    pub(super) fn error_of(&self, fault: &Fault, place: &str) -> Error {
+        Error::from_fault(fault, place, self.host.hint(fault.code))
     }
 }

@@ -58,9 +58,9 @@ impl Error {
     /// From a fault of the node; `place` names the operator and the user's line, `hint` where to read more
     /// of errors that have no name of their own.
     #[must_use]
-    pub fn from_fault(fault: &Fault, place: &str, hint: impl FnOnce(Code) -> &'static str) -> Self {
+    pub fn from_fault(fault: &Fault, place: &str, hint: &str) -> Self {
         let mut text = fault.message.clone();
-        for (indent, line) in [("  ", place), ("", hint(fault.code))] {
+        for (indent, line) in [("  ", place), ("", hint)] {
             if !line.is_empty() {
                 text.extend(["\n", indent, line]);
             }

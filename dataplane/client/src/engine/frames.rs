@@ -6,7 +6,7 @@ use genie_session::fault::Fault;
 use genie_session::frame::{Header, Kind};
 
 use super::slots::Key;
-use super::{Error, Lane, Session};
+use super::{Lane, Session};
 
 impl Session {
     /// Handles a frame without raw bytes that came on `lane`.
@@ -68,7 +68,7 @@ impl Session {
                 .map_err(hostile),
             Kind::Lost => {
                 let fault = Fault::decode(payload).map_err(hostile)?;
-                lane.lose(Error::from_fault(&fault, "", |code| self.host.hint(code)));
+                lane.lose(self.error_of(&fault, ""));
                 Ok(())
             }
             _ => Err(io::Error::new(

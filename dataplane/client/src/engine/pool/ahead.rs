@@ -13,27 +13,10 @@ use super::{Pool, Wanted};
 
 impl Session {
     /// The same bytes of the copy of a value that is looked at: the oldest one that is not lost.
-    fn placed(&self, pool: &Pool, bytes: &Bytes) -> Option<(usize, Bytes)> {
+    pub(in super::super) fn placed(&self, pool: &Pool, bytes: &Bytes) -> Option<(usize, Bytes)> {
         let copy = self.living(pool.places.get(bytes.storage)?)?;
         let storage = copy.id;
         Some((copy.device, Bytes { storage, ..*bytes }))
-    }
-
-    /// See [`Session::expect`]: those of each device are a series.
-    pub fn expect_placed(&self, values: impl Iterator<Item = Bytes>) {
-        let append = &mut *self.append.lock();
-        let Some(pool) = append.pool.as_deref() else {
-            return;
-        };
-        let mut series = vec![Vec::new(); self.lanes.len()];
-        for (device, bytes) in values.filter_map(|bytes| self.placed(pool, &bytes)) {
-            series[device].push(bytes);
-        }
-        for (device, values) in series.into_iter().enumerate() {
-            if values.len() > 1 {
-                append.ahead.expect(device, values);
-            }
-        }
     }
 
     /// As [`Session::fetch_ahead`] of a view of a value.
@@ -46,14 +29,9 @@ impl Session {
     ) -> Result<(), Error> {
         let bytes = Bytes::of(draft, into.len());
         self.forget_stale();
-        if let Some((lane, asked, at, look)) = bytes.and_then(|bytes| self.asked_for(draft, &bytes))
-        {
-            self.ask_ahead_placed(lane, &asked.bytes, next);
-            let answer = self.answer_asked(lane, asked.key)?;
-            answer.map_err(|fault| self.explain(lane, &fault))?;
+        if let Some((lane, taken, look)) = bytes.and_then(|bytes| self.asked_for(draft, &bytes)) {
+            self.take_asked(lane, &taken, into, next)?;
             self.end_look(look);
-            into.copy_from_slice(&asked.memory[at..at + into.len()]);
-            self.counters.fetched_ahead();
             return Ok(());
         }
         let &[value] = draft.storages else {
@@ -94,7 +72,7 @@ impl Session {
             Ok(Some((lane, id, key, look)))
         })?;
         if let Some(bytes) = bytes {
-            self.ask_ahead_placed(
+            self.ask_ahead(
                 lane,
                 &Bytes {
                     storage: id,
@@ -109,10 +87,10 @@ impl Session {
     }
 
     /// What was asked for, and the look that it is.
-    fn asked_for(&self, draft: &Draft<'_>, bytes: &Bytes) -> Option<(&Lane, Asked, usize, u64)> {
+    fn asked_for(&self, draft: &Draft<'_>, bytes: &Bytes) -> Option<(&Lane, (Asked, usize), u64)> {
         let append = &mut *self.append.lock();
         let (device, placed) = self.placed(append.pool.as_deref()?, bytes)?;
-        let (asked, at) = append.ahead.take(device, &placed)?;
+        let taken = append.ahead.take(device, &placed)?;
         let lane = &self.lanes[device];
         let look = Self::with_pool(append, |append, pool| {
             // Plans know the looks of a program, asked for or not.
@@ -121,31 +99,7 @@ impl Session {
             Self::follow_outline(pool, &outlined, planned.is_some());
             Ok(self.ended(append, pool, lane))
         });
-        Some((lane, asked, at, look.unwrap_or(0)))
-    }
-
-    /// As [`Session::ask_ahead`], of what lies on the same device.
-    fn ask_ahead_placed(&self, lane: &Lane, looked: &Bytes, next: Next<'_>) {
-        let append = &mut *self.append.lock();
-        let mut is_asked = false;
-        for value in next.values {
-            let pool = append.pool.as_deref();
-            let Some((device, bytes)) = pool.and_then(|pool| self.placed(pool, value)) else {
-                break;
-            };
-            let ahead = &append.ahead;
-            let is_wanted = device == lane.index
-                && ahead.has_room(bytes.len)
-                && !ahead.is_asked(device, &bytes);
-            // Under the lock under which it would be freed.
-            if is_wanted && (next.is_there)(value) {
-                is_asked |= self.ask_for(lane, append, bytes);
-            }
-        }
-        is_asked |= self.ask_series(lane, append, looked);
-        if is_asked {
-            self.flush_into_outbox(lane, append);
-        }
+        Some((lane, taken, look.unwrap_or(0)))
     }
 }
 
