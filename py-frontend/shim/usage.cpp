@@ -80,18 +80,14 @@ void count_freed(GenieStorage handle, c10::DeviceIndex device, uint64_t bytes) n
   of(device).storages.take(1);
 }
 
-void count_passing(
-    GenieStorage any,
-    c10::DeviceIndex device,
-    uint64_t bytes,
-    uint64_t storages,
-    uint64_t peak_bytes,
-    uint64_t peak_storages) noexcept {
+void count_passing(GenieStorage any, c10::DeviceIndex device, const Passing& passing) noexcept {
   if (is_gone(any)) {
     return;
   }
-  of(device).bytes.pass(static_cast<int64_t>(bytes), static_cast<int64_t>(peak_bytes));
-  of(device).storages.pass(static_cast<int64_t>(storages), static_cast<int64_t>(peak_storages));
+  of(device).bytes.pass(
+      static_cast<int64_t>(passing.bytes), static_cast<int64_t>(passing.peak_bytes));
+  of(device).storages.pass(
+      static_cast<int64_t>(passing.storages), static_cast<int64_t>(passing.peak_storages));
 }
 
 void count_resized(c10::DeviceIndex device, uint64_t before, uint64_t after) noexcept {

@@ -13,14 +13,13 @@ namespace genie {
 // So many bytes more, in one storage more; and less. Those of an earlier session count for nothing.
 void count_made(GenieStorage handle, c10::DeviceIndex device, uint64_t bytes) noexcept;
 void count_freed(GenieStorage handle, c10::DeviceIndex device, uint64_t bytes) noexcept;
-// Storages were made and freed again, which took so much at the most.
-void count_passing(
-    GenieStorage any,
-    c10::DeviceIndex device,
-    uint64_t bytes,
-    uint64_t storages,
-    uint64_t peak_bytes,
-    uint64_t peak_storages) noexcept;
+// Storages that are made and freed again, and what they take at the most.
+struct Passing {
+  uint64_t bytes = 0, storages = 0;
+  uint64_t peak_bytes = 0, peak_storages = 0;
+};
+// They were, beside `any`.
+void count_passing(GenieStorage any, c10::DeviceIndex device, const Passing& passing) noexcept;
 // A storage became larger or smaller.
 void count_resized(c10::DeviceIndex device, uint64_t before, uint64_t after) noexcept;
 

@@ -117,7 +117,6 @@ std::optional<Key> Key::of(c10::ArrayRef<at::Tensor> inputs, const std::vector<i
   }
   Key key;
   key.words.reserve(16 + numbers.size() + 12 * inputs.size());
-  key.slots.reserve(inputs.size());
   key.words.insert(
       key.words.end(),
       {static_cast<int64_t>(local.included_.raw_repr()),
@@ -142,7 +141,6 @@ std::optional<Key> Key::of(c10::ArrayRef<at::Tensor> inputs, const std::vector<i
       key.device = device;
       slot = numbering.number(handle_of(input), key.storages);
     }
-    key.slots.push_back(slot);
     key.words.push_back(slot);
   }
   if (key.device < 0) {

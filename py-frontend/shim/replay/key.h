@@ -31,9 +31,8 @@ struct Key {
   uint64_t hash() const;
 
   std::vector<int64_t> words;
-  // The storages of the inputs, each once; and for each input which of them is its, or NO_SLOT.
+  // The storages of the inputs, each once: their slots are their places here.
   std::vector<GenieStorage> storages;
-  std::vector<uint32_t> slots;
   c10::DeviceIndex device = -1;
 
   static constexpr uint32_t NO_SLOT = UINT32_MAX;

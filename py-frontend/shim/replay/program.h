@@ -71,6 +71,7 @@ class Program final : public torch::CustomClassHolder {
   const std::vector<int64_t>& outputs() const {
     return outputs_;
   }
+  std::vector<at::Tensor> outputs_of(const std::vector<at::Tensor>& registers) const;
 
   static constexpr int64_t NOT_USED = -1;
   static constexpr int64_t SAME = -2;
@@ -104,7 +105,6 @@ class Program final : public torch::CustomClassHolder {
       const;
   static void take(torch::jit::Stack& stack, at::Tensor* registers, const int64_t* results, const int64_t* end);
 
-  std::vector<at::Tensor> outputs_of(const std::vector<at::Tensor>& registers) const;
   std::shared_ptr<const Tape> tape_for(const Key& key, bool& is_to_be_made) const;
   std::vector<at::Tensor> run_noticed(
       const Key& key,

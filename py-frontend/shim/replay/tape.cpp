@@ -2,13 +2,13 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "allocator.h"
 #include "backend.h"
 #include "errors.h"
 #include "replay/program.h"
-#include "usage.h"
 
 namespace genie::replay {
 namespace {
@@ -49,11 +49,20 @@ class Slots {
 
 }  // namespace
 
-void Tape::append(size_t begin, size_t end, std::vector<GenieStorage>& slots) const {
+size_t Tape::called() const {
+  return static_cast<size_t>(
+      std::count_if(parts_.begin(), parts_.end(), [](const Part& part) { return part.step >= 0; }));
+}
+
+void Tape::append(
+    size_t begin,
+    size_t end,
+    c10::DeviceIndex device,
+    std::vector<GenieStorage>& slots) const {
   while (begin < end) {
     size_t done = 0;
     const GenieStatus status = genie_replay(
-        replayed_.data() + begin, end - begin, device_, slots.data(), slots.size(), &done);
+        replayed_.data() + begin, end - begin, device, slots.data(), slots.size(), &done);
     if (status == GENIE_OK) {
       return;
     }
@@ -73,7 +82,7 @@ std::vector<at::Tensor> Tape::run(
   check(genie_usable());
   Slots slots(is_made_);
   std::copy(key.storages.begin(), key.storages.end(), slots.storages().begin());
-  count_passing(key.storages.front(), device_, bytes_, storages_, peak_bytes_, peak_storages_);
+  count_passing(key.storages.front(), key.device, passing_);
   torch::jit::Stack stack;
   std::vector<int64_t> words;
   size_t record = 0;
@@ -81,12 +90,13 @@ std::vector<at::Tensor> Tape::run(
     if (part.step >= 0) {
       program.call(static_cast<size_t>(part.step), stack, registers.data(), numbers);
     } else {
-      append(std::exchange(record, part.records_end), part.records_end, slots.storages());
+      const size_t begin = std::exchange(record, part.records_end);
+      append(begin, part.records_end, key.device, slots.storages());
     }
     for (const Made& made : part.made) {
       at::Tensor& tensor = registers[made.at];
       tensor = make_tensor(
-          adopt_storage(slots.storages()[made.slot], made.bytes, device_),
+          adopt_storage(slots.storages()[made.slot], made.bytes, key.device),
           made.dtype,
           made.sizes,
           made.strides);
@@ -118,12 +128,7 @@ std::vector<at::Tensor> Tape::run(
       slots.release(slot);
     }
   }
-  std::vector<at::Tensor> outputs;
-  outputs.reserve(outputs_.size());
-  for (const uint32_t output : outputs_) {
-    outputs.push_back(registers[output]);
-  }
-  return outputs;
+  return program.outputs_of(registers);
 }
 
 }  // namespace genie::replay

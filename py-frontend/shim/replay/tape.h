@@ -9,6 +9,7 @@
 
 #include "recorder.h"
 #include "replay/key.h"
+#include "usage.h"
 
 namespace genie::replay {
 
@@ -27,9 +28,7 @@ class Tape {
       const std::vector<int64_t>& numbers) const;
 
   // How many steps of the program are still called.
-  size_t called() const noexcept {
-    return called_;
-  }
+  size_t called() const;
 
  private:
   friend class TapeMaker;
@@ -64,17 +63,18 @@ class Tape {
     std::vector<uint32_t> released;  // slots
   };
 
-  void append(size_t begin, size_t end, std::vector<GenieStorage>& slots) const;
+  void append(
+      size_t begin,
+      size_t end,
+      c10::DeviceIndex device,
+      std::vector<GenieStorage>& slots) const;
 
   std::vector<int64_t> words_;
-  c10::DeviceIndex device_ = -1;
   std::vector<Part> parts_;
-  std::vector<uint32_t> outputs_;
   // By slot, whether a record makes it.
   std::vector<uint8_t> is_made_;
-  size_t called_ = 0;
   // Storages that have no tensor.
-  uint64_t bytes_ = 0, storages_ = 0, peak_bytes_ = 0, peak_storages_ = 0;
+  Passing passing_;
   // What the records are made of: the pointers of replayed_ lead there.
   std::vector<uint8_t> bytes_of_;
   std::vector<int64_t> words_of_;

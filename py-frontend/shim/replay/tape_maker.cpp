@@ -49,7 +49,7 @@ TapeMaker::TapeMaker(
       device_(key.device),
       registers_(registers.size()),
       steps_(program.size()),
-      inputs_(key.slots.size()) {
+      inputs_(program.inputs()) {
   for (size_t i = 0; i < inputs_; ++i) {
     registers_[i] = look(registers[i]);
   }
@@ -109,11 +109,10 @@ void TapeMaker::before(size_t step, const std::vector<at::Tensor>& registers) {
 
 void TapeMaker::after(size_t step, const std::vector<at::Tensor>& registers) {
   Step& of = steps_[step];
-  const size_t before = step == 0 ? 0 : steps_[step - 1].records_end;
   of.records_end = noticed_.records.size();
   // What appends otherwise than by a record of an operator is called again. (Another thread's records
   // count too: it is called more often than it must be, then.)
-  of.is_called = noticed_.is_odd || genie_position() - position_ != of.records_end - before;
+  of.is_called = noticed_.is_odd || genie_position() - position_ != of.records_end - records_begin(step);
   if (program_.op(step).schema().is_mutable()) {
     const auto now = versions(registers);
     for (size_t at = 0; at < now.size(); ++at) {
@@ -125,16 +124,14 @@ void TapeMaker::after(size_t step, const std::vector<at::Tensor>& registers) {
     // What it gives back is no new register: its shape, too, is part of what it did.
     of.is_called = of.is_called || metadata(step, registers) != metadata_;
   }
-  for (const int64_t result : program_.results(step)) {
-    if (result >= 0) {
-      const at::Tensor& tensor = registers[static_cast<size_t>(result)];
-      is_impossible_ = is_impossible_ || is_special(tensor) ||
-          (is_remote(tensor) && tensor.device().index() != device_);
-      if (!is_impossible_) {
-        registers_[static_cast<size_t>(result)] = look(tensor);
-      }
+  each_result(step, [&](uint32_t at, Register& found) {
+    const at::Tensor& tensor = registers[at];
+    is_impossible_ = is_impossible_ || is_special(tensor) ||
+        (is_remote(tensor) && tensor.device().index() != device_);
+    if (!is_impossible_) {
+      found = look(tensor);
     }
-  }
+  });
 }
 
 // Whether a record of the step made the tensor's storage, and the tensor is the whole of it.
@@ -142,7 +139,7 @@ bool TapeMaker::is_made_by(size_t step, const Register& found) const {
   if (!found.is_plain || found.is_view || found.offset != 0) {
     return false;
   }
-  for (size_t i = step == 0 ? 0 : steps_[step - 1].records_end; i < steps_[step].records_end; ++i) {
+  for (size_t i = records_begin(step); i < steps_[step].records_end; ++i) {
     const Noticed::Record& record = noticed_.records[i];
     const GenieStorage nth = found.storage - record.first_fresh;
     if (found.storage >= record.first_fresh && nth < record.fresh_bytes.size()) {
@@ -172,12 +169,9 @@ void TapeMaker::find_slots() {
       const Register& found = registers_[use.at];
       of.is_called = of.is_called || (found.is_defined && !found.is_plain);
     }
-    for (const int64_t result : program_.results(step)) {
-      const bool is_plain =
-          result < 0 || !registers_[static_cast<size_t>(result)].is_defined ||
-          registers_[static_cast<size_t>(result)].is_plain;
-      of.is_called = of.is_called || !is_plain;
-    }
+    each_result(step, [&](uint32_t /*at*/, const Register& found) {
+      of.is_called = of.is_called || (found.is_defined && !found.is_plain);
+    });
     for (; at < of.records_end; ++at) {
       const Noticed::Record& record = noticed_.records[at];
       for (const GenieStorage storage : record.storages) {
@@ -187,16 +181,12 @@ void TapeMaker::find_slots() {
         new_slot(record.first_fresh + i, true);
       }
     }
-    for (const int64_t result : program_.results(step)) {
-      if (result < 0 || !registers_[static_cast<size_t>(result)].is_plain) {
-        continue;
-      }
-      const GenieStorage storage = registers_[static_cast<size_t>(result)].storage;
-      if (!slot_of_.contains(storage)) {
+    each_result(step, [&](uint32_t /*at*/, const Register& found) {
+      if (found.is_plain && !slot_of_.contains(found.storage)) {
         of.is_called = true;
-        new_slot(storage, false);
+        new_slot(found.storage, false);
       }
-    }
+    });
   }
 }
 
@@ -209,22 +199,16 @@ void TapeMaker::find_called() {
   }
   for (size_t step = steps_.size(); step-- > 0;) {
     Step& of = steps_[step];
-    for (const int64_t result : program_.results(step)) {
-      if (result >= 0 && is_tensor_[static_cast<size_t>(result)] != 0) {
-        of.is_called = of.is_called || !is_made_by(step, registers_[static_cast<size_t>(result)]);
-      }
-    }
+    each_result(step, [&](uint32_t at, const Register& found) {
+      of.is_called = of.is_called || (is_tensor_[at] != 0 && !is_made_by(step, found));
+    });
     if (!of.is_called) {
       continue;
     }
     for (const Program::Use& use : program_.uses(step)) {
       is_tensor_[use.at] = 1;
     }
-    for (const int64_t result : program_.results(step)) {
-      if (result >= 0) {
-        is_tensor_[static_cast<size_t>(result)] = 1;
-      }
-    }
+    each_result(step, [&](uint32_t at, const Register& /*found*/) { is_tensor_[at] = 1; });
   }
 }
 
@@ -244,7 +228,6 @@ std::shared_ptr<const Tape> TapeMaker::finish() && {
     return nullptr;
   }
   tape->words_ = std::move(words_);
-  tape->device_ = device_;
   tape->is_made_ = std::move(is_made_);
   return tape;
 }

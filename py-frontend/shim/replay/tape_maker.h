@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "replay/key.h"
+#include "replay/program.h"
 #include "replay/tape.h"
 #include "replay/taping.h"
 
@@ -46,6 +47,19 @@ class TapeMaker {
     size_t records_end = 0;
     std::vector<Tape::Written> written;
   };
+
+  // The results of a step that have registers of their own.
+  template <typename See>
+  void each_result(size_t step, const See& see) {
+    for (const int64_t result : program_.results(step)) {
+      if (result >= 0) {
+        see(static_cast<uint32_t>(result), registers_[static_cast<size_t>(result)]);
+      }
+    }
+  }
+  size_t records_begin(size_t step) const {
+    return step == 0 ? 0 : steps_[step - 1].records_end;
+  }
 
   static Register look(const at::Tensor& tensor);
   std::vector<int64_t> versions(const std::vector<at::Tensor>& registers) const;

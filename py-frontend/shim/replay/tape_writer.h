@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "replay/program.h"
 #include "replay/tape_maker.h"
 
 namespace genie::replay {
@@ -38,9 +37,6 @@ class TapeMaker::Writer {
     }
     die(maker_.steps_.size(), begin_records());
     lay_out();
-    for (const int64_t output : maker_.program_.outputs()) {
-      tape_.outputs_.push_back(static_cast<uint32_t>(output));
-    }
     return storages_ == 0;
   }
 
@@ -49,22 +45,11 @@ class TapeMaker::Writer {
     return maker_.slot_of_.at(storage);
   }
 
-  // The results of a step that have registers of their own.
-  template <typename See>
-  void each_result(size_t step, const See& see) const {
-    for (const int64_t result : maker_.program_.results(step)) {
-      if (result >= 0) {
-        see(static_cast<uint32_t>(result), maker_.registers_[static_cast<size_t>(result)]);
-      }
-    }
-  }
-
   void call(size_t step) {
     record_ = maker_.steps_[step].records_end;
     Tape::Part& part = tape_.parts_.emplace_back();
     part.step = static_cast<int64_t>(step);
-    ++tape_.called_;
-    each_result(step, [&](uint32_t at, const Register& found) {
+    maker_.each_result(step, [&](uint32_t at, const Register& found) {
       const uint32_t slot = found.is_plain ? slot_of(found.storage) : Key::NO_SLOT;
       part.given.push_back({at, slot, found.words});
     });
@@ -84,7 +69,7 @@ class TapeMaker::Writer {
       append(maker_.noticed_.records[record_], maker_.program_.site(step));
     }
     part.records_end = static_cast<uint32_t>(tape_.replayed_.size());
-    each_result(step, [&](uint32_t at, const Register& found) {
+    maker_.each_result(step, [&](uint32_t at, const Register& found) {
       if (maker_.is_tensor_[at] != 0) {
         part.made.push_back(
             {at, slot_of(found.storage), found.dtype, found.sizes, found.strides, found.bytes});
@@ -164,10 +149,11 @@ class TapeMaker::Writer {
     }
     held_ += bytes;
     ++storages_;
-    tape_.bytes_ += bytes;
-    ++tape_.storages_;
-    tape_.peak_bytes_ = std::max(tape_.peak_bytes_, held_);
-    tape_.peak_storages_ = std::max(tape_.peak_storages_, storages_);
+    Passing& passing = tape_.passing_;
+    passing.bytes += bytes;
+    ++passing.storages;
+    passing.peak_bytes = std::max(passing.peak_bytes, held_);
+    passing.peak_storages = std::max(passing.peak_storages, storages_);
   }
 
   // What died by the end of a step: the storage of a tensor when the last one goes; any other when a

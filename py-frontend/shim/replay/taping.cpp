@@ -7,10 +7,6 @@ thread_local Noticed* active = nullptr;
 
 }  // namespace
 
-Noticed* noticed() noexcept {
-  return active;
-}
-
 Noticing::Noticing(Noticed& into) : before_(active) {
   active = &into;
   noticing.fetch_add(1, std::memory_order_relaxed);
@@ -40,8 +36,7 @@ void notice_call(
        {results.skeleton, results.skeleton + results.skeleton_len},
        {results.params, results.params + results.n_params},
        first_fresh,
-       {},
-       active->step});
+       {}});
 }
 
 void notice_made(uint64_t bytes) {

@@ -2,7 +2,6 @@
 // PyTorch: the records, the storages that they made, and those that died.
 #pragma once
 
-#include <c10/core/Device.h>
 #include <c10/macros/Macros.h>
 
 #include <atomic>
@@ -24,7 +23,6 @@ struct Noticed {
     std::vector<int64_t> result_params;
     GenieStorage first_fresh;
     std::vector<uint64_t> fresh_bytes;
-    uint32_t step;
   };
   struct Freed {
     GenieStorage storage;
@@ -43,12 +41,11 @@ struct Noticed {
   bool is_unforeseeable = false;
 };
 
-// How many threads notice; and what this one does, or nothing.
+// How many threads notice.
 inline std::atomic<int32_t> noticing{0};
 inline bool is_noticing() noexcept {
   return C10_UNLIKELY(noticing.load(std::memory_order_relaxed) != 0);
 }
-Noticed* noticed() noexcept;
 
 // While it lives, this thread notices.
 class Noticing {
