@@ -12,6 +12,9 @@ use pyo3::ffi;
 /// Whether frames lie as it says here.
 static KNOWN: AtomicBool = AtomicBool::new(false);
 
+/// Frames looked at before giving up.
+pub const DEPTH_MAX: usize = 256;
+
 /// Of CPython 3.11 (Include/cpython/pystate.h, Include/internal/pycore_frame.h), in bytes.
 const CFRAME_OF_THREAD: usize = 56;
 const FRAME_OF_CFRAME: usize = 8;
@@ -89,18 +92,46 @@ fn is_3_11() -> bool {
     version.to_bytes().starts_with(b"3.11.")
 }
 
+/// Shows the frames of this thread as Python tells of them, from the innermost one on, until `see` has seen
+/// enough.
+///
+/// # Safety
+/// The caller holds the GIL.
+pub unsafe fn walk(mut see: impl FnMut(*mut ffi::PyFrameObject) -> bool) {
+    // SAFETY: with the GIL held, the current frame is borrowed and valid; every other reference taken is
+    // released.
+    unsafe {
+        let mut frame = ffi::PyEval_GetFrame();
+        if frame.is_null() {
+            return;
+        }
+        ffi::Py_INCREF(frame.cast());
+        for _ in 0..DEPTH_MAX {
+            if !see(frame) {
+                break;
+            }
+            let back = ffi::PyObject_GetAttrString(frame.cast(), c"f_back".as_ptr());
+            ffi::Py_DECREF(frame.cast());
+            frame = back.cast();
+            if back.is_null() {
+                ffi::PyErr_Clear();
+                return;
+            }
+            if back == ffi::Py_None() {
+                break;
+            }
+        }
+        ffi::Py_DECREF(frame.cast());
+    }
+}
+
 /// Whether all frames have the code that Python says they have.
 fn lie_as_said() -> bool {
-    // SAFETY: with the GIL; this is 3.11, so the fields are there; each reference is released.
+    let mut alike = false;
+    // SAFETY: with the GIL; this is 3.11, so the fields are there; the code is released.
     unsafe {
         let mut ours = first(ffi::PyGILState_GetThisThreadState().cast());
-        let mut theirs = ffi::PyEval_GetFrame();
-        if theirs.is_null() {
-            return false;
-        }
-        ffi::Py_INCREF(theirs.cast());
-        let mut alike = true;
-        while alike && !theirs.is_null() {
+        walk(|theirs| {
             let code = ffi::PyFrame_GetCode(theirs);
             alike = ours.is_some_and(|frame| {
                 // Instructions are at the end of their code object, and as many as its size says.
@@ -111,17 +142,8 @@ fn lie_as_said() -> bool {
             });
             ffi::Py_DECREF(code.cast());
             ours = ours.and_then(Frame::back);
-            let back = ffi::PyObject_GetAttrString(theirs.cast(), c"f_back".as_ptr());
-            ffi::Py_DECREF(theirs.cast());
-            theirs = back.cast();
-            if back == ffi::Py_None() {
-                ffi::Py_DECREF(back);
-                break;
-            }
-        }
-        if theirs.is_null() {
-            ffi::PyErr_Clear();
-        }
-        alike
+            alike
+        });
     }
+    alike
 }

@@ -5,15 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use genie_client::engine::SiteId;
 
-use crate::frames::Frame;
+use crate::frames::{DEPTH_MAX, Frame};
 
 /// Counts when what was found out of any code or line is no longer true.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// Places in each table; what does not fit takes the place of another.
 const PLACES: usize = 1024;
-/// Frames looked at before giving up.
-const DEPTH_MAX: usize = 256;
 
 struct Seen {
     generation: u64,

@@ -10,9 +10,6 @@ use pyo3::ffi;
 
 use crate::{frames, seen_lines};
 
-/// Frames looked at before giving up.
-const DEPTH_MAX: usize = 256;
-
 /// Code objects that are kept alive. Programs that make code as they run (exec, lambdas made anew) see
 /// them again rarely; who has more lines than this looks some up twice.
 const CODES_MAX: usize = 4096;
@@ -160,16 +157,10 @@ fn ask() -> SiteId {
 /// # Safety
 /// The caller holds the GIL.
 unsafe fn walk() -> SiteId {
-    // SAFETY: with the GIL held, the current frame is borrowed and valid; every other reference
-    // taken below is released here.
+    let mut found = 0;
+    // SAFETY: as the caller says; the code is released.
     unsafe {
-        let mut frame = ffi::PyEval_GetFrame();
-        if frame.is_null() {
-            return 0;
-        }
-        ffi::Py_INCREF(frame.cast());
-        let mut found = 0;
-        for _ in 0..DEPTH_MAX {
+        frames::walk(|frame| {
             let code = ffi::PyFrame_GetCode(frame);
             let is_user = is_user_code(code);
             if is_user {
@@ -177,24 +168,10 @@ unsafe fn walk() -> SiteId {
                 found = intern(code, line);
             }
             ffi::Py_DECREF(code.cast());
-            if is_user {
-                break;
-            }
-            let back = ffi::PyObject_GetAttrString(frame.cast(), c"f_back".as_ptr());
-            ffi::Py_DECREF(frame.cast());
-            frame = back.cast();
-            if back.is_null() {
-                ffi::PyErr_Clear();
-                return 0;
-            }
-            if back == ffi::Py_None() {
-                ffi::Py_DECREF(back);
-                return 0;
-            }
-        }
-        ffi::Py_DECREF(frame.cast());
-        found
+            !is_user
+        });
     }
+    found
 }
 
 /// # Safety

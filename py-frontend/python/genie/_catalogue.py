@@ -42,8 +42,7 @@ def find(asked: str) -> list[str]:
 
 def classes_of(name: str) -> list[str]:
     """The exception classes that a page is about, without their modules; the first is its own."""
-    about = read(name).split("\n\n")[1]
-    return [one.rpartition(".")[2] for one in about.split("`")[1::2]]
+    return [one.rpartition(".")[2] for one in summary(name).split("`")[1::2]]
 
 
 def explain_error(error: BaseException) -> str:
