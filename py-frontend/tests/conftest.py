@@ -20,6 +20,7 @@ from daemon import Daemon
 from linked import Linked, make_linked
 from support import Client, make_certificates
 from torch._dynamo.utils import counters
+from watched import plans
 
 TEST_SECONDS_MAX = 120
 SLOW_TEST_SECONDS_MAX = 600
@@ -49,6 +50,7 @@ def compiled_anew() -> Iterator[None]:
     """Nothing compiled by another test."""
     torch.compiler.reset()
     counters.clear()
+    plans.clear()
     yield
     torch.compiler.reset()
 

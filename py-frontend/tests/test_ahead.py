@@ -75,23 +75,32 @@ def test_parameters_in_a_loop() -> None:
     assert len(found) == 60
 
 
-@pytest.mark.usefixtures("session")
-def test_what_is_written_meanwhile_is_seen() -> None:
+def check_what_is_written_meanwhile(
+    between: Callable[[int, dict[str, torch.Tensor]], None] = lambda *_: None,
+) -> None:
+    """It is seen; `between` looks something else happens, too."""
     model = layers().to(REMOTE)
-    local = to_cpu(dict(model.state_dict()))
-    for number, (name, value) in enumerate(model.state_dict().items()):
-        assert torch.equal(value.cpu(), local[name])
+    state = model.state_dict()
+    local = to_cpu(dict(state))
+    for number, (name, value) in enumerate(state.items()):
+        assert torch.equal(value.cpu(), local[name]), name
         if number % 7 == 3:
             with torch.no_grad():
                 model[-1].weight.mul_(0.5)
                 model[-1].bias.data.copy_(torch.full((8,), float(number)))
             local["29.weight"] *= 0.5
             local["29.bias"].fill_(float(number))
+        between(number, state)
     assert local["29.bias"][0] != 0
 
 
 @pytest.mark.usefixtures("session")
-def test_a_failure_meanwhile_is_raised_at_the_next_look() -> None:
+def test_what_is_written_meanwhile_is_seen() -> None:
+    check_what_is_written_meanwhile()
+
+
+def check_a_failure_meanwhile() -> None:
+    """It is raised at the next look, and costs nothing else."""
     model = layers().to(REMOTE)
     values = list(model.state_dict().values())
     values[0].cpu()
@@ -101,6 +110,11 @@ def test_a_failure_meanwhile_is_raised_at_the_next_look() -> None:
         values[1].cpu()
     assert torch.equal(values[1].cpu(), model[0].bias.cpu())
     assert torch.equal(values[2].cpu(), model[1].weight.cpu())
+
+
+@pytest.mark.usefixtures("session")
+def test_a_failure_meanwhile_is_raised_at_the_next_look() -> None:
+    check_a_failure_meanwhile()
 
 
 @pytest.mark.usefixtures("session")

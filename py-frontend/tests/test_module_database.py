@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from opdb import modules, optimisers
-from opdb.attempt import NothingToCompare
 from opdb.attempt import attempt as attempt_function
+from opdb.attempt import tried
 from opdb.database import functions, has, name_of, samples
 
 pytestmark = pytest.mark.usefixtures("session")
@@ -26,22 +26,10 @@ def drawn(every: list[Any], whole: bool) -> list[Any]:
     return every if whole else random.Random(SEED).sample(every, max(1, len(every) // STRIDE))
 
 
-def failures_of(every: list[Any], attempt: Any, name: Any) -> list[str]:
-    """Tries all; fails for none, and counts what there was to compare."""
-    failures, compared = [], 0
-    for one in every:
-        try:
-            attempt(*one)
-        except NothingToCompare:
-            continue
-        except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            failures.append(f"{name(*one)}: {type(error).__name__}: {text}")
-            torch.ones(1, device="remote_accelerator").item()
-        compared += 1
+def check(every: list[Any], attempt: Any, name: Any) -> None:
+    failures, compared = tried(every, attempt, name)
     assert compared > len(every) // 2, f"{compared} of {len(every)}"
-    print(f"{compared} compared")
-    return failures
+    assert not failures, "\n".join(failures)
 
 
 WHOLE = pytest.mark.parametrize(
@@ -65,8 +53,7 @@ def test_modules(whole: bool) -> None:
         mode = "training" if training else "eval"
         return f"{modules.name_of(entry)} ({given.desc}) {dtype} {mode} {way}"
 
-    failures = failures_of(drawn(every, whole), modules.attempt, name)
-    assert not failures, "\n".join(failures)
+    check(drawn(every, whole), modules.attempt, name)
 
 
 @WHOLE
@@ -84,8 +71,7 @@ def test_optimisers(whole: bool) -> None:
     def name(entry: Any, desc: str, _arguments: Any, saves: bool) -> str:
         return f"{optimisers.name_of(entry)} ({desc}){', saved' if saves else ''}"
 
-    failures = failures_of(drawn(every, whole), attempt, name)
-    assert not failures, "\n".join(failures)
+    check(drawn(every, whole), attempt, name)
 
 
 def test_functions_of_a_program() -> None:
@@ -96,5 +82,4 @@ def test_functions_of_a_program() -> None:
         if has(operator, torch.float32 if variant != "second" else torch.float64, variant)
         for sample in samples(operator, torch.float32, variant, 3)
     ]
-    failures = failures_of(every, attempt_function, lambda op, _, way: f"{name_of(op)} {way}")
-    assert not failures, "\n".join(failures)
+    check(every, attempt_function, lambda op, _, way: f"{name_of(op)} {way}")

@@ -9,7 +9,12 @@ import pytest
 import torch
 from daemon import Daemon
 from support import REMOTE, counted, to_cpu
-from test_ahead import layers, trained
+from test_ahead import (
+    check_a_failure_meanwhile,
+    check_what_is_written_meanwhile,
+    layers,
+    trained,
+)
 
 ONE_THREAD = "host:0?threads=1"
 
@@ -58,21 +63,14 @@ def test_numbers_in_a_loop(nodes: list[Daemon], policy: str) -> None:
 @pytest.mark.parametrize("policy", ["locality", "random:7"])
 def test_what_is_written_and_freed_meanwhile(nodes: list[Daemon], policy: str) -> None:
     connect(nodes, policy)
-    model = layers().to(REMOTE)
-    state = model.state_dict()
-    local = to_cpu(dict(state))
-    names = list(state)
-    for number, name in enumerate(names):
-        assert torch.equal(state[name].cpu(), local[name]), name
-        if number % 7 == 3:
-            with torch.no_grad():
-                model[-1].weight.mul_(0.5)
-                model[-1].bias.data.copy_(torch.full((8,), float(number)))
-            local["29.weight"] *= 0.5
-            local["29.bias"].fill_(float(number))
+
+    def elsewhere(number: int, state: dict[str, torch.Tensor]) -> None:
+        """Copies come and go."""
         if number % 11 == 5:
-            # Copies elsewhere come and go.
+            names = list(state)
             (state[names[-3]] * 2 @ state[names[-5]]).sum().item()
+
+    check_what_is_written_meanwhile(elsewhere)
     values = [torch.full((4,), float(i), device=REMOTE) for i in range(40)]
     numbers = [float(i) for i in range(40)]
     while values:
@@ -82,15 +80,7 @@ def test_what_is_written_and_freed_meanwhile(nodes: list[Daemon], policy: str) -
 
 def test_a_failure_meanwhile_is_raised_at_the_next_look(nodes: list[Daemon]) -> None:
     connect(nodes, "locality")
-    model = layers().to(REMOTE)
-    values = list(model.state_dict().values())
-    values[0].cpu()
-    table = torch.zeros(4, device=REMOTE)
-    table[torch.tensor([9], device=REMOTE)]
-    with pytest.raises(IndexError, match="out of bounds"):
-        values[1].cpu()
-    assert torch.equal(values[1].cpu(), model[0].bias.cpu())
-    assert torch.equal(values[2].cpu(), model[1].weight.cpu())
+    check_a_failure_meanwhile()
 
 
 def test_a_node_that_is_lost_meanwhile(nodes: list[Daemon]) -> None:

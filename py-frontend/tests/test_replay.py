@@ -9,56 +9,16 @@ from typing import Any
 import genie
 import pytest
 import torch
-from genie import _compile
 from support import DEVICE, REMOTE, Counted, assert_same, at_once, pair
 from torch import nn
+from watched import Block, compiled, plans, programs
 
 pytestmark = pytest.mark.usefixtures("session", "compiled_anew")
-
-plans: list[_compile.Plan] = []
-
-
-@pytest.fixture(autouse=True)
-def no_plans() -> None:
-    plans.clear()
-
-
-def watched(module: Any, _inputs: list[Any]) -> Callable[..., Any]:
-    """Genie's backend, whose plans can be looked at."""
-    plan = _compile.Plan(module)
-    plans.append(plan)
-    return lambda *inputs: _compile.run(plan, inputs)
-
-
-def compiled(what: Any, **options: Any) -> Any:
-    return torch.compile(what, backend=watched, **options)
-
-
-def programs() -> list[int]:
-    """The calls of each program, of all graphs."""
-    return [calls for plan in plans for calls in plan.programs.calls]
 
 
 def python_calls() -> list[str]:
     """What the graphs still call by Python."""
     return [name for plan in plans for name in plan.programs.python]
-
-
-class Block(nn.Module):
-    def __init__(self, width: int = 8, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.attention = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows, length, width = x.shape
-        q, k, v = self.attention(self.norm(x)).view(rows, length, 3, 2, width // 2).unbind(2)
-        q, k, v = (one.transpose(1, 2) for one in (q, k, v))
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        mixed = mixed.transpose(1, 2).contiguous().reshape(rows, length, width).contiguous()
-        return x + self.dropout(self.out(mixed))
 
 
 def test_a_transformer_is_one_program() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -26,6 +26,27 @@ _FREE = ("eig", "eigh", "svd", "qr", "geqrf", "householder", "lobpcg")
 
 class NothingToCompare(Exception):  # noqa: N818
     """The CPU can't do it either."""
+
+
+def tried(
+    every: Iterable[tuple[Any, ...]],
+    attempt: Callable[..., None],
+    name: Callable[..., str],
+) -> tuple[list[str], int]:
+    """Try all: a line for each that fails, and how many there were to compare."""
+    failures, compared = [], 0
+    for one in every:
+        try:
+            attempt(*one)
+        except NothingToCompare:
+            continue
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            failures.append(f"{name(*one)}: {type(error).__name__}: {text}")
+            # The session lives.
+            torch.ones(1, device=DEVICE).item()
+        compared += 1
+    return failures, compared
 
 
 def is_drawn(operator: Any) -> bool:

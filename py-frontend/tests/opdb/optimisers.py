@@ -44,13 +44,11 @@ def _run(entry: Any, arguments: dict[str, Any], device: str, *, saves: bool) -> 
     shapes = [(4, 3), (3,), (5, 4), ()]
     made = [torch.randn(shape) for shape in shapes]
     parameters = [torch.nn.Parameter(one.to(device)) for one in made]
-    if entry.only_supports_sparse_grads:
-        parameters = [one for one in parameters if one.dim() == 2]
-    if entry.optim_cls.__name__ == "Muon":
+    if entry.only_supports_sparse_grads or name_of(entry) == "Muon":
         parameters = [one for one in parameters if one.dim() == 2]
     arguments = {name: _on(value, device) for name, value in arguments.items()}
     optimiser = entry.optim_cls(parameters, **copy.deepcopy(arguments))
-    numbers = iter([[torch.randn_like(one.cpu()) for one in parameters] for _ in range(40 * STEPS)])
+    numbers = iter([[torch.randn_like(one.cpu()) for one in parameters] for _ in range(STEPS)])
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
