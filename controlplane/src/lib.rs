@@ -3,7 +3,6 @@
 //! - [`service`]: what clients see, over gRPC.
 //! - [`identity`], [`sessions`] and [`negotiate`]: who calls, who may talk to a node, and whether
 //!   they understand another.
-//! - [`analysis`] and [`fact_cache`]: what is known of a captured segment.
 //! - [`placing`]: where the records of a segment run, where the program leaves that to Genie; [`books`]: what
 //!   became of that.
 //! - [`node`]: the one trait through which a node is seen; [`nodes`]: what a node answers to another
@@ -12,10 +11,8 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-pub mod analysis;
 pub mod books;
 mod ends;
-pub mod fact_cache;
 pub mod identity;
 pub mod negotiate;
 pub mod node;

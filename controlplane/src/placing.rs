@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::iter;
 
+use genie_analysis::names::Names;
+use genie_analysis::{AnalysisError, Graph, residency};
 use genie_control_api::v1;
 use genie_control_api::v1::placement_server::Placement;
 use genie_planner::review::{Seen, Verdict};
@@ -17,8 +19,6 @@ use genie_session::record::Kind;
 use genie_session::skeleton;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::analysis::names::Names;
-use crate::analysis::{AnalysisError, Graph, residency};
 use crate::service::{ControlPlane, identity_of};
 
 /// What is asked.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
+use genie_analysis::fact_cache::{self, FactCache};
+use genie_analysis::{self as analysis, Findings, Graph, Structure, name_of};
 use genie_control_api::v1::control_server::{Control, ControlServer};
 use genie_control_api::v1::nodes_server::NodesServer;
 use genie_control_api::v1::peers_server::{Peers, PeersServer};
@@ -13,9 +15,7 @@ use genie_session::frame::{PROTOCOL_VERSION, TOKEN_BYTES};
 use genie_session::transfer::LOGS_MAX;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::analysis::{self, Findings, Graph, Structure};
 use crate::ends::Ends;
-use crate::fact_cache::{self, FactCache};
 use crate::identity::{Identity, Peer};
 use crate::negotiate::{negotiate, shown};
 use crate::node::{Node, NodeEvent, PeerSpec, PlanForNode, SessionSpec};
@@ -399,7 +399,12 @@ impl Control for ControlPlane {
             workload_class: findings.workload_name(),
             confidence: findings.confidence,
             warnings: findings.warnings,
-            phases: findings.phases,
+            phases: (findings.phases.iter())
+                .map(|&(phase, operators)| v1::PhaseCount {
+                    phase: name_of(phase.as_str_name()),
+                    operators,
+                })
+                .collect(),
             cached,
             installed,
             constants: u32::try_from(constants).unwrap_or(u32::MAX),

@@ -9,9 +9,9 @@ use genie_session::frame::TOKEN_BYTES;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 
-use crate::analysis::History;
 use crate::books::Books;
 use crate::identity::Identity;
+use genie_analysis::History;
 
 /// The secret that opens a session's data. Compared in constant time, never printed.
 #[derive(Clone)]

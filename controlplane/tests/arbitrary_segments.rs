@@ -13,7 +13,7 @@ mod rng;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use genie_controlplane::analysis::{Graph, Structure, annotate, findings};
+use genie_analysis::{Graph, Structure, annotate, findings};
 use genie_controlplane::placing::{Question, place};
 use genie_planner::Device;
 use genie_session::limits::LOGS_MAX;

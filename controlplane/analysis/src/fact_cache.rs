@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::analysis::{Fingerprint, Structure};
+use crate::{Fingerprint, Structure};
 
 /// Bytes that are kept for one tenant.
 pub const TENANT_BYTES_MAX: usize = 16 << 20;

@@ -198,12 +198,12 @@ fn a_decode_step_is_known_by_its_cache_and_one_token() {
     let analysis = language_model(1, 9, 0).findings();
     assert_eq!(analysis.workload_name(), "llm_decode");
     assert!(analysis.confidence >= 0.9 && analysis.warnings.is_empty());
-    assert_eq!(analysis.phases[0].phase, "decode");
+    assert_eq!(analysis.phases[0].0, Phase::Decode);
     assert!(
         analysis
             .phases
             .iter()
-            .any(|count| count.phase == "sampling")
+            .any(|&(phase, _)| phase == Phase::Sampling)
     );
     assert_eq!(residency_of(&srg, "aten::cat"), [Residency::KvCache]);
     assert_eq!(residency_of(&srg, "aten::argmax"), [Residency::Output]);
@@ -280,13 +280,13 @@ fn a_training_step_goes_forward_backward_and_optimises() {
     let analysis = tape.findings();
     assert_eq!(analysis.workload_name(), "training");
     assert!(analysis.confidence > 0.9);
-    let phases: HashSet<_> = analysis
-        .phases
-        .iter()
-        .map(|count| count.phase.as_str())
-        .collect();
+    let phases: HashSet<_> = analysis.phases.iter().map(|&(phase, _)| phase).collect();
     assert!(
-        phases.is_superset(&HashSet::from(["forward", "backward", "optimizer"])),
+        phases.is_superset(&HashSet::from([
+            Phase::Forward,
+            Phase::Backward,
+            Phase::Optimizer
+        ])),
         "{phases:?}"
     );
 }

@@ -11,8 +11,12 @@
 //! - [`residency`]: weights, caches and results.
 //! - [`cost`]: FLOPs and bytes.
 
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
 pub mod arguments;
 pub mod cost;
+pub mod fact_cache;
 pub mod graph;
 pub mod names;
 pub mod operators;
@@ -21,7 +25,6 @@ pub mod residency;
 
 use std::collections::{HashMap, HashSet};
 
-use genie_control_api::v1;
 use genie_srg::{Phase, SrgError, ValidSrg, WorkloadClass, fingerprint};
 
 pub use graph::Graph;
@@ -67,7 +70,7 @@ pub struct Findings {
     /// For the user, each with what to do about it.
     pub warnings: Vec<String>,
     /// Operators in each phase, most first.
-    pub phases: Vec<v1::PhaseCount>,
+    pub phases: Vec<(Phase, u32)>,
     /// Operators.
     pub operators: usize,
 }
@@ -111,23 +114,13 @@ pub fn annotate(mut graph: Graph, constants: &HashSet<u64>) -> Result<ValidSrg, 
     Ok(ValidSrg::try_from(graph.srg)?)
 }
 
-fn count_phases(phases: impl Iterator<Item = Phase>) -> Vec<v1::PhaseCount> {
+fn count_phases(phases: impl Iterator<Item = Phase>) -> Vec<(Phase, u32)> {
     let mut counts = HashMap::<Phase, u32>::new();
     for phase in phases {
         *counts.entry(phase).or_default() += 1;
     }
-    let mut phases: Vec<_> = counts
-        .into_iter()
-        .map(|(phase, operators)| v1::PhaseCount {
-            phase: name_of(phase.as_str_name()),
-            operators,
-        })
-        .collect();
-    phases.sort_by(|a, b| {
-        b.operators
-            .cmp(&a.operators)
-            .then_with(|| a.phase.cmp(&b.phase))
-    });
+    let mut phases: Vec<_> = counts.into_iter().collect();
+    phases.sort_by_key(|&(phase, operators)| (std::cmp::Reverse(operators), phase));
     phases
 }
 
