@@ -48,6 +48,8 @@ pub struct Arguments {
     pub tensors: Vec<Tensor>,
     /// Integers and lists of them, in order.
     pub integers: Vec<Vec<i64>>,
+    /// Booleans, in order.
+    pub booleans: Vec<bool>,
     /// A random operator.
     pub random: bool,
 }
@@ -79,13 +81,13 @@ impl Arguments {
                     });
                 }
                 Argument::Int | Argument::IntList { .. } => arguments.integers.push(taken.to_vec()),
+                Argument::True => arguments.booleans.push(true),
+                Argument::False => arguments.booleans.push(false),
                 Argument::Generator | Argument::Seed => arguments.random = true,
                 Argument::None
                 | Argument::ScalarTensor { .. }
                 | Argument::Enum { .. }
                 | Argument::Double
-                | Argument::True
-                | Argument::False
                 | Argument::ScalarInt
                 | Argument::ScalarDouble
                 | Argument::ScalarTrue

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use genie_session::WireError;
 use genie_session::plan::{RecordTemplate, Template};
-use genie_session::record::{Kind, Shape};
-use genie_session::segment::Ref;
+use genie_session::record::Kind;
 use genie_session::skeleton::{self, ResultItem, flag};
 use genie_session::varint::put_i64;
 use genie_srg::{Dtype, Edge, Layout, Node, Srg, ValidSrg, limits};
@@ -40,6 +39,15 @@ pub struct Storage {
     pub fetched: bool,
 }
 
+/// What whoever records knows of an operator besides the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Autograd recorded it for a forward. `None`: nobody can tell.
+    pub is_backward: Option<bool>,
+    /// The segment, counted from 0.
+    pub segment: u32,
+}
+
 /// One operator of the segment.
 #[derive(Clone, Debug, Default)]
 pub struct Operator {
@@ -55,6 +63,8 @@ pub struct Operator {
     pub results: Vec<Tensor>,
     /// Their storages.
     pub outputs: Vec<usize>,
+    /// What else is known of it.
+    pub known: Known,
 }
 
 impl Operator {
@@ -101,39 +111,28 @@ impl Graph {
     /// # Errors
     /// As [`Graph::read`].
     pub fn of(template: &Template) -> Result<Self, AnalysisError> {
-        let mut builder = Builder::default();
-        builder.graph.srg = Srg::new();
+        let mut reader = Reader::default();
         // The first definition of a number counts, as on the node.
         for (op, name) in template.operators.iter().rev() {
-            builder.names.insert(*op, name);
+            reader.operators.insert(*op, name);
         }
         for record in &template.records {
-            builder.record(template, record)?;
+            reader.record(template, record)?;
         }
-        let mut graph = builder.graph;
-        let valid = ValidSrg::try_from(graph.srg)?;
-        graph.fingerprint = super::fingerprint_of(&valid);
-        graph.srg = valid.into_srg();
-        Ok(graph)
+        reader.builder.finish()
     }
 }
 
+/// From a template to a graph.
 #[derive(Default)]
-struct Builder<'a> {
-    graph: Graph,
-    /// Of operators, by number.
-    names: HashMap<u32, &'a str>,
+struct Reader<'a> {
+    builder: Builder,
+    /// Names of operators, by number.
+    operators: HashMap<u32, &'a str>,
     storages: Names,
 }
 
-fn add_node(graph: &mut Graph, mut node: Node) -> usize {
-    let index = graph.srg.nodes.len();
-    node.id = index as u64;
-    graph.srg.add_node(node);
-    index
-}
-
-impl<'a> Builder<'a> {
+impl Reader<'_> {
     fn record(
         &mut self,
         template: &Template,
@@ -145,7 +144,7 @@ impl<'a> Builder<'a> {
                 .ok()
                 .and_then(|free| self.storages.local(free));
             if let Some(storage) = local {
-                self.graph.storages[storage].freed = true;
+                self.builder.free(storage);
             }
         }
         let numbers = template
@@ -156,12 +155,17 @@ impl<'a> Builder<'a> {
         let (ids, rest) = numbers
             .split_at_checked(shape.externals)
             .ok_or(WireError::Truncated)?;
-        self.has_room(shape)?;
-        let inputs = self.resolve(&shape.refs, ids)?;
+        let builder = &mut self.builder;
+        builder.has_room(shape.externals, shape.refs.len(), shape.fresh)?;
+        let inputs = self
+            .storages
+            .resolve(&shape.refs, ids, |id| builder.external(id))?;
         let (params, rest) = rest
             .split_at_checked(shape.counts.params)
             .ok_or(WireError::Truncated)?;
-        let tail_numbers = rest.get(shape.counts.data..).ok_or(WireError::Truncated)?;
+        let (data, tail_numbers) = rest
+            .split_at_checked(shape.counts.data)
+            .ok_or(WireError::Truncated)?;
         let skeleton = record
             .structure
             .get(shape.skeleton.clone())
@@ -170,76 +174,198 @@ impl<'a> Builder<'a> {
             .structure
             .get(shape.tail..)
             .ok_or(WireError::Truncated)?;
-        let arguments = Arguments::read(skeleton, params)?;
-        match record.kind {
+        let made = self.builder.call(&Call {
+            kind: record.kind,
+            name: self.operators.get(&record.op).copied(),
+            skeleton,
+            inputs: &inputs,
+            params,
+            data,
+            tail,
+            tail_numbers,
+            fresh: shape.fresh,
+            is_backward: None,
+        })?;
+        made.into_iter()
+            .for_each(|storage| self.storages.make(storage));
+        Ok(())
+    }
+}
+
+/// A record whose storages are known.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// What it does.
+    pub kind: Kind,
+    /// The operator's name, if it runs one.
+    pub name: Option<&'a str>,
+    /// Its arguments.
+    pub skeleton: &'a [u8],
+    /// Storages of tensor arguments, as the builder numbers them.
+    pub inputs: &'a [usize],
+    /// Integers that decide shapes.
+    pub params: &'a [i64],
+    /// Numbers that don't.
+    pub data: &'a [i64],
+    /// Its results.
+    pub tail: &'a [u8],
+    /// Their sizes.
+    pub tail_numbers: &'a [i64],
+    /// Storages that it makes.
+    pub fresh: u64,
+    /// Whether autograd recorded it.
+    pub is_backward: Option<bool>,
+}
+
+/// Makes a graph, a record at a time.
+pub struct Builder {
+    graph: Graph,
+    locals: u64,
+    segment: u32,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            graph: Graph {
+                srg: Srg::new(),
+                ..Graph::default()
+            },
+            locals: 0,
+            segment: 0,
+        }
+    }
+}
+
+fn add_node(graph: &mut Graph, mut node: Node) -> usize {
+    let index = graph.srg.nodes.len();
+    node.id = index as u64;
+    graph.srg.add_node(node);
+    index
+}
+
+impl Builder {
+    /// A storage from before.
+    pub fn external(&mut self, id: u64) -> usize {
+        let node = self.node(Node::input(0, ""));
+        self.graph.storages.push(Storage {
+            external: Some(id),
+            id: id.min(LOCAL_ID - 1),
+            input: Some(node),
+            made_by: Some((node, 0)),
+            ..Storage::default()
+        });
+        self.graph.storages.len() - 1
+    }
+
+    /// A storage dies.
+    pub fn free(&mut self, storage: usize) {
+        if let Some(storage) = self.graph.storages.get_mut(storage) {
+            storage.freed = true;
+        }
+    }
+
+    /// A segment has ended.
+    pub fn cut(&mut self) {
+        self.segment += 1;
+    }
+
+    /// The operator that comes next, by its index.
+    #[must_use]
+    pub fn next(&self) -> usize {
+        self.graph.operators.len()
+    }
+
+    /// Adds a record; gives the storages that it makes.
+    ///
+    /// # Errors
+    /// What is no record. A graph has room for all of it ([`Builder::has_room`] says so first).
+    pub fn call(&mut self, call: &Call<'_>) -> Result<Vec<usize>, AnalysisError> {
+        let arguments = Arguments::read(call.skeleton, call.params)?;
+        match call.kind {
             Kind::Op | Kind::CallSync => {
-                let name = self.names.get(&record.op).copied();
+                let name = call.name;
                 let name = name.ok_or(WireError::Malformed("an operator without a name"))?;
-                let results = if record.kind == Kind::Op {
-                    results(tail, tail_numbers)?
-                } else {
-                    Vec::new()
+                // What a synchronous operator makes only the node can tell.
+                let results = match call.kind {
+                    Kind::Op => results(call.tail, call.tail_numbers)?,
+                    _ => Vec::new(),
                 };
                 // What decides the structure besides the arguments: kind and results.
-                let call = [&[record.kind as u8], skeleton, tail].concat();
+                let whole = [&[call.kind as u8], call.skeleton, call.tail].concat();
                 let mut parameters = Vec::new();
-                rest.iter()
-                    .chain(params)
+                let numbers = call.data.iter().chain(call.tail_numbers);
+                numbers
+                    .chain(call.params)
                     .for_each(|&number| put_i64(&mut parameters, number));
-                let node = Node::operator(0, name).with_call(call, parameters);
-                self.operator(node, bare(name), arguments, inputs, results, shape.fresh);
+                let node = Node::operator(0, name).with_call(whole, parameters);
+                return Ok(self.operator(node, bare(name), arguments, results, call));
             }
             Kind::Upload => {
                 let node = self.node(Node::input(0, "upload"));
-                for storage in inputs {
+                for &storage in call.inputs {
                     self.written(storage, node, 0);
                 }
                 // Without a storage it makes one.
-                for _ in 0..shape.fresh {
-                    let storage = self.local();
-                    self.written(storage, node, 0);
-                }
+                return Ok((0..call.fresh)
+                    .map(|_| {
+                        let storage = self.local();
+                        self.written(storage, node, 0);
+                        storage
+                    })
+                    .collect());
             }
             Kind::Alloc => {
                 let storage = self.local();
                 let node = self.node(Node::operator(0, "genie::alloc"));
                 self.written(storage, node, 0);
+                return Ok(vec![storage]);
             }
             Kind::Fetch => {
-                for &storage in &inputs {
+                for &storage in call.inputs {
                     self.graph.storages[storage].fetched = true;
                 }
-                let node = Node::operator(0, "genie::fetch").with_call(skeleton, Vec::new());
-                self.operator(node, "fetch", arguments, inputs, Vec::new(), 0);
+                let node = Node::operator(0, "genie::fetch").with_call(call.skeleton, Vec::new());
+                return Ok(self.operator(node, "fetch", arguments, Vec::new(), call));
             }
             Kind::Send => {
-                let node = Node::operator(0, "genie::send").with_call(skeleton, Vec::new());
-                self.operator(node, "send", arguments, inputs, Vec::new(), 0);
+                let node = Node::operator(0, "genie::send").with_call(call.skeleton, Vec::new());
+                return Ok(self.operator(node, "send", arguments, Vec::new(), call));
             }
             Kind::Recv => {
                 let storage = self.local();
                 let node = self.node(Node::input(0, "recv"));
                 self.written(storage, node, 0);
+                return Ok(vec![storage]);
             }
             // A storage that grows keeps what it holds.
             Kind::Resize | Kind::Barrier | Kind::Cut | Kind::Frees => {}
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
-    /// Refuses what would be refused when the graph is whole, before it takes memory.
-    fn has_room(&self, shape: &Shape) -> Result<(), AnalysisError> {
+    /// Refuses what would be refused when the graph is whole, before it takes memory: so many storages from
+    /// before, tensor arguments and new storages more.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn has_room(
+        &self,
+        externals: usize,
+        tensors: usize,
+        fresh: u64,
+    ) -> Result<(), AnalysisError> {
         let graph = &self.graph;
-        let fresh = usize::try_from(shape.fresh).unwrap_or(usize::MAX);
+        let fresh = usize::try_from(fresh).unwrap_or(usize::MAX);
         for (what, count, limit) in [
             (
                 "nodes",
-                graph.srg.nodes.len().saturating_add(shape.externals),
+                graph.srg.nodes.len().saturating_add(externals),
                 limits::MAX_NODES,
             ),
             (
                 "edges",
-                graph.srg.edges.len().saturating_add(shape.refs.len()),
+                graph.srg.edges.len().saturating_add(tensors),
                 limits::MAX_EDGES,
             ),
             (
@@ -255,20 +381,16 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Storages by what a record calls them.
-    fn resolve(&mut self, refs: &[Ref], ids: &[i64]) -> Result<Vec<usize>, WireError> {
-        let graph = &mut self.graph;
-        self.storages.resolve(refs, ids, |id| {
-            let node = add_node(graph, Node::input(0, ""));
-            graph.storages.push(Storage {
-                external: Some(id),
-                id: id.min(LOCAL_ID - 1),
-                input: Some(node),
-                made_by: Some((node, 0)),
-                ..Storage::default()
-            });
-            graph.storages.len() - 1
-        })
+    /// The graph.
+    ///
+    /// # Errors
+    /// It is not valid.
+    pub fn finish(self) -> Result<Graph, AnalysisError> {
+        let mut graph = self.graph;
+        let valid = ValidSrg::try_from(graph.srg)?;
+        graph.fingerprint = super::fingerprint_of(&valid);
+        graph.srg = valid.into_srg();
+        Ok(graph)
     }
 
     fn node(&mut self, node: Node) -> usize {
@@ -277,12 +399,11 @@ impl<'a> Builder<'a> {
 
     /// A storage that the segment makes.
     fn local(&mut self) -> usize {
-        let id = LOCAL_ID + self.storages.made() as u64;
         self.graph.storages.push(Storage {
-            id,
+            id: LOCAL_ID + self.locals,
             ..Storage::default()
         });
-        self.storages.make(self.graph.storages.len() - 1);
+        self.locals += 1;
         self.graph.storages.len() - 1
     }
 
@@ -297,19 +418,18 @@ impl<'a> Builder<'a> {
         node: Node,
         name: &str,
         arguments: Arguments,
-        inputs: Vec<usize>,
         results: Vec<Tensor>,
-        fresh: u64,
-    ) {
+        call: &Call<'_>,
+    ) -> Vec<usize> {
         let node = self.node(node);
         let index = self.graph.operators.len();
-        for (input, (tensor, &storage)) in arguments.tensors.iter().zip(&inputs).enumerate() {
+        for (input, (tensor, &storage)) in arguments.tensors.iter().zip(call.inputs).enumerate() {
             self.edge(node, input as u32, tensor, storage);
             self.graph.storages[storage].last_use = Some(index);
         }
-        let outputs: Vec<usize> = (0..fresh).map(|_| self.local()).collect();
+        let outputs: Vec<usize> = (0..call.fresh).map(|_| self.local()).collect();
         let made = outputs.iter().copied();
-        let overwritten = arguments.tensors.iter().zip(&inputs);
+        let overwritten = arguments.tensors.iter().zip(call.inputs);
         let overwritten = overwritten.filter(|(tensor, _)| tensor.flags & flag::WRITE != 0);
         let all: Vec<usize> = made
             .chain(overwritten.map(|(_, &storage)| storage))
@@ -317,15 +437,19 @@ impl<'a> Builder<'a> {
         for (output, storage) in all.into_iter().enumerate() {
             self.written(storage, node, output as u32);
         }
-        let name = name.to_owned();
         self.graph.operators.push(Operator {
             node,
-            name,
+            name: name.to_owned(),
             arguments,
-            inputs,
+            inputs: call.inputs.to_vec(),
             results,
-            outputs,
+            outputs: outputs.clone(),
+            known: Known {
+                is_backward: call.is_backward,
+                segment: self.segment,
+            },
         });
+        outputs
     }
 
     fn edge(&mut self, consumer: usize, input: u32, tensor: &Tensor, storage: usize) {

@@ -48,12 +48,6 @@ impl Names {
         self.locals.push(storage);
     }
 
-    /// How many it has made.
-    #[must_use]
-    pub fn made(&self) -> usize {
-        self.locals.len()
-    }
-
     /// The storage that the segment made as its `index`th.
     #[must_use]
     pub fn local(&self, index: usize) -> Option<usize> {
