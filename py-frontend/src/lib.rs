@@ -5,6 +5,7 @@ mod annotations;
 mod config;
 mod current;
 mod errors;
+mod explain;
 mod ffi;
 mod fork;
 mod frames;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use crate::explain::Recorded;
 use crate::host::Python as Host;
 use crate::{annotations, current, errors, sites};
 
@@ -61,10 +62,11 @@ fn set(on: bool) {
     unsafe { genie_backend_profile(i32::from(on)) };
 }
 
-/// From here on notes what happens when.
+/// From here on notes what happens when; with `is_whole` also what is recorded, whole.
 #[pyfunction]
-pub fn profile_start(py: Python<'_>) -> PyResult<()> {
-    py.detach(|| current::session()?.start_profile())
+#[pyo3(signature = (is_whole=false))]
+pub fn profile_start(py: Python<'_>, is_whole: bool) -> PyResult<()> {
+    py.detach(|| current::session()?.start_profile(is_whole))
         .map_err(errors::raised)?;
     set(true);
     Ok(())
@@ -75,10 +77,14 @@ pub fn profile_start(py: Python<'_>) -> PyResult<()> {
 pub fn profile_stop(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     set(false);
     let said = SAID.lock().take().unwrap_or_default();
-    let profile = py
+    let mut profile = py
         .detach(|| current::session()?.stop_profile())
         .map_err(errors::raised)?;
+    let transcript = profile.transcript.take();
     let out = columns(py, &profile)?;
+    if let Some(transcript) = transcript {
+        out.set_item("transcript", Bound::new(py, Recorded::new(transcript))?)?;
+    }
     out.set_item("annotations", said)?;
     Ok(out)
 }

@@ -3,45 +3,8 @@
 use genie_srg::Cost;
 
 use super::graph::{Graph, Operator};
-use super::operators::is_attention;
+use super::operators::{is_attention, is_pointwise};
 
-/// Operators that compute each element from the same element of their inputs.
-const POINTWISE: [&str; 34] = [
-    "abs",
-    "add",
-    "addcdiv",
-    "addcmul",
-    "bitwise_and",
-    "bitwise_not",
-    "bitwise_or",
-    "clamp",
-    "cos",
-    "div",
-    "eq",
-    "exp",
-    "ge",
-    "gelu",
-    "gt",
-    "le",
-    "log",
-    "lt",
-    "mul",
-    "ne",
-    "neg",
-    "pow",
-    "reciprocal",
-    "relu",
-    "rsqrt",
-    "sigmoid",
-    "silu",
-    "sin",
-    "sqrt",
-    "sub",
-    "tanh",
-    "where",
-    "_to_copy",
-    "masked_fill",
-];
 /// FLOPs of one element of what is in no table.
 const FLOPS_ELEMENT: u64 = 1;
 
@@ -54,12 +17,6 @@ pub fn annotate(graph: &mut Graph) {
         node.can_recompute =
             !operator.is_in_place() && !operator.arguments.random && !operator.outputs.is_empty();
     }
-}
-
-/// Whether an operator, in place or not, is pointwise.
-#[must_use]
-pub fn is_pointwise(name: &str) -> bool {
-    POINTWISE.contains(&name.strip_suffix('_').unwrap_or(name))
 }
 
 /// The cost of an operator.

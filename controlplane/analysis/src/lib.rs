@@ -15,13 +15,19 @@
 #![warn(missing_docs)]
 
 pub mod arguments;
+pub mod attention;
 pub mod cost;
+pub mod explain;
 pub mod fact_cache;
 pub mod graph;
+pub mod lineage;
 pub mod names;
 pub mod operators;
 pub mod phase;
+pub mod reading;
 pub mod residency;
+pub mod roles;
+pub mod wiring;
 
 use std::collections::{HashMap, HashSet};
 

@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use genie_srg::{Phase, Residency};
 
 use super::graph::{Graph, Operator};
-use super::operators::is_backward;
+use super::operators::{Class, is_backward};
+use super::reading::{Facts, Reading};
+use super::roles::Role;
 
 /// Storages of a session whose use is remembered.
 pub const STORAGES_MAX: usize = 1 << 16;
@@ -99,6 +101,39 @@ pub fn annotate(graph: &mut Graph, constants: &HashSet<u64>) {
             && let Some(node) = graph.storages[grown].input
         {
             of_node.insert(node, Residency::KvCache);
+        }
+    }
+    for (node, residency) in of_node {
+        graph.srg.nodes[node].residency = residency.into();
+    }
+}
+
+/// Marks nodes with what becomes of what they make, and inputs with what they are, by what a reading found.
+pub fn of_reading(graph: &mut Graph, facts: &Facts, reading: &Reading) {
+    annotate(graph, &HashSet::new());
+    let mut of_node: Vec<(usize, Residency)> = Vec::new();
+    for (at, operator) in graph.operators.iter().enumerate() {
+        let input = |index: usize| -> Option<usize> {
+            let &storage = operator.inputs.get(index)?;
+            graph.storages[storage].input
+        };
+        match reading.roles[at] {
+            Role::CacheUpdate => {
+                of_node.push((operator.node, Residency::KvCache));
+                of_node.extend(input(0).map(|node| (node, Residency::KvCache)));
+            }
+            Role::TokenEmbedding | Role::Table | Role::PooledRows => {
+                of_node.extend(input(0).map(|node| (node, Residency::EmbeddingTable)));
+            }
+            Role::Cell if reading.phases[at] == Phase::Decode => {
+                of_node.push((operator.node, Residency::RecurrentState));
+            }
+            _ => {}
+        }
+        // Running statistics are read or written besides scale and shift.
+        if operator.name.contains("batch_norm") && facts.classes[at] == Class::Norm {
+            let buffers = [3, 4].into_iter().filter_map(input);
+            of_node.extend(buffers.map(|node| (node, Residency::Buffer)));
         }
     }
     for (node, residency) in of_node {

@@ -38,4 +38,4 @@ pub use proto::*;
 pub use validate::{ValidSrg, validate};
 
 /// The version that this crate writes. It reads every version with the same major and no newer minor.
-pub const SCHEMA_VERSION: SchemaVersion = SchemaVersion { major: 1, minor: 0 };
+pub const SCHEMA_VERSION: SchemaVersion = SchemaVersion { major: 1, minor: 1 };

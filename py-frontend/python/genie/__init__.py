@@ -68,6 +68,7 @@ __all__ = [
     "connect",
     "devices",
     "disconnect",
+    "explain",
     "explain_error",
     "hook_overhead",
     "inspect",
@@ -247,6 +248,7 @@ def stats() -> dict[str, Any]:
 # They are about what stands above.
 from ._annotate import Annotation, annotate, hook_overhead  # noqa: E402
 from ._capture import Capture, CapturedOperator, CapturedTensor, capture  # noqa: E402
+from ._explain import explain  # noqa: E402
 from ._inspect import Inspection, inspect, materialize  # noqa: E402
 from ._module_paths import ModuleCall, module_paths  # noqa: E402
 from ._operators import library_operators, register_operator  # noqa: E402

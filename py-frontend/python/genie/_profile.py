@@ -34,8 +34,14 @@ class Profile:
     ['aten::ones', 'fetch']
     """
 
-    def __init__(self, path: str | PathLike[str] | None, site: str) -> None:
+    def __init__(
+        self, path: str | PathLike[str] | None, site: str, *, is_whole: bool = False
+    ) -> None:
         self._path = None if path is None else Path(path)
+        self._is_whole = is_whole
+        # Records whole, and which of `records` each captured one became: for `genie.explain`.
+        self._transcript: Any = None
+        self._of_captured: list[int] = []
         self._site = site
         self._modules: ModulePaths | None = None
         #: What was recorded, in order.
@@ -57,7 +63,7 @@ class Profile:
     def __enter__(self) -> Profile:
         # Connects where the environment names nodes.
         torch.ops.genie.device_count()
-        _native.profile_start()
+        _native.profile_start(self._is_whole)
         self._owner = threading.get_native_id()
         self._modules = ModulePaths(None, self._site, self.calls)
         return self
@@ -200,6 +206,7 @@ class _Reader:
     def read(self) -> None:
         noted, profile = self._noted, self._profile
         profile.dropped = noted["dropped"]
+        profile._transcript = noted.get("transcript")
         waited: dict[_Question, float] = {}
         for lane, _thread, question, is_call, begun, ended in noted["waited"]:
             waited[lane, is_call, question] = (ended - begun) / 1e9
@@ -212,6 +219,7 @@ class _Reader:
             # What is uploaded into what was just made is one record.
             place = records.setdefault(one[0][:2], len(profile.records))
             profile.records[place : place + 1] = [record]
+            profile._of_captured.append(place)
             if question:
                 asked[question] = record
         profile.waits += (

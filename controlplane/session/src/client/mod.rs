@@ -30,7 +30,7 @@ pub const BATCH_BYTES: usize = 32 << 10;
 pub const PLAN_RECORDS_MIN: usize = 3;
 
 /// Where a record went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// Its sequence number.
     pub seq: u64,

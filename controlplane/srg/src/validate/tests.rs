@@ -53,8 +53,8 @@ fn version() {
         SrgError::UnsupportedVersion { major: 0, minor: 0 }
     );
     assert_eq!(
-        with(1, 1),
-        SrgError::UnsupportedVersion { major: 1, minor: 1 }
+        with(1, 2),
+        SrgError::UnsupportedVersion { major: 1, minor: 2 }
     );
     assert!(matches!(
         after(|g| g.schema_version = None),

@@ -195,7 +195,7 @@ impl Session {
             append.forwards.note(origin.sequence_nr, site);
         }
         if self.profiler.is_on() {
-            (self.profiler).captured(lane.index, appended.seq, draft, origin, site);
+            (self.profiler).captured(lane.index, &appended, draft, origin, site);
         }
         written.unsent += 1;
         written.unheard = !draft.kind.is_look();
@@ -278,6 +278,9 @@ impl Session {
         let append = &mut *self.append.lock();
         append.ahead.gone(lane.index, id);
         append.logs[lane.index].log.free(id);
+        if self.profiler.is_on() {
+            self.profiler.freed(lane.index, id);
+        }
         self.mark_dirty(lane);
     }
 }

@@ -131,8 +131,13 @@ impl Session {
             .trace
             .note(bulk.header.seq, kind, 0, (site, false), position);
         if self.profiler.is_on() {
-            let draft = Draft::new(kind);
-            (self.profiler).captured(lane.index, bulk.header.seq, &draft, Origin::NONE, site);
+            let bytes = [len as i64];
+            let draft = Draft::upload(&id, &bytes);
+            let appended = Appended {
+                seq: bulk.header.seq,
+                ..Appended::default()
+            };
+            (self.profiler).captured(lane.index, &appended, &draft, Origin::NONE, site);
         }
         if let Some(before) = before {
             lane.outbox.put(before);

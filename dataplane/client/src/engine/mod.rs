@@ -26,6 +26,7 @@ mod slots;
 mod slots_tests;
 mod sync;
 mod trace;
+mod transcript;
 mod wait;
 mod wake;
 
@@ -57,6 +58,7 @@ pub use self::profile::{Captured, Clock, Profile, Sent, Waited, begins};
 pub use self::replay::{Replayed, Slots};
 pub use self::shapes::{Results, SIGNATURES_MAX, ShapeCache, Signature};
 use self::trace::Forwards;
+pub use self::transcript::{Event, Transcript, Written};
 use self::wake::Wake;
 
 /// Bytes of records under way at most; less than a ring to an executor holds.

@@ -6,16 +6,18 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use genie_session::WireError;
 use genie_session::client::Message;
+use genie_session::client::{Appended, Draft};
 use genie_session::frame::{Header, Kind as FrameKind};
 use genie_session::record::Kind;
 use genie_session::times::{self, Entry};
-use genie_session::{WireError, client::Draft};
 use genie_shm::clock::now_ns;
 use parking_lot::Mutex;
 
 use super::append::SiteId;
 use super::slots::Key;
+use super::transcript::Transcript;
 use super::{Error, Lane, Origin, Session};
 
 /// Entries of a kind that are kept: a training step has some thousands.
@@ -106,6 +108,8 @@ pub struct Profile {
     pub measured: Vec<(usize, Entry)>,
     /// How clocks went.
     pub clocks: Vec<Clock>,
+    /// What was recorded, whole, where that was asked for.
+    pub transcript: Option<Transcript>,
     /// Entries for which there was no room.
     pub dropped: u64,
     /// Since when, and until when.
@@ -167,7 +171,7 @@ impl Profiler {
     pub(super) fn captured(
         &self,
         lane: usize,
-        seq: u64,
+        appended: &Appended,
         draft: &Draft<'_>,
         origin: Origin,
         site: SiteId,
@@ -176,7 +180,7 @@ impl Profiler {
         let begun = BEGUN.replace(0);
         let captured = Captured {
             lane,
-            seq,
+            seq: appended.seq,
             kind: draft.kind,
             op: draft.op,
             site,
@@ -191,7 +195,21 @@ impl Profiler {
                 _ => 0,
             },
         };
-        self.note(|profile| push(&mut profile.captured, &mut profile.dropped, captured));
+        self.note(|profile| {
+            if let Some(transcript) = &mut profile.transcript {
+                transcript.record(&captured, profile.captured.len(), draft, appended);
+            }
+            push(&mut profile.captured, &mut profile.dropped, captured);
+        });
+    }
+
+    /// A storage died.
+    pub(super) fn freed(&self, lane: usize, id: u64) {
+        self.note(|profile| {
+            if let Some(transcript) = &mut profile.transcript {
+                transcript.freed(lane, id);
+            }
+        });
     }
 
     /// A frame has left, which began to at `begun`.
@@ -272,11 +290,11 @@ impl Profiler {
 }
 
 impl Session {
-    /// From here on notes what happens when, on the nodes too.
+    /// From here on notes what happens when, on the nodes too; with `is_whole` also what is recorded, whole.
     ///
     /// # Errors
     /// It does already; interrupted.
-    pub fn start_profile(&self) -> Result<(), Error> {
+    pub fn start_profile(&self, is_whole: bool) -> Result<(), Error> {
         {
             let mut profile = self.profiler.profile.lock();
             if profile.is_some() {
@@ -284,7 +302,10 @@ impl Session {
                     "this session is profiled already".to_owned(),
                 ));
             }
-            *profile = Some(Box::default());
+            *profile = Some(Box::new(Profile {
+                transcript: is_whole.then(Transcript::default),
+                ..Profile::default()
+            }));
         }
         let started = self.ask_clocks().and_then(|()| self.tell_profiling(true));
         if started.is_err() {

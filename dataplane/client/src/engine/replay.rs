@@ -86,6 +86,9 @@ impl Session {
                 let id = slots.take(slot)?;
                 append.ahead.gone(lane.index, id);
                 append.logs[lane.index].log.free(id);
+                if is_profiled {
+                    self.profiler.freed(lane.index, id);
+                }
             }
             if appended.full {
                 drop(append);

@@ -273,6 +273,9 @@ impl Session {
             if !lane.is_lost() {
                 append.ahead.gone(copy.device, copy.id);
                 append.logs[copy.device].log.free(copy.id);
+                if self.profiler.is_on() {
+                    self.profiler.freed(copy.device, copy.id);
+                }
                 self.mark_dirty(lane);
             }
         }

@@ -1,0 +1,282 @@
+//! Which kinds of input an operator's values come from.
+
+use super::graph::{Graph, Operator};
+use super::operators::{Class, is_bag};
+use super::wiring::{NOBODY, Wiring};
+
+/// Kinds of input, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds(pub u8);
+
+impl Kinds {
+    /// Tokens.
+    pub const TEXT: Self = Self(1);
+    /// Pixels.
+    pub const VISION: Self = Self(2);
+    /// Samples of sound, or its spectrum.
+    pub const AUDIO: Self = Self(4);
+    /// Categories and numbers of rows.
+    pub const TABULAR: Self = Self(8);
+    /// A sequence of measurements.
+    pub const SERIES: Self = Self(16);
+
+    /// Whether it has all of `other`.
+    #[must_use]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0 && other.0 != 0
+    }
+
+    /// Of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Tokens, pixels and sound only.
+    #[must_use]
+    pub fn senses(self) -> Self {
+        Self(self.0 & 7)
+    }
+
+    /// Kinds in it.
+    #[must_use]
+    pub fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+}
+
+/// What a lookup finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A token's row.
+    Token,
+    /// A place's.
+    Position,
+    /// A category's.
+    Category,
+}
+
+/// Of all operators.
+#[derive(Clone, Debug, Default)]
+pub struct Lineage {
+    /// What each comes from.
+    pub kinds: Vec<Kinds>,
+    /// What each lookup finds, by operator.
+    pub lookups: Vec<(u32, Found)>,
+    /// Where kinds begin, by operator.
+    pub roots: Vec<(u32, Kinds)>,
+    /// Operators whose values say which of two places is the earlier.
+    pub orders: Vec<bool>,
+}
+
+/// Finds where all values come from, in one pass.
+#[must_use]
+pub fn of(graph: &Graph, wiring: &Wiring, classes: &[Class]) -> Lineage {
+    let mut lineage = Lineage {
+        kinds: vec![Kinds::default(); classes.len()],
+        orders: vec![false; classes.len()],
+        ..Lineage::default()
+    };
+    for at in 0..classes.len() {
+        let kinds = lineage.at(graph, wiring, classes, at);
+        lineage.kinds[at] = kinds;
+        lineage.orders[at] = lineage.orders(graph, wiring, classes, at);
+    }
+    lineage
+}
+
+impl Lineage {
+    fn kind_of(&self, source: u32) -> Kinds {
+        match source {
+            NOBODY => Kinds::default(),
+            source => self.kinds[source as usize],
+        }
+    }
+
+    /// What a lookup finds, if it is one.
+    #[must_use]
+    pub fn found(&self, at: u32) -> Option<Found> {
+        let of = self.lookups.iter().find(|(lookup, _)| *lookup == at);
+        of.map(|&(_, found)| found)
+    }
+
+    fn at(&mut self, graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> Kinds {
+        let operator = &graph.operators[at];
+        let sources = wiring.sources(at);
+        let all = (sources.iter()).fold(Kinds::default(), |all, &one| all.and(self.kind_of(one)));
+        match classes[at] {
+            Class::Lookup => {
+                let found = self.lookup(graph, wiring, classes, at);
+                self.lookups.push((at as u32, found));
+                let kinds = match found {
+                    Found::Token => Kinds::TEXT,
+                    Found::Position => Kinds::default(),
+                    Found::Category => Kinds::TABULAR,
+                };
+                if kinds != Kinds::default() {
+                    self.roots.push((at as u32, kinds));
+                }
+                kinds
+            }
+            Class::Convolution if all.senses() == Kinds::default() => {
+                let kinds = seen_by(operator);
+                if kinds != Kinds::default() {
+                    self.roots.push((at as u32, kinds));
+                }
+                all.and(kinds)
+            }
+            // Patches of an image that is cut up by views.
+            Class::Movement
+                if all == Kinds::default()
+                    && operator.name == "clone"
+                    && operator.arguments.tensors.first().is_some_and(is_cut_up) =>
+            {
+                self.roots.push((at as u32, Kinds::VISION));
+                Kinds::VISION
+            }
+            Class::Pointwise if operator.name.starts_with("add") => {
+                self.sum(graph, wiring, classes, at).unwrap_or(all)
+            }
+            _ => all,
+        }
+    }
+
+    /// A sum of a place's row and something else is of the latter's kind.
+    fn sum(
+        &mut self,
+        graph: &Graph,
+        wiring: &Wiring,
+        classes: &[Class],
+        at: usize,
+    ) -> Option<Kinds> {
+        let (left, right) = (wiring.source(at, 0), wiring.source(at, 1));
+        for (one, other) in [(left, right), (right, left)] {
+            if one == NOBODY || classes[one as usize] != Class::Lookup {
+                continue;
+            }
+            let others = self.kind_of(other);
+            if others.senses() == Kinds::default() || others == self.kind_of(one) {
+                continue;
+            }
+            let ids = graph.operators[one as usize].arguments.tensors.get(1)?;
+            let rows = ids.dims.first().copied().unwrap_or(1);
+            if ids.dims.len() < 2 || rows == 1 {
+                if let Some(lookup) = self.lookups.iter_mut().find(|(lookup, _)| *lookup == one) {
+                    lookup.1 = Found::Position;
+                }
+                self.roots.retain(|(root, _)| *root != one);
+                self.kinds[one as usize] = Kinds::default();
+                return Some(others);
+            }
+        }
+        None
+    }
+
+    fn lookup(&self, graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> Found {
+        let operator = &graph.operators[at];
+        if is_bag(&operator.name) {
+            return Found::Category;
+        }
+        let ids = wiring.source(at, 1);
+        let made = ids != NOBODY && !self.comes_from_outside(graph, wiring, classes, ids, 16);
+        let rank = operator
+            .arguments
+            .tensors
+            .get(1)
+            .map_or(0, |ids| ids.dims.len());
+        match (made, rank) {
+            (true, _) => Found::Position,
+            (false, 0 | 1) => Found::Category,
+            _ => Found::Token,
+        }
+    }
+
+    /// Whether anything from before the graph is in what `at` makes, but weights.
+    fn comes_from_outside(
+        &self,
+        graph: &Graph,
+        wiring: &Wiring,
+        classes: &[Class],
+        at: u32,
+        depth: usize,
+    ) -> bool {
+        let (mut at, mut depth) = (at as usize, depth);
+        loop {
+            if self.kinds[at] != Kinds::default() {
+                return true;
+            }
+            if depth == 0 || graph.operators[at].inputs.is_empty() {
+                return false;
+            }
+            if classes[at] == Class::Filling || graph.operators[at].name.ends_with("_like") {
+                return false;
+            }
+            let sources = wiring.sources(at);
+            let outside = (0..sources.len()).any(|input| {
+                sources[input] == NOBODY
+                    && graph.storages[graph.operators[at].inputs[input]]
+                        .external
+                        .is_some()
+            });
+            if outside {
+                return true;
+            }
+            let Some(&next) = sources.iter().filter(|&&source| source != NOBODY).max() else {
+                return false;
+            };
+            at = next as usize;
+            depth -= 1;
+        }
+    }
+
+    /// Whether its values say which of two places is the earlier, as a mask does that hides later ones.
+    fn orders(&self, graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> bool {
+        let operator = &graph.operators[at];
+        match operator.name.as_str() {
+            "tril" | "triu" | "tril_" | "triu_" => true,
+            "le" | "lt" | "ge" | "gt" => {
+                // Of two rows of places, not of a number.
+                operator.inputs.len() == 2 && self.kinds[at] == Kinds::default()
+            }
+            _ => {
+                matches!(
+                    classes[at],
+                    Class::Pointwise | Class::Movement | Class::Other | Class::Filling
+                ) && self.kinds[at] == Kinds::default()
+                    && (wiring.sources(at).iter())
+                        .any(|&source| source != NOBODY && self.orders[source as usize])
+            }
+        }
+    }
+}
+
+/// Whether a view shows an image in patches.
+fn is_cut_up(tensor: &super::arguments::Tensor) -> bool {
+    tensor.dims.len() >= 6
+}
+
+/// What a convolution sees that sees nothing that is known.
+fn seen_by(operator: &Operator) -> Kinds {
+    let Some(input) = operator.arguments.tensors.first() else {
+        return Kinds::default();
+    };
+    let stride = operator.arguments.integers.first();
+    let stride = stride
+        .and_then(|stride| stride.first())
+        .copied()
+        .unwrap_or(1);
+    match *input.dims.as_slice() {
+        // One channel that is much longer than high is a spectrum.
+        [_, 1, height, width]
+            if height != width && (height >= 2 * width || width >= 2 * height) =>
+        {
+            Kinds::AUDIO
+        }
+        [_, _, _, _] | [_, _, _, _, _] => Kinds::VISION,
+        [_, channels, length] if channels <= 2 && length >= 256 => Kinds::AUDIO,
+        [_, channels, length] if channels >= 16 && length >= channels => Kinds::AUDIO,
+        [_, _, _] if stride > 1 => Kinds::AUDIO,
+        [_, _, _] => Kinds::SERIES,
+        _ => Kinds::default(),
+    }
+}
