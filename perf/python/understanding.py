@@ -55,11 +55,11 @@ OF_FAMILY = {
 OF_MODEL = {
     "vae": "vision",
     "vq_vae": "vision",
-    "wgan_gp": "vision",
-    "lstm": "other",
-    "selective_scan": "other",
-    "s4d": "other",
-    "retention": "other",
+    # They are given vectors, not tokens.
+    "transformer": "other",
+    "transformer-decoder": "other",
+    # It changes weights by gradients to answer.
+    "maml": "training",
 }
 
 

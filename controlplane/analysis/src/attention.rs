@@ -153,7 +153,7 @@ fn scores_of(
             Class::Pointwise | Class::Movement => {}
             _ => return None,
         }
-        let input = carries(&graph.operators[source])?;
+        let input = carries(graph, wiring, source)?;
         let others = wiring.sources(source).iter().enumerate();
         let mut others = others.filter(|&(other, &by)| other != input && by != NOBODY);
         mask = mask.or(others.next().map(|(_, &by)| by));
@@ -230,7 +230,7 @@ fn traced(
             }
             _ => break,
         }
-        let Some(input) = carries(operator) else {
+        let Some(input) = carries(graph, wiring, source) else {
             break;
         };
         at = (source, input);

@@ -2,7 +2,7 @@
 
 use super::graph::{Graph, Operator};
 use super::operators::{Class, is_bag};
-use super::wiring::{NOBODY, Wiring};
+use super::wiring::{NOBODY, Wiring, carries};
 
 /// Kinds of input, a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,6 +118,16 @@ impl Lineage {
                 }
                 kinds
             }
+            // A row of samples, cut into windows that overlap.
+            _ if all == Kinds::default()
+                && operator.arguments.tensors.first().is_some_and(is_windowed) =>
+            {
+                self.roots.push((at as u32, Kinds::AUDIO));
+                Kinds::AUDIO
+            }
+            Class::Loss if operator.name == "_ctc_loss" && all.has(Kinds::SERIES) => {
+                all.and(Kinds::AUDIO)
+            }
             Class::Convolution if all.senses() == Kinds::default() => {
                 let kinds = seen_by(operator);
                 if kinds != Kinds::default() {
@@ -178,7 +188,9 @@ impl Lineage {
             return Found::Category;
         }
         let ids = wiring.source(at, 1);
-        let made = ids != NOBODY && !self.comes_from_outside(graph, wiring, classes, ids, 16);
+        let made = ids != NOBODY
+            && (counts(graph, wiring, ids)
+                || !self.comes_from_outside(graph, wiring, classes, ids, 16));
         let rank = operator
             .arguments
             .tensors
@@ -250,6 +262,30 @@ impl Lineage {
     }
 }
 
+/// Whether ids are places that were counted.
+fn counts(graph: &Graph, wiring: &Wiring, ids: u32) -> bool {
+    let mut at = ids as usize;
+    for _ in 0..8 {
+        if matches!(graph.operators[at].name.as_str(), "cumsum" | "arange") {
+            return true;
+        }
+        let source = carries(graph, wiring, at).map(|input| wiring.source(at, input));
+        match source {
+            None | Some(NOBODY) => return false,
+            Some(source) => at = source as usize,
+        }
+    }
+    false
+}
+
+/// Whether a view shows the same elements in several of its rows, one of which begins within another.
+fn is_windowed(tensor: &super::arguments::Tensor) -> bool {
+    let ([.., size], [.., step, 1]) = (tensor.dims.as_slice(), tensor.strides.as_slice()) else {
+        return false;
+    };
+    tensor.dims.len() >= 2 && *size >= 8 && (1..*size).contains(step) && tensor.dim_from_end(1) > 1
+}
+
 /// Whether a view shows an image in patches.
 fn is_cut_up(tensor: &super::arguments::Tensor) -> bool {
     tensor.dims.len() >= 6
@@ -265,12 +301,13 @@ fn seen_by(operator: &Operator) -> Kinds {
         .and_then(|stride| stride.first())
         .copied()
         .unwrap_or(1);
+    let windows = (operator.arguments.tensors.get(1)).and_then(|weight| weight.dims.get(2..));
     match *input.dims.as_slice() {
-        // One channel that is much longer than high is a spectrum.
-        [_, 1, height, width]
-            if height != width && (height >= 2 * width || width >= 2 * height) =>
-        {
-            Kinds::AUDIO
+        // One channel that is longer than high, or higher than long, is a spectrum.
+        [_, 1, height, width] if height != width => Kinds::AUDIO,
+        // What mixes the channels of each place sees no neighbours.
+        [_, _, _, _] if windows.is_some_and(|sides| sides.iter().all(|&side| side == 1)) => {
+            Kinds::default()
         }
         [_, _, _, _] | [_, _, _, _, _] => Kinds::VISION,
         [_, channels, length] if channels <= 2 && length >= 256 => Kinds::AUDIO,

@@ -1,5 +1,7 @@
 //! What a graph with these sizes is: the phase and modality of each operator, and the kind of work.
 
+use std::collections::HashSet;
+
 use genie_srg::{Modality, Phase};
 
 use super::attention::{self, Attention, Kept};
@@ -7,12 +9,14 @@ use super::graph::Graph;
 use super::lineage::{self, Found, Kinds, Lineage};
 use super::operators::{Class, class_of, factors};
 use super::roles::{self, Role};
-use super::wiring::{NOBODY, Wiring};
+use super::wiring::{NOBODY, Wiring, carries, is_external};
 
 /// A chunk of so many places behind a cache, at most, is a guess that is being verified: decoding.
 const SPECULATED_MAX: i64 = 16;
 /// A product that widens by so much makes logits over a vocabulary: feed-forward layers widen by 4.
 const WIDENS_MIN: i64 = 16;
+/// Operators of a model that looks up fields and does nothing along them, at most.
+const FIELDS_MAX: usize = 400;
 /// Of a graph's operators the part that a kind of input must be behind, to count.
 const SHARE_MIN: f64 = 0.02;
 
@@ -125,7 +129,7 @@ impl Reading {
         for &at in &logits {
             roles[at] = Role::Logits;
         }
-        let is_training = training.contains(&Stage::Backward);
+        let is_training = reader.is_training(&training);
         let sampled = if is_training {
             vec![false; roles.len()]
         } else {
@@ -139,7 +143,7 @@ impl Reading {
                 Stage::Backward => Phase::Backward,
                 Stage::Optimizer => Phase::Optimizer,
                 Stage::Forward if sampled[at] => {
-                    if *role == Role::None {
+                    if matches!(*role, Role::None | Role::Residual | Role::Norm) {
                         *role = Role::Sampling;
                     }
                     Phase::Sampling
@@ -181,6 +185,108 @@ enum Pass {
     Encode,
 }
 
+/// What an attention says of its pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vote {
+    /// It keeps keys: it is this.
+    Kept(Pass),
+    /// It looks back only.
+    Causal,
+    /// It looks to both sides.
+    Both,
+    Nothing,
+}
+
+/// What input a pass begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Text,
+    Vision,
+    Audio,
+}
+
+impl Stream {
+    fn of(senses: Kinds) -> Option<Self> {
+        match senses {
+            _ if senses.has(Kinds::TEXT) => Some(Self::Text),
+            _ if senses.has(Kinds::VISION) => Some(Self::Vision),
+            _ if senses.has(Kinds::AUDIO) => Some(Self::Audio),
+            _ => None,
+        }
+    }
+}
+
+/// Whether it is more than the looks of an input.
+fn is_heavy(class: Class) -> bool {
+    matches!(
+        class,
+        Class::Product | Class::Convolution | Class::Attention | Class::Recurrent
+    )
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Votes {
+    prefill: u32,
+    decode: u32,
+    causal: u32,
+    both: u32,
+    /// Tokens of each row that it began with; zero for what is no text.
+    tokens: i64,
+    is_under_way: bool,
+}
+
+/// Runs of a model or of a part of it, one after the other.
+#[derive(Clone, Debug, Default)]
+struct Passes {
+    all: Vec<Votes>,
+    /// The last of each stream.
+    last: [Option<usize>; 3],
+}
+
+impl Passes {
+    /// Input comes in: something new begins, unless nothing was done with the last one yet.
+    fn root(&mut self, stream: Option<Stream>, tokens: i64) {
+        let Some(stream) = stream else { return };
+        let last = self.last[stream as usize].map(|at| self.all[at].is_under_way);
+        if last != Some(false) {
+            self.last[stream as usize] = Some(self.all.len());
+            self.all.push(Votes {
+                tokens: if stream == Stream::Text { tokens } else { 0 },
+                ..Votes::default()
+            });
+        }
+    }
+
+    fn here(&mut self, stream: Stream, is_heavy: bool) -> Option<usize> {
+        let at = self.last[stream as usize]?;
+        self.all[at].is_under_way |= is_heavy;
+        Some(at)
+    }
+
+    fn vote(&mut self, at: usize, vote: Vote) {
+        let votes = &mut self.all[at];
+        match vote {
+            Vote::Kept(Pass::Decode) => votes.decode += 1,
+            Vote::Kept(_) => votes.prefill += 1,
+            Vote::Causal => votes.causal += 1,
+            Vote::Both => votes.both += 1,
+            Vote::Nothing => {}
+        }
+    }
+
+    fn is(&self, at: usize, predicts: bool) -> Pass {
+        let votes = self.all[at];
+        match () {
+            () if votes.decode > votes.prefill => Pass::Decode,
+            () if votes.prefill > 0 || votes.causal > 0 => Pass::Prefill,
+            () if votes.both > 0 => Pass::Encode,
+            () if predicts && votes.tokens == 1 => Pass::Decode,
+            () if predicts && votes.tokens > 1 => Pass::Prefill,
+            () => Pass::Unknown,
+        }
+    }
+}
+
 struct Reader<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
@@ -210,7 +316,11 @@ impl Reader<'_> {
                 );
             let of_gradients = (facts.wiring.sources(at).iter())
                 .any(|&source| source != NOBODY && grad[source as usize]);
-            stages[at] = if operator.known.is_backward == Some(true) || class == Class::Backward {
+            let is_backward = match operator.known.is_backward {
+                Some(is_backward) => is_backward,
+                None => class == Class::Backward,
+            };
+            stages[at] = if is_backward {
                 has_begun = true;
                 Stage::Backward
             } else if class == Class::Optimizer && (has_begun || operator.inputs.len() > 1) {
@@ -229,6 +339,38 @@ impl Reader<'_> {
                 || (stages[at] == Stage::Optimizer && !operator.is_in_place());
         }
         stages
+    }
+
+    /// Whether gradients of weights are computed, and not only of what a model is given.
+    fn is_training(&self, stages: &[Stage]) -> bool {
+        if stages.contains(&Stage::Optimizer) {
+            return true;
+        }
+        let mut shapes = HashSet::new();
+        for (at, operator) in self.graph.operators.iter().enumerate() {
+            let weights = match self.facts.classes[at] {
+                Class::Product | Class::Convolution => 1..3,
+                Class::Norm | Class::Recurrent => 1..operator.inputs.len(),
+                Class::Lookup => 0..1,
+                _ => continue,
+            };
+            for input in weights {
+                if is_external(self.graph, &self.facts.wiring, at, input)
+                    && let Some(weight) = operator.arguments.tensors.get(input)
+                {
+                    shapes.insert(weight.dims.clone());
+                    shapes.insert(weight.dims.iter().rev().copied().collect());
+                }
+            }
+        }
+        let gradients = self.graph.operators.iter().zip(stages);
+        let mut gradients = gradients.filter(|(_, stage)| **stage == Stage::Backward);
+        gradients.any(|(operator, _)| {
+            operator
+                .results
+                .iter()
+                .any(|result| shapes.contains(&result.dims))
+        })
     }
 
     /// Products with as many columns as a table of tokens has rows, or very wide ones that no product takes.
@@ -301,11 +443,20 @@ impl Reader<'_> {
             {
                 continue;
             }
-            let sources = facts.wiring.sources(at);
-            sampled[at] = sources
-                .iter()
-                .any(|&source| source != NOBODY && sampled[source as usize])
-                && self.is_behind_choice(at, sources, &sampled);
+            if facts.roles[at] == Role::CacheUpdate {
+                continue;
+            }
+            let is_sampled = |source: u32| source != NOBODY && sampled[source as usize];
+            // Rows of a cache that are picked by what was chosen are the cache's.
+            sampled[at] = match facts.classes[at] {
+                Class::Movement => carries(self.graph, &facts.wiring, at)
+                    .is_some_and(|input| is_sampled(facts.wiring.source(at, input))),
+                _ => facts
+                    .wiring
+                    .sources(at)
+                    .iter()
+                    .any(|&source| is_sampled(source)),
+            };
         }
         for &at in logits {
             sampled[at] = false;
@@ -313,120 +464,64 @@ impl Reader<'_> {
         sampled
     }
 
-    /// Whether most of what it takes is of the sampling; else the next pass has begun with it.
-    fn is_behind_choice(&self, _at: usize, sources: &[u32], sampled: &[bool]) -> bool {
-        let of = |wanted: bool| {
-            sources
-                .iter()
-                .filter(|&&s| s != NOBODY && sampled[s as usize] == wanted)
-                .count()
-        };
-        of(true) >= of(false)
-    }
-
-    /// The pass of each operator: of the attention that it leads to first, else of the one before it.
-    fn passes(&self, predicts: bool) -> Vec<Pass> {
-        let facts = self.facts;
-        let count = facts.classes.len();
-        let mut of_attention = vec![Pass::Unknown; count];
-        let is_causal_text = facts.attentions.iter().any(|one| one.kept != Kept::Nowhere);
-        for attention in &facts.attentions {
-            let pass = self.pass(attention, predicts, is_causal_text);
-            of_attention[attention.center as usize] = pass;
-            of_attention[attention.context as usize] = pass;
-        }
-        let mut passes = of_attention.clone();
-        // Behind: by what takes it first.
-        for at in (0..count).rev() {
-            if passes[at] != Pass::Unknown {
-                continue;
-            }
-            let mut takers = facts.wiring.takers(at).iter();
-            let next = takers.find_map(|&(taker, input)| {
-                let is_ids = facts.classes[taker as usize] == Class::Lookup && input == 1;
-                let pass = passes[taker as usize];
-                (!is_ids && pass != Pass::Unknown).then_some(pass)
-            });
-            passes[at] = next.unwrap_or_default();
-        }
-        // Before: by the last of what it takes.
-        for at in 0..count {
-            if passes[at] != Pass::Unknown {
-                continue;
-            }
-            let sources = facts
-                .wiring
-                .sources(at)
-                .iter()
-                .filter(|&&source| source != NOBODY);
-            let last = sources.max().map(|&source| passes[source as usize]);
-            passes[at] = last.unwrap_or_default();
-        }
-        if facts.attentions.is_empty() {
-            self.recurrent_passes(&mut passes, predicts);
-        }
-        passes
-    }
-
-    fn pass(&self, attention: &Attention, predicts: bool, caches: bool) -> Pass {
+    fn pass_of(&self, attention: &Attention) -> Vote {
         let (queries, keys) = attention.lengths(self.graph);
-        let (query, key) = (attention.query, attention.key);
         let kinds = |product: Option<u32>| product.map(|at| self.kinds(at as usize));
-        if let (Some(of_query), Some(of_key)) = (kinds(query), kinds(key))
-            && of_query != of_key
-            && attention.kept == Kept::Nowhere
-        {
-            // Across: what its neighbours are.
-            return Pass::Unknown;
-        }
+        let is_across = matches!(
+            (kinds(attention.query), kinds(attention.key)),
+            (Some(query), Some(key)) if query != key
+        );
         let is_causal = attention.is_causal
             || (attention.mask).is_some_and(|mask| self.facts.lineage.orders[mask as usize]);
         match attention.kept {
-            Kept::Before if queries == 1 => Pass::Decode,
-            Kept::Before if queries <= SPECULATED_MAX && keys >= 2 * queries => Pass::Decode,
-            Kept::Before | Kept::Begun => Pass::Prefill,
-            Kept::Nowhere if is_causal && (predicts || caches) => Pass::Prefill,
-            Kept::Nowhere if is_causal => Pass::Prefill,
-            Kept::Nowhere if query.is_some() => Pass::Encode,
-            Kept::Nowhere => Pass::Unknown,
+            Kept::Before if queries == 1 => Vote::Kept(Pass::Decode),
+            Kept::Before if queries <= SPECULATED_MAX && keys >= 2 * queries => {
+                Vote::Kept(Pass::Decode)
+            }
+            Kept::Before | Kept::Begun => Vote::Kept(Pass::Prefill),
+            Kept::Nowhere if is_across => Vote::Nothing,
+            Kept::Nowhere if is_causal => Vote::Causal,
+            Kept::Nowhere => Vote::Both,
         }
     }
 
-    /// Without attention: by how many tokens are looked up at a time.
-    fn recurrent_passes(&self, passes: &mut [Pass], predicts: bool) {
-        if !predicts {
-            return;
-        }
-        let tokens = self
-            .facts
-            .lineage
-            .lookups
-            .iter()
-            .filter(|(_, found)| *found == Found::Token);
-        let mut starts: Vec<(usize, Pass)> = tokens
-            .map(|&(at, _)| {
-                let ids = self.graph.operators[at as usize].arguments.tensors.get(1);
-                let length = ids.map_or(1, |ids| ids.dim_from_end(0));
-                (
-                    at as usize,
-                    if length == 1 {
-                        Pass::Decode
-                    } else {
-                        Pass::Prefill
-                    },
-                )
-            })
-            .collect();
-        starts.sort_unstable_by_key(|&(at, _)| at);
-        let Some(&first) = starts.first() else { return };
-        let mut starts = starts.into_iter().peekable();
-        let mut pass = first.1;
-        for (at, of_one) in passes.iter_mut().enumerate() {
-            while let Some((_, next)) = starts.next_if(|&(start, _)| start <= at) {
-                pass = next;
+    /// The pass of each operator: passes begin where input comes in, and are what their attention says.
+    fn passes(&self, predicts: bool) -> Vec<Pass> {
+        let facts = self.facts;
+        let mut passes = Passes::default();
+        let mut of_operator = vec![None; facts.classes.len()];
+        let mut roots = facts.lineage.roots.iter().peekable();
+        for (at, &class) in facts.classes.iter().enumerate() {
+            let kinds = self.kinds(at).senses();
+            let stream = Stream::of(kinds);
+            while let Some(&(_, of)) = roots.next_if(|&&(root, _)| root as usize <= at) {
+                passes.root(Stream::of(of.senses()), self.length(at));
             }
-            *of_one = pass;
+            let Some(stream) = stream else { continue };
+            of_operator[at] = passes.here(stream, is_heavy(class));
         }
+        for attention in &facts.attentions {
+            if let Some(pass) = of_operator[attention.context as usize] {
+                passes.vote(pass, self.pass_of(attention));
+            }
+        }
+        // What comes from no input serves who takes it first.
+        for at in (0..of_operator.len()).rev() {
+            if of_operator[at].is_none() {
+                let takers = facts.wiring.takers(at).iter();
+                of_operator[at] = takers
+                    .filter_map(|&(taker, _)| of_operator[taker as usize])
+                    .min();
+            }
+        }
+        let of = |pass: Option<usize>| pass.map_or(Pass::Unknown, |at| passes.is(at, predicts));
+        of_operator.into_iter().map(of).collect()
+    }
+
+    /// Tokens of each row, where `at` looks some up.
+    fn length(&self, at: usize) -> i64 {
+        let ids = self.graph.operators[at].arguments.tensors.get(1);
+        ids.map_or(1, |ids| ids.dim_from_end(0))
     }
 
     fn phase(&self, at: usize, workload: Workload, is_training: bool, pass: Pass) -> Phase {
@@ -553,20 +648,29 @@ impl Reader<'_> {
                 if count(Class::Convolution) > 2 || attends {
                     0.92
                 } else {
-                    0.75
+                    0.65
                 },
             ),
             (true, false, false) => match () {
                 () if attends && (caches || predicts) => (Workload::Llm, 0.95),
                 () if attends => (Workload::Llm, 0.88),
                 () if predicts && has_pass => (Workload::Llm, 0.88),
-                () if tables > 0 && products > 0 => (Workload::Recsys, 0.7),
+                () if tables > 0 && products > 0 => (Workload::Recsys, 0.75),
+                // Fields of rows, side by side: nothing is done along them.
+                () if !predicts
+                    && products > 0
+                    && count(Class::Convolution) + count(Class::Recurrent) == 0
+                    && total < FIELDS_MAX =>
+                {
+                    (Workload::Recsys, 0.72)
+                }
                 () if predicts => (Workload::Llm, 0.7),
                 () => (Workload::Llm, 0.55),
             },
             (false, false, false) => match () {
                 () if tables >= 2 && products > 0 => (Workload::Recsys, 0.9),
                 () if tables == 1 && products > 0 => (Workload::Recsys, 0.6),
+                () if attends => (Workload::Other, 0.6),
                 () => (Workload::Other, if products > 0 { 0.72 } else { 0.5 }),
             },
         }

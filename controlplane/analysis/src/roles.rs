@@ -382,7 +382,7 @@ fn product_behind(
             Class::Pointwise | Class::Movement => {}
             _ => return None,
         }
-        here = (source, carries(&graph.operators[source])?);
+        here = (source, carries(graph, wiring, source)?);
     }
     None
 }

@@ -95,15 +95,24 @@ pub fn is_external(graph: &Graph, wiring: &Wiring, operator: usize, input: usize
 }
 
 /// Which input of an operator carries the value that it passes on, where it changes only how it looks:
-/// of a mask the values, of a `cat` the last.
+/// of a mask the values, of a `cat` the last, of a product with a weight what is no weight.
 #[must_use]
-pub fn carries(operator: &Operator) -> Option<usize> {
-    let last = operator.inputs.len().checked_sub(1)?;
-    Some(match operator.name.as_str() {
+pub fn carries(graph: &Graph, wiring: &Wiring, operator: usize) -> Option<usize> {
+    let Operator { name, inputs, .. } = &graph.operators[operator];
+    let last = inputs.len().checked_sub(1)?;
+    let usual = match name.as_str() {
         "cat" | "stack" | "copy_" | "_index_put_impl_" | "index_copy_" | "index_copy"
-        | "slice_scatter" | "select_scatter" => last,
-        "index_put_" | "index_put" | "scatter" | "scatter_" => last,
+        | "slice_scatter" | "select_scatter" | "index_put_" | "index_put" | "scatter"
+        | "scatter_" => last,
         "where" if last >= 1 => 1,
         _ => 0,
-    })
+    };
+    if usual == 0 && wiring.source(operator, 0) == NOBODY {
+        let made = wiring
+            .sources(operator)
+            .iter()
+            .position(|&source| source != NOBODY);
+        return Some(made.unwrap_or(0));
+    }
+    Some(usual)
 }
