@@ -1,11 +1,11 @@
 """What Genie takes the zoo's models for: the matrix of kinds of work, and what it is sure of.
 
-Every model of py-frontend/tests/zoo is run once on a node of this machine under ``genie.explain``, and
-for models that generate also that, and a training step. What a model is, its family says. Modules have
-no say in it: the names that models give them are not looked at.
+Every model of py-frontend/tests/zoo is run once on a node of this machine under ``genie.explain``,
+and with --ways also a training step, and the generation of models that generate. What a model is,
+its family says. Names of modules have no say: they are not looked at.
 
-Exit status: 0; 1 with --check where less than 95% of the answers at 0.7 or more are right, or these are
-less than 80% of all.
+Exit status: 0; 1 with --check where less than 95% of the answers at 0.7 or more are right, or these
+are less than 80% of all.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def answers(
                     continue
                 try:
                     told = json.loads(genie.explain(run, format="json"))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 (the next one goes on)
                     print(f"{name} {way}: {type(error).__name__}: {error}"[:200], file=sys.stderr)
                     continue
                 work = told["workload"]
@@ -145,10 +145,8 @@ def main() -> int:
     if not count:
         return 1
     exact = sum(number for (kind, found), number in matrix.items() if kind == found)
-    print(
-        f"\n{count} answers, {exact / count:.1%} right; {sure / count:.1%} at {SURE} or more, of these"
-    )
-    print(f"{right / max(sure, 1):.1%} right")
+    print(f"\n{count} answers, {exact / count:.1%} right")
+    print(f"{sure / count:.1%} at {SURE} or more, of these {right / max(sure, 1):.1%} right")
     return int(given.check and (right < 0.95 * sure or sure < 0.8 * count))
 
 

@@ -90,6 +90,7 @@ fn in_one(graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> Optio
     let back = |input| traced(graph, wiring, classes, at, input);
     let (query, key, value) = (back(0), back(1), back(2));
     let mask = wiring.source(at, 3);
+    let kept = key.kept_for(query.product);
     Some(Attention {
         center: at as u32,
         scores: None,
@@ -98,9 +99,11 @@ fn in_one(graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> Optio
         key: key.product,
         value: value.product,
         mask: (mask != NOBODY).then_some(mask),
-        // Of its booleans the last but `return_debug_mask`.
-        is_causal: operator.arguments.booleans.iter().any(|&is| is),
-        kept: key.kept,
+        // One of them is told besides, before it, whether sums are wanted.
+        is_causal: (operator.arguments.booleans)
+            .get(usize::from(operator.name.contains("efficient")))
+            .is_some_and(|&is| is),
+        kept,
         caches: [key.caches, value.caches].concat(),
         query_at: (at as u32, 0),
         key_at: (at as u32, 1),
@@ -118,6 +121,7 @@ fn written_out(graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> 
     let (_, v) = factors(&graph.operators[context].name);
     let back = |operator, input| traced(graph, wiring, classes, operator, input);
     let (query, key, value) = (back(scores, q), back(scores, k), back(context, v));
+    let kept = key.kept_for(query.product);
     Some(Attention {
         center: at as u32,
         scores: Some(scores as u32),
@@ -127,7 +131,7 @@ fn written_out(graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> 
         value: value.product,
         mask,
         is_causal: false,
-        kept: key.kept,
+        kept,
         caches: [key.caches, value.caches].concat(),
         query_at: (scores as u32, q),
         key_at: (scores as u32, k),
@@ -185,6 +189,16 @@ struct Traced {
     product: Option<u32>,
     kept: Kept,
     caches: Vec<u32>,
+}
+
+impl Traced {
+    /// What was begun before the query was made is there already.
+    fn kept_for(&self, query: Option<u32>) -> Kept {
+        match (self.kept, query, self.caches.first()) {
+            (Kept::Begun, Some(query), Some(&cache)) if cache < query => Kept::Before,
+            (kept, ..) => kept,
+        }
+    }
 }
 
 impl Default for Kept {

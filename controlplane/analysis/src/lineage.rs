@@ -1,5 +1,7 @@
 //! Which kinds of input an operator's values come from.
 
+use std::collections::HashSet;
+
 use super::graph::{Graph, Operator};
 use super::operators::{Class, is_bag};
 use super::wiring::{NOBODY, Wiring, carries};
@@ -67,6 +69,8 @@ pub struct Lineage {
     pub roots: Vec<(u32, Kinds)>,
     /// Operators whose values say which of two places is the earlier.
     pub orders: Vec<bool>,
+    /// Storages of tables that tokens of the program are looked up in, or that predict them.
+    vocabularies: HashSet<usize>,
 }
 
 /// Finds where all values come from, in one pass.
@@ -77,6 +81,7 @@ pub fn of(graph: &Graph, wiring: &Wiring, classes: &[Class]) -> Lineage {
         orders: vec![false; classes.len()],
         ..Lineage::default()
     };
+    lineage.vocabularies = lineage.vocabularies(graph, wiring, classes);
     for at in 0..classes.len() {
         let kinds = lineage.at(graph, wiring, classes, at);
         lineage.kinds[at] = kinds;
@@ -86,6 +91,32 @@ pub fn of(graph: &Graph, wiring: &Wiring, classes: &[Class]) -> Lineage {
 }
 
 impl Lineage {
+    fn vocabularies(&self, graph: &Graph, wiring: &Wiring, classes: &[Class]) -> HashSet<usize> {
+        let (mut looked_up, mut predict) = (HashSet::new(), HashSet::new());
+        let mut found = HashSet::new();
+        for (at, operator) in graph.operators.iter().enumerate() {
+            match classes[at] {
+                Class::Product => predict.extend(operator.inputs.get(1..).unwrap_or_default()),
+                Class::Lookup => {
+                    let Some(&table) = operator.inputs.first() else {
+                        continue;
+                    };
+                    looked_up.insert(table);
+                    let ids = wiring.source(at, 1);
+                    let is_told = ids == NOBODY
+                        || (!counts(graph, wiring, ids)
+                            && self.comes_from_outside(graph, wiring, classes, ids, 16));
+                    if is_told {
+                        found.insert(table);
+                    }
+                }
+                _ => {}
+            }
+        }
+        found.extend(looked_up.intersection(&predict));
+        found
+    }
+
     fn kind_of(&self, source: u32) -> Kinds {
         match source {
             NOBODY => Kinds::default(),
@@ -188,9 +219,11 @@ impl Lineage {
             return Found::Category;
         }
         let ids = wiring.source(at, 1);
+        let table = operator.inputs.first();
+        let is_known = table.is_some_and(|table| self.vocabularies.contains(table));
         let made = ids != NOBODY
             && (counts(graph, wiring, ids)
-                || !self.comes_from_outside(graph, wiring, classes, ids, 16));
+                || (!is_known && !self.comes_from_outside(graph, wiring, classes, ids, 16)));
         let rank = operator
             .arguments
             .tensors
@@ -220,7 +253,9 @@ impl Lineage {
             if depth == 0 || graph.operators[at].inputs.is_empty() {
                 return false;
             }
-            if classes[at] == Class::Filling || graph.operators[at].name.ends_with("_like") {
+            let operator = &graph.operators[at];
+            let is_made = classes[at] == Class::Filling || operator.name.ends_with("_like");
+            if is_made && !operator.is_in_place() {
                 return false;
             }
             let sources = wiring.sources(at);

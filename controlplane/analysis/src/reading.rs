@@ -137,6 +137,7 @@ impl Reading {
         };
         let passes = reader.passes(!logits.is_empty());
         let (workload, confidence) = reader.workload(is_training, !logits.is_empty(), &passes);
+        let served = reader.served();
         let mut phases = Vec::with_capacity(roles.len());
         for (at, role) in roles.iter_mut().enumerate() {
             let phase = match training[at] {
@@ -148,7 +149,7 @@ impl Reading {
                     }
                     Phase::Sampling
                 }
-                Stage::Forward => reader.phase(at, workload, is_training, passes[at]),
+                Stage::Forward => reader.phase(at, served[at], workload, is_training, passes[at]),
             };
             match (phase, *role) {
                 (Phase::Backward, Role::None | Role::Residual) => *role = Role::Gradient,
@@ -159,7 +160,9 @@ impl Reading {
             phases.push(phase);
         }
         Self {
-            modalities: reader.modalities(workload),
+            modalities: (served.iter())
+                .map(|&kinds| Reader::modality(workload, kinds))
+                .collect(),
             workload,
             confidence,
             phases,
@@ -524,9 +527,15 @@ impl Reader<'_> {
         ids.map_or(1, |ids| ids.dim_from_end(0))
     }
 
-    fn phase(&self, at: usize, workload: Workload, is_training: bool, pass: Pass) -> Phase {
+    fn phase(
+        &self,
+        at: usize,
+        kinds: Kinds,
+        workload: Workload,
+        is_training: bool,
+        pass: Pass,
+    ) -> Phase {
         let class = self.facts.classes[at];
-        let kinds = self.kinds(at);
         if class == Class::Lookup && self.facts.lineage.found(at as u32) != Some(Found::Position) {
             return Phase::Embedding;
         }
@@ -547,7 +556,7 @@ impl Reader<'_> {
                     Phase::VisionEncode
                 }
             }
-            (Pass::Encode, _) if senses.count() <= 1 && senses != Kinds::default() => Phase::Encode,
+            (Pass::Encode, _) if senses.count() <= 1 => Phase::Encode,
             (_, Workload::Audio) if senses == Kinds::AUDIO => Phase::Encode,
             _ if class == Class::Filling && !self.leads_anywhere(at) => Phase::Initialization,
             _ => Phase::Forward,
@@ -577,30 +586,28 @@ impl Reader<'_> {
         false
     }
 
-    fn modalities(&self, workload: Workload) -> Vec<Modality> {
-        let of = |kinds: Kinds| match kinds.senses() {
+    /// Which kinds of input each operator has to do with: what has none of its own serves what takes it.
+    fn served(&self) -> Vec<Kinds> {
+        let mut served = self.facts.lineage.kinds.clone();
+        for at in (0..served.len()).rev() {
+            if served[at] == Kinds::default() {
+                let takers = self.facts.wiring.takers(at).iter();
+                let mut of = takers.map(|&(taker, _)| served[taker as usize]);
+                served[at] = of.find(|&of| of != Kinds::default()).unwrap_or_default();
+            }
+        }
+        served
+    }
+
+    fn modality(workload: Workload, kinds: Kinds) -> Modality {
+        match kinds.senses() {
             Kinds::TEXT => Modality::Text,
             Kinds::VISION => Modality::Vision,
             Kinds::AUDIO => Modality::Audio,
             senses if senses.count() > 1 => Modality::Multimodal,
-            _ if kinds.has(Kinds::TABULAR) => Modality::Tabular,
+            _ if kinds.has(Kinds::TABULAR) || workload == Workload::Recsys => Modality::Tabular,
             _ => Modality::Unknown,
-        };
-        let mut found: Vec<Modality> = self.facts.lineage.kinds.iter().copied().map(of).collect();
-        // What has no input of its own serves what takes it.
-        for at in (0..found.len()).rev() {
-            if found[at] == Modality::Unknown {
-                let mut takers = self.facts.wiring.takers(at).iter();
-                let next = takers.find_map(|&(taker, _)| {
-                    Some(found[taker as usize]).filter(|&of| of != Modality::Unknown)
-                });
-                found[at] = next.unwrap_or(match workload {
-                    Workload::Recsys => Modality::Tabular,
-                    _ => Modality::Unknown,
-                });
-            }
         }
-        found
     }
 
     fn workload(&self, is_training: bool, predicts: bool, passes: &[Pass]) -> (Workload, f64) {
@@ -645,7 +652,8 @@ impl Reader<'_> {
             (_, true, true) => (Workload::Multimodal, 0.6),
             (false, true, false) => (
                 Workload::Vision,
-                if count(Class::Convolution) > 2 || attends {
+                if count(Class::Convolution) > 2 || attends || facts.roles.contains(&Role::Patchify)
+                {
                     0.92
                 } else {
                     0.65

@@ -111,6 +111,18 @@ pub fn annotate(graph: &mut Graph, constants: &HashSet<u64>) {
 /// Marks nodes with what becomes of what they make, and inputs with what they are, by what a reading found.
 pub fn of_reading(graph: &mut Graph, facts: &Facts, reading: &Reading) {
     annotate(graph, &HashSet::new());
+    // Whether a longer copy is a cache, its wiring says.
+    for node in &mut graph.srg.nodes {
+        if node.residency() == Residency::KvCache {
+            let is_input = matches!(node.kind, Some(genie_srg::node::Kind::Input(_)));
+            let otherwise = if is_input {
+                Residency::Weight
+            } else {
+                Residency::Ephemeral
+            };
+            node.residency = otherwise.into();
+        }
+    }
     let mut of_node: Vec<(usize, Residency)> = Vec::new();
     for (at, operator) in graph.operators.iter().enumerate() {
         let input = |index: usize| -> Option<usize> {

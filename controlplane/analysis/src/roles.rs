@@ -387,7 +387,7 @@ fn product_behind(
     None
 }
 
-/// A sum of two values that were both made, of one shape, one of which was made much before.
+/// A sum of what a layer made and what it was made from, or of two layers' results.
 fn is_residual(graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> bool {
     let operator = &graph.operators[at];
     if classes[at] != Class::Pointwise || !operator.name.starts_with("add") {
@@ -398,20 +398,35 @@ fn is_residual(graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> 
     else {
         return false;
     };
-    left.dims == right.dims
-        && left.dims.len() >= 2
-        && *a != NOBODY
-        && *b != NOBODY
-        && [a, b].into_iter().any(|&source| {
-            matches!(
-                classes[source as usize],
-                Class::Product
-                    | Class::Convolution
-                    | Class::Movement
-                    | Class::Norm
-                    | Class::Pointwise
-            )
-        })
+    if left.dims != right.dims || left.dims.len() < 2 || *a == NOBODY || *b == NOBODY {
+        return false;
+    }
+    let (one, other) = (
+        layer_behind(graph, wiring, classes, *a),
+        layer_behind(graph, wiring, classes, *b),
+    );
+    // Halves of a turned vector are of one product.
+    one != other && (one.is_some() || other.is_some())
+}
+
+/// The product, convolution or sum that a value is of, past norms and what changes each element.
+fn layer_behind(graph: &Graph, wiring: &Wiring, classes: &[Class], from: u32) -> Option<usize> {
+    let mut here = from as usize;
+    for _ in 0..STEPS_MAX {
+        match classes[here] {
+            Class::Product | Class::Convolution | Class::Attention | Class::Recurrent => {
+                return Some(here);
+            }
+            Class::Pointwise | Class::Movement | Class::Norm | Class::Pool | Class::Other => {}
+            _ => return None,
+        }
+        let source = wiring.source(here, carries(graph, wiring, here)?);
+        if source == NOBODY {
+            return None;
+        }
+        here = source as usize;
+    }
+    None
 }
 
 /// A norm that is written out: squares, their mean, its root, and what is scaled by it.
