@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use genie_analysis::AnalysisError;
-use genie_analysis::explain::{Explanation, Place, explain};
+use genie_analysis::explain::{Explanation, Place, annotated};
 use genie_analysis::graph::{Builder, Call, Graph};
 use genie_client::engine::{Event, Host as _, Transcript, Written};
 use genie_session::record::Kind;
+use genie_srg::ValidSrg;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::host::Python as Host;
 
@@ -36,18 +38,57 @@ impl Recorded {
         self.transcript.dropped
     }
 
-    /// The explanation as JSON. `known` are of the profile's captured records; `nodes` are the names of
-    /// devices, by lane.
-    fn explain(&self, py: Python<'_>, known: Vec<Known>, nodes: Vec<String>) -> PyResult<String> {
-        let explanation = py.detach(|| self.explained(&known, &nodes));
-        let explanation = explanation.map_err(|error| PyValueError::new_err(error.to_string()))?;
-        serde_json::to_string(&explanation)
-            .map_err(|error| PyValueError::new_err(error.to_string()))
+    /// The explanation in a style: "text", "json" or "html". `known` are of the profile's captured records; `nodes`
+    /// are the names of devices, by lane; `warnings` come after the explanation's own.
+    fn explain(
+        &self,
+        py: Python<'_>,
+        style: &str,
+        known: Vec<Known>,
+        nodes: Vec<String>,
+        warnings: Vec<String>,
+    ) -> PyResult<String> {
+        let explained = py.detach(|| -> Result<String, String> {
+            let srg = self
+                .srg(&known, &nodes)
+                .map_err(|error| error.to_string())?;
+            let mut explanation = Explanation::of(srg.as_srg());
+            explanation.warnings.extend(warnings);
+            match style {
+                "json" => serde_json::to_string(&explanation).map_err(|error| error.to_string()),
+                "html" => Ok(explanation.page()),
+                _ => Ok(explanation.to_string()),
+            }
+        });
+        explained.map_err(PyValueError::new_err)
+    }
+
+    /// The graph with all that is known of it, in protobuf or as JSON. Arguments as above.
+    fn export<'py>(
+        &self,
+        py: Python<'py>,
+        is_json: bool,
+        known: Vec<Known>,
+        nodes: Vec<String>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let exported = py.detach(|| -> Result<Vec<u8>, String> {
+            let srg = self
+                .srg(&known, &nodes)
+                .map_err(|error| error.to_string())?;
+            match is_json {
+                true => genie_srg::encode_json(&srg)
+                    .map(String::into_bytes)
+                    .map_err(|error| error.to_string()),
+                false => Ok(genie_srg::encode_protobuf(&srg)),
+            }
+        });
+        let exported = exported.map_err(PyValueError::new_err)?;
+        Ok(PyBytes::new(py, &exported))
     }
 }
 
 impl Recorded {
-    fn explained(&self, known: &[Known], nodes: &[String]) -> Result<Explanation, AnalysisError> {
+    fn srg(&self, known: &[Known], nodes: &[String]) -> Result<ValidSrg, AnalysisError> {
         let mut reader = Reader::default();
         for event in &self.transcript.events {
             match event {
@@ -72,7 +113,7 @@ impl Recorded {
             }
         };
         let places: Vec<Place> = records.iter().map(place).collect();
-        explain(graph, &places)
+        annotated(graph, &places)
     }
 }
 

@@ -312,6 +312,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("TORCH_VERSION", env!("GENIE_TORCH_RELEASE"))?;
     module.add_class::<annotations::Annotating>()?;
+    module.add_class::<explain::Recorded>()?;
     module.add_function(wrap_pyfunction!(annotations::annotate_by, module)?)?;
     module.add_function(wrap_pyfunction!(annotations::annotation, module)?)?;
     module.add_function(wrap_pyfunction!(annotations::annotations, module)?)?;

@@ -590,10 +590,11 @@ impl Reader<'_> {
     fn served(&self) -> Vec<Kinds> {
         let mut served = self.facts.lineage.kinds.clone();
         for at in (0..served.len()).rev() {
-            if served[at] == Kinds::default() {
+            if served[at] == Kinds::default() || served[at] == Kinds::SERIES {
                 let takers = self.facts.wiring.takers(at).iter();
                 let mut of = takers.map(|&(taker, _)| served[taker as usize]);
-                served[at] = of.find(|&of| of != Kinds::default()).unwrap_or_default();
+                let found = of.find(|of| of.senses() != Kinds::default() || of.has(Kinds::TABULAR));
+                served[at] = found.unwrap_or(served[at]);
             }
         }
         served

@@ -1,6 +1,7 @@
 //! `genie-controlplane`: one door to many nodes. See `--help`.
 
 mod config;
+mod explain;
 mod fleet;
 mod handler;
 mod remote;
@@ -39,6 +40,15 @@ enum Command {
     /// Prints its nodes and sessions: exit status 0 when a node is there, 1 when none is, 2 when it
     /// is unreachable itself
     Status(StatusArgs),
+    /// Tells what a program was taken for, of a graph that `genie.export_srg` wrote: exit status 0, or 1
+    /// where the file is no graph
+    Explain {
+        /// The file: JSON if its name ends in .json, else protobuf
+        file: PathBuf,
+        /// How to tell it
+        #[arg(long, value_enum, default_value_t = explain::Format::Text)]
+        format: explain::Format,
+    },
     /// Looks at configuration files
     Config {
         /// What to do.
@@ -71,6 +81,7 @@ fn main() -> ExitCode {
             )
         }
         Some(Command::Status(args)) => PROGRAM.status(&args),
+        Some(Command::Explain { file, format }) => explain::explain(&file, format),
         Some(Command::Config {
             command: ConfigCommand::Check { file },
         }) => PROGRAM.checked(&file, config::read(Settings::default(), Some(&file))),

@@ -70,6 +70,7 @@ __all__ = [
     "disconnect",
     "explain",
     "explain_error",
+    "export_srg",
     "hook_overhead",
     "inspect",
     "is_connected",
@@ -248,7 +249,7 @@ def stats() -> dict[str, Any]:
 # They are about what stands above.
 from ._annotate import Annotation, annotate, hook_overhead  # noqa: E402
 from ._capture import Capture, CapturedOperator, CapturedTensor, capture  # noqa: E402
-from ._explain import explain  # noqa: E402
+from ._explain import explain, export_srg  # noqa: E402
 from ._inspect import Inspection, inspect, materialize  # noqa: E402
 from ._module_paths import ModuleCall, module_paths  # noqa: E402
 from ._operators import library_operators, register_operator  # noqa: E402

@@ -1,20 +1,18 @@
-"""``genie.explain(callable, *inputs)``: what a program was taken for, operator by operator."""
+"""What a program was taken for: ``genie.explain`` tells it, ``genie.export_srg`` writes it down."""
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import genie
 
-from . import _annotate, _explain_page
+from . import _annotate
 from ._profile import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-#: Rows of the text's table.
-_ROWS_MAX = 40
+    from os import PathLike
 
 
 def explain(
@@ -34,7 +32,7 @@ def explain(
     ``format="json"`` has ``workload`` (``class``, ``confidence``), ``operators`` (``op``,
     ``phase``, ``modality``, ``residency``, ``role``, ``module``, ``node``, ``line``, ``segment``,
     ``flops``, ``bytes_read``, ``bytes_written``, ``ran_us``) and ``warnings``; ``"html"`` is a page
-    to look at.
+    to look at. A program of more than 65,536 operators and inputs raises ``ValueError``.
 
     >>> model = torch.nn.Linear(4, 2).to("remote_accelerator:0")
     >>> told = genie.explain(model, torch.ones(1, 4, device="remote_accelerator:0"), format="json")
@@ -44,60 +42,46 @@ def explain(
     """
     if format not in ("text", "json", "html"):
         raise ValueError(f'format is {format!r}: it may be "text", "json" or "html"')
+    profile = _recorded(callable, inputs)
+    dropped = profile.dropped + profile._transcript.dropped
+    warnings = [f"{dropped} records had no room and are missing here"] if dropped else []
+    told: str = profile._transcript.explain(format, *_known(profile), warnings)
+    return told
+
+
+def export_srg(callable: Callable[..., Any], *inputs: Any, path: str | PathLike[str]) -> None:  # noqa: A002
+    """Run ``callable(*inputs)`` once, and write the graph with all that is known of it to ``path``.
+
+    The semantically rich graph: operators and the tensors between them, phases, roles, residency,
+    costs, modules, lines. A name that ends in ``.json`` makes it canonical proto3 JSON, any other
+    protobuf (``genie/srg/v1/srg.proto``); ``genie-controlplane explain`` reads both.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.json"
+    >>> model = torch.nn.Linear(4, 2).to("remote_accelerator:0")
+    >>> genie.export_srg(model, torch.ones(1, 4, device="remote_accelerator:0"), path=path)
+    >>> "aten::addmm" in path.read_text()
+    True
+    """
+    profile = _recorded(callable, inputs)
+    if profile.dropped or profile._transcript.dropped:
+        raise ValueError("this program has more records than a graph has room for")
+    path = Path(path)
+    path.write_bytes(profile._transcript.export(path.suffix == ".json", *_known(profile)))
+
+
+def _recorded(run: Callable[..., Any], inputs: tuple[Any, ...]) -> Profile:
     profile = Profile(None, _annotate.site_of_caller(), is_whole=True)
     with profile:
-        callable(*inputs)
-    told = _told(profile)
-    if format == "json":
-        return json.dumps(told, indent=1)
-    if format == "html":
-        return _explain_page.page(told)
-    return _text(told)
+        run(*inputs)
+    return profile
 
 
-def _told(profile: Profile) -> dict[str, Any]:
-    """What the analysis says of what was recorded."""
+def _known(profile: Profile) -> tuple[list[tuple[str, str, float | None]], list[str]]:
+    """What is known of each record besides, and the names of devices."""
     records = profile.records
     known = [
         (one.module, one.line, None if one.ran_from is None else one.ran * 1e6)
         for one in (records[at] for at in profile._of_captured)
     ]
-    nodes = [f"{one.node}/{one.name}" for one in genie.devices()]
-    told: dict[str, Any] = json.loads(profile._transcript.explain(known, nodes))
-    dropped = profile.dropped + profile._transcript.dropped
-    if dropped:
-        told["warnings"].append(
-            f"{dropped} records had no room in the explanation and are missing from it"
-        )
-    return told
-
-
-def _text(told: dict[str, Any]) -> str:
-    """A summary, and what each module's operators are."""
-    work, operators = told["workload"], told["operators"]
-    lines = [f"{work['class']} at {work['confidence']:.0%}, {len(operators)} operators"]
-    lines += [f"warning: {warning}" for warning in told["warnings"]]
-    for what in ("phase", "modality", "node"):
-        counts: dict[str, list[float]] = {}
-        for one in operators:
-            of_one = counts.setdefault(one[what] or "-", [0, 0.0])
-            of_one[0] += 1
-            of_one[1] += one["ran_us"] or 0.0
-        lines += ["", f"{what:<28} operators    ran"]
-        ordered = sorted(counts.items(), key=lambda item: -item[1][1])
-        lines += [f"  {name:<26} {of[0]:9.0f} {of[1] / 1e3:8.2f} ms" for name, of in ordered]
-    lines += ["", "in order, runs of one module and phase together:"]
-    groups: list[tuple[tuple[str, str], list[dict[str, Any]]]] = []
-    for one in operators:
-        key = (one["module"], one["phase"])
-        if not groups or groups[-1][0] != key:
-            groups.append((key, []))
-        groups[-1][1].append(one)
-    for (module, phase), some in groups[:_ROWS_MAX]:
-        roles = list(dict.fromkeys(one["role"] for one in some if one["role"]))
-        ran = sum(one["ran_us"] or 0.0 for one in some)
-        figures = f"{len(some):4} {ran / 1e3:8.2f} ms"
-        lines.append(f"  {module or '-':<40} {phase:<14} {figures}  {', '.join(roles)}")
-    if len(groups) > _ROWS_MAX:
-        lines.append(f"  and {len(groups) - _ROWS_MAX} more: format='html' or 'json' has all")
-    return "\n".join(lines)
+    return known, [f"{one.node}/{one.name}" for one in genie.devices()]

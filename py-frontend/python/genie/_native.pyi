@@ -6,6 +6,7 @@ from typing import Any, TypedDict, final, type_check_only
 __all__ = [
     "TORCH_VERSION",
     "Annotating",
+    "Transcript",
     "__version__",
     "annotate_by",
     "annotation",
@@ -51,6 +52,23 @@ class Annotating:
     def __new__(cls, said: object, remembered: object) -> Annotating: ...
     @property
     def said(self) -> Any: ...
+
+@final
+class Transcript:
+    """What was recorded while somebody wanted to know."""
+
+    @property
+    def dropped(self) -> int: ...
+    def explain(
+        self,
+        style: str,
+        known: list[tuple[str, str, float | None]],
+        nodes: list[str],
+        warnings: list[str],
+    ) -> str: ...
+    def export(
+        self, is_json: bool, known: list[tuple[str, str, float | None]], nodes: list[str]
+    ) -> bytes: ...
 
 def annotate_by(variable: ContextVar[Annotating | None]) -> None: ...
 def annotation(number: int) -> Any: ...

@@ -75,6 +75,8 @@ def use_intent() -> None:
     with genie.module_paths(torch.nn.Linear(2, 2)):
         pass
     assert_type(genie.hook_overhead(100), float)
+    assert_type(genie.explain(torch.nn.Linear(2, 2), torch.ones(2), format="json"), str)
+    genie.export_srg(torch.nn.Linear(2, 2), torch.ones(2), path="model.json")
     with genie.profile() as profile:
         tensor.sum().item()
     assert_type(profile, genie.Profile)
