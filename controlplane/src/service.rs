@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::Router;
 use genie_analysis::fact_cache::{self, FactCache};
-use genie_analysis::{self as analysis, Findings, Graph, Structure, name_of};
+use genie_analysis::{self as analysis, Facts, Findings, Graph, name_of};
 use genie_control_api::v1::control_server::{Control, ControlServer};
 use genie_control_api::v1::nodes_server::NodesServer;
 use genie_control_api::v1::peers_server::{Peers, PeersServer};
@@ -221,7 +221,7 @@ impl ControlPlane {
             let known = facts.find(tenant, &fingerprint);
             let cached = known.is_some();
             let structure = known.unwrap_or_else(|| {
-                let structure = Arc::new(Structure::of(&graph));
+                let structure = Arc::new(Facts::of(&graph));
                 facts.insert(tenant, fingerprint, Arc::clone(&structure));
                 structure
             });

@@ -13,7 +13,7 @@ mod rng;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use genie_analysis::{Graph, Structure, annotate, findings};
+use genie_analysis::{Facts, Graph, annotate, findings};
 use genie_controlplane::placing::{Question, place};
 use genie_planner::Device;
 use genie_session::limits::LOGS_MAX;
@@ -260,7 +260,7 @@ proptest! {
         let bytes = Segment::of(seed);
         genie_session::plan::Template::decode(&bytes).expect("valid on the wire");
         if let Ok(graph) = Graph::read(&bytes) {
-            let _ = findings(&graph, &Structure::of(&graph));
+            let _ = findings(&graph, &Facts::of(&graph));
             let constants = HashSet::from_iter(graph.storages.iter().filter_map(|s| s.external));
             let _ = annotate(graph, &constants);
             // A result whose size is past all numbers is refused.

@@ -10,9 +10,10 @@ const STEPS_MAX: usize = 48;
 const TAKERS_MAX: usize = 8;
 
 /// What keys and values are kept in between requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kept {
     /// Nothing: they are of this pass alone.
+    #[default]
     Nowhere,
     /// A cache that begins here.
     Begun,
@@ -201,12 +202,6 @@ impl Traced {
     }
 }
 
-impl Default for Kept {
-    fn default() -> Self {
-        Self::Nowhere
-    }
-}
-
 /// From an input back to the product that made it, past the cache that it was put into.
 fn traced(
     graph: &Graph,
@@ -234,11 +229,10 @@ fn traced(
             Class::Pointwise | Class::Norm | Class::Other => {}
             Class::Movement => {
                 let name = operator.name.as_str();
+                let writes = operator.writes(0) && operator.inputs.len() > 1;
                 if name == "cat" {
                     joined.push(source);
-                } else if operator.writes(0) && operator.inputs.len() > 1 && name != "copy_" {
-                    writes_rows(graph, wiring, classes, source, &mut found);
-                } else if name == "copy_" && is_part(operator) {
+                } else if writes && (name != "copy_" || is_part(operator)) {
                     writes_rows(graph, wiring, classes, source, &mut found);
                 }
             }

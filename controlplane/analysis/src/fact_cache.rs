@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::{Fingerprint, Structure};
+use crate::{Facts, Fingerprint};
 
 /// Bytes that are kept for one tenant.
 pub const TENANT_BYTES_MAX: usize = 16 << 20;
@@ -32,7 +32,7 @@ struct Inner {
 /// What is kept for one tenant. Forgets what was not used for longest.
 #[derive(Debug, Default)]
 struct Share {
-    entries: HashMap<Fingerprint, (Arc<Structure>, u64)>,
+    entries: HashMap<Fingerprint, (Arc<Facts>, u64)>,
     by_use: BTreeMap<u64, Fingerprint>,
     bytes: usize,
     used: u64,
@@ -60,7 +60,7 @@ impl FactCache {
     }
 
     /// What is known of this structure.
-    pub fn find(&self, tenant: &str, fingerprint: &Fingerprint) -> Option<Arc<Structure>> {
+    pub fn find(&self, tenant: &str, fingerprint: &Fingerprint) -> Option<Arc<Facts>> {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         inner.clock += 1;
@@ -76,7 +76,7 @@ impl FactCache {
     }
 
     /// Remembers it.
-    pub fn insert(&self, tenant: &str, fingerprint: Fingerprint, structure: Arc<Structure>) {
+    pub fn insert(&self, tenant: &str, fingerprint: Fingerprint, structure: Arc<Facts>) {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         inner.clock += 1;
@@ -111,7 +111,7 @@ impl FactCache {
 }
 
 impl Share {
-    fn find(&mut self, fingerprint: &Fingerprint, clock: u64) -> Option<Arc<Structure>> {
+    fn find(&mut self, fingerprint: &Fingerprint, clock: u64) -> Option<Arc<Facts>> {
         self.used = clock;
         let (structure, used) = self.entries.get_mut(fingerprint)?;
         self.by_use.remove(used);
@@ -120,7 +120,7 @@ impl Share {
         Some(Arc::clone(structure))
     }
 
-    fn insert(&mut self, fingerprint: Fingerprint, structure: Arc<Structure>, clock: u64) {
+    fn insert(&mut self, fingerprint: Fingerprint, structure: Arc<Facts>, clock: u64) {
         self.used = clock;
         self.bytes += structure.bytes();
         if let Some((old, used)) = self.entries.insert(fingerprint, (structure, clock)) {
@@ -149,8 +149,8 @@ impl Share {
 mod tests {
     use super::*;
 
-    fn facts() -> Arc<Structure> {
-        Arc::new(Structure::default())
+    fn facts() -> Arc<Facts> {
+        Arc::new(Facts::default())
     }
 
     #[test]

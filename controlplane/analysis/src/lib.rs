@@ -1,15 +1,17 @@
-//! From a captured segment to what is known of it: a graph, its phases, what lives where, what it
-//! costs. Heuristics that say how sure they are, never in the way of a correct result. Nothing decides
-//! with them yet.
+//! From recorded operators to what they mean: a graph, the phase, kind of input and role of each operator,
+//! what becomes of values, what all of it costs. It says how sure it is, and is never in the way of a correct
+//! result.
 //!
-//! Three kinds of knowledge are kept apart: [`Structure`] follows from what the fingerprint covers, and
-//! is remembered by it; [`Sizes`] are looked at in each segment; [`History`] belongs to one session.
+//! Three kinds of knowledge are kept apart: [`Facts`] follow from what the fingerprint covers, and are
+//! remembered by it ([`fact_cache`]); a [`Reading`] is made anew for each sizes; [`History`] belongs to one
+//! session.
 //!
-//! - [`arguments`], [`names`] and [`graph`]: the segment's template as an SRG.
-//! - [`operators`]: what an operator's name says.
-//! - [`phase`]: what the operators are for, and what kind of work it all is.
-//! - [`residency`]: weights, caches and results.
-//! - [`cost`]: FLOPs and bytes.
+//! - [`graph`], [`arguments`], [`names`]: records as a graph, from a template or one by one.
+//! - [`operators`], [`wiring`]: what an operator's name says, and who makes what it takes.
+//! - [`lineage`], [`attention`], [`roles`], [`reading`]: where values come from, what attends to what, what
+//!   operators are for, and what kind of work it all is.
+//! - [`residency`], [`cost`]: weights, caches and results; FLOPs and bytes.
+//! - [`explain`]: all of it, for people and tools.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -23,7 +25,6 @@ pub mod graph;
 pub mod lineage;
 pub mod names;
 pub mod operators;
-pub mod phase;
 pub mod reading;
 pub mod residency;
 pub mod roles;
@@ -31,10 +32,10 @@ pub mod wiring;
 
 use std::collections::{HashMap, HashSet};
 
-use genie_srg::{Phase, SrgError, ValidSrg, WorkloadClass, fingerprint};
+use genie_srg::{Phase, SrgError, ValidSrg, fingerprint};
 
 pub use graph::Graph;
-pub use phase::{Sizes, Structure};
+pub use reading::{Facts, Reading, Workload};
 pub use residency::History;
 
 /// A structural fingerprint, most significant byte first.
@@ -70,7 +71,7 @@ pub struct Findings {
     /// Of the structure.
     pub fingerprint: Fingerprint,
     /// What kind of work it is.
-    pub workload: WorkloadClass,
+    pub workload: Workload,
     /// From 0 to 1.
     pub confidence: f64,
     /// For the user, each with what to do about it.
@@ -83,25 +84,25 @@ pub struct Findings {
 
 /// What is known of a segment of this structure.
 #[must_use]
-pub fn findings(graph: &Graph, structure: &Structure) -> Findings {
-    let workload = structure.workload(&Sizes::of(graph));
+pub fn findings(graph: &Graph, facts: &Facts) -> Findings {
+    let reading = Reading::of(graph, facts);
     let mut warnings = Vec::new();
-    if workload.confidence < CONFIDENCE_MIN {
+    if reading.confidence < CONFIDENCE_MIN {
         warnings.push(format!(
             "this segment of {} operators looks like no workload that Genie knows (the best guess \
              is {} at {:.0}%): it runs as it was captured, like every other, and what is said of \
              its phases may be wrong",
             graph.operators.len(),
-            name_of(workload.class.as_str_name()),
-            workload.confidence * 100.0
+            reading.workload.as_str(),
+            reading.confidence * 100.0
         ));
     }
     Findings {
         fingerprint: graph.fingerprint,
-        workload: workload.class,
-        confidence: workload.confidence,
+        workload: reading.workload,
+        confidence: reading.confidence,
         warnings,
-        phases: count_phases(structure.phases(workload.class)),
+        phases: count_phases(reading.phases.into_iter()),
         operators: graph.operators.len(),
     }
 }
@@ -112,11 +113,9 @@ pub fn findings(graph: &Graph, structure: &Structure) -> Findings {
 /// # Errors
 /// A graph that does not validate with its annotations.
 pub fn annotate(mut graph: Graph, constants: &HashSet<u64>) -> Result<ValidSrg, AnalysisError> {
-    let structure = Structure::of(&graph);
-    let workload = structure.workload(&Sizes::of(&graph));
-    cost::annotate(&mut graph);
-    phase::annotate(&mut graph, &structure, workload.class);
-    residency::annotate(&mut graph, constants);
+    let facts = Facts::of(&graph);
+    let reading = Reading::of(&graph, &facts);
+    explain::annotate(&mut graph, &facts, &reading, constants);
     Ok(ValidSrg::try_from(graph.srg)?)
 }
 
@@ -147,10 +146,10 @@ impl Findings {
         )
     }
 
-    /// The workload in lower case, such as "llm_decode".
+    /// The workload in lower case, such as "llm".
     #[must_use]
     pub fn workload_name(&self) -> String {
-        name_of(self.workload.as_str_name())
+        self.workload.as_str().to_owned()
     }
 }
 

@@ -69,8 +69,10 @@ pub struct Lineage {
     pub roots: Vec<(u32, Kinds)>,
     /// Operators whose values say which of two places is the earlier.
     pub orders: Vec<bool>,
-    /// Storages of tables that tokens of the program are looked up in, or that predict them.
-    vocabularies: HashSet<usize>,
+    /// Storages of tables that ids of the program are looked up in.
+    told: HashSet<usize>,
+    /// Storages of tables that are weights of products, too: these predict tokens.
+    tied: HashSet<usize>,
 }
 
 /// Finds where all values come from, in one pass.
@@ -81,7 +83,7 @@ pub fn of(graph: &Graph, wiring: &Wiring, classes: &[Class]) -> Lineage {
         orders: vec![false; classes.len()],
         ..Lineage::default()
     };
-    lineage.vocabularies = lineage.vocabularies(graph, wiring, classes);
+    (lineage.told, lineage.tied) = lineage.tables(graph, wiring, classes);
     for at in 0..classes.len() {
         let kinds = lineage.at(graph, wiring, classes, at);
         lineage.kinds[at] = kinds;
@@ -91,7 +93,13 @@ pub fn of(graph: &Graph, wiring: &Wiring, classes: &[Class]) -> Lineage {
 }
 
 impl Lineage {
-    fn vocabularies(&self, graph: &Graph, wiring: &Wiring, classes: &[Class]) -> HashSet<usize> {
+    /// Tables that ids of the program are looked up in, and those that predict.
+    fn tables(
+        &self,
+        graph: &Graph,
+        wiring: &Wiring,
+        classes: &[Class],
+    ) -> (HashSet<usize>, HashSet<usize>) {
         let (mut looked_up, mut predict) = (HashSet::new(), HashSet::new());
         let mut found = HashSet::new();
         for (at, operator) in graph.operators.iter().enumerate() {
@@ -113,8 +121,8 @@ impl Lineage {
                 _ => {}
             }
         }
-        found.extend(looked_up.intersection(&predict));
-        found
+        let tied = looked_up.intersection(&predict).copied().collect();
+        (found, tied)
     }
 
     fn kind_of(&self, source: u32) -> Kinds {
@@ -219,8 +227,14 @@ impl Lineage {
             return Found::Category;
         }
         let ids = wiring.source(at, 1);
-        let table = operator.inputs.first();
-        let is_known = table.is_some_and(|table| self.vocabularies.contains(table));
+        let is_in = |of: &HashSet<usize>| {
+            operator
+                .inputs
+                .first()
+                .is_some_and(|table| of.contains(table))
+        };
+        let is_tied = is_in(&self.tied);
+        let is_known = is_tied || is_in(&self.told);
         let made = ids != NOBODY
             && (counts(graph, wiring, ids)
                 || (!is_known && !self.comes_from_outside(graph, wiring, classes, ids, 16)));
@@ -231,7 +245,7 @@ impl Lineage {
             .map_or(0, |ids| ids.dims.len());
         match (made, rank) {
             (true, _) => Found::Position,
-            (false, 0 | 1) => Found::Category,
+            (false, 0 | 1) if !is_tied => Found::Category,
             _ => Found::Token,
         }
     }

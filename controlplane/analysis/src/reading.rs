@@ -67,39 +67,30 @@ impl Workload {
     }
 }
 
-/// What follows from a graph's structure alone, whatever the sizes.
-#[derive(Clone, Debug, Default)]
+/// What follows from a graph's structure alone, whatever the sizes: remembered by its fingerprint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Who makes what.
     pub wiring: Wiring,
     /// What operators do.
     pub classes: Vec<Class>,
-    /// Where values come from.
-    pub lineage: Lineage,
-    /// Where queries attend to keys.
-    pub attentions: Vec<Attention>,
-    /// What operators are for.
-    pub roles: Vec<Role>,
 }
 
 impl Facts {
     /// Of a graph.
     #[must_use]
     pub fn of(graph: &Graph) -> Self {
-        let wiring = Wiring::of(graph);
-        let classes: Vec<Class> = (graph.operators.iter())
-            .map(|operator| class_of(&operator.name))
-            .collect();
-        let lineage = lineage::of(graph, &wiring, &classes);
-        let attentions = attention::find(graph, &wiring, &classes);
-        let roles = roles::of(graph, &wiring, &classes, &attentions, &lineage);
+        let operators = graph.operators.iter();
         Self {
-            wiring,
-            classes,
-            lineage,
-            attentions,
-            roles,
+            wiring: Wiring::of(graph),
+            classes: operators.map(|operator| class_of(&operator.name)).collect(),
         }
+    }
+
+    /// Bytes that they take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.wiring.bytes() + self.classes.capacity() * size_of::<Class>()
     }
 }
 
@@ -114,18 +105,30 @@ pub struct Reading {
     pub phases: Vec<Phase>,
     /// Of each operator.
     pub modalities: Vec<Modality>,
-    /// Of each operator, with what sizes say.
+    /// Of each operator.
     pub roles: Vec<Role>,
+    /// Where queries attend to keys.
+    pub attentions: Vec<Attention>,
 }
 
 impl Reading {
     /// Of a graph.
     #[must_use]
     pub fn of(graph: &Graph, facts: &Facts) -> Self {
-        let reader = Reader { graph, facts };
+        let (wiring, classes) = (&facts.wiring, &facts.classes);
+        let lineage = lineage::of(graph, wiring, classes);
+        let attentions = attention::find(graph, wiring, classes);
+        let alone = roles::of(graph, wiring, classes, &attentions, &lineage);
+        let reader = Reader {
+            graph,
+            facts,
+            lineage: &lineage,
+            attentions: &attentions,
+            roles: &alone,
+        };
         let training = reader.training();
         let logits = reader.logits();
-        let mut roles = facts.roles.clone();
+        let mut roles = alone.clone();
         for &at in &logits {
             roles[at] = Role::Logits;
         }
@@ -167,6 +170,7 @@ impl Reading {
             confidence,
             phases,
             roles,
+            attentions,
         }
     }
 }
@@ -293,11 +297,14 @@ impl Passes {
 struct Reader<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
+    lineage: &'a Lineage,
+    attentions: &'a [Attention],
+    roles: &'a [Role],
 }
 
 impl Reader<'_> {
     fn kinds(&self, at: usize) -> Kinds {
-        self.facts.lineage.kinds[at]
+        self.lineage.kinds[at]
     }
 
     /// Forward, backward and optimiser: as autograd says, else by names and order.
@@ -379,7 +386,7 @@ impl Reader<'_> {
     /// Products with as many columns as a table of tokens has rows, or very wide ones that no product takes.
     fn logits(&self) -> Vec<usize> {
         let facts = self.facts;
-        let tables = facts
+        let tables = self
             .lineage
             .lookups
             .iter()
@@ -419,9 +426,11 @@ impl Reader<'_> {
             if rows.binary_search(&columns).is_err() && !is_wide {
                 return false;
             }
-            matches!(facts.roles[at], Role::None | Role::Router | Role::Up)
-                && !(facts.wiring.takers(at).iter())
-                    .any(|&(taker, _)| facts.classes[taker as usize] == Class::Product)
+            matches!(
+                self.roles[at],
+                Role::None | Role::Router | Role::Up | Role::AttentionOutput
+            ) && !(facts.wiring.takers(at).iter())
+                .any(|&(taker, _)| facts.classes[taker as usize] == Class::Product)
         };
         (0..facts.classes.len()).filter(is_logits).collect()
     }
@@ -446,7 +455,7 @@ impl Reader<'_> {
             {
                 continue;
             }
-            if facts.roles[at] == Role::CacheUpdate {
+            if self.roles[at] == Role::CacheUpdate {
                 continue;
             }
             let is_sampled = |source: u32| source != NOBODY && sampled[source as usize];
@@ -475,7 +484,7 @@ impl Reader<'_> {
             (Some(query), Some(key)) if query != key
         );
         let is_causal = attention.is_causal
-            || (attention.mask).is_some_and(|mask| self.facts.lineage.orders[mask as usize]);
+            || (attention.mask).is_some_and(|mask| self.lineage.orders[mask as usize]);
         match attention.kept {
             Kept::Before if queries == 1 => Vote::Kept(Pass::Decode),
             Kept::Before if queries <= SPECULATED_MAX && keys >= 2 * queries => {
@@ -493,7 +502,7 @@ impl Reader<'_> {
         let facts = self.facts;
         let mut passes = Passes::default();
         let mut of_operator = vec![None; facts.classes.len()];
-        let mut roots = facts.lineage.roots.iter().peekable();
+        let mut roots = self.lineage.roots.iter().peekable();
         for (at, &class) in facts.classes.iter().enumerate() {
             let kinds = self.kinds(at).senses();
             let stream = Stream::of(kinds);
@@ -503,7 +512,7 @@ impl Reader<'_> {
             let Some(stream) = stream else { continue };
             of_operator[at] = passes.here(stream, is_heavy(class));
         }
-        for attention in &facts.attentions {
+        for attention in self.attentions {
             if let Some(pass) = of_operator[attention.context as usize] {
                 passes.vote(pass, self.pass_of(attention));
             }
@@ -536,7 +545,7 @@ impl Reader<'_> {
         pass: Pass,
     ) -> Phase {
         let class = self.facts.classes[at];
-        if class == Class::Lookup && self.facts.lineage.found(at as u32) != Some(Found::Position) {
+        if class == Class::Lookup && self.lineage.found(at as u32) != Some(Found::Position) {
             return Phase::Embedding;
         }
         if is_training {
@@ -550,7 +559,7 @@ impl Reader<'_> {
             (Pass::Decode, Workload::Llm | Workload::Multimodal | Workload::Audio) => Phase::Decode,
             (_, Workload::Multimodal) if senses.count() > 1 => Phase::Fusion,
             (_, Workload::Vision | Workload::Multimodal) if senses == Kinds::VISION => {
-                if self.facts.roles[at] == Role::Upsample || self.is_behind_upsample(at) {
+                if self.roles[at] == Role::Upsample || self.is_behind_upsample(at) {
                     Phase::VisionDecode
                 } else {
                     Phase::VisionEncode
@@ -576,10 +585,10 @@ impl Reader<'_> {
                 return false;
             }
             here = source as usize;
-            if self.facts.roles[here] == Role::Upsample {
+            if self.roles[here] == Role::Upsample {
                 return true;
             }
-            if self.facts.roles[here] == Role::Downsample {
+            if self.roles[here] == Role::Downsample {
                 return false;
             }
         }
@@ -588,7 +597,7 @@ impl Reader<'_> {
 
     /// Which kinds of input each operator has to do with: what has none of its own serves what takes it.
     fn served(&self) -> Vec<Kinds> {
-        let mut served = self.facts.lineage.kinds.clone();
+        let mut served = self.lineage.kinds.clone();
         for at in (0..served.len()).rev() {
             if served[at] == Kinds::default() || served[at] == Kinds::SERIES {
                 let takers = self.facts.wiring.takers(at).iter();
@@ -623,7 +632,7 @@ impl Reader<'_> {
             return (Workload::Training, if backward > 1 { 0.97 } else { 0.8 });
         }
         let share = |kind: Kinds| {
-            let of = facts
+            let of = self
                 .lineage
                 .kinds
                 .iter()
@@ -637,14 +646,14 @@ impl Reader<'_> {
             share(Kinds::AUDIO),
         );
         let is_in = |share: f64| share >= SHARE_MIN;
-        let categories = facts
+        let categories = self
             .lineage
             .lookups
             .iter()
             .filter(|(_, found)| *found == Found::Category);
         let tables = categories.count();
-        let attends = !facts.attentions.is_empty();
-        let caches = facts.attentions.iter().any(|one| one.kept != Kept::Nowhere);
+        let attends = !self.attentions.is_empty();
+        let caches = self.attentions.iter().any(|one| one.kept != Kept::Nowhere);
         let has_pass = passes.iter().any(|&pass| pass != Pass::Unknown);
         let products = count(Class::Product);
         match (is_in(text), is_in(vision), is_in(audio)) {
@@ -653,7 +662,7 @@ impl Reader<'_> {
             (_, true, true) => (Workload::Multimodal, 0.6),
             (false, true, false) => (
                 Workload::Vision,
-                if count(Class::Convolution) > 2 || attends || facts.roles.contains(&Role::Patchify)
+                if count(Class::Convolution) > 2 || attends || self.roles.contains(&Role::Patchify)
                 {
                     0.92
                 } else {

@@ -68,8 +68,8 @@ impl History {
     }
 }
 
-/// Marks nodes with what becomes of what they make.
-pub fn annotate(graph: &mut Graph, constants: &HashSet<u64>) {
+/// As uses and positions tell.
+fn by_use(graph: &mut Graph, constants: &HashSet<u64>) {
     let training = graph
         .operators
         .iter()
@@ -108,9 +108,10 @@ pub fn annotate(graph: &mut Graph, constants: &HashSet<u64>) {
     }
 }
 
-/// Marks nodes with what becomes of what they make, and inputs with what they are, by what a reading found.
-pub fn of_reading(graph: &mut Graph, facts: &Facts, reading: &Reading) {
-    annotate(graph, &HashSet::new());
+/// Marks nodes with what becomes of what they make, and inputs with what they are. `constants` are storages
+/// that nobody ever wrote.
+pub fn annotate(graph: &mut Graph, facts: &Facts, reading: &Reading, constants: &HashSet<u64>) {
+    by_use(graph, constants);
     // Whether a longer copy is a cache, its wiring says.
     for node in &mut graph.srg.nodes {
         if node.residency() == Residency::KvCache {
@@ -278,13 +279,4 @@ fn read(graph: &Graph) -> HashSet<usize> {
         read.map(|(_, &storage)| storage).collect::<Vec<_>>()
     };
     graph.operators.iter().flat_map(of).collect()
-}
-
-/// Whether the segment makes a KV cache grow.
-#[must_use]
-pub fn grows_cache(graph: &Graph) -> bool {
-    graph
-        .operators
-        .iter()
-        .any(|operator| grown_cache(graph, operator).is_some())
 }

@@ -124,9 +124,9 @@ pub fn of(
             feed_forward(graph, wiring, classes, at, &mut roles);
         }
     }
-    for at in 0..classes.len() {
-        if roles[at] == Role::None && is_residual(graph, wiring, classes, at) {
-            roles[at] = Role::Residual;
+    for (at, role) in roles.iter_mut().enumerate() {
+        if *role == Role::None && is_residual(graph, wiring, classes, at) {
+            *role = Role::Residual;
         }
     }
     norms(graph, wiring, classes, &mut roles);

@@ -6,7 +6,7 @@ use super::graph::{Graph, Operator};
 pub const NOBODY: u32 = u32::MAX;
 
 /// The wires of a graph. Operators are named by their place in it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wiring {
     /// Of all inputs of all operators: who wrote that storage last before.
     sources: Vec<u32>,
@@ -65,6 +65,13 @@ impl Wiring {
             }
         }
         wiring
+    }
+
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let numbers = self.sources.capacity() + self.first.capacity() + self.taken.capacity();
+        numbers * size_of::<u32>() + self.takers.capacity() * size_of::<(u32, u16)>()
     }
 
     /// Who wrote each of an operator's inputs.

@@ -3,6 +3,8 @@
 mod page;
 mod text;
 
+use std::collections::{BTreeMap, HashSet};
+
 use genie_srg::{Lineage, Modality, Phase, Residency, SourceLocation, Srg, ValidSrg, limits, node};
 use serde::Serialize;
 
@@ -94,11 +96,10 @@ pub struct Explanation {
 pub fn annotated(mut graph: Graph, places: &[Place]) -> Result<ValidSrg, AnalysisError> {
     let facts = Facts::of(&graph);
     let reading = Reading::of(&graph, &facts);
-    annotate(&mut graph, &facts, &reading);
-    let note =
-        |annotations: &mut std::collections::BTreeMap<String, String>, key: &str, value: String| {
-            annotations.insert(key.to_owned(), value);
-        };
+    annotate(&mut graph, &facts, &reading, &HashSet::new());
+    let note = |annotations: &mut BTreeMap<String, String>, key: &str, value: String| {
+        annotations.insert(key.to_owned(), value);
+    };
     for (at, operator) in graph.operators.iter().enumerate() {
         let node = &mut graph.srg.nodes[operator.node];
         note(
@@ -193,7 +194,7 @@ impl Explained {
             .lineage
             .as_ref()
             .and_then(|lineage| lineage.source.as_ref());
-        let cost = node.cost.clone().unwrap_or_default();
+        let cost = node.cost.unwrap_or_default();
         Some(Self {
             op,
             phase: short(node.phase().as_str_name(), "PHASE_"),
@@ -216,8 +217,8 @@ impl Explained {
     }
 }
 
-/// Gives a graph's nodes all that is known of them.
-pub fn annotate(graph: &mut Graph, facts: &Facts, reading: &Reading) {
+/// Gives a graph's nodes all that is known of them; `constants` are storages that nobody ever wrote.
+pub fn annotate(graph: &mut Graph, facts: &Facts, reading: &Reading, constants: &HashSet<u64>) {
     cost::annotate(graph);
     for (at, operator) in graph.operators.iter().enumerate() {
         let node = &mut graph.srg.nodes[operator.node];
@@ -238,7 +239,7 @@ pub fn annotate(graph: &mut Graph, facts: &Facts, reading: &Reading) {
             node.residency = Residency::Unknown.into();
         }
     }
-    residency::of_reading(graph, facts, reading);
+    residency::annotate(graph, facts, reading, constants);
 }
 
 fn short(name: &str, prefix: &str) -> String {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Explained, Explanation};
+use super::Explanation;
+use super::text::Column;
 
 /// Operators in the table: a page of more is slow to look at.
 const ROWS_MAX: usize = 5000;
@@ -17,8 +18,6 @@ const COLOURS: [&str; 14] = [
     "#4269d0", "#b8860b", "#c0392b", "#3a9188", "#3c8c3f", "#a463a8", "#97643c", "#5b6b7b",
     "#8a5a83", "#2c7da0", "#7a6c00", "#8f3f3f", "#446688", "#556b2f",
 ];
-
-type Column = fn(&Explained) -> &str;
 
 impl Explanation {
     /// The whole of it as one HTML file, which needs nothing else.

@@ -5,6 +5,9 @@ use std::fmt::{self, Display, Formatter};
 
 use super::{Explained, Explanation};
 
+/// What of an operator is summed up by.
+pub(super) type Column = fn(&Explained) -> &str;
+
 /// Rows of the table of modules.
 const ROWS_MAX: usize = 40;
 
@@ -14,7 +17,7 @@ impl Display for Explanation {
         for warning in &self.warnings {
             writeln!(f, "warning: {warning}")?;
         }
-        let columns: [(&str, fn(&Explained) -> &str); 3] = [
+        let columns: [(&str, Column); 3] = [
             ("phase", |one| &one.phase),
             ("modality", |one| &one.modality),
             ("node", |one| &one.node),
