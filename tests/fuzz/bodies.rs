@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use genie_analysis::{Facts, Graph, annotate, findings};
 use genie_channel::attach::Asking;
 use genie_channel::{FromApp, Offer, ToApp};
 use genie_client::address::Address;
-use genie_controlplane::analysis::{Graph, Structure, annotate, findings};
 use genie_dataplane::config::Settings;
 use genie_gpudev::message::{FromZygote, ToZygote};
 use genie_netstack::{Host, HostConfig};
@@ -82,7 +82,7 @@ fn template(bytes: &[u8]) {
     let records = again.map(|again| again.records.len());
     assert_eq!(records, Ok(template.records.len()));
     if let Ok(graph) = Graph::of(&template) {
-        let _ = findings(&graph, &Structure::of(&graph));
+        let _ = findings(&graph, &Facts::of(&graph));
         let ids: HashSet<u64> = graph.storages.iter().filter_map(|s| s.external).collect();
         let _ = annotate(graph, &ids);
     }
