@@ -28,7 +28,7 @@ from ._trees import parts
 KNOWN: dict[str, tuple[str, ...]] = {
     "phase": (
         "prefill", "decode", "forward", "backward", "optimizer", "embedding", "encode", "fusion",
-        "initialization", "sampling",
+        "initialization", "sampling", "vision_encode", "vision_decode",
     ),
     "modality": ("text", "vision", "audio", "video", "tabular", "graph", "multimodal"),
 }  # fmt: skip
