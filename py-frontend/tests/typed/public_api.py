@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import pathlib
+import tempfile
 from typing import Any
 
 import genie
@@ -76,7 +78,9 @@ def use_intent() -> None:
         pass
     assert_type(genie.hook_overhead(100), float)
     assert_type(genie.explain(torch.nn.Linear(2, 2), torch.ones(2), format="json"), str)
-    genie.export_srg(torch.nn.Linear(2, 2), torch.ones(2), path="model.json")
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.json"
+        genie.export_srg(torch.nn.Linear(2, 2), torch.ones(2), path=path)
     with genie.profile() as profile:
         tensor.sum().item()
     assert_type(profile, genie.Profile)
