@@ -143,10 +143,7 @@ impl Reader {
             }
             Kind::Send => {
                 let sent = written.storages.first();
-                self.sent = sent.and_then(|&id| self.storages.get(&(lane, id)).copied());
-                if self.sent.is_none() {
-                    self.sent = sent.map(|&id| self.storage(lane, id));
-                }
+                self.sent = sent.map(|&id| self.storage(lane, id));
                 return Ok(());
             }
             _ => {}

@@ -276,12 +276,17 @@ impl Session {
     /// Notes that a storage died. Never blocks for long: the lock is held for appends only.
     pub fn free(&self, lane: &Lane, id: u64) {
         let append = &mut *self.append.lock();
-        append.ahead.gone(lane.index, id);
-        append.logs[lane.index].log.free(id);
-        if self.profiler.is_on() {
-            self.profiler.freed(lane.index, id);
-        }
+        self.let_go(append, lane.index, id);
         self.mark_dirty(lane);
+    }
+
+    /// A storage is gone from a log, from what is asked for ahead, and for whoever profiles.
+    pub(super) fn let_go(&self, append: &mut Append, lane: usize, id: u64) {
+        append.ahead.gone(lane, id);
+        append.logs[lane].log.free(id);
+        if self.profiler.is_on() {
+            self.profiler.freed(lane, id);
+        }
     }
 }
 

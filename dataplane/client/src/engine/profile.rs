@@ -197,7 +197,8 @@ impl Profiler {
         };
         self.note(|profile| {
             if let Some(transcript) = &mut profile.transcript {
-                transcript.record(&captured, profile.captured.len(), draft, appended);
+                let is_backward = origin.forward_nr >= 0;
+                transcript.record(profile.captured.len(), lane, draft, appended, is_backward);
             }
             push(&mut profile.captured, &mut profile.dropped, captured);
         });

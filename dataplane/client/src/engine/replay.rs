@@ -84,11 +84,7 @@ impl Session {
             done += 1;
             for &slot in call.freed {
                 let id = slots.take(slot)?;
-                append.ahead.gone(lane.index, id);
-                append.logs[lane.index].log.free(id);
-                if is_profiled {
-                    self.profiler.freed(lane.index, id);
-                }
+                self.let_go(&mut append, lane.index, id);
             }
             if appended.full {
                 drop(append);

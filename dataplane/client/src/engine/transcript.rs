@@ -3,8 +3,6 @@
 use genie_session::client::{Appended, Draft};
 use genie_session::record::Kind;
 
-use super::profile::Captured;
-
 /// Bytes of all records that are kept.
 const BYTES_MAX: usize = 256 << 20;
 
@@ -59,13 +57,14 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// A record was appended.
+    /// A record was appended, which is `captured` in the profile.
     pub(super) fn record(
         &mut self,
-        captured: &Captured,
-        at: usize,
+        captured: usize,
+        lane: usize,
         draft: &Draft<'_>,
         appended: &Appended,
+        is_backward: bool,
     ) {
         let bytes = size_of::<Event>()
             + draft.skeleton.len()
@@ -80,8 +79,8 @@ impl Transcript {
         }
         self.bytes += bytes;
         self.events.push(Event::Record(Written {
-            captured: at,
-            lane: captured.lane,
+            captured,
+            lane,
             kind: draft.kind,
             op: draft.op,
             skeleton: draft.skeleton.into(),
@@ -92,7 +91,7 @@ impl Transcript {
             tail_numbers: draft.tail_numbers.into(),
             fresh: draft.fresh,
             first_fresh: appended.first_fresh,
-            is_backward: captured.origin.forward_nr >= 0,
+            is_backward,
         }));
     }
 

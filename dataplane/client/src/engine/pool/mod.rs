@@ -271,11 +271,7 @@ impl Session {
         for copy in copies {
             let lane = &self.lanes[copy.device];
             if !lane.is_lost() {
-                append.ahead.gone(copy.device, copy.id);
-                append.logs[copy.device].log.free(copy.id);
-                if self.profiler.is_on() {
-                    self.profiler.freed(copy.device, copy.id);
-                }
+                self.let_go(append, copy.device, copy.id);
                 self.mark_dirty(lane);
             }
         }
