@@ -2,7 +2,7 @@
 
 use super::graph::Graph;
 use super::operators::{Class, factors};
-use super::wiring::{NOBODY, Wiring, carries, is_external};
+use super::wiring::{NOBODY, Wiring, behind, carries, is_external};
 
 /// Operators between a product and what takes its result, at most: heads are split, turned and scaled there.
 const STEPS_MAX: usize = 48;
@@ -146,13 +146,8 @@ fn scores_of(
     classes: &[Class],
     softmax: usize,
 ) -> Option<(usize, Option<u32>)> {
-    let (mut at, mut mask) = ((softmax, 0), None);
-    for _ in 0..STEPS_MAX {
-        let source = wiring.source(at.0, at.1);
-        if source == NOBODY {
-            return None;
-        }
-        let source = source as usize;
+    let mut mask = None;
+    for source in behind(graph, wiring, softmax, 0).take(STEPS_MAX) {
         match classes[source] {
             Class::Product => return Some((source, mask)),
             Class::Pointwise | Class::Movement => {}
@@ -162,7 +157,6 @@ fn scores_of(
         let others = wiring.sources(source).iter().enumerate();
         let mut others = others.filter(|&(other, &by)| other != input && by != NOBODY);
         mask = mask.or(others.next().map(|(_, &by)| by));
-        at = (source, input);
     }
     None
 }
@@ -211,15 +205,9 @@ fn traced(
     input: usize,
 ) -> Traced {
     let mut found = Traced::default();
-    let mut at = (operator, input);
     // Those that may lengthen a cache: whether they do is known once the product is.
     let mut joined: Vec<usize> = Vec::new();
-    for _ in 0..STEPS_MAX {
-        let source = wiring.source(at.0, at.1);
-        if source == NOBODY {
-            break;
-        }
-        let source = source as usize;
+    for source in behind(graph, wiring, operator, input).take(STEPS_MAX) {
         let operator = &graph.operators[source];
         match classes[source] {
             Class::Product | Class::Convolution => {
@@ -238,10 +226,6 @@ fn traced(
             }
             _ => break,
         }
-        let Some(input) = carries(graph, wiring, source) else {
-            break;
-        };
-        at = (source, input);
     }
     for cat in joined {
         let operator = &graph.operators[cat];
@@ -281,11 +265,10 @@ fn is_part(operator: &super::graph::Operator) -> bool {
 
 fn writes_rows(graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize, found: &mut Traced) {
     let before = wiring.source(at, 0);
-    let is_new = before != NOBODY && classes[before as usize] == Class::Filling;
-    found.kept = match (is_new, is_external(graph, wiring, at, 0), before) {
-        (true, _, _) => Kept::Begun,
-        (_, true, _) => Kept::Before,
-        (_, _, NOBODY) => Kept::Begun,
+    found.kept = match before {
+        NOBODY if is_external(graph, wiring, at, 0) => Kept::Before,
+        NOBODY => Kept::Begun,
+        before if classes[before as usize] == Class::Filling => Kept::Begun,
         _ => Kept::Before,
     };
     found.caches.push(at as u32);

@@ -77,6 +77,16 @@ impl Operator {
             .is_some_and(|tensor| tensor.flags & flag::WRITE != 0)
     }
 
+    /// Of a convolution, the first of its strides.
+    #[must_use]
+    pub fn stride(&self) -> i64 {
+        let first = self.arguments.integers.first();
+        first
+            .and_then(|stride| stride.first())
+            .copied()
+            .unwrap_or(1)
+    }
+
     /// Whether it writes any argument.
     #[must_use]
     pub fn is_in_place(&self) -> bool {

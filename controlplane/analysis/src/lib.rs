@@ -156,9 +156,8 @@ impl Findings {
 /// A value of the schema's enums in lower case, without the enum's own name.
 #[must_use]
 pub fn name_of(value: &str) -> String {
-    let bare = value
-        .strip_prefix("WORKLOAD_CLASS_")
-        .or_else(|| value.strip_prefix("PHASE_"));
+    let enums = ["PHASE_", "MODALITY_", "RESIDENCY_"];
+    let bare = enums.iter().find_map(|name| value.strip_prefix(name));
     bare.unwrap_or(value).to_ascii_lowercase()
 }
 

@@ -4,7 +4,12 @@ use std::collections::HashSet;
 
 use super::graph::{Graph, Operator};
 use super::operators::{Class, is_bag};
-use super::wiring::{NOBODY, Wiring, carries};
+use super::wiring::{NOBODY, Wiring, behind, is_external};
+
+/// Steps from ids to where they were counted, at most.
+const COUNTED_MAX: usize = 8;
+/// Steps from ids to what the program brought, at most.
+const OUTSIDE_MAX: usize = 16;
 
 /// Kinds of input, a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,9 +68,9 @@ pub enum Found {
 pub struct Lineage {
     /// What each comes from.
     pub kinds: Vec<Kinds>,
-    /// What each lookup finds, by operator.
+    /// What each lookup finds, by operator, in order.
     pub lookups: Vec<(u32, Found)>,
-    /// Where kinds begin, by operator.
+    /// Where kinds begin, by operator, in order.
     pub roots: Vec<(u32, Kinds)>,
     /// Operators whose values say which of two places is the earlier.
     pub orders: Vec<bool>,
@@ -112,8 +117,8 @@ impl Lineage {
                     looked_up.insert(table);
                     let ids = wiring.source(at, 1);
                     let is_told = ids == NOBODY
-                        || (!counts(graph, wiring, ids)
-                            && self.comes_from_outside(graph, wiring, classes, ids, 16));
+                        || (!counts(graph, wiring, at)
+                            && self.comes_from_outside(graph, wiring, classes, ids));
                     if is_told {
                         found.insert(table);
                     }
@@ -135,8 +140,42 @@ impl Lineage {
     /// What a lookup finds, if it is one.
     #[must_use]
     pub fn found(&self, at: u32) -> Option<Found> {
-        let of = self.lookups.iter().find(|(lookup, _)| *lookup == at);
-        of.map(|&(_, found)| found)
+        let place = self
+            .lookups
+            .binary_search_by_key(&at, |&(lookup, _)| lookup);
+        place.ok().map(|place| self.lookups[place].1)
+    }
+
+    /// Whether a kind of input begins there.
+    #[must_use]
+    pub fn is_root(&self, at: u32) -> bool {
+        self.root(at).is_ok()
+    }
+
+    fn root(&self, at: u32) -> Result<usize, usize> {
+        self.roots.binary_search_by_key(&at, |&(root, _)| root)
+    }
+
+    /// Kinds begin at `at`, if there are any.
+    fn begin(&mut self, at: usize, kinds: Kinds) -> Kinds {
+        if kinds != Kinds::default() {
+            self.roots.push((at as u32, kinds));
+        }
+        kinds
+    }
+
+    /// A lookup that was taken for something else finds places.
+    fn is_position(&mut self, at: u32) {
+        let place = self
+            .lookups
+            .binary_search_by_key(&at, |&(lookup, _)| lookup);
+        if let Ok(place) = place {
+            self.lookups[place].1 = Found::Position;
+        }
+        if let Ok(place) = self.root(at) {
+            self.roots.remove(place);
+        }
+        self.kinds[at as usize] = Kinds::default();
     }
 
     fn at(&mut self, graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> Kinds {
@@ -152,27 +191,19 @@ impl Lineage {
                     Found::Position => Kinds::default(),
                     Found::Category => Kinds::TABULAR,
                 };
-                if kinds != Kinds::default() {
-                    self.roots.push((at as u32, kinds));
-                }
-                kinds
+                self.begin(at, kinds)
             }
             // A row of samples, cut into windows that overlap.
             _ if all == Kinds::default()
                 && operator.arguments.tensors.first().is_some_and(is_windowed) =>
             {
-                self.roots.push((at as u32, Kinds::AUDIO));
-                Kinds::AUDIO
+                self.begin(at, Kinds::AUDIO)
             }
             Class::Loss if operator.name == "_ctc_loss" && all.has(Kinds::SERIES) => {
                 all.and(Kinds::AUDIO)
             }
             Class::Convolution if all.senses() == Kinds::default() => {
-                let kinds = seen_by(operator);
-                if kinds != Kinds::default() {
-                    self.roots.push((at as u32, kinds));
-                }
-                all.and(kinds)
+                all.and(self.begin(at, seen_by(operator)))
             }
             // Patches of an image that is cut up by views.
             Class::Movement
@@ -180,8 +211,7 @@ impl Lineage {
                     && operator.name == "clone"
                     && operator.arguments.tensors.first().is_some_and(is_cut_up) =>
             {
-                self.roots.push((at as u32, Kinds::VISION));
-                Kinds::VISION
+                self.begin(at, Kinds::VISION)
             }
             Class::Pointwise if operator.name.starts_with("add") => {
                 self.sum(graph, wiring, classes, at).unwrap_or(all)
@@ -210,11 +240,7 @@ impl Lineage {
             let ids = graph.operators[one as usize].arguments.tensors.get(1)?;
             let rows = ids.dims.first().copied().unwrap_or(1);
             if ids.dims.len() < 2 || rows == 1 {
-                if let Some(lookup) = self.lookups.iter_mut().find(|(lookup, _)| *lookup == one) {
-                    lookup.1 = Found::Position;
-                }
-                self.roots.retain(|(root, _)| *root != one);
-                self.kinds[one as usize] = Kinds::default();
+                self.is_position(one);
                 return Some(others);
             }
         }
@@ -236,8 +262,8 @@ impl Lineage {
         let is_tied = is_in(&self.tied);
         let is_known = is_tied || is_in(&self.told);
         let made = ids != NOBODY
-            && (counts(graph, wiring, ids)
-                || (!is_known && !self.comes_from_outside(graph, wiring, classes, ids, 16)));
+            && (counts(graph, wiring, at)
+                || (!is_known && !self.comes_from_outside(graph, wiring, classes, ids)));
         let rank = operator
             .arguments
             .tensors
@@ -257,37 +283,31 @@ impl Lineage {
         wiring: &Wiring,
         classes: &[Class],
         at: u32,
-        depth: usize,
     ) -> bool {
-        let (mut at, mut depth) = (at as usize, depth);
-        loop {
+        let mut at = at as usize;
+        for _ in 0..OUTSIDE_MAX {
             if self.kinds[at] != Kinds::default() {
                 return true;
-            }
-            if depth == 0 || graph.operators[at].inputs.is_empty() {
-                return false;
             }
             let operator = &graph.operators[at];
             let is_made = classes[at] == Class::Filling || operator.name.ends_with("_like");
             if is_made && !operator.is_in_place() {
                 return false;
             }
-            let sources = wiring.sources(at);
-            let outside = (0..sources.len()).any(|input| {
-                sources[input] == NOBODY
-                    && graph.storages[graph.operators[at].inputs[input]]
-                        .external
-                        .is_some()
-            });
-            if outside {
+            let mut inputs = 0..operator.inputs.len();
+            if inputs.any(|input| is_external(graph, wiring, at, input)) {
                 return true;
             }
-            let Some(&next) = sources.iter().filter(|&&source| source != NOBODY).max() else {
+            let made = wiring
+                .sources(at)
+                .iter()
+                .filter(|&&source| source != NOBODY);
+            let Some(&next) = made.max() else {
                 return false;
             };
             at = next as usize;
-            depth -= 1;
         }
+        false
     }
 
     /// Whether its values say which of two places is the earlier, as a mask does that hides later ones.
@@ -311,20 +331,12 @@ impl Lineage {
     }
 }
 
-/// Whether ids are places that were counted.
-fn counts(graph: &Graph, wiring: &Wiring, ids: u32) -> bool {
-    let mut at = ids as usize;
-    for _ in 0..8 {
-        if matches!(graph.operators[at].name.as_str(), "cumsum" | "arange") {
-            return true;
-        }
-        let source = carries(graph, wiring, at).map(|input| wiring.source(at, input));
-        match source {
-            None | Some(NOBODY) => return false,
-            Some(source) => at = source as usize,
-        }
-    }
-    false
+/// Whether the ids of a lookup are places that were counted.
+fn counts(graph: &Graph, wiring: &Wiring, lookup: usize) -> bool {
+    let counted = |at: usize| matches!(graph.operators[at].name.as_str(), "cumsum" | "arange");
+    behind(graph, wiring, lookup, 1)
+        .take(COUNTED_MAX)
+        .any(counted)
 }
 
 /// Whether a view shows the same elements in several of its rows, one of which begins within another.
@@ -345,11 +357,6 @@ fn seen_by(operator: &Operator) -> Kinds {
     let Some(input) = operator.arguments.tensors.first() else {
         return Kinds::default();
     };
-    let stride = operator.arguments.integers.first();
-    let stride = stride
-        .and_then(|stride| stride.first())
-        .copied()
-        .unwrap_or(1);
     let windows = (operator.arguments.tensors.get(1)).and_then(|weight| weight.dims.get(2..));
     match *input.dims.as_slice() {
         // One channel that is longer than high, or higher than long, is a spectrum.
@@ -361,7 +368,7 @@ fn seen_by(operator: &Operator) -> Kinds {
         [_, _, _, _] | [_, _, _, _, _] => Kinds::VISION,
         [_, channels, length] if channels <= 2 && length >= 256 => Kinds::AUDIO,
         [_, channels, length] if channels >= 16 && length >= channels => Kinds::AUDIO,
-        [_, _, _] if stride > 1 => Kinds::AUDIO,
+        [_, _, _] if operator.stride() > 1 => Kinds::AUDIO,
         [_, _, _] => Kinds::SERIES,
         _ => Kinds::default(),
     }

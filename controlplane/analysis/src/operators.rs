@@ -174,12 +174,6 @@ pub fn is_bag(name: &str) -> bool {
     )
 }
 
-/// Whether it is a product of matrices.
-#[must_use]
-pub fn is_product(name: &str) -> bool {
-    class_of(name) == Class::Product
-}
-
 /// Which inputs of a product are its factors, the one that carries data first.
 #[must_use]
 pub fn factors(name: &str) -> (usize, usize) {
@@ -190,7 +184,7 @@ pub fn factors(name: &str) -> (usize, usize) {
 }
 
 /// Operators that compute each element from the same element of their inputs.
-const POINTWISE: [&str; 62] = [
+const POINTWISE: [&str; 67] = [
     "abs",
     "acos",
     "add",
@@ -248,20 +242,23 @@ const POINTWISE: [&str; 62] = [
     "rsqrt",
     "rsub",
     "sigmoid",
+    "sign",
     "silu",
     "sin",
     "softplus",
     "sqrt",
+    "square",
     "sub",
+    "tan",
+    "tanh",
+    "where",
 ];
-/// The rest of them.
-const POINTWISE_TOO: [&str; 5] = ["tanh", "tan", "where", "sign", "square"];
 
 /// Whether an operator, in place or not, is pointwise.
 #[must_use]
 pub fn is_pointwise(name: &str) -> bool {
     let name = name.strip_suffix('_').unwrap_or(name);
-    POINTWISE.contains(&name) || POINTWISE_TOO.contains(&name)
+    POINTWISE.contains(&name)
 }
 
 /// Whether it is what stands between the layers of a feed-forward block.

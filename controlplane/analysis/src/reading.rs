@@ -41,17 +41,6 @@ pub enum Workload {
 }
 
 impl Workload {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Llm,
-        Self::Vision,
-        Self::Recsys,
-        Self::Multimodal,
-        Self::Audio,
-        Self::Training,
-        Self::Other,
-    ];
-
     /// As users read it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -319,11 +308,6 @@ impl Reader<'_> {
         for at in 0..count {
             let class = facts.classes[at];
             let operator = &self.graph.operators[at];
-            let is_root = class == Class::Lookup
-                || matches!(
-                    class,
-                    Class::Convolution | Class::Product | Class::Attention | Class::Recurrent
-                );
             let of_gradients = (facts.wiring.sources(at).iter())
                 .any(|&source| source != NOBODY && grad[source as usize]);
             let is_backward = match operator.known.is_backward {
@@ -336,10 +320,10 @@ impl Reader<'_> {
             } else if class == Class::Optimizer && (has_begun || operator.inputs.len() > 1) {
                 Stage::Optimizer
             } else if of_gradients {
-                match (is_known, class) {
-                    (true, _) => Stage::Optimizer,
-                    (false, _) if operator.is_in_place() && !is_root => Stage::Optimizer,
-                    (false, _) => Stage::Backward,
+                let begins_again = class == Class::Lookup || is_heavy(class);
+                match is_known || (operator.is_in_place() && !begins_again) {
+                    true => Stage::Optimizer,
+                    false => Stage::Backward,
                 }
             } else {
                 Stage::Forward

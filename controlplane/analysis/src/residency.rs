@@ -97,11 +97,6 @@ fn by_use(graph: &mut Graph, constants: &HashSet<u64>) {
         }
         let residency = of_results(graph, operator, training);
         of_node.insert(operator.node, residency);
-        if let Some(grown) = grown_cache(graph, operator)
-            && let Some(node) = graph.storages[grown].input
-        {
-            of_node.insert(node, Residency::KvCache);
-        }
     }
     for (node, residency) in of_node {
         graph.srg.nodes[node].residency = residency.into();
@@ -112,18 +107,6 @@ fn by_use(graph: &mut Graph, constants: &HashSet<u64>) {
 /// that nobody ever wrote.
 pub fn annotate(graph: &mut Graph, facts: &Facts, reading: &Reading, constants: &HashSet<u64>) {
     by_use(graph, constants);
-    // Whether a longer copy is a cache, its wiring says.
-    for node in &mut graph.srg.nodes {
-        if node.residency() == Residency::KvCache {
-            let is_input = matches!(node.kind, Some(genie_srg::node::Kind::Input(_)));
-            let otherwise = if is_input {
-                Residency::Weight
-            } else {
-                Residency::Ephemeral
-            };
-            node.residency = otherwise.into();
-        }
-    }
     let mut of_node: Vec<(usize, Residency)> = Vec::new();
     for (at, operator) in graph.operators.iter().enumerate() {
         let input = |index: usize| -> Option<usize> {
@@ -155,9 +138,6 @@ pub fn annotate(graph: &mut Graph, facts: &Facts, reading: &Reading, constants: 
 }
 
 fn of_results(graph: &Graph, operator: &Operator, training: bool) -> Residency {
-    if grown_cache(graph, operator).is_some() {
-        return Residency::KvCache;
-    }
     let phase = graph.srg.nodes[operator.node].phase();
     let made = operator
         .outputs

@@ -4,7 +4,7 @@ use super::attention::Attention;
 use super::graph::Graph;
 use super::lineage::{Found, Lineage};
 use super::operators::{Class, factors, is_activation, is_bag};
-use super::wiring::{NOBODY, Wiring, carries, is_external};
+use super::wiring::{NOBODY, Wiring, behind, is_external};
 
 /// Steps from a product to what it is joined with, at most.
 const STEPS_MAX: usize = 12;
@@ -31,13 +31,10 @@ pub enum Role {
     Down,
     Activation,
     Router,
-    Expert,
     TokenEmbedding,
     PositionEmbedding,
     Table,
     PooledRows,
-    Interaction,
-    DenseTower,
     Logits,
     Sampling,
     Norm,
@@ -47,9 +44,7 @@ pub enum Role {
     Downsample,
     Upsample,
     Pool,
-    Head,
     Cell,
-    Scan,
     Loss,
     Gradient,
     OptimizerStep,
@@ -76,13 +71,10 @@ impl Role {
             Self::Down => "feed_forward.down",
             Self::Activation => "feed_forward.activation",
             Self::Router => "experts.router",
-            Self::Expert => "experts.expert",
             Self::TokenEmbedding => "embedding.token",
             Self::PositionEmbedding => "embedding.position",
             Self::Table => "embedding.table",
             Self::PooledRows => "embedding.pooled_rows",
-            Self::Interaction => "interaction",
-            Self::DenseTower => "dense_tower",
             Self::Logits => "logits",
             Self::Sampling => "sampling",
             Self::Norm => "norm",
@@ -92,9 +84,7 @@ impl Role {
             Self::Downsample => "downsample",
             Self::Upsample => "upsample",
             Self::Pool => "pool",
-            Self::Head => "head",
             Self::Cell => "recurrent.cell",
-            Self::Scan => "state_space.scan",
             Self::Loss => "loss",
             Self::Gradient => "gradient",
             Self::OptimizerStep => "optimizer.step",
@@ -159,12 +149,7 @@ fn alone(graph: &Graph, classes: &[Class], lineage: &Lineage, at: usize) -> Role
 /// A convolution whose window is its stride cuts patches; one with a stride makes less of more.
 fn convolution(graph: &Graph, lineage: &Lineage, at: usize) -> Role {
     let operator = &graph.operators[at];
-    let integers = &operator.arguments.integers;
-    let stride = integers
-        .first()
-        .and_then(|stride| stride.first())
-        .copied()
-        .unwrap_or(1);
+    let stride = operator.stride();
     let window = operator
         .arguments
         .tensors
@@ -172,7 +157,7 @@ fn convolution(graph: &Graph, lineage: &Lineage, at: usize) -> Role {
         .map_or(1, |weight| weight.dim_from_end(0));
     let is_transposed = operator.name.starts_with("conv_transpose")
         || operator.arguments.booleans.first().is_some_and(|&is| is);
-    let is_root = lineage.roots.iter().any(|&(root, _)| root == at as u32);
+    let is_root = lineage.is_root(at as u32);
     match () {
         () if is_transposed => Role::Upsample,
         () if is_root && stride > 1 && stride == window => Role::Patchify,
@@ -211,9 +196,7 @@ fn attend(
     for &cache in &attention.caches {
         give(Some(cache), Role::CacheUpdate);
     }
-    let output = forward_to(wiring, classes, attention.context as usize, |class| {
-        class == Class::Product
-    });
+    let output = product_ahead(wiring, classes, attention.context as usize);
     if let Some(output) = output.filter(|&at| takes_weight(graph, wiring, at)) {
         roles[output] = Role::AttentionOutput;
     }
@@ -225,23 +208,18 @@ fn takes_weight(graph: &Graph, wiring: &Wiring, at: usize) -> bool {
     is_external(graph, wiring, at, weight)
 }
 
-/// The first operator of a class behind `at`, past what only changes how its result looks.
-fn forward_to(
-    wiring: &Wiring,
-    classes: &[Class],
-    at: usize,
-    is_end: impl Fn(Class) -> bool,
-) -> Option<usize> {
+/// The first product that takes what `at` makes, past what only changes how that looks.
+fn product_ahead(wiring: &Wiring, classes: &[Class], at: usize) -> Option<usize> {
     let mut at = at;
     for _ in 0..STEPS_MAX {
         let mut next = None;
         for &(taker, _) in wiring.takers(at).iter().take(4) {
-            let class = classes[taker as usize];
-            if is_end(class) {
-                return Some(taker as usize);
-            }
-            if matches!(class, Class::Movement | Class::Pointwise | Class::Norm) {
-                next = next.or(Some(taker as usize));
+            match classes[taker as usize] {
+                Class::Product => return Some(taker as usize),
+                Class::Movement | Class::Pointwise | Class::Norm => {
+                    next = next.or(Some(taker as usize));
+                }
+                _ => {}
             }
         }
         at = next?;
@@ -370,19 +348,12 @@ fn product_behind(
     at: usize,
     input: usize,
 ) -> Option<usize> {
-    let mut here = (at, input);
-    for _ in 0..STEPS_MAX {
-        let source = wiring.source(here.0, here.1);
-        if source == NOBODY {
-            return None;
-        }
-        let source = source as usize;
+    for source in behind(graph, wiring, at, input).take(STEPS_MAX) {
         match classes[source] {
             Class::Product => return Some(source),
             Class::Pointwise | Class::Movement => {}
             _ => return None,
         }
-        here = (source, carries(graph, wiring, source)?);
     }
     None
 }
@@ -401,30 +372,28 @@ fn is_residual(graph: &Graph, wiring: &Wiring, classes: &[Class], at: usize) -> 
     if left.dims != right.dims || left.dims.len() < 2 || *a == NOBODY || *b == NOBODY {
         return false;
     }
-    let (one, other) = (
-        layer_behind(graph, wiring, classes, *a),
-        layer_behind(graph, wiring, classes, *b),
-    );
+    let layer = |input| layer_behind(graph, wiring, classes, at, input);
+    let (one, other) = (layer(0), layer(1));
     // Halves of a turned vector are of one product.
     one != other && (one.is_some() || other.is_some())
 }
 
-/// The product, convolution or sum that a value is of, past norms and what changes each element.
-fn layer_behind(graph: &Graph, wiring: &Wiring, classes: &[Class], from: u32) -> Option<usize> {
-    let mut here = from as usize;
-    for _ in 0..STEPS_MAX {
-        match classes[here] {
+/// The product, convolution or the like that an input is of, past norms and what changes each element.
+fn layer_behind(
+    graph: &Graph,
+    wiring: &Wiring,
+    classes: &[Class],
+    at: usize,
+    input: usize,
+) -> Option<usize> {
+    for source in behind(graph, wiring, at, input).take(STEPS_MAX) {
+        match classes[source] {
             Class::Product | Class::Convolution | Class::Attention | Class::Recurrent => {
-                return Some(here);
+                return Some(source);
             }
             Class::Pointwise | Class::Movement | Class::Norm | Class::Pool | Class::Other => {}
             _ => return None,
         }
-        let source = wiring.source(here, carries(graph, wiring, here)?);
-        if source == NOBODY {
-            return None;
-        }
-        here = source as usize;
     }
     None
 }

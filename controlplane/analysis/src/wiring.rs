@@ -1,5 +1,7 @@
 //! Who makes what an operator takes, and who takes what it makes.
 
+use std::iter;
+
 use super::graph::{Graph, Operator};
 
 /// No operator of the graph: a storage from before, or one that nothing was done with.
@@ -122,4 +124,20 @@ pub fn carries(graph: &Graph, wiring: &Wiring, operator: usize) -> Option<usize>
         return Some(made.unwrap_or(0));
     }
     Some(usual)
+}
+
+/// Who made an input, who made what that passes on, and so on, the nearest first.
+pub fn behind<'a>(
+    graph: &'a Graph,
+    wiring: &'a Wiring,
+    operator: usize,
+    input: usize,
+) -> impl Iterator<Item = usize> + 'a {
+    let maker = move |operator: usize, input: usize| match wiring.source(operator, input) {
+        NOBODY => None,
+        source => Some(source as usize),
+    };
+    iter::successors(maker(operator, input), move |&at| {
+        maker(at, carries(graph, wiring, at)?)
+    })
 }

@@ -5,12 +5,12 @@ mod text;
 
 use std::collections::{BTreeMap, HashSet};
 
-use genie_srg::{Lineage, Modality, Phase, Residency, SourceLocation, Srg, ValidSrg, limits, node};
+use genie_srg::{Lineage, SourceLocation, Srg, ValidSrg, limits, node};
 use serde::Serialize;
 
 use crate::graph::Graph;
 use crate::reading::{Facts, Reading};
-use crate::{AnalysisError, CONFIDENCE_MIN, cost, residency};
+use crate::{AnalysisError, CONFIDENCE_MIN, cost, name_of, residency};
 
 /// Keys of annotations by which a graph says what its schema has no field for.
 const WORKLOAD: &str = "genie.workload";
@@ -197,9 +197,9 @@ impl Explained {
         let cost = node.cost.unwrap_or_default();
         Some(Self {
             op,
-            phase: short(node.phase().as_str_name(), "PHASE_"),
-            modality: short(node.modality().as_str_name(), "MODALITY_"),
-            residency: short(node.residency().as_str_name(), "RESIDENCY_"),
+            phase: name_of(node.phase().as_str_name()),
+            modality: name_of(node.modality().as_str_name()),
+            residency: name_of(node.residency().as_str_name()),
             role: node.semantic_role.clone(),
             module: node.module_path.clone(),
             node: said(NODE).cloned().unwrap_or_default(),
@@ -228,22 +228,5 @@ pub fn annotate(graph: &mut Graph, facts: &Facts, reading: &Reading, constants: 
             .as_str()
             .clone_into(&mut node.semantic_role);
     }
-    for node in &mut graph.srg.nodes {
-        if node.phase() == Phase::Unspecified {
-            node.phase = Phase::Unknown.into();
-        }
-        if node.modality() == Modality::Unspecified {
-            node.modality = Modality::Unknown.into();
-        }
-        if node.residency() == Residency::Unspecified {
-            node.residency = Residency::Unknown.into();
-        }
-    }
     residency::annotate(graph, facts, reading, constants);
-}
-
-fn short(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix)
-        .unwrap_or(name)
-        .to_ascii_lowercase()
 }
