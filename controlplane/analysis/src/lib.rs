@@ -25,6 +25,7 @@ pub mod graph;
 pub mod lineage;
 pub mod names;
 pub mod operators;
+mod passes;
 pub mod reading;
 pub mod residency;
 pub mod roles;
